@@ -1,0 +1,385 @@
+//! The state file: connections, transactions, and what other processes do to it meanwhile.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::{
+    error::{Code, Error, Result},
+    fork,
+    protocol::Refusal,
+};
+
+/// In the file's header: the file is ours ("actp").
+const APPLICATION_ID: i64 = 0x6163_7470;
+/// In the file's header: the schema this version reads and writes.
+const FORMAT_VERSION: i64 = 1;
+/// How long a call waits for other processes before it gives up. One write takes microseconds,
+/// so this is reached only where a process holds the file without working.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest nap between two tries at the write lock. SQLite has no queue: whoever tries
+/// while the lock is free gets it, so sixteen writers must all try often.
+const LONGEST_NAP_MS: u64 = 8;
+/// Pages between checkpoints: 32 MB of log, so that the file is synced seldom.
+const CHECKPOINT_PAGES: i64 = 8_000;
+
+/// Where the state is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    /// In `.actp/kernel.sqlite3` below this directory, which is made where it is missing.
+    /// Several processes may share it.
+    Directory(PathBuf),
+    /// In this process's memory.
+    Memory,
+}
+
+/// Why an attempt at the file ended early.
+pub(super) enum Stop {
+    /// Another process is at it; nothing was done.
+    Busy,
+    /// The call failed.
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Failed(refusal.into())
+    }
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            _ => Self::Failed(storage_error(error)),
+        }
+    }
+}
+
+pub(super) type Attempt<T> = std::result::Result<T, Stop>;
+
+/// One state file, shared by every clone of its kernel in this process.
+#[derive(Debug)]
+pub(super) struct Store {
+    /// `None` in memory, where the writer's connection is the state.
+    path: Option<PathBuf>,
+    /// SQLite lets one write at a time, so one connection writes, with its statements prepared
+    /// and its pages warm.
+    writer: Mutex<Option<Connection>>,
+    readers: Mutex<Vec<Connection>>,
+}
+
+/// Every open store, so that a fork can close their connections.
+static OPEN: Mutex<Vec<Weak<Store>>> = Mutex::new(Vec::new());
+
+impl Store {
+    /// Opens or makes the file and brings it to this version's schema.
+    ///
+    /// `starting_balance` is written into a new file.
+    pub(super) async fn open(
+        storage: Storage,
+        fill: impl Fn(&Connection) -> Attempt<()> + Send,
+    ) -> Result<Arc<Self>> {
+        let path = match storage {
+            Storage::Memory => None,
+            Storage::Directory(directory) => Some(state_file(&directory)?),
+        };
+        let store = Arc::new(Self { path, writer: Mutex::default(), readers: Mutex::default() });
+        patiently(|| {
+            let connection = store.connect()?;
+            prepare_file(&connection, &fill)?;
+            *lock(&store.writer) = Some(connection);
+            let mut open = lock(&OPEN);
+            open.retain(|store| store.strong_count() > 0);
+            open.push(Arc::downgrade(&store));
+            Ok(())
+        })
+        .await
+        .map_err(|error| store.explain(error))?;
+        fork::before_each(close_idle_connections);
+        Ok(store)
+    }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Runs one consistent read. `attempt` must be a single statement, or not mind a write in between.
+    pub(super) async fn read<T: Send>(
+        &self,
+        mut attempt: impl FnMut(&Connection) -> Attempt<T> + Send,
+    ) -> Result<T> {
+        patiently(|| {
+            if self.path.is_none() {
+                return attempt(self.writer(&mut lock(&self.writer))?);
+            }
+            let idle = lock(&self.readers).pop();
+            let connection = idle.map_or_else(|| self.connect(), Ok)?;
+            let outcome = attempt(&connection);
+            if keeps(&outcome) {
+                lock(&self.readers).push(connection);
+            }
+            outcome
+        })
+        .await
+        .map_err(|error| self.explain(error))
+    }
+
+    /// Runs one transaction: all of `attempt` takes effect, or nothing.
+    pub(super) async fn write<T: Send>(
+        &self,
+        mut attempt: impl FnMut(&Connection) -> Attempt<T> + Send,
+    ) -> Result<T> {
+        patiently(|| {
+            let mut slot = lock(&self.writer);
+            let connection = self.writer(&mut slot)?;
+            let outcome = transact(connection, &mut attempt);
+            if !keeps(&outcome) && self.path.is_some() {
+                *slot = None;
+            }
+            outcome
+        })
+        .await
+        .map_err(|error| self.explain(error))
+    }
+
+    fn writer<'a>(
+        &self,
+        slot: &'a mut MutexGuard<'_, Option<Connection>>,
+    ) -> Attempt<&'a Connection> {
+        if slot.is_none() {
+            **slot = Some(self.connect()?);
+        }
+        slot.as_ref().ok_or(Stop::Busy)
+    }
+
+    fn connect(&self) -> Attempt<Connection> {
+        let connection = match &self.path {
+            None => Connection::open_in_memory()?,
+            Some(path) => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+                    | OpenFlags::SQLITE_OPEN_CREATE
+                    | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                Connection::open_with_flags(path, flags)?
+            }
+        };
+        // Waiting is done in `patiently`, where it blocks no thread.
+        connection.busy_timeout(Duration::ZERO)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        check_header(&connection)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // With a write-ahead log, a killed process loses nothing, and a power cut at most the
+        // last commits; the file stays consistent.
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        connection.pragma_update(None, "cache_size", -16_384)?;
+        Ok(connection)
+    }
+
+    /// Storage errors speak of the file.
+    fn explain(&self, error: Error) -> Error {
+        let hint = match error.code() {
+            Code::StorageBusy => "another process holds the state file; end it, or try again",
+            Code::StorageUnavailable => {
+                "check that the directory exists, is writable and has free space; ACTP_STATE_DIR or state_directory names another"
+            }
+            Code::StorageFull => "free some space on the disk, then try again: nothing was done",
+            Code::StorageDamaged => {
+                "move the file away and start anew, or restore a copy; it was left as it is"
+            }
+            Code::StorageVersion => {
+                "upgrade agirails, or use another state directory; the file was left as it is"
+            }
+            _ => return error,
+        };
+        let path = self.path.as_deref().map_or("memory".into(), Path::to_string_lossy);
+        let message = format!("{error}: {path}");
+        let value = path.into_owned();
+        Error::new(error.code(), message)
+            .with_hint(hint)
+            .with_facts(|facts| {
+                facts.field = Some("state_directory");
+                facts.value = Some(value);
+            })
+            .with_source(error)
+    }
+}
+
+/// Locks are held for one operation, never across a panic that matters: SQLite has rolled back.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// After a storage error a connection may be in any state; after all else it is fine.
+fn keeps<T>(outcome: &Attempt<T>) -> bool {
+    !matches!(outcome, Err(Stop::Failed(error)) if error.kind() == crate::error::Kind::Storage)
+}
+
+fn close_idle_connections() {
+    lock(&OPEN).retain(|store| {
+        let Some(store) = store.upgrade() else { return false };
+        if store.path.is_some() {
+            lock(&store.readers).clear();
+            *lock(&store.writer) = None;
+        }
+        true
+    });
+}
+
+fn transact<T>(
+    connection: &Connection,
+    attempt: &mut impl FnMut(&Connection) -> Attempt<T>,
+) -> Attempt<T> {
+    let run =
+        |sql: &str| connection.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
+    run("BEGIN IMMEDIATE")?;
+    let outcome = attempt(connection).and_then(|value| {
+        run("COMMIT")?;
+        Ok(value)
+    });
+    if outcome.is_err() && !connection.is_autocommit() {
+        // It fails only where SQLite rolled back by itself.
+        let _ = run("ROLLBACK");
+    }
+    outcome
+}
+
+/// Tries until the file is free, napping in between so that no thread is blocked.
+async fn patiently<T>(mut attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
+    let mut first_refusal = None;
+    for try_number in 0_u32.. {
+        let outcome = {
+            let _passage = fork::enter();
+            attempt()
+        };
+        match outcome {
+            Ok(value) => return Ok(value),
+            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Busy) => {
+                let since = *first_refusal.get_or_insert_with(Instant::now);
+                if since.elapsed() > PATIENCE {
+                    break;
+                }
+                tokio::time::sleep(nap(try_number)).await;
+            }
+        }
+    }
+    Err(Error::new(
+        Code::StorageBusy,
+        format!("the state file was busy for {} seconds", PATIENCE.as_secs()),
+    ))
+}
+
+/// Longer with every try, and never the same for two processes.
+fn nap(try_number: u32) -> Duration {
+    let longest = LONGEST_NAP_MS.min(1 << try_number.min(3));
+    let clock = Instant::now();
+    let noise = u64::from(std::process::id())
+        ^ (&raw const clock as u64 >> 4)
+        ^ crate::kernel::embedded::wall_nanoseconds();
+    Duration::from_millis(1 + noise % longest)
+}
+
+fn state_file(directory: &Path) -> Result<PathBuf> {
+    let directory = directory.join(".actp");
+    fs::create_dir_all(&directory).map_err(|error| {
+        let shown = directory.to_string_lossy().into_owned();
+        let problem = match error.kind() {
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                "a file is in its way".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        Error::new(
+            Code::StorageUnavailable,
+            format!("the state directory {shown} cannot be made: {problem}"),
+        )
+        .with_hint("name a directory that can be written, with ACTP_STATE_DIR or state_directory")
+        .with_facts(|facts| {
+            facts.field = Some("state_directory");
+            facts.value = Some(shown);
+        })
+        .with_source(error)
+    })?;
+    Ok(directory.join("kernel.sqlite3"))
+}
+
+/// Refuses what is not ours before anything is written to it.
+fn check_header(connection: &Connection) -> Attempt<()> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    if application == 0 && version == 0 {
+        let tables = connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+        if tables == 0 {
+            return Ok(());
+        }
+    }
+    if application != APPLICATION_ID {
+        return Err(
+            Error::new(Code::StorageDamaged, "the file is no state file of agirails").into()
+        );
+    }
+    if version > FORMAT_VERSION {
+        let message = format!(
+            "the state file has format {version}, this version reads up to {FORMAT_VERSION}"
+        );
+        return Err(Error::new(Code::StorageVersion, message).into());
+    }
+    Ok(())
+}
+
+/// Fills a new file. Two processes may come here at once; the second finds it done.
+fn prepare_file(
+    connection: &Connection,
+    fill: &impl Fn(&Connection) -> Attempt<()>,
+) -> Attempt<()> {
+    let version = |connection: &Connection| {
+        connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+    };
+    if version(connection)? == FORMAT_VERSION {
+        return Ok(());
+    }
+    transact(connection, &mut |connection: &Connection| {
+        if version(connection)? == FORMAT_VERSION {
+            return Ok(());
+        }
+        connection.execute_batch(include_str!("schema.sql"))?;
+        fill(connection)?;
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+        connection.pragma_update(None, "user_version", FORMAT_VERSION)?;
+        Ok(())
+    })
+}
+
+fn storage_error(error: rusqlite::Error) -> Error {
+    let (code, message) = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => (Code::StorageFull, "the disk is full".to_owned()),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            (Code::StorageDamaged, "the state file is damaged".to_owned())
+        }
+        Some(ErrorCode::ReadOnly) => {
+            (Code::StorageUnavailable, "the state file cannot be written".to_owned())
+        }
+        Some(ErrorCode::CannotOpen) => {
+            (Code::StorageUnavailable, "the state file cannot be opened".to_owned())
+        }
+        // A value that the schema or this crate cannot read: the file was changed by other hands.
+        None => {
+            (Code::StorageDamaged, format!("the state file holds an unreadable value ({error})"))
+        }
+        Some(_) => (Code::StorageUnavailable, format!("the state file cannot be used ({error})")),
+    };
+    Error::new(code, message).with_source(error)
+}

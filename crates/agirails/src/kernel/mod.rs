@@ -1,0 +1,218 @@
+//! Whoever keeps the transactions: one trait, so that everything above it is written once.
+
+pub mod embedded;
+
+use std::fmt;
+
+use alloy_primitives::{Address, B256};
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::{
+    error::Result,
+    network::Network,
+    protocol::{
+        CreateTransaction, EventRecord, LinkEscrow, State, Transaction, TransactionId, Usdc,
+        proof::DeliveryProof,
+        registry::{AgentProfile, ServiceDescriptor},
+    },
+};
+
+/// A move by `transitionState`, with what it carries and what is kept beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transition {
+    /// Which transaction.
+    pub id: TransactionId,
+    /// Where to.
+    pub to: State,
+    /// What the contract receives.
+    pub data: Vec<u8>,
+    /// A delivery's proof. The contract never sees it; the kernel keeps it, found again by
+    /// [`Kernel::delivery_proof`], from before the transition takes effect.
+    pub proof: Option<DeliveryProof>,
+}
+
+/// Which transactions, newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransactionQuery {
+    /// Whose.
+    pub party: Address,
+    /// In which role; both where `None`.
+    pub role: Option<Role>,
+    /// In which state; all where `None`.
+    pub state: Option<State>,
+    /// How many, 1 … 1_000.
+    pub limit: u32,
+    /// Read on behind this transaction, the last one of the page before.
+    pub after: Option<TransactionId>,
+}
+
+impl TransactionQuery {
+    /// The newest 100 transactions of a party.
+    pub const fn of(party: Address) -> Self {
+        Self { party, role: None, state: None, limit: 100, after: None }
+    }
+}
+
+/// A party's role in a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It pays.
+    Requester,
+    /// It works.
+    Provider,
+}
+
+/// A vault's record of one escrow. All zero once everything is paid out.
+///
+/// Source: `EscrowVault.escrows(bytes32)`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Escrow {
+    /// Who paid in.
+    pub requester: Address,
+    /// Whom it is for.
+    pub provider: Address,
+    /// What was paid in.
+    pub amount: Usdc,
+    /// What has left it.
+    pub released: Usdc,
+    /// Whether something is left.
+    pub active: bool,
+}
+
+impl Escrow {
+    /// What is left.
+    pub const fn remaining(&self) -> Usdc {
+        Usdc(self.amount.0.saturating_sub(self.released.0))
+    }
+}
+
+/// Keeps transactions and applies the protocol's rules to every call.
+///
+/// `sender` is who calls: an address the kernel can act for (the embedded kernel for any, a
+/// chain for those whose key it holds). A refused call changes nothing. All errors carry the
+/// contract's words where it was the protocol that refused.
+#[async_trait]
+pub trait Kernel: fmt::Debug + Send + Sync {
+    /// Where this kernel runs and at which addresses.
+    fn network(&self) -> &Network;
+
+    /// The kernel's clock, Unix seconds.
+    async fn now(&self) -> Result<u64>;
+
+    /// `getTransaction(bytes32)`.
+    async fn get_transaction(&self, id: TransactionId) -> Result<Transaction>;
+
+    /// A party's transactions, newest first, in pages.
+    async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>>;
+
+    /// Up to `limit` (1 … 10_000) events behind the cursor, oldest first. 0 is the beginning.
+    async fn events(&self, after: u64, limit: u32) -> Result<Vec<EventRecord>>;
+
+    /// The vault's record of a transaction's escrow.
+    async fn escrow(&self, id: TransactionId) -> Result<Escrow>;
+
+    /// The proof that was kept when the transaction was delivered.
+    async fn delivery_proof(&self, id: TransactionId) -> Result<Option<DeliveryProof>>;
+
+    /// How much USDC an account holds.
+    async fn balance(&self, owner: Address) -> Result<Usdc>;
+
+    /// How much USDC the vault may take from an account.
+    async fn allowance(&self, owner: Address) -> Result<Usdc>;
+
+    /// Lets the vault take this much USDC from the sender, in place of what it might before.
+    async fn approve(&self, sender: Address, amount: Usdc) -> Result<()>;
+
+    /// `createTransaction`.
+    async fn create_transaction(
+        &self,
+        sender: Address,
+        request: &CreateTransaction,
+    ) -> Result<TransactionId>;
+
+    /// Approves exactly what the vault lacks, then `linkEscrow`. Returns the escrow id.
+    async fn link_escrow(
+        &self,
+        sender: Address,
+        id: TransactionId,
+        link: LinkEscrow,
+    ) -> Result<B256>;
+
+    /// `acceptQuote`.
+    async fn accept_quote(&self, sender: Address, id: TransactionId, amount: Usdc) -> Result<()>;
+
+    /// `transitionState`; for a dispute, approves exactly what the bond lacks before.
+    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()>;
+
+    /// `releaseMilestone`.
+    async fn release_milestone(
+        &self,
+        sender: Address,
+        id: TransactionId,
+        amount: Usdc,
+    ) -> Result<()>;
+
+    /// `releaseEscrow`.
+    async fn release_escrow(&self, sender: Address, id: TransactionId) -> Result<()>;
+
+    /// `anchorAttestation`.
+    async fn anchor_attestation(&self, sender: Address, id: TransactionId, uid: B256)
+    -> Result<()>;
+
+    /// The agent registry, where the network has one.
+    fn registry(&self) -> Option<&dyn AgentRegistry>;
+}
+
+/// Which agents offer a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentQuery {
+    /// The service type's hash.
+    pub service_type_hash: B256,
+    /// The least reputation, 0 … 10_000.
+    pub min_reputation: u64,
+    /// How many matches to skip.
+    pub offset: u64,
+    /// How many to return, 1 … 100.
+    pub limit: u64,
+}
+
+/// The registry in which providers advertise their services.
+///
+/// Source: AIP-7, `AgentRegistry`.
+#[async_trait]
+pub trait AgentRegistry: fmt::Debug + Send + Sync {
+    /// `registerAgent`.
+    async fn register_agent(
+        &self,
+        sender: Address,
+        endpoint: &str,
+        services: &[ServiceDescriptor],
+    ) -> Result<()>;
+
+    /// `updateEndpoint`.
+    async fn update_endpoint(&self, sender: Address, endpoint: &str) -> Result<()>;
+
+    /// `addServiceType`.
+    async fn add_service_type(&self, sender: Address, service_type: &str) -> Result<()>;
+
+    /// `removeServiceType`.
+    async fn remove_service_type(&self, sender: Address, service_type_hash: B256) -> Result<()>;
+
+    /// `setActiveStatus`.
+    async fn set_active_status(&self, sender: Address, active: bool) -> Result<()>;
+
+    /// `getAgent`; `None` for an address that never registered.
+    async fn get_agent(&self, agent: Address) -> Result<Option<AgentProfile>>;
+
+    /// `getServiceDescriptors`.
+    async fn get_service_descriptors(&self, agent: Address) -> Result<Vec<ServiceDescriptor>>;
+
+    /// `supportsService`.
+    async fn supports_service(&self, agent: Address, service_type_hash: B256) -> Result<bool>;
+
+    /// `queryAgentsByService`, with the profiles in place of bare addresses: active agents in
+    /// the order of their registration.
+    async fn query_agents_by_service(&self, query: AgentQuery) -> Result<Vec<AgentProfile>>;
+}

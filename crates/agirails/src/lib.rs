@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+
+mod client;
+mod error;
+pub mod fork;
+pub mod kernel;
+mod network;
+pub mod protocol;
+mod wallet;
+
+pub use alloy_primitives::{Address, B256, U256};
+pub use client::{
+    ACTPClient, ClientBuilder, DeliveryStatement, Evidence, RegistryClient, STATE_DIR_VARIABLE,
+};
+pub use error::{Code, Error, Facts, Kind, Result, Retry};
+pub use network::{Mode, Network};
+pub use protocol::{
+    CreateTransaction, DisputeWindow, Event, EventRecord, LinkEscrow, Refusal, State, Transaction,
+    TransactionId, Usdc,
+};
+pub use wallet::PrivateKey;

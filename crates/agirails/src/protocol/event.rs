@@ -1,0 +1,111 @@
+use alloy_primitives::{Address, B256, U256};
+use serde::{Deserialize, Serialize};
+
+use super::{State, TransactionId, Usdc};
+
+/// What the kernel announces. Names and fields are the contract's; `timestamp` is Unix seconds.
+///
+/// Source: `IACTPKernel`'s events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all_fields = "camelCase")]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the names are the contract's; protocol rows explain them")]
+pub enum Event {
+    TransactionCreated {
+        transaction_id: TransactionId,
+        requester: Address,
+        provider: Address,
+        amount: Usdc,
+        service_hash: B256,
+        deadline: u64,
+        timestamp: u64,
+        agent_id: U256,
+    },
+    StateTransitioned {
+        transaction_id: TransactionId,
+        old_state: State,
+        new_state: State,
+        triggered_by: Address,
+        timestamp: u64,
+    },
+    EscrowLinked {
+        transaction_id: TransactionId,
+        escrow_contract: Address,
+        escrow_id: B256,
+        amount: Usdc,
+        timestamp: u64,
+    },
+    EscrowReleased {
+        transaction_id: TransactionId,
+        recipient: Address,
+        amount: Usdc,
+        timestamp: u64,
+    },
+    EscrowRefunded {
+        transaction_id: TransactionId,
+        recipient: Address,
+        amount: Usdc,
+        timestamp: u64,
+    },
+    EscrowMilestoneReleased {
+        transaction_id: TransactionId,
+        amount: Usdc,
+        timestamp: u64,
+    },
+    QuoteAccepted {
+        transaction_id: TransactionId,
+        old_amount: Usdc,
+        new_amount: Usdc,
+        timestamp: u64,
+    },
+    PlatformFeeAccrued {
+        transaction_id: TransactionId,
+        recipient: Address,
+        amount: Usdc,
+        timestamp: u64,
+    },
+    EscrowMediatorPaid {
+        transaction_id: TransactionId,
+        recipient: Address,
+        amount: Usdc,
+        timestamp: u64,
+    },
+    AttestationAnchored {
+        transaction_id: TransactionId,
+        attestation_uid: B256,
+        attester: Address,
+        timestamp: u64,
+    },
+    DisputeOpened {
+        transaction_id: TransactionId,
+        initiator: Address,
+        bond: Usdc,
+        timestamp: u64,
+    },
+    DisputeResolved {
+        transaction_id: TransactionId,
+        dispute_id: B256,
+        initiator: Address,
+        provider_at_fault: bool,
+        bond: Usdc,
+        timestamp: u64,
+    },
+    KernelPaused {
+        by: Address,
+        timestamp: u64,
+    },
+    KernelUnpaused {
+        by: Address,
+        timestamp: u64,
+    },
+}
+
+/// An event and where it stands in the kernel's order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// Its place; pass it to `events` to read on behind it.
+    pub cursor: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}

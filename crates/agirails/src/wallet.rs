@@ -1,0 +1,84 @@
+//! The private key that a client signs with.
+
+use std::{fmt, str::FromStr};
+
+use alloy_primitives::{Address, B256, Signature, hex};
+use k256::{ecdsa::SigningKey, elliptic_curve::zeroize::Zeroizing};
+
+use crate::error::{Code, Error, Result};
+
+/// A secp256k1 private key. It is wiped from memory when dropped, and nothing ever shows it:
+/// not `Debug`, not an error.
+///
+/// ```
+/// use agirails::PrivateKey;
+///
+/// // A published test key: never fund it.
+/// let key: PrivateKey = format!("{:064x}", 1).parse()?;
+/// assert_eq!(key.address().to_string(), "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf");
+/// assert_eq!(format!("{key:?}"), "PrivateKey(0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf)");
+/// # Ok::<(), agirails::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct PrivateKey {
+    key: SigningKey,
+    address: Address,
+}
+
+impl PrivateKey {
+    /// The address that this key signs for.
+    pub const fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Signs a 32-byte hash, deterministically (RFC 6979) and with a low s.
+    ///
+    /// Pass the hash of something whose meaning is known, such as an EIP-712 signing hash: a
+    /// signature over a stranger's hash can be a transaction.
+    ///
+    /// # Errors
+    /// [`Code::InvalidSignature`] where the curve finds no signature, which no hash is known for.
+    pub fn sign_hash(&self, hash: &B256) -> Result<Signature> {
+        let (signature, parity) =
+            self.key.sign_prehash_recoverable(hash.as_slice()).map_err(|error| {
+                Error::new(Code::InvalidSignature, "the hash could not be signed")
+                    .with_source(error)
+            })?;
+        Ok(Signature::from_signature_and_parity(signature, parity.is_y_odd()).normalized_s())
+    }
+}
+
+/// Reads 64 hex digits, with or without `0x`.
+///
+/// # Errors
+/// [`Code::InvalidPrivateKey`], which tells what is wrong and shows nothing of the text.
+impl FromStr for PrivateKey {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        // No source either: a hex error names the digit that it stumbled on.
+        let refuse = |problem: &str| {
+            Error::new(Code::InvalidPrivateKey, format!("the private key {problem}"))
+                .with_hint(
+                    "a private key is 64 hex digits, with or without 0x and nothing around them",
+                )
+                .with_facts(|facts| facts.field = Some("private key"))
+        };
+        let digits = text.strip_prefix("0x").unwrap_or(text);
+        if digits.len() != 64 {
+            return Err(refuse("does not have 64 hex digits"));
+        }
+        let mut bytes = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(digits, bytes.as_mut_slice())
+            .map_err(|_| refuse("has characters that are no hex digits"))?;
+        let key = SigningKey::from_slice(bytes.as_slice())
+            .map_err(|_| refuse("is zero or not below the order of the curve"))?;
+        Ok(Self { address: Address::from_private_key(&key), key })
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PrivateKey({})", self.address)
+    }
+}
