@@ -31,7 +31,7 @@ impl Retry {
     }
 }
 
-/// The families of errors; the Python package has one exception class for each.
+/// The families of errors. The Python package has an exception class for each, named after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each variant's name is its whole meaning")]
@@ -50,140 +50,108 @@ pub enum Kind {
     SignatureVerification,
     Storage,
     QueryCapExceeded,
+    Internal,
 }
 
-/// What went wrong, one value per case. [`Code::as_str`] never changes between releases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Code {
-    /// The protocol refused; the words are the contract's.
-    Refused(Refusal),
-    /// No 20-byte hex address, or a wrong checksum.
-    InvalidAddress,
-    /// No 32-byte hex transaction id.
-    InvalidTransactionId,
-    /// No amount of USDC.
-    InvalidAmount,
-    /// No Unix time, duration or count.
-    InvalidNumber,
-    /// No bytes where bytes are needed, or too few or too many.
-    InvalidBytes,
-    /// No state of the protocol.
-    InvalidState,
-    /// No private key. The key itself is never shown.
-    InvalidPrivateKey,
-    /// The private key belongs to another address.
-    KeyMismatch,
-    /// The operation signs, and this client has no key.
-    KeyMissing,
-    /// No delivery proof.
-    InvalidProof,
-    /// A delivery proof of another transaction.
-    ProofMismatch,
-    /// A value that JSON cannot carry.
-    InvalidJson,
-    /// No `did:ethr` identifier.
-    InvalidDid,
-    /// No mode, or settings that contradict each other.
-    InvalidSettings,
-    /// A signature that is malformed or not the expected signer's.
-    InvalidSignature,
-    /// This version cannot reach the network that was asked for.
-    NetworkUnavailable,
-    /// The balance does not cover the payment.
-    InsufficientBalance,
-    /// Another process held the state file for too long.
-    StorageBusy,
-    /// The state directory or file cannot be used.
-    StorageUnavailable,
-    /// No space is left for the state file.
-    StorageFull,
-    /// The state file is damaged or not ours.
-    StorageDamaged,
-    /// The state file was written by a newer version.
-    StorageVersion,
+/// One row per code that is not a refusal: its stable name, its family, whether the same call
+/// can succeed later, and what it means.
+macro_rules! codes {
+    ($($variant:ident, $name:literal, $kind:ident, $retry:ident, $meaning:literal;)*) => {
+        /// What went wrong, one value per case. [`Code::as_str`] never changes between releases.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Code {
+            /// The protocol refused; the words are the contract's.
+            Refused(Refusal),
+            $(#[doc = $meaning] $variant,)*
+        }
+
+        impl Code {
+            /// Every code that is not a refusal.
+            pub const LOCAL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable name, such as `invalid_address` or `deadline_too_far`.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    Self::Refused(refusal) => refusal.code(),
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// What it means; for a refusal the contract's words.
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    Self::Refused(refusal) => refusal.words(),
+                    $(Self::$variant => $meaning,)*
+                }
+            }
+
+            /// The family this code belongs to.
+            pub const fn kind(self) -> Kind {
+                match self {
+                    Self::Refused(refusal) => refusal.kind(),
+                    $(Self::$variant => Kind::$kind,)*
+                }
+            }
+
+            /// Whether the same call can succeed later.
+            pub const fn retry(self) -> Retry {
+                match self {
+                    Self::Refused(refusal) => refusal.retry(),
+                    $(Self::$variant => Retry::$retry,)*
+                }
+            }
+        }
+    };
 }
 
-impl Code {
-    /// Every code that is not a refusal.
-    pub const LOCAL: &'static [Self] = &[
-        Self::InvalidAddress,
-        Self::InvalidTransactionId,
-        Self::InvalidAmount,
-        Self::InvalidNumber,
-        Self::InvalidBytes,
-        Self::InvalidState,
-        Self::InvalidPrivateKey,
-        Self::KeyMismatch,
-        Self::KeyMissing,
-        Self::InvalidProof,
-        Self::ProofMismatch,
-        Self::InvalidJson,
-        Self::InvalidDid,
-        Self::InvalidSettings,
-        Self::InvalidSignature,
-        Self::NetworkUnavailable,
-        Self::InsufficientBalance,
-        Self::StorageBusy,
-        Self::StorageUnavailable,
-        Self::StorageFull,
-        Self::StorageDamaged,
-        Self::StorageVersion,
-    ];
-
-    /// The stable name, such as `invalid_address` or `deadline_too_far`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Refused(refusal) => refusal.code(),
-            Self::InvalidAddress => "invalid_address",
-            Self::InvalidTransactionId => "invalid_transaction_id",
-            Self::InvalidAmount => "invalid_amount",
-            Self::InvalidNumber => "invalid_number",
-            Self::InvalidBytes => "invalid_bytes",
-            Self::InvalidState => "invalid_state",
-            Self::InvalidPrivateKey => "invalid_private_key",
-            Self::KeyMismatch => "key_mismatch",
-            Self::KeyMissing => "key_missing",
-            Self::InvalidProof => "invalid_proof",
-            Self::ProofMismatch => "proof_mismatch",
-            Self::InvalidJson => "invalid_json",
-            Self::InvalidDid => "invalid_did",
-            Self::InvalidSettings => "invalid_settings",
-            Self::InvalidSignature => "invalid_signature",
-            Self::NetworkUnavailable => "network_unavailable",
-            Self::InsufficientBalance => "insufficient_balance",
-            Self::StorageBusy => "storage_busy",
-            Self::StorageUnavailable => "storage_unavailable",
-            Self::StorageFull => "storage_full",
-            Self::StorageDamaged => "storage_damaged",
-            Self::StorageVersion => "storage_version",
-        }
-    }
-
-    /// The family this code belongs to.
-    pub const fn kind(self) -> Kind {
-        match self {
-            Self::Refused(refusal) => refusal.kind(),
-            Self::InvalidSignature => Kind::SignatureVerification,
-            Self::NetworkUnavailable => Kind::Network,
-            Self::InsufficientBalance => Kind::InsufficientFunds,
-            Self::StorageBusy => Kind::Timeout,
-            Self::StorageUnavailable
-            | Self::StorageFull
-            | Self::StorageDamaged
-            | Self::StorageVersion => Kind::Storage,
-            _ => Kind::Validation,
-        }
-    }
-
-    /// Whether the same call can succeed later.
-    pub const fn retry(self) -> Retry {
-        match self {
-            Self::Refused(refusal) => refusal.retry(),
-            Self::StorageBusy | Self::StorageFull => Retry::Safe,
-            _ => Retry::Never,
-        }
-    }
+codes! {
+    InvalidAddress, "invalid_address", Validation, Never,
+        "No 20-byte hex address, or a wrong checksum.";
+    InvalidTransactionId, "invalid_transaction_id", Validation, Never,
+        "No 32-byte hex transaction id.";
+    InvalidAmount, "invalid_amount", Validation, Never,
+        "No amount of USDC.";
+    InvalidNumber, "invalid_number", Validation, Never,
+        "No Unix time, duration or count, or one out of its range.";
+    InvalidBytes, "invalid_bytes", Validation, Never,
+        "No bytes where bytes are needed, or too few or too many.";
+    InvalidState, "invalid_state", Validation, Never,
+        "No state of the protocol.";
+    InvalidPrivateKey, "invalid_private_key", Validation, Never,
+        "No private key. The key itself is never shown.";
+    KeyMismatch, "key_mismatch", Validation, Never,
+        "The private key belongs to another address.";
+    KeyMissing, "key_missing", Validation, Never,
+        "The operation signs, and this client has no key.";
+    InvalidProof, "invalid_proof", Validation, Never,
+        "No delivery proof, or one where none belongs.";
+    ProofMismatch, "proof_mismatch", Validation, Never,
+        "A delivery proof of another transaction.";
+    InvalidJson, "invalid_json", Validation, Never,
+        "A value that JSON cannot carry.";
+    InvalidDid, "invalid_did", Validation, Never,
+        "No `did:ethr` identifier.";
+    InvalidSettings, "invalid_settings", Validation, Never,
+        "No mode, or settings that contradict each other.";
+    InvalidSignature, "invalid_signature", SignatureVerification, Never,
+        "A signature that is malformed or not the expected signer's.";
+    NetworkUnavailable, "network_unavailable", Network, Never,
+        "This version cannot reach the network that was asked for.";
+    InsufficientBalance, "insufficient_balance", InsufficientFunds, Never,
+        "The balance does not cover the payment.";
+    StorageBusy, "storage_busy", Timeout, Safe,
+        "Another process held the state file for too long.";
+    StorageUnavailable, "storage_unavailable", Storage, Never,
+        "The state directory or file cannot be used.";
+    StorageFull, "storage_full", Storage, Safe,
+        "No space is left for the state file.";
+    StorageDamaged, "storage_damaged", Storage, Never,
+        "The state file is damaged or not ours.";
+    StorageVersion, "storage_version", Storage, Never,
+        "The state file was written by a newer version.";
+    Internal, "internal", Internal, CheckFirst,
+        "A mistake in agirails, which the bindings caught: please report it.";
 }
 
 /// The facts an error speaks of, where they apply.

@@ -19,3 +19,8 @@ pub use protocol::{
     TransactionId, Usdc,
 };
 pub use wallet::PrivateKey;
+
+/// The project's README, so that its example runs too.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -4,8 +4,6 @@
 mod message;
 mod resolution;
 
-use std::fmt;
-
 use alloy_primitives::{B256, U256, keccak256};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
@@ -186,7 +184,7 @@ impl ProofGenerator {
         let mut encoded = [0; ENCODED_PROOF_LENGTH];
         encoded[..32].copy_from_slice(proof.transaction_id.as_slice());
         encoded[32..64].copy_from_slice(proof.content_hash.as_slice());
-        encoded[64..].copy_from_slice(&encode_window(proof.timestamp));
+        encoded[64..].copy_from_slice(&U256::from(proof.timestamp).to_be_bytes::<32>());
         encoded
     }
 
@@ -284,13 +282,17 @@ impl<'a> Fields<'a> {
     }
 
     fn bytes32(&self, key: &'static str) -> Result<B256> {
-        let text = self.text(key)?;
-        parse_bytes32(key, text).map_err(|error| self.nested(key, text, &error))
+        parse_bytes32("value", self.text(key)?).map_err(|error| self.nested(key, &error))
     }
 
-    /// The key's own parser found fault with the text.
-    fn nested(&self, key: &'static str, text: &str, error: &impl fmt::Display) -> Error {
-        wrong(key, &text.into(), &format!("is wrong: {error}")).with_hint(self.hint)
+    /// What the value's own parser says, under this key.
+    fn nested(&self, key: &'static str, error: &Error) -> Error {
+        Error::new(Code::InvalidProof, format!("{key}: {error}")).with_hint(self.hint).with_facts(
+            |facts| {
+                facts.field = Some(key);
+                facts.value = error.facts().value.clone();
+            },
+        )
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::wall_nanoseconds;
 use crate::{
     error::{Code, Error, Result},
     fork,
@@ -281,13 +282,10 @@ async fn patiently<T>(mut attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
     ))
 }
 
-/// Longer with every try, and never the same for two processes.
+/// Longer with every try, and not the same for two processes.
 fn nap(try_number: u32) -> Duration {
     let longest = LONGEST_NAP_MS.min(1 << try_number.min(3));
-    let clock = Instant::now();
-    let noise = u64::from(std::process::id())
-        ^ (&raw const clock as u64 >> 4)
-        ^ crate::kernel::embedded::wall_nanoseconds();
+    let noise = wall_nanoseconds() ^ u64::from(std::process::id());
     Duration::from_millis(1 + noise % longest)
 }
 

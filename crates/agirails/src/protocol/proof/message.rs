@@ -72,10 +72,8 @@ impl DeliveryMessage {
         let fields = Fields::of(value, "delivery message", MESSAGE_HINT)?;
         fields.constant("type", Self::TYPE)?;
         fields.constant("version", Self::VERSION)?;
-        let did = |key| {
-            let text = fields.text(key)?;
-            text.parse::<Did>().map_err(|error| fields.nested(key, text, &error))
-        };
+        let did =
+            |key| fields.text(key)?.parse::<Did>().map_err(|error| fields.nested(key, &error));
         Ok(Self {
             transaction_id: fields.bytes32("txId")?,
             provider: did("provider")?,
