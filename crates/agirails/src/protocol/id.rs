@@ -72,8 +72,9 @@ pub fn parse_address(field: &'static str, text: &str) -> Result<Address> {
             .with_hint("an address is 0x and 40 hex digits")
     };
     let digits = hex_digits(text, 40).map_err(refuse)?;
-    let address =
-        Address::from_slice(&alloy_primitives::hex::decode(digits).map_err(|_| refuse(NOT_HEX))?);
+    let mut address = Address::ZERO;
+    alloy_primitives::hex::decode_to_slice(digits, address.as_mut_slice())
+        .map_err(|_| refuse(NOT_HEX))?;
     let mixed_case = digits.bytes().any(|byte| byte.is_ascii_uppercase())
         && digits.bytes().any(|byte| byte.is_ascii_lowercase());
     if mixed_case && address.to_checksum(None)[2..] != *digits {
