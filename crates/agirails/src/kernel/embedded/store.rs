@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -75,19 +75,42 @@ pub(super) type Attempt<T> = std::result::Result<T, Stop>;
 pub(super) struct Store {
     /// `None` in memory, where the writer's connection is the state.
     path: Option<PathBuf>,
+    file: OnceLock<FileId>,
     /// SQLite lets one write at a time, so one connection writes, with its statements prepared
     /// and its pages warm.
     writer: Mutex<Option<Connection>>,
     readers: Mutex<Vec<Connection>>,
 }
 
-/// Every open store, so that a fork can close their connections.
+/// Which file a path leads to, also when the one that was there has been replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    #[cfg(unix)]
+    fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let found = fs::metadata(path).ok()?;
+        Some(Self { device: found.dev(), inode: found.ino() })
+    }
+
+    /// Not told apart here: every client opens the file for itself.
+    #[cfg(not(unix))]
+    fn of(_path: &Path) -> Option<Self> {
+        None
+    }
+}
+
+/// Every open store, for clients to share and for a fork to close.
 static OPEN: Mutex<Vec<Weak<Store>>> = Mutex::new(Vec::new());
 
 impl Store {
-    /// Opens or makes the file and brings it to this version's schema.
+    /// Opens or makes the file; clients of one process share what is open already.
     ///
-    /// `starting_balance` is written into a new file.
+    /// `fill` writes the first rows of a new file.
     pub(super) async fn open(
         storage: Storage,
         fill: impl Fn(&Connection) -> Attempt<()> + Send,
@@ -96,18 +119,38 @@ impl Store {
             Storage::Memory => None,
             Storage::Directory(directory) => Some(state_file(&directory)?),
         };
-        let store = Arc::new(Self { path, writer: Mutex::default(), readers: Mutex::default() });
-        patiently(|| {
-            let connection = store.connect()?;
-            prepare_file(&connection, &fill)?;
-            *lock(&store.writer) = Some(connection);
+        let mut store = Arc::new(Self {
+            path,
+            file: OnceLock::new(),
+            writer: Mutex::default(),
+            readers: Mutex::default(),
+        });
+        let shared = patiently(|| {
             let mut open = lock(&OPEN);
             open.retain(|store| store.strong_count() > 0);
+            let file = store.path.as_deref().and_then(FileId::of);
+            if file.is_some()
+                && let Some(twin) = open
+                    .iter()
+                    .filter_map(Weak::upgrade)
+                    .find(|twin| twin.file.get() == file.as_ref())
+            {
+                return Ok(Some(twin));
+            }
+            let connection = store.connect()?;
+            prepare_file(&connection, &fill)?;
+            if let Some(file) = store.path.as_deref().and_then(FileId::of) {
+                store.file.get_or_init(|| file);
+            }
+            *lock(&store.writer) = Some(connection);
             open.push(Arc::downgrade(&store));
-            Ok(())
+            Ok(None)
         })
         .await
         .map_err(|error| store.explain(error))?;
+        if let Some(twin) = shared {
+            store = twin;
+        }
         fork::before_each(close_idle_connections);
         Ok(store)
     }
@@ -289,28 +332,32 @@ fn nap(try_number: u32) -> Duration {
     Duration::from_millis(1 + noise % longest)
 }
 
+/// The file below this directory, which is made where it is missing. The path is absolute: a
+/// connection may be opened after the process has changed its working directory.
 fn state_file(directory: &Path) -> Result<PathBuf> {
     let directory = directory.join(".actp");
-    fs::create_dir_all(&directory).map_err(|error| {
-        let shown = directory.to_string_lossy().into_owned();
-        let problem = match error.kind() {
-            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-                "a file is in its way".to_owned()
-            }
-            _ => error.to_string(),
-        };
-        Error::new(
-            Code::StorageUnavailable,
-            format!("the state directory {shown} cannot be made: {problem}"),
-        )
-        .with_hint("name a directory that can be written, with ACTP_STATE_DIR or state_directory")
-        .with_facts(|facts| {
-            facts.field = Some("state_directory");
-            facts.value = Some(shown);
+    fs::create_dir_all(&directory)
+        .and_then(|()| fs::canonicalize(&directory))
+        .map(|directory| directory.join("kernel.sqlite3"))
+        .map_err(|error| {
+            let shown = directory.to_string_lossy().into_owned();
+            let problem = match error.kind() {
+                io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                    "a file is in its way".to_owned()
+                }
+                _ => error.to_string(),
+            };
+            let message = format!("the state directory {shown} cannot be made: {problem}");
+            Error::new(Code::StorageUnavailable, message)
+                .with_hint(
+                    "name a directory that can be written, with ACTP_STATE_DIR or state_directory",
+                )
+                .with_facts(|facts| {
+                    facts.field = Some("state_directory");
+                    facts.value = Some(shown);
+                })
+                .with_source(error)
         })
-        .with_source(error)
-    })?;
-    Ok(directory.join("kernel.sqlite3"))
 }
 
 /// Refuses what is not ours before anything is written to it.
