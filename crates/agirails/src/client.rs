@@ -90,16 +90,17 @@ impl ClientBuilder {
                 "use mode \"mock\", the protocol on this machine; chains come with a later version",
             ));
         }
-        let storage = if self.in_memory {
-            Storage::Memory
-        } else {
-            let directory = self.state_directory.unwrap_or_else(|| {
-                std::env::var_os(STATE_DIR_VARIABLE)
-                    .filter(|value| !value.is_empty())
-                    .unwrap_or(".".into())
-                    .into()
-            });
-            Storage::Directory(directory)
+        let storage = match (self.in_memory, self.state_directory) {
+            (true, None) => Storage::Memory,
+            (false, Some(directory)) => Storage::Directory(directory),
+            (false, None) => Storage::Directory(default_state_directory()),
+            (true, Some(_)) => {
+                return Err(Error::new(
+                    Code::InvalidSettings,
+                    "in_memory and state_directory contradict each other",
+                )
+                .with_hint("pass one of them"));
+            }
         };
         let options = EmbeddedOptions { storage, starting_balance: self.starting_balance };
         let embedded = EmbeddedKernel::open(options).await?;
@@ -129,6 +130,11 @@ impl ClientBuilder {
             .with_hint("pass requester_address, or the private key it belongs to")),
         }
     }
+}
+
+fn default_state_directory() -> PathBuf {
+    let named = std::env::var_os(STATE_DIR_VARIABLE).filter(|value| !value.is_empty());
+    named.map_or_else(|| ".".into(), PathBuf::from)
 }
 
 /// What accompanies a transition, as a caller has it.

@@ -133,7 +133,7 @@ codes! {
     InvalidDid, "invalid_did", Validation, Never,
         "No `did:ethr` identifier.";
     InvalidSettings, "invalid_settings", Validation, Never,
-        "No mode, or settings that contradict each other.";
+        "A setting or an option that is unknown, or that contradicts another one.";
     InvalidSignature, "invalid_signature", SignatureVerification, Never,
         "A signature that is malformed or not the expected signer's.";
     NetworkUnavailable, "network_unavailable", Network, Never,
@@ -197,7 +197,8 @@ struct Inner {
 pub struct Error(Box<Inner>);
 
 impl Error {
-    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+    /// An error with this code and message; a refusal brings its hint.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
         let hint = match code {
             Code::Refused(refusal) => Some(refusal.hint().to_owned()),
             _ => None,
@@ -216,7 +217,7 @@ impl Error {
     }
 
     /// The contract's words, and what they speak of.
-    pub(crate) fn refused(refusal: Refusal, transaction: Option<&Transaction>) -> Self {
+    pub fn refused(refusal: Refusal, transaction: Option<&Transaction>) -> Self {
         let Some(&Transaction { id, state, deadline, .. }) = transaction else {
             return refusal.into();
         };
@@ -229,11 +230,7 @@ impl Error {
     }
 
     /// The contract's words, and the argument that they refuse.
-    pub(crate) fn refused_value(
-        refusal: Refusal,
-        field: &'static str,
-        value: impl fmt::Display,
-    ) -> Self {
+    pub fn refused_value(refusal: Refusal, field: &'static str, value: impl fmt::Display) -> Self {
         let value = shorten(&value.to_string());
         let message = format!("{refusal}: {field} is {value}");
         Self::new(Code::Refused(refusal), message).with_facts(|facts| {
@@ -242,17 +239,23 @@ impl Error {
         })
     }
 
-    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+    /// The same error with this remedy.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.0.source = Some(Box::new(source));
         self
     }
 
-    pub(crate) fn with_facts(mut self, set: impl FnOnce(&mut Facts)) -> Self {
+    /// The same error with these facts.
+    #[must_use]
+    pub fn with_facts(mut self, set: impl FnOnce(&mut Facts)) -> Self {
         set(&mut self.0.facts);
         self
     }
@@ -337,7 +340,7 @@ impl PartialEq for Error {
 }
 
 /// At most 80 characters of a value: enough to recognise it, never megabytes of it.
-fn shorten(value: &str) -> String {
+pub(crate) fn shorten(value: &str) -> String {
     const LIMIT: usize = 80;
     let mut shown: String = value.chars().take(LIMIT).collect();
     if shown.len() < value.len() {

@@ -6,6 +6,8 @@ pub mod fork;
 pub mod kernel;
 mod network;
 pub mod protocol;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod wallet;
 
 pub use alloy_primitives::{Address, B256, U256};

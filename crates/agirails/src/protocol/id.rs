@@ -37,7 +37,7 @@ pub fn transaction_id(
 /// [`Code::InvalidTransactionId`] where it is anything else.
 pub fn parse_transaction_id(text: &str) -> Result<TransactionId> {
     parse_hex32(text).map_err(|problem| {
-        Error::invalid(Code::InvalidTransactionId, "transaction id", text, problem).with_hint(
+        Error::invalid(Code::InvalidTransactionId, "transaction_id", text, problem).with_hint(
             "a transaction id is 0x and 64 hex digits, as create_transaction returned it",
         )
     })

@@ -109,6 +109,7 @@ impl EmbeddedKernel {
                     &seconds.to_string(),
                     "would advance the clock by more than a hundred years",
                 )
+                .with_hint("pass a duration in seconds, not a time")
                 .into());
             }
             books.set_clock_offset(offset)?;

@@ -19,8 +19,11 @@ pub(super) const COLUMNS: &str = "seq, id, requester, provider, state, amount, c
      dispute_initiator, dispute_bond, remaining";
 
 pub(super) fn find(connection: &Connection, id: TransactionId) -> Attempt<Option<Stored>> {
-    static FIND: LazyLock<String> =
-        LazyLock::new(|| format!("SELECT {COLUMNS} FROM transactions WHERE id = ?1"));
+    static FIND: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "SELECT {COLUMNS} FROM transactions WHERE substr(id, 1, 8) = substr(?1, 1, 8) AND id = ?1"
+        )
+    });
     let mut statement = connection.prepare_cached(&FIND)?;
     Ok(statement.query_row([id.as_slice()], stored).optional()?)
 }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::wall_nanoseconds;
 use crate::{
-    error::{Code, Error, Result},
+    error::{Code, Error, Result, shorten},
     fork,
     protocol::Refusal,
 };
@@ -248,8 +248,8 @@ impl Store {
             _ => return error,
         };
         let path = self.path.as_deref().map_or("memory".into(), Path::to_string_lossy);
-        let message = format!("{error}: {path}");
-        let value = path.into_owned();
+        let value = shorten(&path);
+        let message = format!("{error}: {value}");
         Error::new(error.code(), message)
             .with_hint(hint)
             .with_facts(|facts| {
@@ -340,7 +340,7 @@ fn state_file(directory: &Path) -> Result<PathBuf> {
         .and_then(|()| fs::canonicalize(&directory))
         .map(|directory| directory.join("kernel.sqlite3"))
         .map_err(|error| {
-            let shown = directory.to_string_lossy().into_owned();
+            let shown = shorten(&directory.to_string_lossy());
             let problem = match error.kind() {
                 io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
                     "a file is in its way".to_owned()
@@ -360,21 +360,20 @@ fn state_file(directory: &Path) -> Result<PathBuf> {
         })
 }
 
-/// Refuses what is not ours before anything is written to it.
+/// Refuses what is not ours before anything is written to it. One statement sees one moment:
+/// another process may be filling the file just now.
 fn check_header(connection: &Connection) -> Attempt<()> {
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
-    if application == 0 && version == 0 {
-        let tables = connection
-            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
-        if tables == 0 {
-            return Ok(());
-        }
+    let sql = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) \
+               FROM pragma_application_id, pragma_user_version";
+    let (application, version, tables) = connection.query_row(sql, [], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+    })?;
+    if (application, version, tables) == (0, 0, 0) {
+        return Ok(());
     }
     if application != APPLICATION_ID {
-        return Err(
-            Error::new(Code::StorageDamaged, "the file is no state file of agirails").into()
-        );
+        let message = "the file is no state file of agirails";
+        return Err(Error::new(Code::StorageDamaged, message).into());
     }
     if version > FORMAT_VERSION {
         let message = format!(

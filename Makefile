@@ -1,0 +1,122 @@
+# `make help` lists the targets. Needed: Rust, Python 3.11 with venv, a C compiler.
+
+PYTHON ?= python3
+VENV := .venv
+NEW_VENV := target/test-venv
+BENCH_VENV := target/bench-venv
+PEER_VENV := target/peer-venv
+BENCH_OPTIONS ?=
+
+# Stamps are named after the content of the sources: any change of them, a deletion too, has a
+# name of its own and builds anew.
+SOURCES := $(shell find crates python Cargo.toml Cargo.lock pyproject.toml README.md LICENSE-* \
+	-type f ! -name '*.so' ! -name '*.pyc' | LC_ALL=C sort | xargs cksum | cksum | cut -d' ' -f1)
+TOOLS := $(VENV)/.tools
+BUILT := target/wheels/.built-$(SOURCES)
+INSTALLED := $(VENV)/.installed-$(SOURCES)
+WHEEL := target/wheels/*.whl
+
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+CARGO_ALL := --workspace --all-features
+# One interpreter for every step, or pyo3 is built anew in each.
+export PYO3_PYTHON := $(abspath $(VENV)/bin/python)
+step = @printf '\n== %s\n' '$(1)'
+
+.PHONY: help demo test bench audit fmt clean format lint rust-tests doc new-venv python-tests types
+.NOTPARALLEL:
+
+help: ## this list
+	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: $(INSTALLED) ## one paid call between two processes, every figure checked
+	@$(VENV)/bin/python examples/demo.py
+
+test: format lint rust-tests doc new-venv python-tests types ## everything that has to pass
+	$(call step,all passed)
+
+format: $(TOOLS)
+	$(call step,formatting)
+	cargo fmt --check
+	$(VENV)/bin/ruff format --check --quiet .
+	$(VENV)/bin/ruff check --quiet .
+
+lint: $(TOOLS)
+	$(call step,clippy)
+	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
+
+rust-tests: $(TOOLS)
+	$(call step,Rust tests)
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run $(CARGO_ALL); \
+	else \
+		cargo test $(CARGO_ALL) --lib --bins --tests; \
+	fi
+	$(call step,Rust examples in the documentation)
+	cargo test -p agirails --all-features --doc
+
+doc: $(TOOLS)
+	$(call step,Rust documentation)
+	RUSTDOCFLAGS='-D warnings' cargo doc $(CARGO_ALL) --no-deps
+
+new-venv: $(BUILT)
+	$(call step,the wheel in a new virtual environment)
+	@$(PYTHON) -m venv --clear $(NEW_VENV)
+	$(NEW_VENV)/bin/python $(PIP_INSTALL) $(WHEEL)
+	@$(NEW_VENV)/bin/python $(PIP_INSTALL) -r requirements-dev.txt
+
+python-tests: new-venv
+	$(call step,Python tests)
+	AGIRAILS_WHEEL="$$(echo $(CURDIR)/$(WHEEL))" $(NEW_VENV)/bin/python -m pytest --timeout=180 tests/python
+
+types: new-venv
+	$(call step,types)
+	$(NEW_VENV)/bin/mypy --strict examples python/agirails
+	$(NEW_VENV)/bin/stubtest agirails
+
+bench: $(TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--quick for a look
+	$(call step,Rust figures)
+	cargo bench -p agirails --bench embedded -- $(BENCH_OPTIONS)
+	$(call step,Python figures)
+	@rm -rf target/bench-wheel
+	$(VENV)/bin/maturin build --quiet --release --out target/bench-wheel
+	@$(PYTHON) -m venv --clear $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python $(PIP_INSTALL) target/bench-wheel/*.whl
+	$(BENCH_VENV)/bin/python benches/python_bench.py
+	$(call step,figures of the peer agirails 4.8.0)
+	@$(PYTHON) -m venv --clear $(PEER_VENV)
+	@if $(PEER_VENV)/bin/python $(PIP_INSTALL) agirails==4.8.0; then \
+		$(PEER_VENV)/bin/python benches/peer.py $(BENCH_OPTIONS); \
+	else \
+		echo 'agirails 4.8.0 cannot be installed here: no figures of it'; \
+	fi
+	$(VENV)/bin/python benches/report.py $(BENCH_OPTIONS)
+
+audit: ## licences, duplicates, sources and advisories of all dependencies
+	@cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny
+	cargo deny --all-features check licenses bans sources
+	cargo deny --all-features check advisories
+
+fmt: $(TOOLS) ## format everything
+	cargo fmt
+	$(VENV)/bin/ruff format --quiet .
+	$(VENV)/bin/ruff check --fix --quiet .
+
+clean: ## remove what was built and installed
+	rm -rf target $(VENV)
+
+$(TOOLS): requirements-dev.txt
+	$(call step,tools for development)
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python $(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+$(BUILT): | $(TOOLS)
+	$(call step,the wheel)
+	@rm -rf target/wheels
+	$(VENV)/bin/maturin build --profile dev --out target/wheels
+	@touch $@
+
+$(INSTALLED): $(BUILT)
+	@$(VENV)/bin/python $(PIP_INSTALL) --force-reinstall --no-deps $(WHEEL)
+	@rm -f $(VENV)/.installed-*
+	@touch $@

@@ -1,0 +1,41 @@
+//! The extension module `agirails._agirails`: converts arguments and results, maps errors,
+//! releases the GIL and owns the runtime. It decides nothing; the crate `agirails` does.
+
+mod client;
+mod convert;
+mod errors;
+mod event;
+mod functions;
+mod json;
+mod kernel;
+mod mock;
+mod network;
+mod proof;
+mod registry;
+mod run;
+mod runtime;
+mod transaction;
+
+/// The Rust core of agirails. Import from `agirails` instead.
+#[pyo3::pymodule]
+mod _agirails {
+    #[pymodule_export]
+    use crate::{
+        client::{_connect, ACTPClient},
+        event::Event,
+        functions::{
+            canonical_json, encode_resolution, format_usdc, parse_usdc, result_hash,
+            service_type_hash,
+        },
+        kernel::Kernel,
+        mock::Mock,
+        network::Network,
+        proof::{ProofGenerator, recover_delivery_signer, verify_delivery},
+        registry::{AgentProfile, Registry},
+        transaction::Transaction,
+    };
+
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

@@ -1,0 +1,190 @@
+//! How a verb of the core becomes a Python call: blocking, or awaitable.
+
+use std::{
+    any::Any,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::Duration,
+};
+
+use pyo3::{IntoPyObjectExt, exceptions::PyStopIteration, prelude::*};
+use pyo3_async_runtimes::generic;
+
+use crate::{
+    errors::{self, Failure},
+    runtime::{self, Ours},
+};
+
+/// How often a blocked call looks for Ctrl-C.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How an object answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// With the result.
+    Sync,
+    /// With something to await.
+    Async,
+}
+
+/// What a call does, and so who may wait for it and what happens when nobody does any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It reads one record. Where that takes microseconds, an event loop waits for it: handing
+    /// it to another thread and back would take twenty times as long.
+    Glances,
+    /// It reads. Given up, it is dropped.
+    Reads,
+    /// It moves money. Given up, it goes on to its end: dropped half done, nobody would know
+    /// where the money is.
+    Moves,
+}
+
+type Outcome<T> = Result<T, Failure>;
+type Call<T> = Pin<Box<dyn Future<Output = agirails::Result<T>> + Send>>;
+/// Makes a result into what Python gets.
+pub type Convert<T> = fn(Python<'_>, T) -> PyResult<Py<PyAny>>;
+
+/// Runs a verb, and raises its error.
+pub fn run<T: Send + 'static>(
+    py: Python<'_>,
+    style: Style,
+    effect: Effect,
+    call: impl Future<Output = agirails::Result<T>> + Send + 'static,
+    convert: Convert<T>,
+) -> PyResult<Py<PyAny>> {
+    match style {
+        Style::Sync => convert(py, run_sync(py, effect, call)?),
+        Style::Async => run_async(py, effect, Box::pin(call), convert),
+    }
+}
+
+/// Blocks, with the GIL released, until the call is done or a signal handler raises.
+pub fn run_sync<T: Send + 'static>(
+    py: Python<'_>,
+    effect: Effect,
+    call: impl Future<Output = agirails::Result<T>> + Send + 'static,
+) -> PyResult<T> {
+    let mut call: Call<T> = Box::pin(call);
+    // The embedded kernel is done at the first look, for which no timer need be set.
+    if let Poll::Ready(outcome) = glance(py, &mut call) {
+        return outcome.map_err(|failure| errors::raise(py, &failure));
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        if let Err(interrupt) = py.check_signals() {
+            if effect == Effect::Moves {
+                runtime::get().spawn(call);
+            }
+            return Err(interrupt);
+        }
+        let look = py.detach(|| {
+            let look = poll(&mut call, &mut Context::from_waker(&waker));
+            if look.is_pending() {
+                thread::park_timeout(SIGNAL_INTERVAL);
+            }
+            look
+        });
+        if let Poll::Ready(outcome) = look {
+            return outcome.map_err(|failure| errors::raise(py, &failure));
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn run_async<T: Send + 'static>(
+    py: Python<'_>,
+    effect: Effect,
+    mut call: Call<T>,
+    convert: Convert<T>,
+) -> PyResult<Py<PyAny>> {
+    if effect == Effect::Glances
+        && let Poll::Ready(outcome) = glance(py, &mut call)
+    {
+        let value = outcome.map_err(|failure| errors::raise(py, &failure))?;
+        return Done(convert(py, value)?).into_py_any(py);
+    }
+    let finish = poll_fn(move |context| poll(&mut call, context));
+    let outcome = async move {
+        match effect {
+            Effect::Glances | Effect::Reads => finish.await,
+            Effect::Moves => match runtime::get().spawn(finish).await {
+                Ok(outcome) => outcome,
+                Err(error) => Err(Failure::Panicked(error.to_string())),
+            },
+        }
+    };
+    let answer = async move { Ok(Answer { outcome: outcome.await, convert }) };
+    Ok(generic::future_into_py::<Ours, _, _>(py, answer)?.unbind())
+}
+
+/// One look, with the GIL released.
+fn glance<T: Send>(py: Python<'_>, call: &mut Call<T>) -> Poll<Outcome<T>> {
+    py.detach(|| poll(call, &mut Context::from_waker(Waker::noop())))
+}
+
+/// Looks whether the call is done. A panic is an outcome too: Python must not see it.
+fn poll<T>(call: &mut Call<T>, context: &mut Context<'_>) -> Poll<Outcome<T>> {
+    let look = catch_unwind(AssertUnwindSafe(|| {
+        // The core's timers want to know their runtime.
+        let _inside = runtime::get().enter();
+        call.as_mut().poll(context)
+    }));
+    match look {
+        Ok(look) => look.map_err(Failure::from),
+        Err(panic) => Poll::Ready(Err(Failure::Panicked(message(&*panic)))),
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+        .to_owned()
+}
+
+/// An outcome on its way to the event loop's thread, where it becomes a Python object.
+struct Answer<T> {
+    outcome: Outcome<T>,
+    convert: Convert<T>,
+}
+
+impl<'py, T> IntoPyObject<'py> for Answer<T> {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        let value = self.outcome.map_err(|failure| errors::raise(py, &failure))?;
+        Ok((self.convert)(py, value)?.into_bound(py))
+    }
+}
+
+/// A result that is there already, for those who await it.
+#[pyclass(frozen, module = "agirails._agirails")]
+struct Done(Py<PyAny>);
+
+#[pymethods]
+impl Done {
+    fn __await__(this: Py<Self>) -> Py<Self> {
+        this
+    }
+
+    /// A coroutine returns by StopIteration.
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Err(PyStopIteration::new_err((self.0.clone_ref(py),)))
+    }
+}

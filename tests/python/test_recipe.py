@@ -1,0 +1,248 @@
+"""The documented recipe, word for word, as two processes over HTTP."""
+
+import ast
+import hashlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from support import (
+    DAY,
+    HOUR,
+    PRICE,
+    ROOT,
+    START,
+    create,
+    deliver,
+    free_port,
+    fund,
+    http,
+    new_hash,
+    new_key,
+    run_python,
+    served,
+)
+
+from agirails import ACTPClient, ProofGenerator, State
+
+RECIPE = ROOT / "tests" / "recipe" / "api-pay-per-call.md"
+RUN_CONSUMER = "import asyncio, api_consumer; print('Result:', asyncio.run(api_consumer.call_paid_api('Write a haiku')))"
+
+
+def program(title: str, replacements: dict[str, str]) -> str:
+    """A program of the recipe, with nothing changed but these words, each of which is there."""
+    (code,) = re.findall(
+        rf'^```python title="{re.escape(title)}"\n(.*?)^```$',
+        RECIPE.read_text(encoding="utf-8"),
+        re.M | re.S,
+    )
+    for placeholder, real in replacements.items():
+        assert placeholder in code, f"{title} has no {placeholder}"
+        code = code.replace(placeholder, real)
+    ast.parse(code)
+    return code
+
+
+class Service(NamedTuple):
+    url: str
+    directory: Path
+    provider: ACTPClient
+    consumer: ACTPClient
+    consumer_key: str
+    stranger: ACTPClient
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The recipe's provider as a process, and everyone's own view of its state."""
+    directory, port = tmp_path_factory.mktemp("recipe"), free_port()
+    provider_key, consumer_key = new_key(), new_key()
+    provider, consumer, stranger = (
+        ACTPClient(private_key=key, state_directory=directory)
+        for key in (provider_key, consumer_key, new_key())
+    )
+    words = {"mode='testnet'": "mode='mock'", "port=3000": f"port={port}"}
+    (directory / "api_server.py").write_text(program("api_server.py", words), encoding="utf-8")
+    url = f"http://127.0.0.1:{port}"
+    words = {
+        "mode='testnet'": "mode='mock'",
+        '"0x..."': f'"{provider.address}"',
+        "https://api.example.com": url,
+    }
+    (directory / "api_consumer.py").write_text(program("api_consumer.py", words), encoding="utf-8")
+    env = {
+        "PROVIDER_ADDRESS": str(provider.address),
+        "PROVIDER_PRIVATE_KEY": provider_key,
+        "ACTP_STATE_DIR": str(directory),
+    }
+    with served(
+        [sys.executable, "api_server.py"],
+        f"{url}/api/pricing",
+        directory / "server.log",
+        cwd=directory,
+        **env,
+    ):
+        yield Service(url, directory, provider, consumer, consumer_key, stranger)
+
+
+def post(service: Service, **headers: str):
+    return http("POST", f"{service.url}/api/generate", {"prompt": "Write a haiku"}, **headers)
+
+
+def test_the_recipe_is_the_one_that_was_published():
+    """Byte for byte: no formatter and no editor touched it."""
+    digest = hashlib.sha256(RECIPE.read_bytes()).hexdigest()
+    assert digest == "3ce2c84fe2739d55cf9128262935f4bd9fa2d56a5e6e7b172a758c9d65e2df43"
+
+
+@pytest.fixture(scope="module")
+def call(service: Service):
+    """The recipe's consumer as a process: what it printed, its transaction, and what both had before."""
+    before = {
+        client: client.advanced.get_balance() for client in (service.consumer, service.provider)
+    }
+    env = {
+        "CONSUMER_ADDRESS": str(service.consumer.address),
+        "CONSUMER_PRIVATE_KEY": service.consumer_key,
+        "ACTP_STATE_DIR": str(service.directory),
+    }
+    done = run_python("-W", "error", "-c", RUN_CONSUMER, cwd=service.directory, **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tx = service.consumer.advanced.get_transactions()[0]
+    return done.stdout, tx, before
+
+
+class TestPaidCall:
+    def test_the_consumer_gets_the_answer(self, call):
+        output, tx, _ = call
+        assert "Result: Generated response for: Write a haiku" in output
+        assert f"Transaction created: {tx.id}" in output
+        assert f"(escrowId {tx.escrow_id})" in output
+        assert "API call successful! Payment: 0.1 USDC" in output
+
+    def test_the_transaction_is_delivered_as_it_was_ordered(self, call, service):
+        _, tx, _ = call
+        assert (tx.state, tx.amount) == (State.DELIVERED, 100_000)
+        assert (tx.requester, tx.provider) == (service.consumer.address, service.provider.address)
+        assert tx.dispute_window_ends_at == tx.updated_at + 3600
+
+    def test_the_proof_is_kept(self, call, service):
+        _, tx, _ = call
+        kept = service.consumer.advanced.get_delivery_proof(tx.id)
+        assert (kept["type"], kept["txId"]) == ("delivery.proof", tx.id)
+
+    def test_the_money_is_in_escrow_and_then_paid_out(self, call, service):
+        _, tx, before = call
+        assert service.consumer.advanced.get_balance() == before[service.consumer] - PRICE
+        assert service.consumer.advanced.get_escrow(tx.id)["remaining"] == PRICE
+        service.consumer.advanced.transition_state(tx.id, State.SETTLED)
+        assert service.provider.advanced.get_balance() == before[service.provider] + 50_000
+
+    def test_the_answer_names_the_payment_and_the_proof(self, service):
+        tx_id = fund(service.consumer, service.provider.address)
+        status, answer = post(service, X_AGIRAILS_TX_ID=tx_id)
+        kept = service.provider.advanced.get_delivery_proof(tx_id)
+        assert (status, answer["result"]) == (200, "Generated response for: Write a haiku")
+        assert answer["payment"] == {
+            "txId": tx_id,
+            "amount": "0.1 USDC",
+            "status": "DELIVERED",
+            "proofHash": kept["contentHash"],
+        }
+
+    def test_the_price_page_names_the_provider(self, service):
+        status, page = http("GET", f"{service.url}/api/pricing")
+        assert (status, page["provider"], page["pricing"]["perCall"]) == (
+            200,
+            service.provider.address,
+            "0.1 USDC",
+        )
+
+
+class TestRefusals:
+    """As written the recipe answers its own refusals with 500; what counts is that it never serves."""
+
+    def never_served(self, service: Service, tx_id: str | None) -> None:
+        advanced = service.provider.advanced
+        known = tx_id is not None and len(tx_id) == 66 and tx_id != "0x" + "ab" * 32
+        before = advanced.get_transaction(tx_id) if known else None
+        balance = advanced.get_balance()
+        headers = {} if tx_id is None else {"X_AGIRAILS_TX_ID": tx_id}
+        status, answer = post(service, **headers)
+        assert status >= 400
+        assert "Generated response" not in str(answer)
+        assert advanced.get_balance() == balance
+        if known:
+            assert advanced.get_transaction(tx_id) == before
+            assert advanced.get_delivery_proof(tx_id) is None
+
+    def test_no_header(self, service):
+        self.never_served(service, None)
+
+    def test_an_unknown_transaction(self, service):
+        self.never_served(service, "0x" + "ab" * 32)
+
+    def test_nonsense_for_an_id(self, service):
+        self.never_served(service, "nonsense")
+
+    def test_somebody_elses_transaction(self, service):
+        self.never_served(service, fund(service.consumer, service.stranger.address))
+
+    def test_an_unfunded_transaction(self, service):
+        self.never_served(service, create(service.consumer, service.provider.address))
+
+    def test_too_little_money(self, service):
+        self.never_served(service, fund(service.consumer, service.provider.address, PRICE - 1))
+
+    @pytest.mark.parametrize(
+        "state", [State.DELIVERED, State.SETTLED, State.DISPUTED, State.CANCELLED]
+    )
+    def test_a_transaction_in_a_wrong_state(self, service, state):
+        tx_id = fund(service.consumer, service.provider.address)
+        if state is State.CANCELLED:
+            service.provider.advanced.transition_state(tx_id, State.CANCELLED)
+        else:
+            deliver(service.provider, tx_id)
+            if state is not State.DELIVERED:
+                service.consumer.advanced.transition_state(tx_id, state)
+        self.never_served(service, tx_id)
+
+    def test_a_served_transaction_is_not_served_again(self, service):
+        tx_id = fund(service.consumer, service.provider.address)
+        assert post(service, X_AGIRAILS_TX_ID=tx_id)[0] == 200
+        status, answer = post(service, X_AGIRAILS_TX_ID=tx_id)
+        assert status >= 400 and "Generated response" not in str(answer)
+
+    def test_an_expired_transaction(self, service):
+        tx_id = fund(service.consumer, service.provider.address)
+        service.consumer.mock.advance_time(2 * HOUR)
+        self.never_served(service, tx_id)
+
+
+def test_the_recipes_registry_lines_work(service):
+    service.provider.registry.register_agent(endpoint=service.url, services=["ai-completion"])
+    providers = service.consumer.registry.get_agents_by_service("ai-completion")
+    assert providers[0].agent_address == service.provider.address
+
+
+def test_the_recipes_credit_is_one_transaction_for_many_calls(service):
+    """Its section on batch payments: 10 USDC for 100 calls, delivered once."""
+    tx_id = service.consumer.advanced.create_transaction(
+        provider=service.provider.address,
+        amount=10_000_000,
+        deadline=service.consumer.advanced.now() + DAY,
+    )
+    service.consumer.advanced.link_escrow(tx_id)
+    before = service.provider.advanced.get_balance()
+    generator = ProofGenerator()
+    proof = generator.encode_proof(
+        generator.generate_delivery_proof(tx_id=tx_id, deliverable=new_hash())
+    )
+    service.provider.advanced.transition_state(tx_id, State.IN_PROGRESS)
+    service.provider.advanced.transition_state(tx_id, State.DELIVERED, proof)
+    service.consumer.advanced.transition_state(tx_id, State.SETTLED)
+    assert service.provider.advanced.get_balance() == before + 9_900_000
+    assert service.consumer.advanced.get_balance() < START
