@@ -268,7 +268,9 @@ async fn measure_kernel(
 
     let yardstick = open_read_only(directory)?;
     yardstick.pragma_update(None, "cache_size", -16_384)?;
-    let mut statement = yardstick.prepare("SELECT * FROM transactions WHERE id = ?1")?;
+    let mut statement = yardstick.prepare(
+        "SELECT * FROM transactions WHERE substr(id, 1, 8) = substr(?1, 1, 8) AND id = ?1",
+    )?;
     let columns = statement.column_count();
     let mut ids = ids.iter().cycle();
     let times = time(plan.reads, || {

@@ -1,6 +1,6 @@
 //! The one error of this crate: what happened, to what, and what to do now.
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, path::Path};
 
 use alloy_primitives::B256;
 
@@ -339,10 +339,22 @@ impl PartialEq for Error {
     }
 }
 
-/// At most 80 characters of a value: enough to recognise it, never megabytes of it.
-pub(crate) fn shorten(value: &str) -> String {
-    const LIMIT: usize = 80;
-    let mut shown: String = value.chars().take(LIMIT).collect();
+/// Of a value enough to recognise it, never megabytes.
+const VALUE_CHARACTERS: usize = 80;
+/// Of a path all of it, as long as it can be one.
+const PATH_CHARACTERS: usize = 260;
+
+fn shorten(value: &str) -> String {
+    first(VALUE_CHARACTERS, value)
+}
+
+/// A path as messages show it.
+pub(crate) fn shown_path(path: &Path) -> String {
+    first(PATH_CHARACTERS, &path.to_string_lossy())
+}
+
+fn first(limit: usize, value: &str) -> String {
+    let mut shown: String = value.chars().take(limit).collect();
     if shown.len() < value.len() {
         shown.push_str(&format!("… ({} bytes)", value.len()));
     }

@@ -7,7 +7,11 @@
 //! waits until nobody is inside, closes the idle connections, and opens the gate again on both
 //! sides, where connections are opened anew on their next use.
 
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::{
+    cell::Cell,
+    marker::PhantomData,
+    sync::atomic::{AtomicPtr, Ordering},
+};
 
 /// A value that each process makes for itself: a forked child gets its own, and the parent's
 /// copy in the child's memory is never touched, nor freed.
@@ -63,18 +67,28 @@ impl<T: Send + Sync> PerProcess<T> {
     }
 }
 
-/// While one of these lives, a fork waits.
-pub(crate) struct Passage(());
+thread_local! {
+    /// How many passages this thread holds. The thread that forks holds one too.
+    static HELD: Cell<u32> = const { Cell::new(0) };
+}
 
-/// Passes the gate; waits while another thread forks.
+/// While one of these lives, a fork waits. It stays with its thread.
+pub(crate) struct Passage(PhantomData<*const ()>);
+
+/// Passes the gate; waits while another thread forks. Whoever is inside passes again at once.
 pub(crate) fn enter() -> Passage {
-    gate::enter();
-    Passage(())
+    if HELD.replace(HELD.get() + 1) == 0 {
+        gate::enter();
+    }
+    Passage(PhantomData)
 }
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        gate::leave();
+        HELD.set(HELD.get() - 1);
+        if HELD.get() == 0 {
+            gate::leave();
+        }
     }
 }
 
@@ -93,6 +107,8 @@ mod gate {
         thread,
         time::Duration,
     };
+
+    use super::HELD;
 
     /// How many are inside; the top bit is set while a fork is under way.
     static GATE: AtomicU32 = AtomicU32::new(0);
@@ -132,16 +148,19 @@ mod gate {
         while GATE.load(Ordering::Acquire) != FORKING {
             thread::sleep(PAUSE);
         }
+        HELD.set(HELD.get() + 1);
         if let Some(close_idle) = CLOSE_IDLE.get() {
             close_idle();
         }
     }
 
     extern "C" fn parent() {
+        HELD.set(HELD.get() - 1);
         GATE.fetch_and(!FORKING, Ordering::AcqRel);
     }
 
     extern "C" fn child() {
+        HELD.set(HELD.get() - 1);
         GATE.store(0, Ordering::Release);
     }
 }

@@ -84,7 +84,7 @@ pub async fn a_registered_agent_is_found(stage: &dyn Stage) -> Result<()> {
     assert_eq!(agent.get_service_descriptors(play.provider).await?, offered);
     for service in [&main, &other] {
         assert!(agent.supports_service(play.provider, service).await?);
-        assert_eq!(agent.get_agents_by_service(service).await?, [expected.clone()]);
+        assert_eq!(agent.get_agents_by_service(service).await?, std::slice::from_ref(&expected));
     }
     assert!(!agent.supports_service(play.provider, &own_type(&play, "-c")).await?);
     assert_eq!(agent.get_agents_by_service(&own_type(&play, "-c")).await?, []);

@@ -140,11 +140,14 @@ fn unreadable_values_are_damage_and_nothing_worse() {
         "DROP TABLE accounts",
     ] {
         let directory = directory_with(&changed(sql));
+        let file = Connection::open(state_file(directory.path())).unwrap();
+        let id = "SELECT id FROM transactions WHERE seq = 7";
+        let id: [u8; 32] = file.query_row(id, [], |row| row.get(0)).unwrap();
+        drop(file);
         let outcome = run(async {
             use_it(directory.path()).await?;
             let kernel = open(directory.path()).await?;
-            let query = agirails::kernel::TransactionQuery::of(party(3));
-            kernel.find_transactions(&query).await.map(drop)
+            kernel.get_transaction(id.into()).await.map(drop)
         });
         let error = outcome.expect_err(sql);
         assert_refused(&error, Code::StorageDamaged, directory.path());
@@ -240,7 +243,7 @@ async fn fill(kernel: &dyn Kernel) -> (Error, usize) {
     unreachable!()
 }
 
-/// The role of a process, in a mount namespace of its own, whose disk holds 300 kB.
+/// The role of a process, in a mount namespace of its own, whose disk holds one megabyte.
 pub fn fill_a_small_disk(directory: &Path) {
     let target = std::ffi::CString::new(directory.to_str().unwrap()).unwrap();
     let mount = |flags, size: &std::ffi::CStr| {
@@ -256,7 +259,7 @@ pub fn fill_a_small_disk(directory: &Path) {
         };
         assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
     };
-    mount(0, c"size=300k");
+    mount(0, c"size=1m");
     run(async {
         let kernel = open(directory).await.unwrap();
         kernel.greet(party(0)).await.unwrap();
@@ -270,7 +273,7 @@ pub fn fill_a_small_disk(directory: &Path) {
         let outcome = run_anew(directory);
         assert!(matches!(outcome, None | Some(Code::StorageFull)), "{outcome:?}");
 
-        mount(libc::MS_REMOUNT, c"size=3m");
+        mount(libc::MS_REMOUNT, c"size=8m");
         let created = kernel.events(0, 10_000).await.unwrap().len();
         let id = create(&kernel, party(0)).await.unwrap();
         kernel.link_escrow(party(0), id, LinkEscrow::default()).await.unwrap();
@@ -308,7 +311,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
     children::succeeds(children::prefixed(&unshare, "fill a small disk", disk, 0));
 }
 
-/// The role of a process whose files may not grow beyond 300 kB.
+/// The role of a process whose files may not grow beyond one megabyte.
 pub fn write_beyond_the_limit(directory: &Path) {
     let limit = |bytes| {
         let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
@@ -321,7 +324,7 @@ pub fn write_beyond_the_limit(directory: &Path) {
     run(async {
         let kernel = open(directory).await.unwrap();
         kernel.greet(party(0)).await.unwrap();
-        limit(300_000);
+        limit(1_000_000);
         let (error, count) = fill(&kernel).await;
         assert_eq!(error.kind(), agirails::Code::StorageFull.kind(), "{error:?}");
         assert!(count > 10, "{count}");

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::wall_nanoseconds;
 use crate::{
-    error::{Code, Error, Result, shorten},
+    error::{Code, Error, Result, shown_path},
     fork,
     protocol::Refusal,
 };
@@ -115,6 +115,8 @@ impl Store {
         storage: Storage,
         fill: impl Fn(&Connection) -> Attempt<()> + Send,
     ) -> Result<Arc<Self>> {
+        // Before anything is locked or connected, since another thread may fork at any time.
+        fork::before_each(close_idle_connections);
         let path = match storage {
             Storage::Memory => None,
             Storage::Directory(directory) => Some(state_file(&directory)?),
@@ -151,7 +153,6 @@ impl Store {
         if let Some(twin) = shared {
             store = twin;
         }
-        fork::before_each(close_idle_connections);
         Ok(store)
     }
 
@@ -247,8 +248,7 @@ impl Store {
             }
             _ => return error,
         };
-        let path = self.path.as_deref().map_or("memory".into(), Path::to_string_lossy);
-        let value = shorten(&path);
+        let value = self.path.as_deref().map_or_else(|| "memory".to_owned(), shown_path);
         let message = format!("{error}: {value}");
         Error::new(error.code(), message)
             .with_hint(hint)
@@ -257,6 +257,15 @@ impl Store {
                 facts.value = Some(value);
             })
             .with_source(error)
+    }
+}
+
+/// Closing takes SQLite's own locks, which a forked child must not find taken.
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _passage = fork::enter();
+        lock(&self.readers).clear();
+        *lock(&self.writer) = None;
     }
 }
 
@@ -340,7 +349,7 @@ fn state_file(directory: &Path) -> Result<PathBuf> {
         .and_then(|()| fs::canonicalize(&directory))
         .map(|directory| directory.join("kernel.sqlite3"))
         .map_err(|error| {
-            let shown = shorten(&directory.to_string_lossy());
+            let shown = shown_path(&directory);
             let problem = match error.kind() {
                 io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
                     "a file is in its way".to_owned()
@@ -422,6 +431,10 @@ fn storage_error(error: rusqlite::Error) -> Error {
         // A value that the schema or this crate cannot read: the file was changed by other hands.
         None => {
             (Code::StorageDamaged, format!("the state file holds an unreadable value ({error})"))
+        }
+        // A table or a column that is missing.
+        Some(ErrorCode::Unknown) => {
+            (Code::StorageDamaged, format!("the state file is damaged ({error})"))
         }
         Some(_) => (Code::StorageUnavailable, format!("the state file cannot be used ({error})")),
     };
