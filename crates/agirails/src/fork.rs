@@ -28,7 +28,7 @@ pub struct PerProcess<T: 'static>(AtomicPtr<Owned<T>>);
 
 #[derive(Debug)]
 struct Owned<T> {
-    process: u32,
+    generation: u32,
     value: T,
 }
 
@@ -43,15 +43,15 @@ impl<T: Send + Sync> PerProcess<T> {
     /// thread could hold it while the process forks. Two threads may both call `make` at first;
     /// one of the values is dropped.
     pub fn get_or_init(&'static self, make: impl FnOnce() -> T) -> &'static T {
-        let process = std::process::id();
+        let generation = gate::generation();
         let current = self.0.load(Ordering::Acquire);
         // SAFETY: pointers in here come from Box::into_raw below and are never freed.
         if let Some(owned) = unsafe { current.as_ref() }
-            && owned.process == process
+            && owned.generation == generation
         {
             return &owned.value;
         }
-        let made = Box::into_raw(Box::new(Owned { process, value: make() }));
+        let made = Box::into_raw(Box::new(Owned { generation, value: make() }));
         match self.0.compare_exchange(current, made, Ordering::AcqRel, Ordering::Acquire) {
             // SAFETY: as above; it is published and stays.
             Ok(_) => unsafe { &(*made).value },
@@ -94,7 +94,7 @@ impl Drop for Passage {
 
 /// Has `close_idle` called before every fork, when nobody is inside the gate.
 pub(crate) fn before_each(close_idle: fn()) {
-    gate::register(close_idle);
+    gate::before_each(close_idle);
 }
 
 #[cfg(unix)]
@@ -118,6 +118,15 @@ mod gate {
 
     static CLOSE_IDLE: OnceLock<fn()> = OnceLock::new();
 
+    /// How many forks lie between this process and the one that loaded this library. Reading it
+    /// takes a nanosecond; asking for the process id is a system call.
+    static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+    pub(super) fn generation() -> u32 {
+        watch_forks();
+        GENERATION.load(Ordering::Acquire)
+    }
+
     pub(super) fn enter() {
         let admit = |inside: u32| (inside & FORKING == 0).then_some(inside + 1);
         while GATE.fetch_update(Ordering::AcqRel, Ordering::Acquire, admit).is_err() {
@@ -129,11 +138,15 @@ mod gate {
         GATE.fetch_sub(1, Ordering::AcqRel);
     }
 
-    pub(super) fn register(close_idle: fn()) {
+    pub(super) fn before_each(close_idle: fn()) {
+        // Set before the handlers can run.
+        let _ = CLOSE_IDLE.set(close_idle);
+        watch_forks();
+    }
+
+    fn watch_forks() {
         static REGISTER: Once = Once::new();
         REGISTER.call_once(|| {
-            // Set before the handlers can run.
-            let _ = CLOSE_IDLE.set(close_idle);
             // SAFETY: the handlers are plain functions that live as long as the program. Its
             // only failure is a lack of memory, after which forks stay as unsafe as they were.
             unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
@@ -161,6 +174,7 @@ mod gate {
 
     extern "C" fn child() {
         HELD.set(HELD.get() - 1);
+        GENERATION.fetch_add(1, Ordering::AcqRel);
         GATE.store(0, Ordering::Release);
     }
 }
@@ -169,5 +183,8 @@ mod gate {
 mod gate {
     pub(super) fn enter() {}
     pub(super) fn leave() {}
-    pub(super) fn register(_close_idle: fn()) {}
+    pub(super) fn generation() -> u32 {
+        0
+    }
+    pub(super) fn before_each(_close_idle: fn()) {}
 }

@@ -27,6 +27,7 @@ fn child_process() {
         "pay" => sharing::pay(&directory, number),
         "pay until killed" => sharing::pay_until_killed(&directory, number),
         "open" => sharing::open_at_the_same_time(&directory),
+        "answer" => sharing::answer(&directory),
         "use the environment" => sharing::use_the_environment(&directory),
         "write without leave" => damage::write_without_leave(&directory),
         "fill a small disk" => damage::fill_a_small_disk(&directory),

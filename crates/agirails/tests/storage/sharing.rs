@@ -65,6 +65,44 @@ fn two_kernels_on_one_file_see_each_other() {
     assert_sound(directory.path());
 }
 
+/// The role of a process that looks at what another one did, and does the same.
+pub fn answer(directory: &Path) {
+    run(async {
+        let wall = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let kernel = open(directory).await.unwrap();
+        assert!(kernel.now().await.unwrap() >= wall + 86_400);
+        assert_eq!(kernel.balance(party(0)).await.unwrap(), Usdc(7));
+        let outcome = create(&kernel, party(0)).await;
+        assert_eq!(outcome.unwrap_err().refusal(), Some(Refusal::KernelPaused));
+        kernel.set_paused(false).await.unwrap();
+        kernel.advance_time(86_400).await.unwrap();
+        kernel.mint(party(0), Usdc(USDC)).await.unwrap();
+        paid_call(&kernel, party(0)).await.unwrap();
+    });
+}
+
+#[test]
+fn time_pauses_and_money_are_shared_between_processes() {
+    let directory = tempdir().unwrap();
+    run(async {
+        let wall = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let options =
+            EmbeddedOptions { starting_balance: Some(Usdc(0)), ..options(directory.path()) };
+        let kernel = EmbeddedKernel::open(options).await.unwrap();
+        kernel.advance_time(86_400).await.unwrap();
+        kernel.mint(party(0), Usdc(7)).await.unwrap();
+        kernel.set_paused(true).await.unwrap();
+        children::succeeds(children::command("answer", directory.path(), 0));
+        assert!(kernel.now().await.unwrap() >= wall + 2 * 86_400);
+        assert_eq!(kernel.balance(party(0)).await.unwrap(), Usdc(7));
+        assert_eq!(kernel.balance(party(1_000)).await.unwrap(), Usdc(950_000));
+        let found = kernel.find_transactions(&TransactionQuery::of(party(0))).await.unwrap();
+        assert_eq!(found[0].state, State::Settled);
+        create(&kernel, party(0)).await.unwrap();
+    });
+    assert_sound(directory.path());
+}
+
 #[test]
 fn what_was_written_is_there_after_everybody_left() {
     let directory = tempdir().unwrap();
@@ -163,7 +201,7 @@ fn many_threads_and_tasks_share_a_kernel() {
     assert_sound(directory.path());
 }
 
-const CALLS_PER_PROCESS: u64 = 12;
+const CALLS_PER_PROCESS: u64 = 60;
 
 /// The role of one of many processes.
 pub fn pay(directory: &Path, number: u64) {
@@ -283,7 +321,7 @@ pub fn pay_until_killed(directory: &Path, number: u64) {
 fn processes_killed_at_any_moment_leave_a_sound_file() {
     let shared = tempdir().unwrap();
     let mut noise = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
-    for round in 0..16 {
+    for round in 0..24 {
         // Every other round in a new file, killed early, so that its making is hit too.
         let fresh = tempdir().unwrap();
         let (directory, longest) =

@@ -26,8 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest nap between two tries at the write lock. SQLite has no queue: whoever tries
 /// while the lock is free gets it, so sixteen writers must all try often.
 const LONGEST_NAP_MS: u64 = 8;
+/// A call touches a few rows here and there, and the log takes whole pages of them.
+const PAGE_BYTES: i64 = 2_048;
 /// Pages between checkpoints: 32 MB of log, so that the file is synced seldom.
-const CHECKPOINT_PAGES: i64 = 8_000;
+const CHECKPOINT_PAGES: i64 = 16_000;
 
 /// Where the state is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,6 +225,8 @@ impl Store {
         connection.busy_timeout(Duration::ZERO)?;
         connection.set_prepared_statement_cache_capacity(64);
         check_header(&connection)?;
+        // Takes effect in a new file only.
+        connection.pragma_update(None, "page_size", PAGE_BYTES)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // With a write-ahead log, a killed process loses nothing, and a power cut at most the
         // last commits; the file stays consistent.
