@@ -17,7 +17,7 @@ use agirails::{
     protocol::{
         id::{parse_address, parse_transaction_id, transaction_id},
         money::{Payout, archive_share, cancellation_penalty, dispute_bond, payout},
-        rules::{self, Arbiters, Rates, WayBack},
+        rules::{self, Arbiters, Move, Rates, WayBack},
     },
 };
 use oracle::{Call, Deal, INSUFFICIENT, Word, World};
@@ -57,6 +57,9 @@ fn loads(remaining: u64) -> Vec<Vec<u8>> {
             .iter()
             .flat_map(|length| [vec![0; *length], vec![1; *length], vec![0xff; *length]])
             .collect();
+    let mut wide = words(&[half, remaining - half]);
+    wide[23] = 1;
+    loads.push(wide);
     for seconds in [1, 3_599, 3_600, 30 * DAY, 30 * DAY + 1, u64::MAX] {
         loads.push(words(&[seconds]));
     }
@@ -183,6 +186,11 @@ fn compare(
             (Ok(effect), Ok(expected)) => {
                 let expected = Transaction { updated_at: now, ..as_transaction(&expected) };
                 assert_eq!(effect.transaction, expected, "{deal:?} to {to} with {load:02x?}");
+                let moved = carry_out(&effect.moves, deal, &world);
+                assert_eq!(moved, after.balances, "{deal:?} to {to} with {load:02x?}");
+                if effect.settled_at_fault.is_some() {
+                    assert_eq!(to, State::Settled);
+                }
             }
             (found, expected) => assert_eq!(
                 found.err().map(|refusal| refusal.words()),
@@ -192,6 +200,75 @@ fn compare(
         }
     }
     loads.len() as u32
+}
+
+/// The balances after these moves, in the oracle's world.
+fn carry_out(moves: &[Move], deal: &Deal, world: &World) -> HashMap<Address, u64> {
+    let mut balances = world.balances.clone();
+    let mut pay = |from: Address, to: Address, amount: u64| {
+        *balances.entry(from).or_default() -= amount;
+        *balances.entry(to).or_default() += amount;
+    };
+    let vault = world.vault;
+    for step in moves {
+        match *step {
+            Move::Fund(amount) => pay(deal.requester, vault, amount.0),
+            Move::PayProvider(Payout { net, fee }) => {
+                let archived = archive_share(fee).0;
+                pay(vault, deal.provider, net.0);
+                pay(vault, world.treasury, archived);
+                pay(vault, world.fee_recipient, fee.0 - archived);
+            }
+            Move::Refund(amount) => pay(vault, deal.requester, amount.0),
+            Move::PayMediator(mediator, amount) => pay(vault, mediator, amount.0),
+            Move::DepositBond(by, bond) => pay(by, vault, bond.0),
+            Move::ReleaseBond { to, bond, .. } => pay(vault, to, bond.0),
+        }
+    }
+    balances
+}
+
+/// The rates are the transaction's own, whatever is in force when they apply.
+#[test]
+fn a_transaction_is_charged_the_rates_that_it_locked() {
+    let (requester, provider) = (party(0), party(1));
+    let now = 1_900_000_000;
+    let first =
+        Rates { platform_fee_bps: 500, requester_penalty_bps: 5_000, dispute_bond_bps: 2_000 };
+    let later = Rates { platform_fee_bps: 250, requester_penalty_bps: 0, dispute_bond_bps: 0 };
+    let request = CreateTransaction::new(requester, provider, Usdc(100 * USDC), now + HOUR);
+    let locked = |tx: &Transaction| {
+        (tx.platform_fee_bps_locked, tx.requester_penalty_bps_locked, tx.dispute_bond_bps_locked)
+    };
+    let judge = |transaction: &Transaction, sender, now, to| {
+        let call = rules::Call { transaction, sender, now, remaining: Usdc(100 * USDC) };
+        rules::transition(call, to, &[], Arbiters { resolver: party(3), mediators: &[] }).unwrap()
+    };
+    let created = rules::create(&request, requester, 0, first, now).unwrap();
+    assert_eq!(locked(&created), (500, 5_000, 2_000));
+
+    // Accepting a quote locks the platform fee again, and nothing else.
+    let quoted = judge(&created, provider, now, State::Quoted).transaction;
+    let call = rules::Call { transaction: &quoted, sender: requester, now, remaining: Usdc::ZERO };
+    let accepted = rules::accept_quote(call, Usdc(100 * USDC), later).unwrap().transaction;
+    assert_eq!(locked(&accepted), (250, 5_000, 2_000));
+
+    let paid = |net, fee| Move::PayProvider(Payout { net: Usdc(net), fee: Usdc(fee) });
+    let committed = Transaction { state: State::Committed, ..created.clone() };
+    let cancelled = judge(&committed, requester, now + HOUR, State::Cancelled);
+    let penalty = [Move::Refund(Usdc(50 * USDC)), paid(47_500_000, 2_500_000)];
+    assert_eq!(cancelled.moves, penalty);
+
+    let delivered = Transaction {
+        state: State::Delivered,
+        escrow_contract: party(100),
+        dispute_window: DisputeWindow::EndsAt(now + HOUR),
+        ..accepted
+    };
+    let settled = judge(&delivered, requester, now, State::Settled);
+    assert_eq!(settled.moves, [paid(97_500_000, 2_500_000)]);
+    let disputed = judge(&delivered, provider, now, State::Disputed);
+    assert_eq!(disputed.moves, [Move::DepositBond(provider, Usdc(20 * USDC))]);
 }
 
 fn as_transaction(deal: &Deal) -> Transaction {

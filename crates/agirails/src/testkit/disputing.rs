@@ -289,6 +289,10 @@ pub async fn a_resolution_is_refused_unless_it_gives_all_and_only_what_is_there(
             refused(resolve(&words(&split)).await, Refusal::MustDistributeAll);
         }
         refused(resolve(&boundless).await, Refusal::MustDistributeAll);
+        // More than 64 bits, of which the low ones would be right.
+        let mut wide = words(&[4 * USDC, 6 * USDC]);
+        wide[23] = 1;
+        refused(resolve(&wide).await, Refusal::MustDistributeAll);
         // The sum that wraps around to what is there.
         let wrapping = words(&[u64::MAX, 10 * USDC + 1]);
         refused(resolve(&wrapping).await, Refusal::MustDistributeAll);

@@ -228,6 +228,7 @@ scenarios! {
         events_are_read_on_from_any_cursor,
         transactions_are_found_by_party_role_and_state,
         transactions_are_found_in_pages_newest_first,
+        every_change_but_an_attestation_is_dated,
         an_escrow_is_read_until_it_is_empty,
         reading_asks_for_a_sensible_number,
     }

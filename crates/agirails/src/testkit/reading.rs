@@ -365,6 +365,38 @@ pub async fn transactions_are_found_in_pages_newest_first(stage: &dyn Stage) -> 
     Ok(())
 }
 
+pub async fn every_change_but_an_attestation_is_dated(stage: &dyn Stage) -> Result<()> {
+    use State::*;
+    let play = Play::on(stage).await?;
+    let id = play.in_state(Initiated, USDC).await?;
+    let mut last = play.tx(id).await?.updated_at;
+    let mut is_dated = async |expected: bool| -> Result<()> {
+        let updated_at = play.tx(id).await?.updated_at;
+        assert_eq!(updated_at >= last + 10, expected, "{last}, then {updated_at}");
+        last = updated_at;
+        stage.advance(10).await
+    };
+    stage.advance(10).await?;
+    play.step(play.provider, id, Quoted).await?;
+    is_dated(true).await?;
+    play.kernel.accept_quote(play.requester, id, Usdc(2 * USDC)).await?;
+    is_dated(true).await?;
+    play.link(id).await?;
+    is_dated(true).await?;
+    play.step(play.provider, id, InProgress).await?;
+    is_dated(true).await?;
+    play.kernel.release_milestone(play.requester, id, Usdc(USDC)).await?;
+    is_dated(true).await?;
+    play.step(play.provider, id, Delivered).await?;
+    is_dated(true).await?;
+    play.step(play.requester, id, Settled).await?;
+    is_dated(true).await?;
+    play.kernel.anchor_attestation(play.provider, id, B256::repeat_byte(1)).await?;
+    is_dated(false).await?;
+    play.kernel.release_escrow(play.provider, id).await?;
+    is_dated(false).await
+}
+
 pub async fn an_escrow_is_read_until_it_is_empty(stage: &dyn Stage) -> Result<()> {
     let play = Play::on(stage).await?;
     for state in State::ALL {

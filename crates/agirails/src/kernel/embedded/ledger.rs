@@ -180,6 +180,17 @@ impl<'a> Books<'a> {
 
     /// Into the vault, with the allowance raised by exactly what it lacks before.
     fn pull_into_vault(&self, stored: &Stored, owner: Address, amount: Usdc) -> Attempt<()> {
+        if owner == self.network.vault {
+            // On a chain nobody holds its key; here its balance is other people's escrows.
+            return Err(Error::invalid(
+                Code::InvalidAddress,
+                "sender",
+                &owner.to_string(),
+                "is the vault",
+            )
+            .with_hint("act for an address of your own")
+            .into());
+        }
         let account = account(self.connection, owner)?;
         let (balance, allowance) = account
             .map_or((Usdc::ZERO, Usdc::ZERO), |account| (account.balance, account.allowance));

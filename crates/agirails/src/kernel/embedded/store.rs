@@ -273,7 +273,7 @@ impl Drop for Store {
     }
 }
 
-/// Locks are held for one operation, never across a panic that matters: SQLite has rolled back.
+/// A panic under a lock leaves nothing half done: see [`transact`].
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -300,6 +300,10 @@ fn transact<T>(
 ) -> Attempt<T> {
     let run =
         |sql: &str| connection.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
+    if !connection.is_autocommit() {
+        // Left open by a panic of an earlier call.
+        run("ROLLBACK")?;
+    }
     run("BEGIN IMMEDIATE")?;
     let outcome = attempt(connection).and_then(|value| {
         run("COMMIT")?;
