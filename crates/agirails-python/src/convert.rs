@@ -61,7 +61,7 @@ pub fn refuse(
     problem: &str,
     hint: &str,
 ) -> PyErr {
-    errors::exception(py, &Error::invalid(code, field, shown, problem), Some(hint))
+    errors::raise(py, &Error::invalid(code, field, shown, problem).with_hint(hint))
 }
 
 /// The class of a value, as messages name it.

@@ -1,6 +1,6 @@
 //! The core's errors as Python's exceptions, which are defined in `agirails/errors.py`.
 
-use agirails::{Error, Kind};
+use agirails::{Code, Error, Kind};
 use pyo3::{
     prelude::*,
     types::{PyDict, PyType},
@@ -27,40 +27,15 @@ mod classes {
     pyo3::import_exception!(agirails.errors, ValidationError);
 }
 
-/// Why a verb has no result.
-pub enum Failure {
-    /// The core says why.
-    Core(Error),
-    /// The core panicked: a mistake in this package.
-    Panicked(String),
+/// A panic of the core, caught.
+pub fn panicked(message: &str) -> Error {
+    Error::new(Code::Internal, format!("internal error: {message}"))
+        .with_hint("this is a mistake in agirails: please report it")
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Core(error)
-    }
-}
-
-/// The exception for a failure.
-pub fn raise(py: Python<'_>, failure: &Failure) -> PyErr {
-    match failure {
-        Failure::Core(error) => exception(py, error, error.hint()),
-        Failure::Panicked(message) => {
-            let facts = PyDict::new(py);
-            let made = facts.set_item("code", "internal").and_then(|()| {
-                facts.set_item("retry", "check_first")?;
-                facts.set_item("hint", "this is a mistake in agirails: please report it")?;
-                let message = format!("internal error: {message}");
-                instantiate(&py.get_type::<classes::ACTPError>(), &message, &facts)
-            });
-            made.unwrap_or_else(|error| error)
-        }
-    }
-}
-
-/// The exception for an error of the core, with this hint.
-pub fn exception(py: Python<'_>, error: &Error, hint: Option<&str>) -> PyErr {
-    facts(py, error, hint)
+/// The exception for an error.
+pub fn raise(py: Python<'_>, error: &Error) -> PyErr {
+    facts(py, error)
         .and_then(|facts| instantiate(&class(py, error.kind()), &error.to_string(), &facts))
         .unwrap_or_else(|error| error)
 }
@@ -73,10 +48,7 @@ pub trait OrRaise<T> {
 
 impl<T, E: Into<Error>> OrRaise<T> for Result<T, E> {
     fn or_raise(self, py: Python<'_>) -> PyResult<T> {
-        self.map_err(|error| {
-            let error = error.into();
-            exception(py, &error, error.hint())
-        })
+        self.map_err(|error| raise(py, &error.into()))
     }
 }
 
@@ -88,12 +60,12 @@ fn instantiate(
     Ok(PyErr::from_value(class.call((message,), Some(facts))?))
 }
 
-fn facts<'py>(py: Python<'py>, error: &Error, hint: Option<&str>) -> PyResult<Bound<'py, PyDict>> {
+fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
     let given = error.facts();
     let facts = PyDict::new(py);
     facts.set_item("code", error.code().as_str())?;
     facts.set_item("retry", error.retry().as_str())?;
-    facts.set_item("hint", hint)?;
+    facts.set_item("hint", error.hint())?;
     facts.set_item("refusal", error.refusal().map(|refusal| refusal.words()))?;
     facts.set_item("transaction_id", given.transaction_id.map(|id| id.to_string()))?;
     facts.set_item(

@@ -15,7 +15,7 @@ use pyo3::{IntoPyObjectExt, exceptions::PyStopIteration, prelude::*};
 use pyo3_async_runtimes::generic;
 
 use crate::{
-    errors::{self, Failure},
+    errors::{self, panicked},
     runtime::{self, Ours},
 };
 
@@ -44,7 +44,7 @@ pub enum Effect {
     Moves,
 }
 
-type Outcome<T> = Result<T, Failure>;
+type Outcome<T> = agirails::Result<T>;
 type Call<T> = Pin<Box<dyn Future<Output = agirails::Result<T>> + Send>>;
 /// Makes a result into what Python gets.
 pub type Convert<T> = fn(Python<'_>, T) -> PyResult<Py<PyAny>>;
@@ -72,7 +72,7 @@ pub fn run_sync<T: Send + 'static>(
     let mut call: Call<T> = Box::pin(call);
     // The embedded kernel is done at the first look, for which no timer need be set.
     if let Poll::Ready(outcome) = glance(py, &mut call) {
-        return outcome.map_err(|failure| errors::raise(py, &failure));
+        return outcome.map_err(|error| errors::raise(py, &error));
     }
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     loop {
@@ -90,7 +90,7 @@ pub fn run_sync<T: Send + 'static>(
             look
         });
         if let Poll::Ready(outcome) = look {
-            return outcome.map_err(|failure| errors::raise(py, &failure));
+            return outcome.map_err(|error| errors::raise(py, &error));
         }
     }
 }
@@ -112,7 +112,7 @@ fn run_async<T: Send + 'static>(
     if effect == Effect::Glances
         && let Poll::Ready(outcome) = glance(py, &mut call)
     {
-        let value = outcome.map_err(|failure| errors::raise(py, &failure))?;
+        let value = outcome.map_err(|error| errors::raise(py, &error))?;
         return Done(convert(py, value)?).into_py_any(py);
     }
     let finish = poll_fn(move |context| poll(&mut call, context));
@@ -121,7 +121,7 @@ fn run_async<T: Send + 'static>(
             Effect::Glances | Effect::Reads => finish.await,
             Effect::Moves => match runtime::get().spawn(finish).await {
                 Ok(outcome) => outcome,
-                Err(error) => Err(Failure::Panicked(error.to_string())),
+                Err(error) => Err(panicked(&error.to_string())),
             },
         }
     };
@@ -142,8 +142,8 @@ fn poll<T>(call: &mut Call<T>, context: &mut Context<'_>) -> Poll<Outcome<T>> {
         call.as_mut().poll(context)
     }));
     match look {
-        Ok(look) => look.map_err(Failure::from),
-        Err(panic) => Poll::Ready(Err(Failure::Panicked(message(&*panic)))),
+        Ok(look) => look,
+        Err(panic) => Poll::Ready(Err(panicked(&message(&*panic)))),
     }
 }
 
@@ -168,7 +168,7 @@ impl<'py, T> IntoPyObject<'py> for Answer<T> {
     type Error = PyErr;
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
-        let value = self.outcome.map_err(|failure| errors::raise(py, &failure))?;
+        let value = self.outcome.map_err(|error| errors::raise(py, &error))?;
         Ok((self.convert)(py, value)?.into_bound(py))
     }
 }

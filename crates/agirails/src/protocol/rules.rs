@@ -289,7 +289,8 @@ pub fn release_milestone(call: Call<'_>, amount: Usdc) -> Result<Effect, Refusal
     require(tx.escrow_contract != Address::ZERO, Refusal::EscrowMissing)?;
     require(amount <= remaining, Refusal::InsufficientEscrow)?;
     let moves = pay_provider(tx, amount)?;
-    Ok(Effect { transaction: touched(tx, now), moves, settled_at_fault: None })
+    let transaction = Transaction { updated_at: now, ..tx.clone() };
+    Ok(Effect { transaction, moves, settled_at_fault: None })
 }
 
 /// The check of `releaseMilestone` that comes before it looks for the transaction.
@@ -371,10 +372,6 @@ fn require(holds: bool, otherwise: Refusal) -> Result<(), Refusal> {
 
 fn is_party(tx: &Transaction, address: Address) -> bool {
     address == tx.requester || address == tx.provider
-}
-
-fn touched(tx: &Transaction, now: u64) -> Transaction {
-    Transaction { updated_at: now, ..tx.clone() }
 }
 
 fn check_dispute_window(seconds: u64) -> Result<(), Refusal> {

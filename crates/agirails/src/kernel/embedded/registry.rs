@@ -104,10 +104,6 @@ impl Books<'_> {
             params![service_type_hash.as_slice(), agent],
         )
     }
-
-    fn count_agents(&self) -> Attempt<u64> {
-        count_agents(self.connection)
-    }
 }
 
 fn count_agents(connection: &Connection) -> Attempt<u64> {
@@ -134,7 +130,7 @@ impl AgentRegistry for EmbeddedKernel {
                 return Err(Error::refused_value(Refusal::AlreadyRegistered, "agent", sender).into());
             }
             registry::check_profile(endpoint, services)?;
-            if books.count_agents()? >= MAX_AGENTS as u64 {
+            if count_agents(books.connection)? >= MAX_AGENTS as u64 {
                 return Err(Refusal::RegistryFull.into());
             }
             registry::check_services(services)?;
