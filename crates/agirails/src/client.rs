@@ -8,7 +8,7 @@ use crate::{
     error::{Code, Error, Result},
     kernel::{
         AgentQuery, Escrow, Kernel, TransactionQuery, Transition,
-        embedded::{EmbeddedKernel, EmbeddedOptions, Storage},
+        embedded::{EmbeddedKernel, EmbeddedOptions},
     },
     network::{Mode, Network},
     protocol::{
@@ -18,6 +18,7 @@ use crate::{
         proof::{self, DeliveryMessage, DeliveryProof, ProofGenerator, SignedDelivery},
         registry::{AgentProfile, ServiceDescriptor, service_type_hash},
     },
+    storage::Storage,
     wallet::PrivateKey,
 };
 

@@ -136,8 +136,44 @@ codes! {
         "A setting or an option that is unknown, or that contradicts another one.";
     InvalidSignature, "invalid_signature", SignatureVerification, Never,
         "A signature that is malformed or not the expected signer's.";
+    InvalidKeystore, "invalid_keystore", Validation, Never,
+        "No encrypted keystore (version 3), or one that cannot be read.";
+    WrongPassword, "wrong_password", Validation, Never,
+        "The password does not open the keystore. It is never shown.";
+    KeyNotAllowed, "key_not_allowed", Validation, Never,
+        "A raw private key on mainnet, where an encrypted keystore is required (AIP-13).";
+    AmountAboveLimit, "amount_above_limit", Validation, Never,
+        "More than this client may pay with one transaction on mainnet.";
+    InvalidAttestation, "invalid_attestation", SignatureVerification, Never,
+        "An attestation that does not attest the delivery it is shown for.";
     NetworkUnavailable, "network_unavailable", Network, Never,
-        "This version cannot reach the network that was asked for.";
+        "This network, or this part of it, is not there for this client.";
+    DevnetUnavailable, "devnet_unavailable", Network, Never,
+        "The local chain could not be started.";
+    EndpointUnreachable, "endpoint_unreachable", Network, Safe,
+        "No RPC endpoint gave an answer; nothing was sent.";
+    RateLimited, "rate_limited", Network, Safe,
+        "The RPC endpoints refuse more requests for now.";
+    InvalidAnswer, "invalid_answer", Network, Safe,
+        "The RPC endpoint's answer cannot be understood.";
+    RequestRefused, "request_refused", Network, Safe,
+        "The RPC endpoint refused the request in words of its own.";
+    WrongChain, "wrong_chain", Network, Never,
+        "The RPC endpoint belongs to another chain.";
+    ContractMissing, "contract_missing", Network, Never,
+        "No contract lies at this address of the chain.";
+    UnsupportedKernel, "unsupported_kernel", Network, Never,
+        "The contract is no kernel of a generation that this version can use.";
+    FeeAboveLimit, "fee_above_limit", Network, Safe,
+        "The chain's fee is above the limit that was set; nothing was sent.";
+    Superseded, "superseded", Network, Safe,
+        "Another transaction took the place of this one; nothing was done.";
+    OutcomeUnknown, "outcome_unknown", Timeout, CheckFirst,
+        "The transaction was sent, and nothing is known about it yet. The same call finds out.";
+    Reverted, "reverted", TransactionReverted, Never,
+        "A contract refused in words that the protocol does not know.";
+    InsufficientGas, "insufficient_gas", InsufficientFunds, Never,
+        "The sender has not enough of the chain's own coin to pay for gas.";
     InsufficientBalance, "insufficient_balance", InsufficientFunds, Never,
         "The balance does not cover the payment.";
     StorageBusy, "storage_busy", Timeout, Safe,

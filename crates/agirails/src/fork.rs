@@ -10,7 +10,10 @@
 use std::{
     cell::Cell,
     marker::PhantomData,
-    sync::atomic::{AtomicPtr, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicPtr, Ordering},
+    },
 };
 
 /// A value that each process makes for itself: a forked child gets its own, and the parent's
@@ -64,6 +67,40 @@ impl<T: Send + Sync> PerProcess<T> {
                 }
             }
         }
+    }
+}
+
+/// What is made anew in a forked child, for values that do not live as long as the program:
+/// connections and tasks of the parent do not exist there.
+pub(crate) struct Renewed<T> {
+    current: Mutex<(u32, Arc<T>)>,
+    make: Box<dyn Fn() -> T + Send + Sync>,
+}
+
+impl<T> Renewed<T> {
+    pub(crate) fn new(make: impl Fn() -> T + Send + Sync + 'static) -> Self {
+        let current = Mutex::new((gate::generation(), Arc::new(make())));
+        Self { current, make: Box::new(make) }
+    }
+
+    /// This process's value. The parent's is left as it is, never dropped: closing its
+    /// connections here would close them there.
+    pub(crate) fn get(&self) -> Arc<T> {
+        // No fork happens while the lock is held.
+        let _passage = enter();
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = gate::generation();
+        if current.0 != generation {
+            let parents = std::mem::replace(&mut *current, (generation, Arc::new((self.make)())));
+            std::mem::forget(parents);
+        }
+        current.1.clone()
+    }
+}
+
+impl<T> std::fmt::Debug for Renewed<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Renewed").finish_non_exhaustive()
     }
 }
 

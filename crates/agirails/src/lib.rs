@@ -6,6 +6,7 @@ pub mod fork;
 pub mod kernel;
 mod network;
 pub mod protocol;
+mod storage;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod wallet;
@@ -15,12 +16,13 @@ pub use client::{
     ACTPClient, ClientBuilder, DeliveryStatement, Evidence, RegistryClient, STATE_DIR_VARIABLE,
 };
 pub use error::{Code, Error, Facts, Kind, Result, Retry};
-pub use network::{Mode, Network};
+pub use network::{Contracts, Mode, NETWORK_VARIABLE, Network, NetworkProfile};
 pub use protocol::{
     CreateTransaction, DisputeWindow, Event, EventRecord, LinkEscrow, Refusal, State, Transaction,
     TransactionId, Usdc,
 };
-pub use wallet::PrivateKey;
+pub use storage::Storage;
+pub use wallet::{PrivateKey, Wallet};
 
 /// The project's README, so that its example runs too.
 #[cfg(doctest)]

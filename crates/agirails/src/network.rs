@@ -1,11 +1,14 @@
 //! Where a kernel runs.
 
-use std::str::FromStr;
+use std::{fs, path::Path, str::FromStr};
 
-use alloy_primitives::{Address, keccak256};
-use serde::Serialize;
+use alloy_primitives::{Address, B256, address, b256, keccak256};
+use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, shown_path};
+
+/// The environment variable that names a network profile, which takes the place of `testnet`.
+pub const NETWORK_VARIABLE: &str = "AGIRAILS_NETWORK";
 
 /// Which network a client works on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -13,7 +16,7 @@ pub enum Mode {
     /// The embedded kernel on this machine: no chain, no network, test money.
     #[default]
     Mock,
-    /// Base Sepolia.
+    /// Base Sepolia, or the network that `AGIRAILS_NETWORK` names.
     Testnet,
     /// Base.
     Mainnet,
@@ -44,6 +47,175 @@ impl FromStr for Mode {
     }
 }
 
+/// Where a chain is reached and where its contracts lie, as a JSON file tells it.
+///
+/// ```
+/// use agirails::NetworkProfile;
+///
+/// let profile = NetworkProfile::from_json(r#"{
+///     "name": "staging", "chainId": 31337, "rpcUrl": "http://127.0.0.1:8545",
+///     "contracts": {
+///         "actpKernel": "0x00000000000000000000000000000000000000a1",
+///         "escrowVault": "0x00000000000000000000000000000000000000a2",
+///         "usdc": "0x00000000000000000000000000000000000000a3"
+///     }
+/// }"#)?;
+/// assert_eq!(profile.rpc_urls, ["http://127.0.0.1:8545"]);
+/// # Ok::<(), agirails::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NetworkProfile {
+    /// Its name.
+    pub name: String,
+    /// Its chain id (EIP-155).
+    pub chain_id: u64,
+    /// Where it is reached: `http`, `https`, and `ws` or `wss` for events. In JSON one URL or a
+    /// list, the preferred one first.
+    #[serde(rename = "rpcUrl", with = "one_or_many")]
+    pub rpc_urls: Vec<String>,
+    /// Its contracts.
+    pub contracts: Contracts,
+    /// The block in which the kernel was deployed; events begin there. 0 where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment_block: Option<u64>,
+    /// The EAS schema of delivery attestations, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eas_schema: Option<B256>,
+}
+
+/// The addresses of a network's contracts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Contracts {
+    /// The kernel.
+    pub actp_kernel: Address,
+    /// The vault.
+    pub escrow_vault: Address,
+    /// The USDC token.
+    pub usdc: Address,
+    /// The agent registry (AIP-7), where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_registry: Option<Address>,
+    /// The archive treasury, where there is one. What the kernel itself says takes precedence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_treasury: Option<Address>,
+    /// The Ethereum Attestation Service, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eas: Option<Address>,
+}
+
+impl NetworkProfile {
+    /// Base Sepolia. `BASE_SEPOLIA_RPC` overrides its URL.
+    pub fn testnet() -> Self {
+        Self {
+            name: "base-sepolia".to_owned(),
+            chain_id: 84_532,
+            rpc_urls: rpc_urls("BASE_SEPOLIA_RPC", "https://sepolia.base.org"),
+            contracts: Contracts {
+                actp_kernel: address!("9d25A874f046185d9237Cd4954C88D2B74B0021b"),
+                escrow_vault: address!("7dF07327090efcA73DCBa70414aA3131Fc6d2efB"),
+                usdc: address!("444b4e1A65949AB2ac75979D5d0166Eb7A248Ccb"),
+                agent_registry: Some(address!("D91F9aBfBf60b4a2Fd5317ab0cDF3F44faB5D656")),
+                archive_treasury: Some(address!("2eE4f7bE289fc9EFC2F9f2D6E53e50abDF23A3eb")),
+                eas: Some(address!("4200000000000000000000000000000000000021")),
+            },
+            deployment_block: Some(41_725_686),
+            eas_schema: Some(b256!(
+                "1b0ebdf0bd20c28ec9d5362571ce8715a55f46e81c3de2f9b0d8e1b95fb5ffce"
+            )),
+        }
+    }
+
+    /// Base. `BASE_MAINNET_RPC` overrides its URL.
+    pub fn mainnet() -> Self {
+        Self {
+            name: "base".to_owned(),
+            chain_id: 8_453,
+            rpc_urls: rpc_urls("BASE_MAINNET_RPC", "https://mainnet.base.org"),
+            contracts: Contracts {
+                actp_kernel: address!("048c811352e8a3fECd5b0Ec4AA2c2b94083CC842"),
+                escrow_vault: address!("262D5912A9612F0c66dA5d13B4E678D50ebC44b5"),
+                usdc: address!("833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"),
+                agent_registry: Some(address!("64Cb18bfb3CC1aCb1370a3B01613391D3561a009")),
+                archive_treasury: Some(address!("6159A80Ce8362aBB2307FbaB4Ed4D3F4A4231Acc")),
+                eas: Some(address!("4200000000000000000000000000000000000021")),
+            },
+            deployment_block: Some(46_212_266),
+            eas_schema: Some(b256!(
+                "166501e7476e2fcf9214c4c5144533c2957d56fe59d639effc1719a0658d9c9a"
+            )),
+        }
+    }
+
+    /// Reads a profile.
+    ///
+    /// # Errors
+    /// [`Code::InvalidSettings`], naming what is missing or misspelt and where.
+    pub fn from_json(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|error| {
+            Error::new(Code::InvalidSettings, format!("the network profile is invalid: {error}"))
+                .with_hint(
+                    "a profile has name, chainId, rpcUrl and contracts {actpKernel, escrowVault, usdc}",
+                )
+                .with_source(error)
+        })
+    }
+
+    /// Reads a profile's file.
+    ///
+    /// # Errors
+    /// [`Code::InvalidSettings`] where the file cannot be read, and as [`Self::from_json`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let shown = shown_path(path.as_ref());
+        let text = fs::read_to_string(&path).map_err(|error| {
+            Error::new(
+                Code::InvalidSettings,
+                format!("the network profile {shown} cannot be read: {error}"),
+            )
+            .with_hint("AGIRAILS_NETWORK names a JSON file, as `agirails devnet` writes it")
+            .with_source(error)
+        })?;
+        Self::from_json(&text).map_err(|error| {
+            let message = format!("{error}: {shown}");
+            let hint = error.hint().unwrap_or_default().to_owned();
+            Error::new(error.code(), message).with_hint(hint).with_source(error)
+        })
+    }
+}
+
+fn rpc_urls(variable: &str, public: &str) -> Vec<String> {
+    let named = std::env::var(variable).ok().filter(|url| !url.is_empty());
+    vec![named.unwrap_or_else(|| public.to_owned())]
+}
+
+/// One URL where there is one, else a list.
+mod one_or_many {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(urls: &[String], to: S) -> Result<S::Ok, S::Error> {
+        match urls {
+            [url] => url.serialize(to),
+            _ => urls.serialize(to),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+        let urls = match OneOrMany::deserialize(from)? {
+            OneOrMany::One(url) => vec![url],
+            OneOrMany::Many(urls) => urls,
+        };
+        if urls.is_empty() { Err(D::Error::custom("rpcUrl names no URL")) } else { Ok(urls) }
+    }
+}
+
 /// A network's name, chain id and contracts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -66,6 +238,8 @@ pub struct Network {
     pub archive_treasury: Option<Address>,
     /// The agent registry (AIP-7), where there is one.
     pub agent_registry: Option<Address>,
+    /// The Ethereum Attestation Service, where there is one.
+    pub eas: Option<Address>,
 }
 
 impl Network {
@@ -83,6 +257,7 @@ impl Network {
             fee_recipient: at("fee recipient"),
             archive_treasury: Some(at("archive treasury")),
             agent_registry: Some(at("agent registry")),
+            eas: None,
         }
     }
 }

@@ -2,10 +2,20 @@
 
 use std::{fmt, str::FromStr};
 
-use alloy_primitives::{Address, B256, Signature, hex};
+use alloy_consensus::SignableTransaction;
+use alloy_network::TxSigner;
+use alloy_primitives::{Address, B256, ChainId, Signature, hex};
+use alloy_signer::Signer;
+use async_trait::async_trait;
 use k256::{ecdsa::SigningKey, elliptic_curve::zeroize::Zeroizing};
 
 use crate::error::{Code, Error, Result};
+
+/// Whoever signs for an address: a [`PrivateKey`], or any signer of alloy (a hardware wallet, a
+/// key service), which all are wallets.
+pub trait Wallet: TxSigner<Signature> + Signer + Send + Sync {}
+
+impl<S: TxSigner<Signature> + Signer + Send + Sync> Wallet for S {}
 
 /// A secp256k1 private key. It is wiped from memory when dropped, and nothing ever shows it:
 /// not `Debug`, not an error.
@@ -45,6 +55,40 @@ impl PrivateKey {
                     .with_source(error)
             })?;
         Ok(Signature::from_signature_and_parity(signature, parity.is_y_odd()).normalized_s())
+    }
+}
+
+/// Signs what a chain takes.
+#[async_trait]
+impl Signer for PrivateKey {
+    async fn sign_hash(&self, hash: &B256) -> alloy_signer::Result<Signature> {
+        Self::sign_hash(self, hash).map_err(alloy_signer::Error::other)
+    }
+
+    fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Bound to no chain: every transaction names its own.
+    fn chain_id(&self) -> Option<ChainId> {
+        None
+    }
+
+    fn set_chain_id(&mut self, _chain_id: Option<ChainId>) {}
+}
+
+/// Signs transactions.
+#[async_trait]
+impl TxSigner<Signature> for PrivateKey {
+    fn address(&self) -> Address {
+        self.address
+    }
+
+    async fn sign_transaction(
+        &self,
+        transaction: &mut dyn SignableTransaction<Signature>,
+    ) -> alloy_signer::Result<Signature> {
+        Self::sign_hash(self, &transaction.signature_hash()).map_err(alloy_signer::Error::other)
     }
 }
 

@@ -9,10 +9,10 @@ use std::collections::HashMap;
 
 use agirails::{
     Address, B256, Code, CreateTransaction, DisputeWindow, Error, Event, LinkEscrow, State,
-    Transaction, TransactionId, U256, Usdc,
+    Storage, Transaction, TransactionId, U256, Usdc,
     kernel::{
         Kernel, Transition,
-        embedded::{EmbeddedKernel, EmbeddedOptions, Storage},
+        embedded::{EmbeddedKernel, EmbeddedOptions},
     },
     protocol::{
         id::{parse_address, parse_transaction_id, transaction_id},

@@ -14,10 +14,10 @@ use std::{
 };
 
 use agirails::{
-    Address, Refusal, Result, Usdc,
+    Address, Refusal, Result, Storage, Usdc,
     kernel::{
         Kernel,
-        embedded::{EmbeddedKernel, EmbeddedOptions, Storage},
+        embedded::{EmbeddedKernel, EmbeddedOptions},
     },
     testkit::{Need, SCENARIOS, Scenario, Stage, Watch},
 };

@@ -1,5 +1,6 @@
 //! Whoever keeps the transactions: one trait, so that everything above it is written once.
 
+pub mod chain;
 pub mod embedded;
 
 use std::fmt;

@@ -13,11 +13,11 @@ use std::{
 };
 
 use agirails::{
-    Usdc,
+    Storage, Usdc,
     fork::PerProcess,
     kernel::{
         Kernel,
-        embedded::{EmbeddedKernel, EmbeddedOptions, Storage},
+        embedded::{EmbeddedKernel, EmbeddedOptions},
     },
 };
 use tempfile::tempdir;

@@ -13,10 +13,10 @@ mod sharing;
 use std::{future::Future, path::Path};
 
 use agirails::{
-    Address, CreateTransaction, LinkEscrow, State, TransactionId, Usdc,
+    Address, CreateTransaction, LinkEscrow, State, Storage, TransactionId, Usdc,
     kernel::{
         Kernel, Transition,
-        embedded::{EmbeddedKernel, EmbeddedOptions, Storage},
+        embedded::{EmbeddedKernel, EmbeddedOptions},
     },
 };
 use rusqlite::Connection;

@@ -12,10 +12,11 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, ClientBuilder, LinkEscrow, Refusal, STATE_DIR_VARIABLE, State, TransactionId, Usdc,
+    ACTPClient, ClientBuilder, LinkEscrow, Refusal, STATE_DIR_VARIABLE, State, Storage,
+    TransactionId, Usdc,
     kernel::{
         Kernel, TransactionQuery,
-        embedded::{EmbeddedKernel, EmbeddedOptions, Storage},
+        embedded::{EmbeddedKernel, EmbeddedOptions},
     },
 };
 use rusqlite::Connection;

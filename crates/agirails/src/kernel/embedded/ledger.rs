@@ -3,12 +3,7 @@
 use alloy_primitives::{Address, B256};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{
-    MAX_SUPPLY, rows,
-    rows::unless_zero,
-    store::{Attempt, Stop},
-    too_much, wall_seconds,
-};
+use super::{MAX_SUPPLY, rows, rows::unless_zero, too_much, wall_seconds};
 use crate::{
     error::{Code, Error},
     network::Network,
@@ -19,6 +14,7 @@ use crate::{
         registry::reputation,
         rules::{Call, Effect, MEDIATOR_APPROVAL_DELAY_SECONDS, Move},
     },
+    storage::{Attempt, Stop},
 };
 
 /// A transaction, its place in the file, and what is left in its escrow.

@@ -4,7 +4,6 @@
 mod ledger;
 mod registry;
 mod rows;
-mod store;
 
 use std::{
     path::Path,
@@ -16,10 +15,7 @@ use alloy_primitives::{Address, B256};
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 
-use self::{
-    ledger::{Books, Stored},
-    store::{Attempt, Store},
-};
+use self::ledger::{Books, Stored};
 use super::{AgentRegistry, Escrow, Kernel, Role, TransactionQuery, Transition};
 use crate::{
     error::{Code, Error, Result},
@@ -30,9 +26,19 @@ use crate::{
         proof::DeliveryProof,
         rules::{self, Arbiters, Call, Rates},
     },
+    storage::{Attempt, Format, Storage, Store},
 };
 
-pub use store::Storage;
+/// The state file of this kernel ("actp" in its header).
+fn format() -> Format {
+    Format {
+        file: "kernel.sqlite3".to_owned(),
+        application_id: 0x6163_7470,
+        version: 1,
+        schema: include_str!("schema.sql"),
+        synchronous: "NORMAL",
+    }
+}
 
 /// What an address owns when a state file first sees it: 1_000 USDC.
 pub const STARTING_BALANCE: Usdc = Usdc(1_000_000_000);
@@ -73,7 +79,7 @@ impl EmbeddedKernel {
         if starting_balance > MAX_SUPPLY {
             return Err(too_much("starting_balance", starting_balance));
         }
-        let store = Store::open(options.storage, |connection| {
+        let store = Store::open(options.storage, format(), |connection| {
             ledger::fill(connection, &network, starting_balance)
         })
         .await?;
@@ -491,8 +497,4 @@ fn party_query(role: Option<Role>, state: Option<State>) -> String {
 
 fn wall_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn wall_nanoseconds() -> u64 {
-    u64::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos())
 }

@@ -8,7 +8,6 @@ use super::{
     EmbeddedKernel,
     ledger::{Books, to_json},
     rows,
-    store::Attempt,
 };
 use crate::{
     error::{Error, Result},
@@ -21,6 +20,7 @@ use crate::{
             ServiceDescriptor,
         },
     },
+    storage::Attempt,
 };
 
 const COLUMNS: &str = "seq, address, endpoint, services, reputation, total, disputed, volume, \

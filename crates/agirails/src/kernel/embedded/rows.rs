@@ -9,8 +9,11 @@ use rusqlite::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{ledger::Stored, store::Attempt};
-use crate::protocol::{DisputeWindow, State, Transaction, TransactionId, Usdc};
+use super::ledger::Stored;
+use crate::{
+    protocol::{DisputeWindow, State, Transaction, TransactionId, Usdc},
+    storage::Attempt,
+};
 
 /// The columns that [`stored`] reads, in its order.
 pub(super) const COLUMNS: &str = "seq, id, requester, provider, state, amount, created_at, updated_at, \

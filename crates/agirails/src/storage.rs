@@ -1,25 +1,20 @@
-//! The state file: connections, transactions, and what other processes do to it meanwhile.
+//! State files: connections, transactions, and what other processes do to them meanwhile.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::wall_nanoseconds;
 use crate::{
     error::{Code, Error, Result, shown_path},
     fork,
     protocol::Refusal,
 };
 
-/// In the file's header: the file is ours ("actp").
-const APPLICATION_ID: i64 = 0x6163_7470;
-/// In the file's header: the schema this version reads and writes.
-const FORMAT_VERSION: i64 = 1;
 /// How long a call waits for other processes before it gives up. One write takes microseconds,
 /// so this is reached only where a process holds the file without working.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,15 +29,31 @@ const CHECKPOINT_PAGES: i64 = 16_000;
 /// Where the state is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Storage {
-    /// In `.actp/kernel.sqlite3` below this directory, which is made where it is missing.
-    /// Several processes may share it.
+    /// In `.actp/` below this directory, which is made where it is missing. Several processes
+    /// may share it.
     Directory(PathBuf),
     /// In this process's memory.
     Memory,
 }
 
+/// What kind of state file, as its header and its tables tell.
+#[derive(Debug, Clone)]
+pub(crate) struct Format {
+    /// The file's name below `.actp/`.
+    pub(crate) file: String,
+    /// In the file's header: the file is one of ours, of this kind.
+    pub(crate) application_id: i64,
+    /// In the file's header: the schema this version reads and writes.
+    pub(crate) version: i64,
+    /// Makes the tables of a new file.
+    pub(crate) schema: &'static str,
+    /// SQLite's `synchronous`: with a write-ahead log, `NORMAL` loses nothing to a killed
+    /// process and at most the last commits to a power cut, `FULL` not even those.
+    pub(crate) synchronous: &'static str,
+}
+
 /// Why an attempt at the file ended early.
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// Another process is at it; nothing was done.
     Busy,
     /// The call failed.
@@ -70,11 +81,12 @@ impl From<rusqlite::Error> for Stop {
     }
 }
 
-pub(super) type Attempt<T> = std::result::Result<T, Stop>;
+pub(crate) type Attempt<T> = std::result::Result<T, Stop>;
 
 /// One state file, shared by every clone of its kernel in this process.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(crate) struct Store {
+    format: Format,
     /// `None` in memory, where the writer's connection is the state.
     path: Option<PathBuf>,
     file: OnceLock<FileId>,
@@ -113,17 +125,19 @@ impl Store {
     /// Opens or makes the file; clients of one process share what is open already.
     ///
     /// `fill` writes the first rows of a new file.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         storage: Storage,
+        format: Format,
         fill: impl Fn(&Connection) -> Attempt<()> + Send,
     ) -> Result<Arc<Self>> {
         // Before anything is locked or connected, since another thread may fork at any time.
         fork::before_each(close_idle_connections);
         let path = match storage {
             Storage::Memory => None,
-            Storage::Directory(directory) => Some(state_file(&directory)?),
+            Storage::Directory(directory) => Some(state_file(&directory, &format.file)?),
         };
         let mut store = Arc::new(Self {
+            format,
             path,
             file: OnceLock::new(),
             writer: Mutex::default(),
@@ -142,7 +156,7 @@ impl Store {
                 return Ok(Some(twin));
             }
             let connection = store.connect()?;
-            prepare_file(&connection, &fill)?;
+            prepare_file(&connection, &store.format, &fill)?;
             if let Some(file) = store.path.as_deref().and_then(FileId::of) {
                 store.file.get_or_init(|| file);
             }
@@ -158,12 +172,12 @@ impl Store {
         Ok(store)
     }
 
-    pub(super) fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
     /// Runs one consistent read. `attempt` must be a single statement, or not mind a write in between.
-    pub(super) async fn read<T: Send>(
+    pub(crate) async fn read<T: Send>(
         &self,
         mut attempt: impl FnMut(&Connection) -> Attempt<T> + Send,
     ) -> Result<T> {
@@ -184,7 +198,7 @@ impl Store {
     }
 
     /// Runs one transaction: all of `attempt` takes effect, or nothing.
-    pub(super) async fn write<T: Send>(
+    pub(crate) async fn write<T: Send>(
         &self,
         mut attempt: impl FnMut(&Connection) -> Attempt<T> + Send,
     ) -> Result<T> {
@@ -224,13 +238,11 @@ impl Store {
         // Waiting is done in `patiently`, where it blocks no thread.
         connection.busy_timeout(Duration::ZERO)?;
         connection.set_prepared_statement_cache_capacity(64);
-        check_header(&connection)?;
+        check_header(&connection, &self.format)?;
         // Takes effect in a new file only.
         connection.pragma_update(None, "page_size", PAGE_BYTES)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        // With a write-ahead log, a killed process loses nothing, and a power cut at most the
-        // last commits; the file stays consistent.
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_update(None, "synchronous", self.format.synchronous)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
         Ok(connection)
@@ -345,17 +357,18 @@ async fn patiently<T>(mut attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
 /// Longer with every try, and not the same for two processes.
 fn nap(try_number: u32) -> Duration {
     let longest = LONGEST_NAP_MS.min(1 << try_number.min(3));
-    let noise = wall_nanoseconds() ^ u64::from(std::process::id());
+    let noise = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| u64::from(time.subsec_nanos()));
+    let noise = noise ^ u64::from(std::process::id());
     Duration::from_millis(1 + noise % longest)
 }
 
 /// The file below this directory, which is made where it is missing. The path is absolute: a
 /// connection may be opened after the process has changed its working directory.
-fn state_file(directory: &Path) -> Result<PathBuf> {
+fn state_file(directory: &Path, name: &str) -> Result<PathBuf> {
     let directory = directory.join(".actp");
     fs::create_dir_all(&directory)
         .and_then(|()| fs::canonicalize(&directory))
-        .map(|directory| directory.join("kernel.sqlite3"))
+        .map(|directory| directory.join(name))
         .map_err(|error| {
             let shown = shown_path(&directory);
             let problem = match error.kind() {
@@ -379,7 +392,7 @@ fn state_file(directory: &Path) -> Result<PathBuf> {
 
 /// Refuses what is not ours before anything is written to it. One statement sees one moment:
 /// another process may be filling the file just now.
-fn check_header(connection: &Connection) -> Attempt<()> {
+fn check_header(connection: &Connection, format: &Format) -> Attempt<()> {
     let sql = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) \
                FROM pragma_application_id, pragma_user_version";
     let (application, version, tables) = connection.query_row(sql, [], |row| {
@@ -388,13 +401,14 @@ fn check_header(connection: &Connection) -> Attempt<()> {
     if (application, version, tables) == (0, 0, 0) {
         return Ok(());
     }
-    if application != APPLICATION_ID {
-        let message = "the file is no state file of agirails";
+    if application != format.application_id {
+        let message = "the file is no state file of agirails, or one of another kind";
         return Err(Error::new(Code::StorageDamaged, message).into());
     }
-    if version > FORMAT_VERSION {
+    if version > format.version {
         let message = format!(
-            "the state file has format {version}, this version reads up to {FORMAT_VERSION}"
+            "the state file has format {version}, this version reads up to {}",
+            format.version
         );
         return Err(Error::new(Code::StorageVersion, message).into());
     }
@@ -404,22 +418,23 @@ fn check_header(connection: &Connection) -> Attempt<()> {
 /// Fills a new file. Two processes may come here at once; the second finds it done.
 fn prepare_file(
     connection: &Connection,
+    format: &Format,
     fill: &impl Fn(&Connection) -> Attempt<()>,
 ) -> Attempt<()> {
     let version = |connection: &Connection| {
         connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
     };
-    if version(connection)? == FORMAT_VERSION {
+    if version(connection)? == format.version {
         return Ok(());
     }
     transact(connection, &mut |connection: &Connection| {
-        if version(connection)? == FORMAT_VERSION {
+        if version(connection)? == format.version {
             return Ok(());
         }
-        connection.execute_batch(include_str!("schema.sql"))?;
+        connection.execute_batch(format.schema)?;
         fill(connection)?;
-        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-        connection.pragma_update(None, "user_version", FORMAT_VERSION)?;
+        connection.pragma_update(None, "application_id", format.application_id)?;
+        connection.pragma_update(None, "user_version", format.version)?;
         Ok(())
     })
 }
