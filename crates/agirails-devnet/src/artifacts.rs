@@ -1,0 +1,112 @@
+//! What `contracts/build.mjs` compiled: the interface and the bytecode of every contract.
+//!
+//! ```
+//! use agirails_devnet::artifacts;
+//!
+//! let create = artifacts::ACTP_KERNEL.bytecode();
+//! assert!(create.len() > 10_000);
+//! assert!(artifacts::ACTP_KERNEL.abi().is_array());
+//! ```
+
+use std::fmt;
+
+use alloy_primitives::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A compiled contract.
+#[derive(Clone, Copy)]
+pub struct Artifact {
+    name: &'static str,
+    json: &'static str,
+}
+
+#[derive(Deserialize)]
+struct Compiled {
+    abi: Value,
+    bytecode: Bytes,
+}
+
+impl Artifact {
+    /// The contract's name in Solidity.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The interface, as the compiler describes it.
+    pub fn abi(&self) -> Value {
+        self.compiled().abi
+    }
+
+    /// The code that creates the contract. The encoded arguments of its constructor follow it.
+    pub fn bytecode(&self) -> Bytes {
+        self.compiled().bytecode
+    }
+
+    /// [`Self::bytecode`] with the encoded arguments of the constructor: the `data` of a creation.
+    pub fn creation(&self, arguments: &[u8]) -> Bytes {
+        [&self.bytecode(), arguments].concat().into()
+    }
+
+    #[expect(clippy::expect_used, reason = "part of this crate; a test reads each of them")]
+    fn compiled(&self) -> Compiled {
+        serde_json::from_str(self.json).expect("an artifact that build.mjs wrote")
+    }
+}
+
+impl fmt::Debug for Artifact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Artifact({})", self.name)
+    }
+}
+
+macro_rules! artifacts {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal;)*) => {
+        $($(#[$doc])* pub const $constant: Artifact = Artifact {
+            name: $name,
+            json: include_str!(concat!("../artifacts/", $name, ".json")),
+        };)*
+
+        /// Every contract.
+        pub const ALL: &[Artifact] = &[$($constant,)*];
+    };
+}
+
+artifacts! {
+    /// The kernel, with the interface and the rules of the deployed generation. Constructor:
+    /// `(admin, pauser, feeRecipient, agentRegistry, usdc)`.
+    ACTP_KERNEL = "ACTPKernel";
+    /// The vault. Constructor: `(token, kernel)`.
+    ESCROW_VAULT = "EscrowVault";
+    /// The agent registry (AIP-7). Constructor: `(kernel)`.
+    AGENT_REGISTRY = "AgentRegistry";
+    /// Receiver of the archive's share of fees. Constructor: `(usdc, uploader)`.
+    ARCHIVE_TREASURY = "ArchiveTreasury";
+    /// USDC that anybody mints.
+    MOCK_USDC = "MockUSDC";
+    /// The schemas of attestations.
+    SCHEMA_REGISTRY = "SchemaRegistry";
+    /// Attestations, as far as an SDK needs them. Constructor: `(schemaRegistry)`.
+    EAS = "EAS";
+    /// Never deployed: many reads of one block in one `eth_call`. Constructor:
+    /// `(address[] targets, bytes[] calls)`.
+    LENS = "Lens";
+    /// A kernel of the generation before the deployed one, to be recognised by.
+    OLD_KERNEL = "OldKernel";
+    /// The deployed kernel with what the published generation after it adds. Constructor: the
+    /// kernel's, then `recoveryGrace` in seconds.
+    NEWER_KERNEL = "NewerKernel";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_artifact_has_an_interface_and_code() {
+        for artifact in ALL {
+            assert!(artifact.abi().as_array().is_some_and(|abi| !abi.is_empty()), "{artifact:?}");
+            assert!(artifact.bytecode().len() > 100, "{artifact:?}");
+        }
+    }
+}
