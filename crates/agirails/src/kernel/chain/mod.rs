@@ -1,3 +1,4 @@
 //! The kernel on Base, or on any EVM chain that has its contracts. Modes `testnet` and `mainnet`.
 
+pub(crate) mod rpc;
 pub(crate) mod seen;
