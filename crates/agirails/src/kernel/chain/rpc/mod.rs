@@ -51,6 +51,9 @@ const POOL_IDLE: Duration = Duration::from_secs(50);
 /// An HTTP/2 connection whose other end has vanished is found out by a ping this often.
 const PING: Duration = Duration::from_secs(5);
 
+/// Whoever sets more means for ever; beyond it, times of day overflow.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(86_400);
+
 /// Where the nodes are, and how long to wait for them.
 #[derive(Clone)]
 pub(crate) struct RpcSettings {
@@ -147,6 +150,8 @@ impl Rpc {
     /// [`Code::EndpointUnreachable`] where this machine has no certificates to check servers by.
     pub(crate) fn new(settings: RpcSettings) -> Result<Self> {
         let RpcSettings { urls, request_timeout, patience } = settings;
+        let request_timeout = request_timeout.min(LONGEST_PATIENCE);
+        let patience = patience.min(LONGEST_PATIENCE);
         let urls = urls.iter().map(|url| usable(url)).collect::<Result<Vec<_>>>()?;
         let (requests, sockets): (Vec<_>, Vec<_>) =
             urls.into_iter().partition(|url| url.scheme().starts_with("http"));

@@ -364,6 +364,13 @@ async fn nobody_at_home_is_reported_after_two_seconds() {
 }
 
 #[tokio::test]
+async fn endless_patience_is_patience() {
+    let (broken, node) = (Node::start(|_, _| Cut).await, Node::echo().await);
+    let rpc = rpc_with(&[&broken.url, &node.url], Duration::MAX, Duration::MAX);
+    assert_eq!(ask(&rpc, 1).await.unwrap(), 1);
+}
+
+#[tokio::test]
 async fn silence_ends_with_the_timeout_and_then_with_patience() {
     let silent = Node::start(|_, _| Silence).await;
     let spare = Node::echo().await;
@@ -404,6 +411,18 @@ async fn an_endless_answer_is_cut_off() {
     .await;
     let spare = Node::echo().await;
     assert_eq!(ask(&rpc(&[&node.url, &spare.url]), 1).await.unwrap(), 1);
+
+    // One that does not say how long it will be.
+    let chunk = format!("{:x}\r\n{}\r\n", 1 << 20, " ".repeat(1 << 20));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        while stream.write_all(chunk.as_bytes()).await.is_ok() {}
+    });
+    assert_eq!(ask(&rpc(&[&url, &spare.url]), 1).await.unwrap(), 1);
 }
 
 #[tokio::test]
