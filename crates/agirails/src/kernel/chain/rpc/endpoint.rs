@@ -438,8 +438,8 @@ impl Endpoint {
     }
 
     /// One request finds out how it is; the others are kept away until then.
-    pub(super) fn keep_away_until(&self, then: Instant) {
-        self.manners().rests_until = Some(then);
+    pub(super) fn keep_others_away(&self, most: Duration) {
+        self.manners().rests_until = Some(Instant::now() + most.min(LONGEST_REST));
     }
 
     pub(super) fn readiness(&self, now: Instant) -> Readiness {

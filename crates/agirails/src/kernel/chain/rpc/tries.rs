@@ -83,19 +83,19 @@ impl<'a> Tries<'a> {
 
     /// The preferred one of those that are ready, else the one that will be first.
     fn choose(&self, now: Instant) -> Option<(usize, Instant)> {
-        let mut ready: Option<(usize, bool)> = None;
+        let mut ready: Option<usize> = None;
         let mut first: Option<(usize, (Instant, Instant))> = None;
         for (place, endpoint) in self.line.endpoints.iter().enumerate() {
             let state = endpoint.readiness(now);
             if state.rested <= now && state.open <= now {
                 match ready {
                     None if !state.failing => return Some((place, now)),
-                    None => ready = Some((place, state.failing)),
+                    None => ready = Some(place),
                     // The preferred one has rested, and may fail again: one request finds out,
                     // while all others go to the one that is known to answer.
-                    Some((preferred, _)) if !state.failing => {
+                    Some(preferred) if !state.failing => {
                         let preferred_one = self.line.endpoints.get(preferred)?;
-                        preferred_one.keep_away_until(now + self.line.request_timeout);
+                        preferred_one.keep_others_away(self.line.request_timeout);
                         return Some((preferred, now));
                     }
                     Some(_) => {}
@@ -108,7 +108,7 @@ impl<'a> Tries<'a> {
             }
         }
         match ready {
-            Some((place, _)) => Some((place, now)),
+            Some(place) => Some((place, now)),
             None => first.map(|(place, (at, _))| (place, at)),
         }
     }
