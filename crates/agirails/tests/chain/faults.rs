@@ -11,8 +11,8 @@ use std::{
 };
 
 use agirails::{
-    Address, Code, CreateTransaction, Error, Event, LinkEscrow, NetworkProfile, Result, Retry, State,
-    Storage, TransactionId, U256, Usdc,
+    Address, Code, CreateTransaction, Error, Event, LinkEscrow, NetworkProfile, Result, Retry,
+    State, Storage, TransactionId, U256, Usdc,
     kernel::{
         Kernel,
         chain::{ChainKernel, ChainSettings},

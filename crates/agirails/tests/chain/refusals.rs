@@ -71,8 +71,7 @@ async fn what_a_sender_lacks_is_told_before_anything_is_sent() {
     let kernel = connect(devnet.profile(), vec![wallet(key(1))]).await.unwrap();
     let poor = key(1).address();
     let deadline = kernel.now().await.unwrap() + DAY;
-    let request =
-        CreateTransaction::new(poor, Address::repeat_byte(7), Usdc(2_000_000), deadline);
+    let request = CreateTransaction::new(poor, Address::repeat_byte(7), Usdc(2_000_000), deadline);
 
     let error = kernel.create_transaction(poor, &request).await.unwrap_err();
     assert_eq!(error.code(), Code::InsufficientGas, "{error:?}");

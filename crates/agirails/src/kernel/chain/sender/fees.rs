@@ -152,7 +152,8 @@ mod tests {
         };
         let offer = history(50, &[]).offer(1_000_000_000).unwrap();
         assert_eq!(offer, Fees { max_fee: 1_000_100, tip: 1_000_000 });
-        let offer = history(1_000_000_000, &[5_000_000, 1, 9_000_000]).offer(1_500_000_000).unwrap();
+        let offer =
+            history(1_000_000_000, &[5_000_000, 1, 9_000_000]).offer(1_500_000_000).unwrap();
         assert_eq!(offer, Fees { max_fee: 1_500_000_000, tip: 5_000_000 });
         let error = history(2_000_000_000, &[]).offer(1_500_000_000).unwrap_err();
         assert_eq!(error.code(), Code::FeeAboveLimit);

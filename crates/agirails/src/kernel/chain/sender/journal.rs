@@ -239,7 +239,8 @@ impl Journal {
         let sends = serde_json::to_string(sends).unwrap_or_default();
         self.file
             .write(|connection| {
-                let sql = "UPDATE sends SET owner = 0 WHERE id IN (SELECT value FROM json_each(?1))";
+                let sql =
+                    "UPDATE sends SET owner = 0 WHERE id IN (SELECT value FROM json_each(?1))";
                 Ok(connection.execute(sql, [&sends]).map(drop)?)
             })
             .await
@@ -264,9 +265,9 @@ pub(super) async fn begin(file: &Store, genesis: B256) -> Result<()> {
     }
     file.write(|connection| {
         if known_genesis(connection)?.as_deref() != Some(genesis.as_slice()) {
-            connection.execute_batch("DELETE FROM attempts; DELETE FROM sends; DELETE FROM chain;")?;
             connection
-                .execute("INSERT INTO chain (genesis) VALUES (?1)", [genesis.as_slice()])?;
+                .execute_batch("DELETE FROM attempts; DELETE FROM sends; DELETE FROM chain;")?;
+            connection.execute("INSERT INTO chain (genesis) VALUES (?1)", [genesis.as_slice()])?;
         }
         Ok(())
     })
@@ -309,12 +310,7 @@ fn insert_attempt(connection: &Connection, send: i64, attempt: &Attempt) -> Trie
         .prepare_cached(
             "INSERT OR IGNORE INTO attempts (hash, send, raw, calls_off) VALUES (?1, ?2, ?3, ?4)",
         )?
-        .execute(params![
-            attempt.hash.as_slice(),
-            send,
-            attempt.raw.as_ref(),
-            attempt.calls_off
-        ])?;
+        .execute(params![attempt.hash.as_slice(), send, attempt.raw.as_ref(), attempt.calls_off])?;
     Ok(())
 }
 

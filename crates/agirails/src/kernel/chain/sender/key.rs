@@ -183,6 +183,7 @@ impl Key {
         let mut fresh = vec![];
         for request in requests {
             match self.adopt(&request).await {
+                Ok(None) if request.resumes => drop(request.reply.send(Ok(vec![]))),
                 Ok(None) => fresh.push(request),
                 Ok(Some(send)) => self.wait_for_adopted(send, request),
                 Err(error) => drop(request.reply.send(Err(error))),
@@ -306,7 +307,8 @@ impl Key {
                 }
             }
             if refusal.is_none() {
-                let cost: U256 = gas.iter().map(|gas| U256::from(*gas) * U256::from(fees.max_fee)).sum();
+                let cost: U256 =
+                    gas.iter().map(|gas| U256::from(*gas) * U256::from(fees.max_fee)).sum();
                 match affordable.checked_sub(cost) {
                     Some(rest) => affordable = rest,
                     None => refusal = Some(no_gas_money(self.sender, balance, cost)),
@@ -360,9 +362,8 @@ impl Key {
     ) -> Result<Option<(u64, Vec<Draft>, Vec<i64>)>> {
         let first = self.journal.next_nonce().await?.max(terms.next_nonce);
         let mut drafts = vec![];
-        let operations = ready
-            .iter()
-            .flat_map(|ready| ready.request.operations.iter().zip(&ready.gas));
+        let operations =
+            ready.iter().flat_map(|ready| ready.request.operations.iter().zip(&ready.gas));
         for (nonce, (operation, gas)) in (first..).zip(operations) {
             let transaction = TxEip1559 {
                 chain_id: self.shared.chain_id,
@@ -416,7 +417,8 @@ impl Key {
                 Verdict::Accepted | Verdict::Unclear => {}
                 Verdict::FeeTooLow => drop(self.too_cheap.insert(*id)),
                 Verdict::NoGasMoney => {
-                    let message = format!("{} cannot pay for gas: {}", self.sender, payload.message);
+                    let message =
+                        format!("{} cannot pay for gas: {}", self.sender, payload.message);
                     let error = Error::new(Code::InsufficientGas, message)
                         .with_hint("send the address some of the chain's own coin");
                     self.withdraw(*id, *nonce, error).await;
@@ -485,7 +487,12 @@ impl Key {
         for send in pending.take(WINDOW) {
             if send.state == State::Mined {
                 // A reorganisation took it back.
-                outcomes.push(Outcome { id: send.id, state: State::Open, block: None, told: false });
+                outcomes.push(Outcome {
+                    id: send.id,
+                    state: State::Open,
+                    block: None,
+                    told: false,
+                });
             }
             match self.neglect(send) {
                 Some(Neglect::Forgotten) => resend.push(send),
@@ -500,9 +507,7 @@ impl Key {
         }
         let mut outgoing: Vec<_> = resend
             .iter()
-            .filter_map(|send| {
-                Some((send.id, send.nonce, send.attempts.last()?.raw.clone()))
-            })
+            .filter_map(|send| Some((send.id, send.nonce, send.attempts.last()?.raw.clone())))
             .collect();
         for (send, calls_off) in raise {
             if let Some(raw) = self.raise(send, calls_off).await {
@@ -518,9 +523,10 @@ impl Key {
     /// What became of a send whose nonce the chain has passed.
     fn conclude(&mut self, send: &Send, look: &mut Look, outcomes: &mut Vec<Outcome>) {
         let call = self.waiting.get(&send.id).copied();
-        let found = send.attempts.iter().find_map(|attempt| {
-            Some((attempt, look.receipts.get(&attempt.hash)?.clone()))
-        });
+        let found = send
+            .attempts
+            .iter()
+            .find_map(|attempt| Some((attempt, look.receipts.get(&attempt.hash)?.clone())));
         let (state, block) = match found {
             Some((attempt, receipt)) => {
                 let confirmed = look.head.saturating_sub(receipt.block()) + 1;
@@ -531,7 +537,11 @@ impl Key {
                 if let Some(call) = call {
                     self.deliver(call, send.id, attempt, receipt);
                 }
-                if attempt.calls_off { (State::Superseded, None) } else { (State::Mined, Some(block)) }
+                if attempt.calls_off {
+                    (State::Superseded, None)
+                } else {
+                    (State::Mined, Some(block))
+                }
             }
             None => {
                 let since = *self.missing.entry(send.id).or_insert_with(Instant::now);
@@ -602,8 +612,12 @@ impl Key {
 
     async fn give_up_waiting(&mut self) {
         let now = Instant::now();
-        let late: Vec<_> =
-            self.calls.iter().filter(|(_, call)| call.until <= now).map(|(call, _)| *call).collect();
+        let late: Vec<_> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| call.until <= now)
+            .map(|(call, _)| *call)
+            .collect();
         for call in late {
             let Some(in_flight) = self.forget(call) else { continue };
             let open: Vec<_> = in_flight
@@ -619,7 +633,9 @@ impl Key {
                 Code::OutcomeUnknown,
                 format!("{} was sent and not confirmed within {waited} seconds", in_flight.what),
             )
-            .with_hint("make the same call again: it waits for what was sent and sends nothing twice")
+            .with_hint(
+                "make the same call again: it waits for what was sent and sends nothing twice",
+            )
             .with_facts(|facts| facts.transaction_hash = hash);
             let _ = in_flight.reply.send(Err(error));
         }
@@ -655,12 +671,8 @@ impl Key {
     async fn raise(&mut self, send: &Send, calls_off: bool) -> Option<Bytes> {
         let last = send.attempts.last()?;
         let limit = self.shared.settings.max_fee_per_gas;
-        let history: FeeHistory = self
-            .shared
-            .rpc
-            .request("eth_feeHistory", json!(["0x5", "latest", [50]]))
-            .await
-            .ok()?;
+        let history: FeeHistory =
+            self.shared.rpc.request("eth_feeHistory", json!(["0x5", "latest", [50]])).await.ok()?;
         let mut transaction = decode(&last.raw)?;
         let earlier = Fees {
             max_fee: transaction.max_fee_per_gas,

@@ -29,9 +29,6 @@ use crate::{
     wallet::Wallet,
 };
 
-/// The journal's tables, part of the state file's schema.
-pub(crate) const SCHEMA: &str = include_str!("journal.sql");
-
 /// How much gas a transaction may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GasLimit {
@@ -108,6 +105,8 @@ type Reply = oneshot::Sender<Result<Vec<Mined>>>;
 /// What a caller asks of a key.
 struct Request {
     operations: Vec<Operation>,
+    /// Whether only the outcome of an earlier send of the same is asked for.
+    resumes: bool,
     reply: Reply,
 }
 
@@ -126,11 +125,6 @@ impl Sender {
         Self { shared, keys: Renewed::new(Mutex::default) }
     }
 
-    /// The addresses that this sender can act for.
-    pub(crate) fn holds(&self, address: Address) -> bool {
-        self.shared.wallets.contains_key(&address)
-    }
-
     /// Sends operations of one sender at consecutive nonces, and waits until all are confirmed.
     ///
     /// The operations are estimated first, and where one is refused, none is sent. The same
@@ -143,17 +137,34 @@ impl Sender {
     /// network's codes; [`Code::OutcomeUnknown`] with the hash where no receipt came in time, and
     /// [`Code::Superseded`] where the nonce went to another transaction.
     pub(crate) async fn send(&self, operations: Vec<Operation>) -> Result<Vec<Mined>> {
+        self.ask(operations, false).await
+    }
+
+    /// Waits for an earlier send of this operation whose caller gave up or died; `None` where
+    /// there is none. For calls that look at the chain before they send: they would be refused
+    /// as repetitions of themselves.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(crate) async fn resume(&self, operation: Operation) -> Result<Option<Mined>> {
+        Ok(self.ask(vec![operation], true).await?.pop())
+    }
+
+    async fn ask(&self, operations: Vec<Operation>, resumes: bool) -> Result<Vec<Mined>> {
         let Some(first) = operations.first() else { return Ok(vec![]) };
         let from = first.from;
         let Some(wallet) = self.shared.wallets.get(&from) else {
             return Err(Error::new(
                 Code::KeyMissing,
-                format!("{} is to be sent by {from}, whose key this client does not have", first.what),
+                format!(
+                    "{} is to be sent by {from}, whose key this client does not have",
+                    first.what
+                ),
             )
             .with_hint("pass private_key or a keystore when the client is made"));
         };
         let (reply, answer) = oneshot::channel();
-        self.submit(from, wallet, Request { operations, reply })?;
+        self.submit(from, wallet, Request { operations, resumes, reply })?;
         // The task ends only with its runtime; what it sent stands in the journal.
         answer.await.unwrap_or_else(|_| {
             Err(Error::new(Code::OutcomeUnknown, "the runtime ended while the call was under way")
