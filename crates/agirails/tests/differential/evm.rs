@@ -1,5 +1,7 @@
 //! The contracts in an EVM of our own: no node, no blocks, a clock that is told the time.
 
+#![expect(clippy::too_many_arguments, reason = "the interfaces are the contracts' own")]
+
 use agirails::{
     Address, B256, DisputeWindow, Event, Network, State, Transaction, U256, Usdc,
     kernel::Escrow,

@@ -241,7 +241,7 @@ impl Pair {
         for agent in agents {
             self.compare_agent(agent).await?;
         }
-        if self.played % EVERYTHING == 0 {
+        if self.played.is_multiple_of(EVERYTHING) {
             self.compare_everything().await?;
         }
         let reached = events.iter().filter_map(|event| match event {

@@ -358,9 +358,11 @@ impl Generator {
         match self.dice.below(100) {
             0..5 => self.dice.pick(&[0, 1, 49_999, 1_000_000_000_000_001, u64::MAX]),
             5..12 => self.dice.pick(&[50_000, 50_001, 999_999, USDC, USDC + 1, 20 * USDC]),
-            12..14 => self.dice.within(1_000 * USDC, 1_500 * USDC),
+            // The steps of a reputation.
+            12 | 13 => self.dice.pick(&[10, 100, 1_000, 10_000]) * USDC - self.dice.below(2),
+            15 => self.dice.within(1_000 * USDC, 1_500 * USDC),
             14 => self.dice.pick(&[1_000_000_000_000_000, 999_999_999_999_999]),
-            15..45 => self.dice.within(50_000, 2 * USDC),
+            16..45 => self.dice.within(50_000, 2 * USDC),
             _ => self.dice.within(USDC, 60 * USDC),
         }
     }
@@ -644,7 +646,7 @@ impl Generator {
                 };
                 Operation::Approve { sender: somebody, amount }
             }
-            4..8 => {
+            4..7 => {
                 let amount = match self.dice.below(20) {
                     0 => 2_000_000_000_000_000,
                     1 => 0,
@@ -652,8 +654,11 @@ impl Generator {
                 };
                 Operation::Mint { to: self.anyone_to_pay(), amount }
             }
-            8 if self.dice.percent(50) => {
-                Operation::ApproveMediator(self.dice.pick(&MEDIATORS[..4]))
+            7 | 8 => {
+                // A party or a contract can mediate too.
+                let known = self.dice.pick(&MEDIATORS[..4]);
+                let other = self.anyone_to_pay();
+                Operation::ApproveMediator(if self.dice.percent(20) { other } else { known })
             }
             _ => Operation::Wait(self.dice.within(1, HOUR)),
         }
@@ -753,7 +758,7 @@ impl Generator {
             0 => Address::ZERO,
             1 => self.anybody(),
             2 => self.dice.pick(&MEDIATORS),
-            3 if !pending.is_empty() => self.dice.pick(&pending).0,
+            3..6 if !pending.is_empty() => self.dice.pick(&pending).0,
             _ if !payable.is_empty() => self.dice.pick(&payable).0,
             _ => self.dice.pick(&MEDIATORS),
         }
@@ -798,8 +803,8 @@ impl Generator {
 
     fn service_type(&mut self) -> String {
         match self.dice.below(20) {
-            0..3 => self.dice.pick(&BAD_SERVICES).to_owned(),
-            3 => "s".repeat(64),
+            0..5 => self.dice.pick(&BAD_SERVICES).to_owned(),
+            5 => "s".repeat(64),
             _ => self.dice.pick(&SERVICES).to_owned(),
         }
     }
