@@ -775,7 +775,12 @@ impl Generator {
             0 => {
                 let newcomer = self.anybody();
                 let sender = if self.dice.percent(15) { sender } else { newcomer };
-                Operation::Register { sender, endpoint: self.endpoint(), services: self.services() }
+                let (endpoint, services) = (self.endpoint(), self.services());
+                if services.len() >= MAX_SERVICES {
+                    let service_type = self.service_type();
+                    self.planned.push_back(Operation::AddService { sender, service_type });
+                }
+                Operation::Register { sender, endpoint, services }
             }
             1 => Operation::UpdateEndpoint { sender, endpoint: self.endpoint() },
             2 => Operation::AddService { sender, service_type: self.service_type() },
@@ -810,10 +815,10 @@ impl Generator {
     }
 
     fn services(&mut self) -> Vec<ServiceDescriptor> {
-        match self.dice.below(120) {
-            0..6 => return vec![],
-            6 => return (0..=MAX_SERVICES).map(|n| describe(&format!("s{n}"))).collect(),
-            7 => return (0..MAX_SERVICES).map(|n| describe(&format!("s{n}"))).collect(),
+        match self.dice.below(100) {
+            0..5 => return vec![],
+            5 | 6 => return (0..=MAX_SERVICES).map(|n| describe(&format!("s{n}"))).collect(),
+            7..10 => return (0..MAX_SERVICES).map(|n| describe(&format!("s{n}"))).collect(),
             _ => {}
         }
         let count = self.dice.within(1, 4);
