@@ -57,7 +57,9 @@ impl ChainKernel {
                 Code::NetworkUnavailable,
                 "this network has no attestation service for deliveries",
             )
-            .with_hint("name contracts.eas and easSchema in the network profile, if there are any")),
+            .with_hint(
+                "name contracts.eas and easSchema in the network profile, if there are any",
+            )),
         }
     }
 
@@ -148,7 +150,10 @@ fn check(
         return Err(invalid(format!("is by {}, not by the provider {provider}", found.attester)));
     }
     if found.recipient != requester {
-        return Err(invalid(format!("is for {}, not for the requester {requester}", found.recipient)));
+        return Err(invalid(format!(
+            "is for {}, not for the requester {requester}",
+            found.recipient
+        )));
     }
     if found.revocationTime != 0 {
         return Err(invalid(format!("was revoked at {}", found.revocationTime)));

@@ -76,7 +76,22 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
     let answers = lens::answers(&reads, &parse::<Bytes>("eth_call", &answers)?)?;
     answers.iter().try_for_each(Answer::require_contract)?;
     let Some((
-        [unknown, bond, grace, admin, fees, treasury, fee, penalty, paused, coin, approved, of, in_coin, held],
+        [
+            unknown,
+            bond,
+            grace,
+            admin,
+            fees,
+            treasury,
+            fee,
+            penalty,
+            paused,
+            coin,
+            approved,
+            of,
+            in_coin,
+            held,
+        ],
         _,
     )) = answers.split_first_chunk()
     else {

@@ -99,8 +99,11 @@ pub(super) fn fitting(reads: &[Read]) -> Vec<&[Read]> {
     let mut groups = vec![];
     let (mut start, mut room, mut input) = (0, 0, 0);
     for (index, read) in reads.iter().enumerate() {
-        let (more_room, more_input) = (FRAME + read.room, 4 * 32 + read.data.len().next_multiple_of(32));
-        if index > start && (room + more_room > ROOM || input + more_input > INPUT_ROOM - CODE.len()) {
+        let (more_room, more_input) =
+            (FRAME + read.room, 4 * 32 + read.data.len().next_multiple_of(32));
+        if index > start
+            && (room + more_room > ROOM || input + more_input > INPUT_ROOM - CODE.len())
+        {
             groups.push(&reads[start..index]);
             (start, room, input) = (index, 0, 0);
         }
@@ -199,10 +202,12 @@ mod tests {
     #[test]
     fn answers_are_read_one_by_one() {
         let words = Bytes::from(
-            alloy_primitives::hex!("08c379a0\
+            alloy_primitives::hex!(
+                "08c379a0\
                 0000000000000000000000000000000000000000000000000000000000000020\
                 000000000000000000000000000000000000000000000000000000000000000a\
-                5478206d697373696e6700000000000000000000000000000000000000000000")
+                5478206d697373696e6700000000000000000000000000000000000000000000"
+            )
             .to_vec(),
         );
         let answer = |success, returnData, size| LensAnswer {

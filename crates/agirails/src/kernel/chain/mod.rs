@@ -212,7 +212,9 @@ impl ChainKernel {
             Code::KeyMissing,
             format!("acting for {sender} needs its key, and this client has {held}"),
         )
-        .with_hint("pass private_key or a keystore when the client is made; without one it can only read")
+        .with_hint(
+            "pass private_key or a keystore when the client is made; without one it can only read",
+        )
         .with_facts(|facts| {
             facts.field = Some("sender");
             facts.value = Some(sender.to_string());
@@ -260,7 +262,9 @@ impl ChainKernel {
     async fn tell(&self, error: Error, id: TransactionId) -> Error {
         let hash = error.facts().transaction_hash;
         let told = match error.refusal() {
-            None => error.with_facts(|facts| facts.transaction_id = facts.transaction_id.or(Some(id))),
+            None => {
+                error.with_facts(|facts| facts.transaction_id = facts.transaction_id.or(Some(id)))
+            }
             Some(Refusal::KernelPaused | Refusal::AttestationMissing) => error,
             Some(Refusal::TxMissing) => missing(id),
             Some(refusal) => match self.get_transaction(id).await {
@@ -401,10 +405,8 @@ impl Kernel for ChainKernel {
         let by = |address| Contract { role: "vault", address };
         let own = by(self.network.vault);
         // The convention, so that one round trip nearly always suffices.
-        let reads = [
-            self.read_transaction(id),
-            Read::new(own, &vault::escrowsCall { escrowId: id }, 5),
-        ];
+        let reads =
+            [self.read_transaction(id), Read::new(own, &vault::escrowsCall { escrowId: id }, 5)];
         let answers = self.reader.read_many(&reads).await?;
         let [transaction, record] = answers.as_slice() else { return Err(lens::strange()) };
         let transaction = read_or_missing(transaction)?.ok_or_else(|| missing(id))?;
@@ -476,7 +478,9 @@ impl Kernel for ChainKernel {
                 let hash = mined.hash;
                 let message = format!("the receipt of {hash} has no TransactionCreated");
                 Error::new(Code::InvalidAnswer, message)
-                    .with_hint("look for the transaction with find_transactions before creating it again")
+                    .with_hint(
+                        "look for the transaction with find_transactions before creating it again",
+                    )
                     .with_facts(|facts| facts.transaction_hash = Some(hash))
             })
     }

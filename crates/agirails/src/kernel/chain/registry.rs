@@ -126,12 +126,13 @@ impl AgentRegistry for ChainKernel {
         })?;
         let reads: Vec<_> = found
             .into_iter()
-            .map(|agentAddress| {
-                Read::new(registry, &abi::getAgentCall { agentAddress }, PROFILE_WORDS)
+            .map(|agent| {
+                Read::new(registry, &abi::getAgentCall { agentAddress: agent }, PROFILE_WORDS)
             })
             .collect();
         let answers = self.reader.read_many(&reads).await?;
-        let profiles = answers.iter().map(|answer| registered(answer.decode::<abi::getAgentCall>()?));
+        let profiles =
+            answers.iter().map(|answer| registered(answer.decode::<abi::getAgentCall>()?));
         Ok(profiles.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 }

@@ -11,7 +11,7 @@ use alloy_sol_types::{SolError, sol};
 use serde_json::Value;
 
 use crate::{
-    error::{Code, Error},
+    error::{Code, Error, shown_words},
     protocol::{Refusal, Usdc},
 };
 
@@ -98,7 +98,7 @@ impl fmt::Display for Revert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Words(words) if words.trim().is_empty() => write!(f, "with empty words"),
-            Self::Words(words) => write!(f, "{:?}", shorten(words)),
+            Self::Words(words) => write!(f, "{:?}", shown_words(words)),
             Self::Panic(code) => {
                 let meaning = match code.saturating_to::<u64>() {
                     0x01 => "a failed assertion",
@@ -150,7 +150,9 @@ impl From<Revert> for Error {
         }
         let hint = match revert {
             Revert::TokenBalance { .. } => "add USDC to this address",
-            Revert::TokenAllowance { .. } => "make the same call again: it approves what is missing",
+            Revert::TokenAllowance { .. } => {
+                "make the same call again: it approves what is missing"
+            }
             _ => {
                 "no rule of the protocol has these words: look at the arguments, at the token, and at the kernel's address"
             }
@@ -162,13 +164,13 @@ impl From<Revert> for Error {
 }
 
 /// The error that a node's JSON-RPC error stands for: the protocol's refusal with its bare words;
-/// [`Code::Reverted`] for any other revert, whose words are shown; [`Code::InsufficientGas`],
+/// [`Code::Reverted`] for any other revert or failure, whose words are shown; [`Code::InsufficientGas`],
 /// [`Code::FeeAboveLimit`]; else [`Code::RequestRefused`] with the node's words.
 pub(crate) fn explain(payload: &ErrorPayload) -> Error {
     if let Some(revert) = Revert::of(payload) {
         return revert.into();
     }
-    let words = shorten(payload.message.trim());
+    let words = shown_words(payload.message.trim());
     let lower = words.to_ascii_lowercase();
     let says = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
     if says(&[
@@ -177,8 +179,17 @@ pub(crate) fn explain(payload: &ErrorPayload) -> Error {
         "gas required exceeds allowance",
         "upfront cost exceeds account balance",
     ]) {
-        return Error::new(Code::InsufficientGas, format!("the sender cannot pay for gas: {words}"))
-            .with_hint("send some of the chain's own coin (ETH on Base) to this address");
+        return Error::new(
+            Code::InsufficientGas,
+            format!("the sender cannot pay for gas: {words}"),
+        )
+        .with_hint("send some of the chain's own coin (ETH on Base) to this address");
+    }
+    if says(&["out of gas", "outofgas", "oog", "invalid opcode", "invalid jump", "stack overflow"])
+    {
+        return Error::new(Code::Reverted, format!("the contract broke off: {words}")).with_hint(
+            "no rule of the protocol does this: check the kernel's address, or report this",
+        );
     }
     if says(&["less than block base fee", "lower than the block base fee", "below base fee"]) {
         return Error::new(
@@ -243,16 +254,6 @@ fn reason(message: &str) -> Option<Revert> {
     }
 }
 
-/// Endpoints answer with whole web pages at times.
-fn shorten(words: &str) -> String {
-    const LONGEST: usize = 300;
-    let mut shown: String = words.chars().take(LONGEST).collect();
-    if shown.len() < words.len() {
-        shown.push('…');
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
@@ -281,21 +282,52 @@ mod tests {
     #[test]
     fn the_contracts_words_are_found_in_every_nodes_answer() {
         let nested = json!({"message": "Error: …", "txHash": "0xabcd", "data": TX_MISSING});
-        let ganache = json!({"0x5d1fbf7d": {"error": "revert", "reason": "Tx missing"}, "stack": "…"});
+        let ganache =
+            json!({"0x5d1fbf7d": {"error": "revert", "reason": "Tx missing"}, "stack": "…"});
         for (node, error) in [
-            ("geth", json!({"code": 3, "message": "execution reverted: Tx missing", "data": TX_MISSING})),
-            ("op-geth without data", json!({"code": 3, "message": "execution reverted: Tx missing"})),
+            (
+                "geth",
+                json!({"code": 3, "message": "execution reverted: Tx missing", "data": TX_MISSING}),
+            ),
+            (
+                "op-geth without data",
+                json!({"code": 3, "message": "execution reverted: Tx missing"}),
+            ),
             ("geth of 2020", json!({"code": -32000, "message": "execution reverted: Tx missing"})),
-            ("anvil", json!({"code": 3, "message": "execution reverted: Tx missing", "data": TX_MISSING})),
-            ("anvil of 2023", json!({"code": 3, "message": "execution reverted: revert: Tx missing", "data": TX_MISSING})),
-            ("erigon", json!({"code": 3, "message": "execution reverted: Tx missing", "data": TX_MISSING})),
+            (
+                "anvil",
+                json!({"code": 3, "message": "execution reverted: Tx missing", "data": TX_MISSING}),
+            ),
+            (
+                "anvil of 2023",
+                json!({"code": 3, "message": "execution reverted: revert: Tx missing", "data": TX_MISSING}),
+            ),
+            (
+                "erigon",
+                json!({"code": 3, "message": "execution reverted: Tx missing", "data": TX_MISSING}),
+            ),
             ("reth", json!({"code": 3, "message": "execution reverted", "data": TX_MISSING})),
-            ("nethermind", json!({"code": -32000, "message": "execution reverted", "data": TX_MISSING})),
-            ("nethermind of 2023", json!({"code": -32015, "message": "VM execution error.", "data": format!("Reverted {TX_MISSING}")})),
-            ("nethermind of 2021", json!({"code": -32015, "message": "VM execution error.", "data": "revert: Tx missing"})),
+            (
+                "nethermind",
+                json!({"code": -32000, "message": "execution reverted", "data": TX_MISSING}),
+            ),
+            (
+                "nethermind of 2023",
+                json!({"code": -32015, "message": "VM execution error.", "data": format!("Reverted {TX_MISSING}")}),
+            ),
+            (
+                "nethermind of 2021",
+                json!({"code": -32015, "message": "VM execution error.", "data": "revert: Tx missing"}),
+            ),
             ("besu", json!({"code": -32000, "message": "Execution reverted", "data": TX_MISSING})),
-            ("hardhat", json!({"code": -32603, "message": "Error: VM Exception while processing transaction: reverted with reason string 'Tx missing'", "data": nested})),
-            ("ganache", json!({"code": -32000, "message": "VM Exception while processing transaction: revert Tx missing", "data": ganache})),
+            (
+                "hardhat",
+                json!({"code": -32603, "message": "Error: VM Exception while processing transaction: reverted with reason string 'Tx missing'", "data": nested}),
+            ),
+            (
+                "ganache",
+                json!({"code": -32000, "message": "VM Exception while processing transaction: revert Tx missing", "data": ganache}),
+            ),
         ] {
             let error = explained(error);
             assert_eq!(error.refusal(), Some(Refusal::TxMissing), "{node}: {error:?}");
@@ -313,15 +345,15 @@ mod tests {
 
     #[test]
     fn other_reverts_are_shown_in_their_own_words() {
-        let reverted = |data: String| json!({"code": 3, "message": "execution reverted", "data": data});
+        let reverted =
+            |data: String| json!({"code": 3, "message": "execution reverted", "data": data});
         let one = U256::from(1_000_000);
         let (owner, spender) = (Address::repeat_byte(1), Address::repeat_byte(2));
         let balance =
             errors::ERC20InsufficientBalance { sender: owner, balance: one, needed: U256::MAX };
         let allowance =
             errors::ERC20InsufficientAllowance { spender, allowance: U256::ZERO, needed: one };
-        let words =
-            errors::Error { message: "Blacklistable: account is blacklisted".to_owned() };
+        let words = errors::Error { message: "Blacklistable: account is blacklisted".to_owned() };
         let panic = errors::Panic { code: U256::from(0x11) };
         for (error, shown) in [
             (reverted(encoded(&words)), "\"Blacklistable: account is blacklisted\""),
@@ -331,10 +363,22 @@ mod tests {
             (reverted("0x7a933234".to_owned()), "custom error 0x7a933234"),
             (reverted("0x".to_owned()), "without words"),
             (json!({"code": 3, "message": "execution reverted"}), "without words"),
-            (json!({"code": 3, "message": "execution reverted: revert", "data": "0x"}), "without words"),
-            (json!({"code": -32015, "message": "VM execution error.", "data": "revert"}), "without words"),
-            (json!({"code": 3, "message": "execution reverted: custom error 0x7a933234", "data": "0x7a933234"}), "custom error 0x7a933234"),
-            (json!({"code": 3, "message": "execution reverted: Deadline too soon"}), "\"Deadline too soon\""),
+            (
+                json!({"code": 3, "message": "execution reverted: revert", "data": "0x"}),
+                "without words",
+            ),
+            (
+                json!({"code": -32015, "message": "VM execution error.", "data": "revert"}),
+                "without words",
+            ),
+            (
+                json!({"code": 3, "message": "execution reverted: custom error 0x7a933234", "data": "0x7a933234"}),
+                "custom error 0x7a933234",
+            ),
+            (
+                json!({"code": 3, "message": "execution reverted: Deadline too soon"}),
+                "\"Deadline too soon\"",
+            ),
         ] {
             let error = explained(error);
             assert_eq!(error.code(), Code::Reverted, "{shown}: {error:?}");
@@ -358,12 +402,20 @@ mod tests {
     #[test]
     fn a_nodes_own_refusals_are_told_apart() {
         for (message, code) in [
-            ("insufficient funds for gas * price + value: address 0x… have 0 want 1", Code::InsufficientGas),
+            (
+                "insufficient funds for gas * price + value: address 0x… have 0 want 1",
+                Code::InsufficientGas,
+            ),
             ("Insufficient funds for gas * price + value", Code::InsufficientGas),
             ("gas required exceeds allowance (0)", Code::InsufficientGas),
             ("Upfront cost exceeds account balance", Code::InsufficientGas),
-            ("max fee per gas less than block base fee: address 0x…, maxFeePerGas: 1, baseFee: 2", Code::FeeAboveLimit),
+            (
+                "max fee per gas less than block base fee: address 0x…, maxFeePerGas: 1, baseFee: 2",
+                Code::FeeAboveLimit,
+            ),
             ("fee cap less than block base fee", Code::FeeAboveLimit),
+            ("EVM error ReentrancySentryOOG", Code::Reverted),
+            ("out of gas", Code::Reverted),
             ("header not found", Code::RequestRefused),
             ("Method not found", Code::RequestRefused),
         ] {
@@ -382,8 +434,17 @@ mod tests {
 
     #[test]
     fn hostile_answers_do_not_panic() {
-        for message in ["", "revert", "REVERTED", "İrevertİ", "revertedİ", "reverted with reason string '"] {
-            for data in [json!(null), json!(7), json!("0x0"), json!("Reverted"), json!("0x08c379a0"), json!([1])] {
+        for message in
+            ["", "revert", "REVERTED", "İrevertİ", "revertedİ", "reverted with reason string '"]
+        {
+            for data in [
+                json!(null),
+                json!(7),
+                json!("0x0"),
+                json!("Reverted"),
+                json!("0x08c379a0"),
+                json!([1]),
+            ] {
                 let _ = explained(json!({"code": 3, "message": message, "data": data}));
             }
         }

@@ -4,8 +4,16 @@ use alloy_primitives::{Address, U64};
 use alloy_rpc_types_eth::Log;
 use serde_json::json;
 
-use super::{contracts::event, reverts, rpc::{Call, Rpc, parse}};
-use crate::{error::Result, kernel::{Role, TransactionQuery}, protocol::{Event, EventRecord, TransactionId}};
+use super::{
+    contracts::event,
+    reverts,
+    rpc::{Call, Rpc, parse},
+};
+use crate::{
+    error::Result,
+    kernel::{Role, TransactionQuery},
+    protocol::{Event, EventRecord, TransactionId},
+};
 
 pub(crate) struct Logs {
     rpc: Rpc,
@@ -25,8 +33,13 @@ impl Logs {
         let logs: Vec<Log> = parse("eth_getLogs", &raw)?;
         let mut found = vec![];
         for log in logs {
-            let cursor = (log.block_number.unwrap_or_default() << 20) + log.log_index.unwrap_or_default() + 1;
-            if let Some(event) = event(&log) && cursor > after && found.len() < limit as usize {
+            let cursor = (log.block_number.unwrap_or_default() << 20)
+                + log.log_index.unwrap_or_default()
+                + 1;
+            if let Some(event) = event(&log)
+                && cursor > after
+                && found.len() < limit as usize
+            {
                 found.push(EventRecord { cursor, event: event? });
             }
         }
@@ -34,10 +47,17 @@ impl Logs {
     }
 
     pub(crate) async fn created(&self, query: &TransactionQuery) -> Result<Vec<TransactionId>> {
-        let mut ids: Vec<_> = self.events(0, u32::MAX).await?.into_iter().filter_map(|record| match record.event {
-            Event::TransactionCreated { transaction_id, requester, provider, .. } => Some((transaction_id, requester, provider)),
-            _ => None,
-        }).collect();
+        let mut ids: Vec<_> = self
+            .events(0, u32::MAX)
+            .await?
+            .into_iter()
+            .filter_map(|record| match record.event {
+                Event::TransactionCreated { transaction_id, requester, provider, .. } => {
+                    Some((transaction_id, requester, provider))
+                }
+                _ => None,
+            })
+            .collect();
         ids.reverse();
         if let Some(after) = query.after {
             let at = ids.iter().position(|(id, ..)| *id == after).unwrap_or(ids.len());

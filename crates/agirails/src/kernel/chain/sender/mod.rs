@@ -7,8 +7,18 @@ use alloy_primitives::{Address, B256, Bytes, U64};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ChainSettings, reader::{Doubt, Reader}, reader, reverts, rpc::{Call, Rpc, parse}, seen::Seen};
-use crate::{error::{Code, Error, Result}, storage::Store, wallet::Wallet};
+use super::{
+    ChainSettings, reader,
+    reader::{Doubt, Reader},
+    reverts,
+    rpc::{Call, Rpc, parse},
+    seen::Seen,
+};
+use crate::{
+    error::{Code, Error, Result},
+    storage::Store,
+    wallet::Wallet,
+};
 
 pub(crate) enum GasLimit {
     Estimate,
@@ -54,7 +64,11 @@ impl Sender {
         Ok(Self { rpc, seen: Arc::default(), _file: file })
     }
 
-    async fn one<T: serde::de::DeserializeOwned>(&self, method: &'static str, params: serde_json::Value) -> Result<T> {
+    async fn one<T: serde::de::DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: serde_json::Value,
+    ) -> Result<T> {
         let mut found = self.rpc.batch(&[Call::new(method, params)]).await?;
         let raw = found.remove(0).map_err(|refused| reverts::explain(&refused))?;
         parse(method, &raw)
@@ -65,28 +79,37 @@ impl Sender {
         for operation in &operations {
             if matches!(operation.gas, GasLimit::Estimate) {
                 let call = reader::estimate(operation.from, operation.to, &operation.data);
-                reader.ask(vec![call], Doubt::Refusals).await?.remove(0).map_err(|refused| reverts::explain(&refused))?;
+                reader
+                    .ask(vec![call], Doubt::Refusals)
+                    .await?
+                    .remove(0)
+                    .map_err(|refused| reverts::explain(&refused))?;
             }
         }
         let mut mined = vec![];
         for Operation { from, to, data, gas, what } in operations {
             let gas = match gas {
                 GasLimit::AtMost(gas) => gas,
-                GasLimit::Estimate => 10_000_000,
+                GasLimit::Estimate => 29_000_000,
             };
             tracing::debug!(what);
             let call = json!({"from": from, "to": to, "data": data, "gas": U64::from(gas)});
             let hash: B256 = self.one("eth_sendTransaction", json!([call])).await?;
             let receipt = loop {
-                let found: Option<Receipt> = self.one("eth_getTransactionReceipt", json!([hash])).await?;
-                if let Some(found) = found { break found }
+                let found: Option<Receipt> =
+                    self.one("eth_getTransactionReceipt", json!([hash])).await?;
+                if let Some(found) = found {
+                    break found;
+                }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             };
             let block = receipt.block_number.to();
             self.seen.note(block);
             if receipt.status.is_zero() {
-                let why = self.one::<Bytes>("eth_call", json!([call, receipt.block_number])).await.err();
-                let why = why.unwrap_or_else(|| Error::new(Code::Reverted, "reverted").with_hint("stub"));
+                let why =
+                    self.one::<Bytes>("eth_call", json!([call, receipt.block_number])).await.err();
+                let why =
+                    why.unwrap_or_else(|| Error::new(Code::Reverted, "reverted").with_hint("stub"));
                 return Err(why.with_facts(|facts| facts.transaction_hash = Some(hash)));
             }
             mined.push(Mined { hash, block, logs: receipt.logs });
