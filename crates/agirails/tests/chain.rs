@@ -210,7 +210,8 @@ async fn a_network_that_is_not_its_profiles_is_named() {
         change(&mut profile);
         ChainKernel::connect(settings(&profile, &[])).await
     };
-    let changes: &[(&dyn Fn(&mut NetworkProfile), Code, &str)] = &[
+    type Change<'a> = &'a dyn Fn(&mut NetworkProfile);
+    let changes: &[(Change<'_>, Code, &str)] = &[
         (&|profile| profile.chain_id = 84_532, Code::WrongChain, "chain 31337"),
         (&|p| p.contracts.actp_kernel = account, Code::ContractMissing, "kernel 0x"),
         (&|p| p.contracts.escrow_vault = account, Code::ContractMissing, "vault 0x"),

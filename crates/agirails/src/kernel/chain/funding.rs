@@ -41,6 +41,13 @@ enum Purpose {
     Bond,
 }
 
+enum Plan {
+    /// One after the other; the last one is the call itself.
+    Send(Vec<Operation>),
+    /// An earlier call did it, whose caller never heard of it.
+    Done(Mined),
+}
+
 impl Pull {
     fn amount(&self, transaction: &Transaction) -> Usdc {
         match self.purpose {
@@ -100,7 +107,10 @@ impl ChainKernel {
         self.require_wallet(pull.sender)?;
         let mut is_second_try = false;
         loop {
-            let operations = self.prepare(&pull).await?;
+            let operations = match self.prepare(&pull).await? {
+                Plan::Send(operations) => operations,
+                Plan::Done(mined) => return Ok(mined),
+            };
             let is_alone = operations.len() == 1;
             match self.send_all(operations).await {
                 Ok(mined) => return Ok(mined),
@@ -113,8 +123,8 @@ impl ChainKernel {
         }
     }
 
-    /// What to send, found out in one round trip.
-    async fn prepare(&self, pull: &Pull) -> Result<Vec<Operation>> {
+    /// What to do, found out in one round trip.
+    async fn prepare(&self, pull: &Pull) -> Result<Plan> {
         let &Pull { what, sender, id, ref data, purpose } = pull;
         let kernel = self.network.kernel;
         let guess = match purpose {
@@ -132,12 +142,16 @@ impl ChainKernel {
             return Err(lens::strange());
         };
         let operation = |gas| Operation { what, from: sender, to: kernel, data: data.clone(), gas };
-        let alone = || vec![operation(GasLimit::Estimate)];
-        let Err(refused) = estimate else { return Ok(alone()) };
+        let Err(refused) = estimate else {
+            return Ok(Plan::Send(vec![operation(GasLimit::Estimate)]));
+        };
         let refused = reverts::explain(&refused);
         if refused.refusal().is_some() {
-            // For the sender to find out: it knows whether the call succeeded before.
-            return Ok(alone());
+            // Perhaps as a repetition of itself: somebody may have sent it and died.
+            return match self.sender.resume(operation(GasLimit::Estimate)).await? {
+                Some(mined) => Ok(Plan::Done(mined)),
+                None => Err(self.tell(refused, id).await),
+            };
         }
         let transaction = match (refused.code(), read_or_missing(transaction)?) {
             (Code::Reverted, Some(transaction)) => transaction,
@@ -167,7 +181,7 @@ impl ChainKernel {
             data: approval.abi_encode().into(),
             gas: GasLimit::Estimate,
         };
-        Ok(vec![approval, operation(GasLimit::AtMost(pull.most_gas()))])
+        Ok(Plan::Send(vec![approval, operation(GasLimit::AtMost(pull.most_gas()))]))
     }
 
     fn about(&self, error: Error, transaction: &Transaction) -> Error {

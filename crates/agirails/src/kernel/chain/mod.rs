@@ -31,7 +31,8 @@ use self::{
     notes::{Notes, open_file},
     reader::{Doubt, Reader},
     rpc::{Call, Rpc, RpcSettings, parse},
-    sender::{GasLimit, Mined, Operation, Sender},
+    seen::Seen,
+    sender::{GasLimit, Mined, Operation, Sender, SenderSettings},
 };
 use super::{
     AgentRegistry, Escrow, Kernel, TransactionQuery, Transition,
@@ -142,16 +143,29 @@ impl ChainKernel {
         let file =
             open_file(settings.storage.clone(), profile.chain_id, profile.contracts.actp_kernel)
                 .await?;
-        let wallets = settings.wallets.clone();
-        let sender =
-            Sender::open(rpc.clone(), file.clone(), profile.chain_id, wallets, &settings).await?;
+        let senders = settings.senders().into_iter().collect();
+        let seen = Arc::new(Seen::default());
+        let sending = SenderSettings {
+            confirmations: settings.confirmations,
+            wait_timeout: settings.wait_timeout,
+            max_fee_per_gas: settings.max_fee_per_gas,
+        };
+        let sender = Sender::new(
+            rpc.clone(),
+            file.clone(),
+            profile.chain_id,
+            settings.wallets.iter().cloned(),
+            sending,
+            seen.clone(),
+        );
+        let first_block = profile.deployment_block.unwrap_or_default();
         Ok(Self {
             network,
             rates,
             eas_schema: profile.eas_schema,
-            senders: settings.senders().into_iter().collect(),
-            reader: Reader::new(rpc.clone(), sender.seen().clone()),
-            logs: Logs::new(rpc, profile.contracts.actp_kernel, profile.deployment_block),
+            senders,
+            reader: Reader::new(rpc.clone(), seen),
+            logs: Logs::new(rpc, profile.contracts.actp_kernel, first_block, file.clone()),
             sender,
             notes: Notes::new(file),
         })
@@ -371,9 +385,6 @@ impl Kernel for ChainKernel {
 
     async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
         check_limit(query.limit, 1_000)?;
-        if let Some(after) = query.after {
-            self.get_transaction(after).await?;
-        }
         let wanted = query.limit as usize;
         let (mut page, mut found) = (*query, Vec::new());
         while found.len() < wanted {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    ChainSettings, reader,
+    reader,
     reader::{Doubt, Reader},
     reverts,
     rpc::{Call, Rpc, parse},
@@ -39,6 +39,12 @@ pub(crate) struct Mined {
     pub logs: Vec<alloy_rpc_types_eth::Log>,
 }
 
+pub(crate) struct SenderSettings {
+    pub(crate) confirmations: u64,
+    pub(crate) wait_timeout: Duration,
+    pub(crate) max_fee_per_gas: u128,
+}
+
 pub(crate) struct Sender {
     rpc: Rpc,
     seen: Arc<Seen>,
@@ -54,14 +60,19 @@ struct Receipt {
 }
 
 impl Sender {
-    pub(crate) async fn open(
+    pub(crate) fn new(
         rpc: Rpc,
         file: Arc<Store>,
         _chain_id: u64,
-        _wallets: Vec<Arc<dyn Wallet>>,
-        _settings: &ChainSettings,
-    ) -> Result<Self> {
-        Ok(Self { rpc, seen: Arc::default(), _file: file })
+        _wallets: impl IntoIterator<Item = Arc<dyn Wallet>>,
+        _settings: SenderSettings,
+        seen: Arc<Seen>,
+    ) -> Self {
+        Self { rpc, seen, _file: file }
+    }
+
+    pub(crate) async fn resume(&self, _operation: Operation) -> Result<Option<Mined>> {
+        Ok(None)
     }
 
     async fn one<T: serde::de::DeserializeOwned>(
@@ -115,9 +126,5 @@ impl Sender {
             mined.push(Mined { hash, block, logs: receipt.logs });
         }
         Ok(mined)
-    }
-
-    pub(crate) fn seen(&self) -> &Arc<Seen> {
-        &self.seen
     }
 }
