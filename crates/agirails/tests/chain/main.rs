@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod faults;
-mod refusals;
+mod kernel;
 mod scenarios;
+mod sending;
 mod stage;

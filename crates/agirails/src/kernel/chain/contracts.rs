@@ -460,7 +460,7 @@ macro_rules! readers {
                         .with_source(error)
                 })?;
                 let timestamp = number("timestamp", $log.timestamp)?;
-                Ok($meaning(timestamp)?)
+                $meaning(timestamp)
             },
         ),)*];
     };

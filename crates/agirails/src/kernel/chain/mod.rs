@@ -143,7 +143,7 @@ impl ChainKernel {
         let file =
             open_file(settings.storage.clone(), profile.chain_id, profile.contracts.actp_kernel)
                 .await?;
-        let wallets = settings.wallets.clone();
+        let senders = settings.senders().into_iter().collect();
         let seen = Arc::new(Seen::default());
         let sending = SenderSettings {
             confirmations: settings.confirmations,
@@ -154,17 +154,18 @@ impl ChainKernel {
             rpc.clone(),
             file.clone(),
             profile.chain_id,
-            wallets,
+            settings.wallets.iter().cloned(),
             sending,
             seen.clone(),
         );
+        let first_block = profile.deployment_block.unwrap_or_default();
         Ok(Self {
             network,
             rates,
             eas_schema: profile.eas_schema,
-            senders: settings.senders().into_iter().collect(),
+            senders,
             reader: Reader::new(rpc.clone(), seen),
-            logs: Logs::new(rpc, profile.contracts.actp_kernel, profile.deployment_block),
+            logs: Logs::new(rpc, profile.contracts.actp_kernel, first_block, file.clone()),
             sender,
             notes: Notes::new(file),
         })
@@ -384,9 +385,6 @@ impl Kernel for ChainKernel {
 
     async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
         check_limit(query.limit, 1_000)?;
-        if let Some(after) = query.after {
-            self.get_transaction(after).await?;
-        }
         let wanted = query.limit as usize;
         let (mut page, mut found) = (*query, Vec::new());
         while found.len() < wanted {

@@ -22,8 +22,13 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    pub(crate) fn new(rpc: Rpc, kernel: Address, from: Option<u64>) -> Self {
-        Self { rpc, kernel, from: from.unwrap_or_default() }
+    pub(crate) fn new(
+        rpc: Rpc,
+        kernel: Address,
+        from: u64,
+        _store: std::sync::Arc<crate::storage::Store>,
+    ) -> Self {
+        Self { rpc, kernel, from }
     }
 
     pub(crate) async fn events(&self, after: u64, limit: u32) -> Result<Vec<EventRecord>> {
@@ -60,7 +65,10 @@ impl Logs {
             .collect();
         ids.reverse();
         if let Some(after) = query.after {
-            let at = ids.iter().position(|(id, ..)| *id == after).unwrap_or(ids.len());
+            let at = ids
+                .iter()
+                .position(|(id, ..)| *id == after)
+                .ok_or_else(|| crate::kernel::errors::missing(after))?;
             ids.drain(..(at + 1).min(ids.len()));
         }
         ids.retain(|(_, requester, provider)| match query.role {
