@@ -377,6 +377,8 @@ impl PartialEq for Error {
 
 /// Of a value enough to recognise it, never megabytes.
 const VALUE_CHARACTERS: usize = 80;
+/// Of others' words enough to understand them.
+const WORDS_CHARACTERS: usize = 200;
 /// Of a path all of it, as long as it can be one.
 const PATH_CHARACTERS: usize = 260;
 
@@ -387,6 +389,11 @@ fn shorten(value: &str) -> String {
 /// A path as messages show it.
 pub(crate) fn shown_path(path: &Path) -> String {
     first(PATH_CHARACTERS, &path.to_string_lossy())
+}
+
+/// The words of a node or a library as messages show them.
+pub(crate) fn shown_words(words: &str) -> String {
+    first(WORDS_CHARACTERS, words)
 }
 
 fn first(limit: usize, value: &str) -> String {

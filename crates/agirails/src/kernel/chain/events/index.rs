@@ -116,7 +116,8 @@ impl Logs {
     async fn place_of(&self, id: TransactionId) -> Result<Option<i64>> {
         self.store
             .read(|connection| {
-                let mut find = connection.prepare_cached("SELECT cursor FROM created WHERE id = ?1")?;
+                let mut find =
+                    connection.prepare_cached("SELECT cursor FROM created WHERE id = ?1")?;
                 Ok(find.query_row([id.as_slice()], |row| row.get(0)).optional()?)
             })
             .await
@@ -219,13 +220,15 @@ impl Logs {
         };
         let void: Vec<u64> =
             absent.into_iter().filter(|row| is_void(row)).map(|row| row.cursor).collect();
-        let new: Vec<&Created> = found.values().filter(|row| known.get(&row.cursor) != Some(row)).collect();
+        let new: Vec<&Created> =
+            found.values().filter(|row| known.get(&row.cursor) != Some(row)).collect();
         if void.is_empty() && new.is_empty() {
             return Ok(());
         }
         self.store
             .write(|connection| {
-                let mut delete = connection.prepare_cached("DELETE FROM created WHERE cursor = ?1")?;
+                let mut delete =
+                    connection.prepare_cached("DELETE FROM created WHERE cursor = ?1")?;
                 for cursor in &void {
                     delete.execute([signed(*cursor)])?;
                 }
@@ -236,12 +239,7 @@ impl Logs {
 
     /// The party's transactions in `from..=to`, or in as many blocks from `from` on as the
     /// endpoint allows, and the last block that was read.
-    async fn created_in(
-        &self,
-        party: Address,
-        from: u64,
-        to: u64,
-    ) -> Result<(Vec<Created>, u64)> {
+    async fn created_in(&self, party: Address, from: u64, to: u64) -> Result<(Vec<Created>, u64)> {
         let mut end = to.min(from.saturating_add(self.reader.width() - 1));
         loop {
             let answer = self.reader.source.created(from..=end, party).await;

@@ -5,6 +5,7 @@
 
 mod decode;
 mod index;
+mod node;
 mod ranges;
 mod stream;
 #[cfg(test)]
@@ -16,11 +17,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 
-pub(crate) use self::ranges::{Header, News, Source, Unread};
-use self::ranges::{RECENT, Read, Reader};
 pub use self::stream::{EventStream, Update, WatchOptions};
+use self::{
+    node::Node,
+    ranges::{RECENT, Read, Reader, Source},
+};
+use super::rpc::Rpc;
 use crate::{
     error::{Code, Error, Result},
     protocol::EventRecord,
@@ -167,9 +171,13 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    /// `store` has the tables of [`index::SCHEMA`]; `first_block` is the one in which the kernel was
+    /// `store` has the tables of `schema.sql`; `first_block` is the one in which the kernel was
     /// deployed, or any before it.
-    pub(crate) fn new(source: Arc<dyn Source>, first_block: u64, store: Arc<Store>) -> Self {
+    pub(crate) fn new(rpc: Rpc, kernel: Address, first_block: u64, store: Arc<Store>) -> Self {
+        Self::of(Arc::new(Node { rpc, kernel }), first_block, store)
+    }
+
+    fn of(source: Arc<dyn Source>, first_block: u64, store: Arc<Store>) -> Self {
         let reader = Arc::new(Reader::new(source));
         Self { reader, store, first_block, silence: Arc::default() }
     }

@@ -47,15 +47,15 @@ pub(super) const AT_ONCE: u64 = 8;
 
 /// A block, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) number: u64,
-    pub(crate) hash: B256,
-    pub(crate) parent: B256,
+pub(super) struct Header {
+    pub(super) number: u64,
+    pub(super) hash: B256,
+    pub(super) parent: B256,
 }
 
 /// Why a range was not read.
 #[derive(Debug)]
-pub(crate) enum Unread {
+pub(super) enum Unread {
     /// It is too wide for the endpoint, or holds too much.
     TooMuch(Error),
     /// Something else.
@@ -64,7 +64,7 @@ pub(crate) enum Unread {
 
 /// A chain, as far as its events need it. Each call is answered by one node, which may lag.
 #[async_trait]
-pub(crate) trait Source: fmt::Debug + Send + Sync {
+pub(super) trait Source: fmt::Debug + Send + Sync {
     /// The newest block.
     async fn head(&self) -> Result<Header>;
 
@@ -90,7 +90,7 @@ pub(crate) trait Source: fmt::Debug + Send + Sync {
 
 /// News of blocks.
 #[async_trait]
-pub(crate) trait News: Send + Sync {
+pub(super) trait News: Send + Sync {
     /// Returns when a new block is known to exist, and after `at_most` in any case.
     async fn changed(&mut self, at_most: Duration);
 }
@@ -144,7 +144,7 @@ pub(super) enum Read {
 
 /// Reads pieces, and learns how wide a range may be.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(super) struct Reader {
     pub(super) source: Arc<dyn Source>,
     span: Mutex<Span>,
 }
@@ -265,10 +265,7 @@ impl Reader {
 
 /// The protocol's events among these logs, ascending; `None` where a log has been taken back, or
 /// is not one of these blocks'.
-pub(super) fn events(
-    logs: Vec<Log>,
-    blocks: RangeInclusive<u64>,
-) -> Result<Option<Vec<Found>>> {
+pub(super) fn events(logs: Vec<Log>, blocks: RangeInclusive<u64>) -> Result<Option<Vec<Found>>> {
     let mut events = Vec::with_capacity(logs.len());
     for log in &logs {
         let (Some(block), Some(hash), Some(log_index), false) =
@@ -395,14 +392,23 @@ mod tests {
             (-32_602, "query exceeds max block range 2000"),
             (-32_602, "eth_getLogs is limited to a 10,000 range"),
             (-32_614, "eth_getLogs is limited to a 5 range"),
-            (-32_600, "Log response size exceeded. You can make eth_getLogs requests with up to a 2K block range"),
-            (-32_600, "Under the Free tier plan, you can make eth_getLogs requests with up to a 10 block range."),
+            (
+                -32_600,
+                "Log response size exceeded. You can make eth_getLogs requests with up to a 2K block range",
+            ),
+            (
+                -32_600,
+                "Under the Free tier plan, you can make eth_getLogs requests with up to a 10 block range.",
+            ),
             (-32_000, "block range is too wide"),
             (-32_000, "exceed maximum block range: 50000"),
             (-32_000, "query timeout exceeded"),
             (-32_000, "query exceeds max results 20000, retry with the range 100-200"),
             (35, "ranges over 10000 blocks are not supported on freetier"),
-            (-32_047, "Invalid eth_getLogs request. 'fromBlock'-'toBlock' range too large. Max range: 800"),
+            (
+                -32_047,
+                "Invalid eth_getLogs request. 'fromBlock'-'toBlock' range too large. Max range: 800",
+            ),
         ] {
             let refusal = ErrorPayload { code, message: words.into(), data: None };
             assert!(is_too_much(&refusal), "{words}");

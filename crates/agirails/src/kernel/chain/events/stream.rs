@@ -281,19 +281,17 @@ impl Marks {
         {
             self.events -= self.marks.pop_front().map_or(0, |mark| mark.events.len());
         }
-        if self.events > REMEMBERED_EVENTS {
-            // The oldest ones, of a whole block at once unless it is the newest.
-            let newest = self.marks.len() - 1;
-            for (place, mark) in self.marks.iter_mut().enumerate() {
-                let surplus = self.events.saturating_sub(REMEMBERED_EVENTS);
-                if surplus == 0 {
-                    break;
-                }
-                let drop = if place == newest { surplus } else { mark.events.len() };
-                mark.events.drain(..drop.min(mark.events.len()));
-                mark.events.shrink_to_fit();
-                self.events = self.events.saturating_sub(drop);
+        let newest = self.marks.len().saturating_sub(1);
+        for (place, mark) in self.marks.iter_mut().enumerate() {
+            if self.events <= REMEMBERED_EVENTS {
+                break;
             }
+            // The oldest blocks' go whole. Where the newest is too much alone, half of it goes,
+            // so that this is seldom.
+            let surplus = if place == newest { mark.events.len() / 2 } else { mark.events.len() };
+            mark.events.drain(..surplus);
+            mark.events.shrink_to_fit();
+            self.events -= surplus;
         }
     }
 
@@ -453,7 +451,8 @@ impl Program {
                 Read::Moved => return Ok(false),
             }
         }
-        if std::mem::take(&mut self.behind) {
+        // A node that lags does not know how far behind we are.
+        if self.next == deepest + 1 && std::mem::take(&mut self.behind) {
             let position = self.place();
             self.give(Update::CaughtUp { block: deepest }, position).await;
         }

@@ -18,8 +18,8 @@ use proptest::{collection::vec, prelude::*};
 use tokio::sync::Notify;
 
 use super::{
-    EventStream, Header, Logs, News, Position, Source, Unread, Update, WatchOptions, cursor, decode,
-    index,
+    EventStream, Logs, Position, Source, Update, WatchOptions, cursor, decode, index,
+    ranges::{Header, News, Reader, Unread},
 };
 use crate::{
     error::{Code, Error, Result, Retry},
@@ -304,7 +304,11 @@ impl Consumer {
         let last = |held: &[EventRecord]| held.last().map_or(0, |record| record.cursor);
         match update {
             Ok(Update::Event(record)) => {
-                assert!(record.cursor > last(&self.held), "{record:?} after {:?}", self.held.last());
+                assert!(
+                    record.cursor > last(&self.held),
+                    "{record:?} after {:?}",
+                    self.held.last()
+                );
                 assert_eq!(position.cursor(), record.cursor);
                 self.held.push(record);
             }
@@ -351,7 +355,7 @@ impl Consumer {
             let line = Line::to(chain);
             let options =
                 WatchOptions { from: position, confirmations, poll_interval: Duration::ZERO };
-            let reader = Arc::new(super::Reader::new(Arc::new(line.clone())));
+            let reader = Arc::new(Reader::new(Arc::new(line.clone())));
             let mut stream = EventStream::new(reader, 0, options);
             assert_eq!(stream.position(), position);
             let stint = stints.next().map(|stint| self.updates + stint);
