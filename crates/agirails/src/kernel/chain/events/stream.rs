@@ -169,6 +169,12 @@ impl EventStream {
         self.position
     }
 
+    /// How many updates have been read and not taken.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.handover.queue().len()
+    }
+
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Update>> {
         loop {
             match self.handover.take() {
@@ -252,12 +258,18 @@ struct Mark {
 /// The newest blocks that were read, ascending; those without events only where they were read one
 /// by one or ended a range.
 #[derive(Default)]
-struct Marks {
+pub(super) struct Marks {
     marks: VecDeque<Mark>,
     events: usize,
 }
 
 impl Marks {
+    /// How many marks, and how many events in them.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> (usize, usize) {
+        (self.marks.len(), self.events)
+    }
+
     fn newest(&self) -> Option<&Mark> {
         self.marks.back()
     }
@@ -268,7 +280,7 @@ impl Marks {
     }
 
     /// A block that was read, with its next event where it has one.
-    fn add(&mut self, block: u64, hash: B256, event: Option<EventRecord>) {
+    pub(super) fn add(&mut self, block: u64, hash: B256, event: Option<EventRecord>) {
         if self.newest().is_none_or(|newest| newest.block < block) {
             self.marks.push_back(Mark { block, hash, events: Vec::new() });
         }
@@ -296,7 +308,7 @@ impl Marks {
     }
 
     /// Forgets the marks from this block on. Returns their events, newest first.
-    fn take_from(&mut self, block: u64) -> Vec<EventRecord> {
+    pub(super) fn take_from(&mut self, block: u64) -> Vec<EventRecord> {
         let mut taken = Vec::new();
         while let Some(mark) = self.marks.pop_back_if(|mark| mark.block >= block) {
             self.events -= mark.events.len();
@@ -451,8 +463,10 @@ impl Program {
                 Read::Moved => return Ok(false),
             }
         }
-        // A node that lags does not know how far behind we are.
-        if self.next == deepest + 1 && std::mem::take(&mut self.behind) {
+        // A node that lags, or has not got the block that was left half delivered, does not know
+        // what there is to catch up with.
+        let level = self.next == deepest + 1 && self.delivered <= cursor::before(self.next);
+        if level && std::mem::take(&mut self.behind) {
             let position = self.place();
             self.give(Update::CaughtUp { block: deepest }, position).await;
         }

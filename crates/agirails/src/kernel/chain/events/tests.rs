@@ -442,3 +442,284 @@ proptest! {
         prop_assert_eq!(consumer.held, expected);
     }
 }
+
+fn logs(chain: &Arc<Fake>) -> Logs {
+    let format = Format {
+        file: "chain.sqlite".to_owned(),
+        application_id: 0x0a51_7e57,
+        version: 1,
+        schema: index::SCHEMA,
+        synchronous: "NORMAL",
+    };
+    let store = Store::open(Storage::Memory, format, |_| Ok(()));
+    let store = futures_util::FutureExt::now_or_never(store).unwrap().unwrap();
+    Logs::of(Arc::new(Line::to(chain)), 0, store)
+}
+
+/// The ids of a party's transactions, newest first.
+fn transactions_of(chain: &Fake, party: Address, role: Option<Role>) -> Vec<TransactionId> {
+    let mut found = chain.canonical();
+    found.reverse();
+    let ids = found.into_iter().filter_map(|record| match record.event {
+        Event::TransactionCreated { transaction_id, requester, provider, .. } => {
+            let as_requester = requester == party && role != Some(Role::Provider);
+            let as_provider = provider == party && role != Some(Role::Requester);
+            (as_requester || as_provider).then_some(transaction_id)
+        }
+        _ => None,
+    });
+    ids.collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pages_of_events_leave_nothing_out_where_nodes_lag(
+        blocks in vec(few_events(), 0..300),
+        script in vec(prop_oneof![
+            3 => Just(Happening::Nothing),
+            2 => (1..8_u8).prop_map(Happening::Lags),
+            1 => vec(few_events(), 0..20).prop_map(Happening::Grows),
+            1 => Just(Happening::Fails),
+        ], 0..80),
+        refuses_more_than in prop_oneof![Just(u64::MAX), 1..40_u64],
+        limit in prop_oneof![1..4_u32, 1..200_u32, Just(10_000)],
+    ) {
+        let chain = Fake::new(&blocks, script);
+        chain.state().refuses_more_than = refuses_more_than;
+        let logs = logs(&chain);
+        let (mut found, mut cursor, mut in_vain) = (vec![], 0, 0);
+        runtime().block_on(async {
+            while in_vain < 2 {
+                let done = chain.state().script.is_empty();
+                let Ok(page) = logs.events(cursor, limit).await else { continue };
+                assert!(page.len() <= limit as usize);
+                in_vain = if done && page.is_empty() { in_vain + 1 } else { 0 };
+                cursor = page.last().map_or(cursor, |record| record.cursor);
+                found.extend(page);
+            }
+        });
+        prop_assert_eq!(found, chain.canonical());
+    }
+
+    #[test]
+    fn a_partys_transactions_are_found_whatever_the_chain_did_before(
+        chain in chain(),
+        old in prop_oneof![Just(vec![]), vec(few_events(), 60)],
+        looks in vec((1..3_u8, 0..4_u8), 0..30),
+        limit in 1..20_u32,
+    ) {
+        // Long enough for a scan that is noted.
+        let chain = Fake::new(&[old.repeat(25), vec![0]].concat(), {
+            let mut state = chain.state();
+            let blocks: Vec<u8> = state.blocks.iter().map(|b| b.events as u8).collect();
+            let mut script: Vec<_> = std::mem::take(&mut state.script).into();
+            script.insert(0, Happening::Grows(blocks));
+            script
+        });
+        let logs = logs(&chain);
+        runtime().block_on(async {
+            for (kind, of) in looks {
+                // The answer may be old by the time it is there.
+                let _ = logs.created(&TransactionQuery::of(party(kind, of))).await;
+            }
+            while !chain.state().script.is_empty() {
+                let _ = logs.created(&TransactionQuery::of(party(1, 0))).await;
+            }
+            for (kind, of) in [(1, 0), (1, 1), (2, 0), (2, 3)] {
+                for role in [None, Some(Role::Requester), Some(Role::Provider)] {
+                    let party = party(kind, of);
+                    let mut query =
+                        TransactionQuery { role, limit, ..TransactionQuery::of(party) };
+                    let mut found = vec![];
+                    loop {
+                        let page = logs.created(&query).await.unwrap();
+                        assert!(page.len() <= limit as usize);
+                        query.after = page.last().copied();
+                        found.extend(page);
+                        if query.after.is_none() {
+                            break;
+                        }
+                    }
+                    assert_eq!(found, transactions_of(&chain, party, role));
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_second_look_for_a_partys_transactions_reads_new_blocks_only() {
+    let chain = Fake::new(&[2; 20_000], vec![]);
+    let logs = logs(&chain);
+    let query = TransactionQuery { limit: 1_000, ..TransactionQuery::of(party(1, 2)) };
+    let asked = || std::mem::take(&mut chain.state().asked);
+    runtime().block_on(async {
+        let first = logs.created(&query).await.unwrap();
+        assert_eq!(first.len(), 1_000);
+        assert!((10..60).contains(&asked()));
+        assert_eq!(logs.created(&query).await.unwrap(), first);
+        assert!(asked() <= 4);
+        chain.state().push(&[3; 10]);
+        let newest = logs.created(&query).await.unwrap();
+        assert_eq!(newest, transactions_of(&chain, query.party, None)[..1_000]);
+        assert!(asked() <= 4);
+        // Pages behind the first ask nobody.
+        let after = newest.last().copied();
+        let next = logs.created(&TransactionQuery { after, ..query }).await.unwrap();
+        assert_eq!(next, transactions_of(&chain, query.party, None)[1_000..2_000]);
+        assert_eq!(asked(), 0);
+    });
+}
+
+#[tokio::test]
+async fn an_unknown_transaction_has_nothing_behind_it() {
+    let chain = Fake::new(&[3; 20], vec![]);
+    let after = Some(B256::repeat_byte(0xee));
+    let query = TransactionQuery { after, ..TransactionQuery::of(party(1, 1)) };
+    let error = logs(&chain).created(&query).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(Refusal::TxMissing));
+}
+
+#[tokio::test]
+async fn whoever_asks_for_news_again_and_again_reads_few_blocks() {
+    let chain = Fake::new(&[&[1; 10][..], &[0; 30_000]].concat(), vec![]);
+    let logs = logs(&chain);
+    let cursor = logs.events(0, 10_000).await.unwrap().last().unwrap().cursor;
+    assert_eq!(logs.events(cursor, 10).await.unwrap(), []);
+    chain.state().asked = 0;
+    assert_eq!(logs.events(cursor, 10).await.unwrap(), []);
+    assert!(chain.state().asked <= 10, "{}", chain.state().asked);
+    chain.state().push(&[1]);
+    let news = logs.events(cursor, 10).await.unwrap();
+    assert_eq!(news, chain.canonical()[10..]);
+    assert_eq!(logs.events(u64::MAX, 10).await.unwrap(), []);
+}
+
+/// What replaces the last `depth` blocks of a chain of 500, and what a consumer hears of it.
+async fn replaced_while_away(depth: usize, events: u8) -> (Consumer, Arc<Fake>) {
+    let chain = Fake::new(&[1; 500], vec![]);
+    let mut consumer = Consumer::default();
+    let line = Line::to(&chain);
+    let options = WatchOptions { poll_interval: Duration::ZERO, ..WatchOptions::default() };
+    let mut stream = EventStream::new(Arc::new(Reader::new(Arc::new(line))), 0, options);
+    while consumer.caught_up == 0 {
+        let update = stream.next().await;
+        consumer.hears(update, stream.position(), false);
+    }
+    let from = stream.position();
+    drop(stream);
+    chain.state().happen(Happening::IsReplaced(vec![events; depth], false));
+    chain.state().push(&[events; 3]);
+    let options = WatchOptions { from, ..options };
+    let line = Line::to(&chain);
+    let mut stream = EventStream::new(Arc::new(Reader::new(Arc::new(line))), 0, options);
+    while consumer.caught_up == 1 {
+        let update = stream.next().await;
+        consumer.hears(update, stream.position(), true);
+    }
+    (consumer, chain)
+}
+
+#[tokio::test]
+async fn a_replacement_while_nobody_looked_is_noticed_by_the_position() {
+    for depth in [1, 2, 30, 64] {
+        let (consumer, chain) = replaced_while_away(depth, 2).await;
+        assert_eq!(consumer.taken_back, 1);
+        assert_eq!(consumer.held, chain.canonical());
+    }
+    let (consumer, chain) = replaced_while_away(0, 2).await;
+    assert_eq!(consumer.taken_back, 0);
+    assert_eq!(consumer.held, chain.canonical());
+}
+
+#[tokio::test]
+async fn events_of_replaced_blocks_are_taken_back_newest_first() {
+    let chain = Fake::new(&[2; 40], vec![]);
+    let line = Line::to(&chain);
+    let options = WatchOptions { poll_interval: Duration::ZERO, ..WatchOptions::default() };
+    let mut stream = EventStream::new(Arc::new(Reader::new(Arc::new(line.clone()))), 0, options);
+    while !matches!(stream.next().await.unwrap(), Update::CaughtUp { block: 40 }) {}
+    let mut void = chain.canonical().split_off(2 * 37);
+    void.reverse();
+    chain.state().happen(Happening::IsReplaced(vec![0, 0, 1], false));
+    let taken_back = Update::TakenBack { after: 38 << 20, events: void };
+    assert_eq!(stream.next().await.unwrap(), taken_back);
+    assert_eq!(stream.position().cursor(), 38 << 20);
+    let new = chain.canonical().pop().unwrap();
+    assert_eq!(stream.next().await.unwrap(), Update::Event(new));
+    assert_eq!(stream.next().await.unwrap(), Update::CaughtUp { block: 40 });
+
+    // Empty blocks are replaced in silence.
+    chain.state().push(&[0, 0]);
+    chain.state().happen(Happening::IsReplaced(vec![0, 0], false));
+    tokio::select! {
+        biased;
+        update = stream.next() => panic!("{update:?}"),
+        () = line.told.notified() => {}
+    }
+    assert_eq!(stream.position().block(), 43);
+}
+
+#[test]
+fn of_delivered_events_a_bounded_number_is_remembered() {
+    let mut marks = super::stream::Marks::default();
+    let event = |cursor| EventRecord {
+        cursor,
+        event: Event::KernelPaused { by: Address::ZERO, timestamp: 0 },
+    };
+    for block in 0..10_000_u64 {
+        for log in 0..=block % 100 {
+            marks.add(block, B256::with_last_byte(1), Some(event(block << 20 | log)));
+        }
+        assert!(marks.len().0 <= 129 && marks.len().1 <= 4_096, "{:?}", marks.len());
+    }
+    for log in 0..20_000 {
+        marks.add(10_000, B256::with_last_byte(1), Some(event(10_000 << 20 | log)));
+        assert!(marks.len().0 <= 129 && marks.len().1 <= 4_096, "{:?}", marks.len());
+    }
+    let taken = marks.take_from(10_000);
+    assert!(taken.len() >= 2_048 && taken.is_sorted_by(|a, b| a.cursor > b.cursor));
+}
+
+#[tokio::test]
+async fn a_million_events_are_caught_up_with_in_flat_memory_and_with_progress() {
+    let chain = Fake::new(&[100; 12_500], vec![]);
+    let line = Line::to(&chain);
+    let mut stream =
+        EventStream::new(Arc::new(Reader::new(Arc::new(line))), 0, WatchOptions::default());
+    let (mut events, mut reports, mut waiting, mut memory) = (0_u64, 0, 0, vec![]);
+    loop {
+        match stream.next().await.unwrap() {
+            Update::Event(_) => events += 1,
+            Update::Progress { block, head, events: told } => {
+                assert!(block < head && told == events);
+                reports += 1;
+            }
+            Update::CaughtUp { block } => {
+                assert_eq!(block, 12_500);
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+        waiting = waiting.max(stream.waiting());
+        if events % 250_000 == 1 && memory.len() as u64 == events / 250_000 {
+            memory.push(resident_bytes());
+        }
+    }
+    assert_eq!(events, 1_000_000);
+    assert!(reports > 0);
+    let largest = chain.largest_answer.load(Ordering::Relaxed);
+    assert!(largest <= 12_500 && waiting <= largest + 1, "{largest} {waiting}");
+    // The events alone would take 180 MB; other tests of this process take some too.
+    assert!(memory[3].saturating_sub(memory[0]) < 100 << 20, "{memory:?}");
+    println!("{reports} reports, at most {waiting} events waiting, resident bytes {memory:?}");
+}
+
+/// 0 where nobody tells.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * 4_096
+}
