@@ -4,6 +4,8 @@
 //! for them: what a socket says is a reason to look, and never what is seen.
 
 mod decode;
+#[cfg(test)]
+mod devnet_tests;
 mod index;
 mod node;
 mod ranges;
