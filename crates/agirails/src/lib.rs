@@ -16,6 +16,7 @@ pub use client::{
     ACTPClient, ClientBuilder, DeliveryStatement, Evidence, RegistryClient, STATE_DIR_VARIABLE,
 };
 pub use error::{Code, Error, Facts, Kind, Result, Retry};
+pub use kernel::chain::{EventStream, Position, Update, WatchOptions};
 pub use network::{Contracts, Mode, NETWORK_VARIABLE, Network, NetworkProfile};
 pub use protocol::{
     CreateTransaction, DisputeWindow, Event, EventRecord, LinkEscrow, Refusal, State, Transaction,

@@ -436,6 +436,9 @@ impl TryFrom<registry::Profile> for AgentProfile {
     }
 }
 
+/// The first topic of `TransactionCreated`; its requester is the third, its provider the fourth.
+pub(crate) const CREATED: alloy_primitives::B256 = kernel::TransactionCreated::SIGNATURE_HASH;
+
 /// Reads a log of the kernel; `None` where it is none of the protocol's 14 events.
 ///
 /// # Errors

@@ -23,7 +23,10 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::json;
 
-pub use self::attestations::DeliveryAttestation;
+pub use self::{
+    attestations::DeliveryAttestation,
+    events::{EventStream, Position, Update, WatchOptions},
+};
 use self::{
     contracts::{Contract, at_most, kernel as abi, token, vault},
     events::Logs,
@@ -189,6 +192,30 @@ impl ChainKernel {
         let reads: Vec<_> = ids.iter().map(|id| self.read_transaction(*id)).collect();
         let answers = self.reader.read_many(&reads).await?;
         answers.iter().map(read_or_missing).collect()
+    }
+
+    /// The protocol's events as they come, from a place on; those that a reorganisation takes
+    /// back are taken back.
+    ///
+    /// ```no_run
+    /// use agirails::{NetworkProfile, Position, Update, WatchOptions, kernel::chain::{ChainKernel, ChainSettings}};
+    ///
+    /// # async fn example() -> agirails::Result<()> {
+    /// let kernel = ChainKernel::connect(ChainSettings::new(NetworkProfile::testnet())).await?;
+    /// let from = "41725690:0".parse::<Position>()?;
+    /// let mut events = kernel.watch(WatchOptions { from, ..WatchOptions::default() });
+    /// loop {
+    ///     match events.next().await? {
+    ///         Update::Event(record) => println!("{:?}; go on from {}", record.event, events.position()),
+    ///         Update::TakenBack { after, .. } => println!("void: all behind {after}"),
+    ///         Update::Progress { block, head, .. } => println!("read up to {block} of {head}"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn watch(&self, options: WatchOptions) -> EventStream {
+        self.logs.watch(options)
     }
 
     fn kernel(&self) -> Contract {
