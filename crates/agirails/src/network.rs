@@ -10,6 +10,9 @@ use crate::error::{Code, Error, Result, shown_path};
 /// The environment variable that names a network profile, which takes the place of `testnet`.
 pub const NETWORK_VARIABLE: &str = "AGIRAILS_NETWORK";
 
+/// Base. Whatever runs on it is mainnet, however it is configured.
+pub(crate) const MAINNET_CHAIN_ID: u64 = 8_453;
+
 /// Which network a client works on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
@@ -131,7 +134,7 @@ impl NetworkProfile {
     pub fn mainnet() -> Self {
         Self {
             name: "base".to_owned(),
-            chain_id: 8_453,
+            chain_id: MAINNET_CHAIN_ID,
             rpc_urls: rpc_urls("BASE_MAINNET_RPC", "https://mainnet.base.org"),
             contracts: Contracts {
                 actp_kernel: address!("048c811352e8a3fECd5b0Ec4AA2c2b94083CC842"),

@@ -164,6 +164,47 @@ pub trait Kernel: fmt::Debug + Send + Sync {
 
     /// The agent registry, where the network has one.
     fn registry(&self) -> Option<&dyn AgentRegistry>;
+
+    /// The attestation service, where the network has one.
+    fn attestations(&self) -> Option<&dyn Attestations> {
+        None
+    }
+}
+
+/// What an attestation says of a delivery, beside whose it is.
+///
+/// Source: AIP-4, `abi.encode(bytes32 txId, string resultCID, bytes32 resultHash, uint256
+/// deliveredAt)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryAttestation {
+    /// Where the result lies (IPFS CID), empty for nowhere.
+    pub result_cid: String,
+    /// [`crate::protocol::canonical_json::result_hash`] of the result.
+    pub result_hash: B256,
+    /// When it was delivered, Unix seconds.
+    pub delivered_at: u64,
+}
+
+/// The service that keeps the providers' attestations of their deliveries.
+///
+/// Source: AIP-4, Ethereum Attestation Service.
+#[async_trait]
+pub trait Attestations: fmt::Debug + Send + Sync {
+    /// Attests a delivery as its provider, for the transaction's requester. Returns the UID.
+    async fn attest(
+        &self,
+        sender: Address,
+        transaction: &Transaction,
+        attestation: &DeliveryAttestation,
+    ) -> Result<B256>;
+
+    /// Reads an attestation and checks that it is one of this transaction's delivery: of the
+    /// network's schema, by the provider, for the requester, neither revoked nor expired, and
+    /// naming the transaction. Returns what it says, for whoever knows the result to compare.
+    ///
+    /// # Errors
+    /// [`crate::Code::InvalidAttestation`], naming what differs.
+    async fn verify(&self, uid: B256, transaction: &Transaction) -> Result<DeliveryAttestation>;
 }
 
 /// Which agents offer a service.
