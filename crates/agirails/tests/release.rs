@@ -228,7 +228,6 @@ impl Call {
     }
 
     /// What was refused has settled nothing.
-    #[track_caller]
     async fn refuses(&self, verification: Verification, code: Code, field: &str) -> Error {
         let error = refused(self.release(verification).await, code, field);
         assert_eq!(error.facts().transaction_id, Some(self.id));

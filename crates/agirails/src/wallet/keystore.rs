@@ -1,7 +1,8 @@
 //! Keystores: a private key in a JSON file, encrypted with a password.
 //!
 //! Written here on the RustCrypto crates: `eth-keystore` reads files only, asks for as much
-//! memory as the file names, and leaves passwords and keys behind in it.
+//! memory as the file names, leaves keys behind in it, and stands on a scrypt that refuses
+//! N = 2^18 with r = 1, which eth-account used to write.
 //!
 //! Source: the Web3 Secret Storage Definition, version 3.
 
@@ -248,7 +249,7 @@ impl Kdf {
         match *self {
             Self::Scrypt { log_n, r, p } => {
                 let unknown = |_| refuse("has scrypt settings that scrypt does not know");
-                let params = scrypt::Params::new(log_n, r, p, 32).map_err(unknown)?;
+                let params = scrypt::Params::new(log_n, r, p).map_err(unknown)?;
                 scrypt::scrypt(password, salt, &params, derived.as_mut())
                     .map_err(|_| refuse("has scrypt settings that scrypt does not know"))?;
             }
