@@ -108,6 +108,24 @@ pub struct Contracts {
     pub eas: Option<Address>,
 }
 
+impl Contracts {
+    /// Reads the addresses as a profile has them: `{actpKernel, escrowVault, usdc, ...}`.
+    ///
+    /// # Errors
+    /// [`Code::InvalidSettings`], naming what is missing or misspelt.
+    pub fn from_json(value: &serde_json::Value) -> Result<Self> {
+        Self::deserialize(value).map_err(|error| {
+            Error::new(Code::InvalidSettings, format!("the contracts are invalid: {error}"))
+                .with_hint(
+                    "pass {actpKernel, escrowVault, usdc}, and agentRegistry, archiveTreasury, eas \
+                     where there are such",
+                )
+                .with_facts(|facts| facts.field = Some("contracts"))
+                .with_source(error)
+        })
+    }
+}
+
 impl NetworkProfile {
     /// Base Sepolia. `BASE_SEPOLIA_RPC` overrides its URL.
     pub fn testnet() -> Self {
