@@ -128,7 +128,7 @@ pub struct ResolvedKey {
 /// assert!(found.warning.is_some());
 /// let error = resolve_key(Mode::Mainnet, sources).await.unwrap_err();
 /// assert_eq!(error.code(), Code::KeyNotAllowed);
-/// # agirails::Result::Ok(())
+/// # Ok::<(), agirails::Error>(())
 /// # })?;
 /// # Ok::<(), agirails::Error>(())
 /// ```

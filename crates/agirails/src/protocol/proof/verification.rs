@@ -58,7 +58,7 @@ const REFUSE_HINT: &str = "do not settle on this: ask the provider for what it o
 /// consumer.release(id, &received(result)).await?;
 /// assert_eq!(consumer.get_transaction(id).await?.state, State::Settled);
 /// # std::fs::remove_dir_all(&directory).ok();
-/// # agirails::Result::Ok(())
+/// # Ok::<(), agirails::Error>(())
 /// # })?;
 /// # Ok::<(), agirails::Error>(())
 /// ```
