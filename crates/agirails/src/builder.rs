@@ -156,7 +156,8 @@ impl ClientBuilder {
         self
     }
 
-    /// The contracts, in place of the profile's.
+    /// The contracts, in place of the profile's. Events still begin at the profile's deployment
+    /// block: for a kernel that is older, pass a whole [`Self::network_profile`].
     pub fn contracts(mut self, contracts: Contracts) -> Self {
         self.contracts = Some(contracts);
         self
@@ -222,7 +223,7 @@ impl ClientBuilder {
         settings.storage = storage;
         settings.confirmations = self.confirmations.unwrap_or(settings.confirmations);
         settings.wait_timeout = self.wait_timeout.unwrap_or(settings.wait_timeout);
-        settings.max_fee_per_gas = self.max_fee_per_gas.or(settings.max_fee_per_gas);
+        settings.max_fee_per_gas = self.max_fee_per_gas.unwrap_or(settings.max_fee_per_gas);
         let kernel = Arc::new(ChainKernel::connect(settings).await?);
         let read_only = wallet.is_none();
         Ok(ACTPClient { kernel, embedded: None, address, wallet, read_only, warnings })

@@ -330,12 +330,13 @@ impl ACTPClient {
         let sender = self.sender()?;
         let attestations = self.attestations()?;
         let tx = self.own_work(statement.transaction_id).await?;
-        let attestation = DeliveryAttestation {
+        let delivery = DeliveryAttestation {
+            transaction_id: tx.id,
             result_cid: statement.result_cid,
             result_hash: statement.result_hash,
             delivered_at: self.time_of(statement.delivered_at).await?,
         };
-        attestations.attest(sender, &tx, &attestation).await
+        attestations.attest(sender, &delivery).await
     }
 
     /// Accepts a delivery and pays for it, if everything that is given proves it; else nothing

@@ -25,7 +25,7 @@ const PROVIDER: Address = Address::repeat_byte(0xfe);
 const MEGABYTES: usize = 10 * 1024 * 1024;
 
 fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 async fn client() -> ACTPClient {

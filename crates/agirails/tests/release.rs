@@ -54,35 +54,30 @@ struct Elsewhere {
     attestations: Option<Book>,
 }
 
-/// Attestations by UID: who attested what about which transaction.
+/// Attestations by UID: who attested what.
 #[derive(Debug, Default)]
-struct Book(Mutex<HashMap<B256, (TransactionId, Address, DeliveryAttestation)>>);
+struct Book(Mutex<HashMap<B256, (Address, DeliveryAttestation)>>);
 
 #[async_trait]
 impl Attestations for Book {
-    async fn attest(
-        &self,
-        sender: Address,
-        transaction: &Transaction,
-        attestation: &DeliveryAttestation,
-    ) -> Result<B256> {
+    async fn attest(&self, sender: Address, delivery: &DeliveryAttestation) -> Result<B256> {
         let mut book = self.0.lock().unwrap();
         let uid = B256::with_last_byte(u8::try_from(book.len() + 1).unwrap());
-        book.insert(uid, (transaction.id, sender, attestation.clone()));
+        book.insert(uid, (sender, delivery.clone()));
         Ok(uid)
     }
 
     async fn verify(&self, uid: B256, transaction: &Transaction) -> Result<DeliveryAttestation> {
         let book = self.0.lock().unwrap();
         match book.get(&uid) {
-            Some((id, sender, attestation))
-                if (*id, *sender) == (transaction.id, transaction.provider) =>
+            Some((sender, delivery))
+                if (*sender, delivery.transaction_id) == (transaction.provider, transaction.id) =>
             {
-                Ok(attestation.clone())
+                Ok(delivery.clone())
             }
             _ => {
-                Err(Error::new(Code::InvalidAttestation, "it is another's")
-                    .with_hint("do not settle"))
+                let error = Error::new(Code::InvalidAttestation, "it is another's");
+                Err(error.with_hint("do not settle on it"))
             }
         }
     }

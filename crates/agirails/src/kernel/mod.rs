@@ -2,6 +2,7 @@
 
 pub mod chain;
 pub mod embedded;
+mod errors;
 
 use std::fmt;
 
@@ -171,12 +172,14 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     }
 }
 
-/// What an attestation says of a delivery, beside whose it is.
+/// What a provider attests about a delivery.
 ///
-/// Source: AIP-4, `abi.encode(bytes32 txId, string resultCID, bytes32 resultHash, uint256
-/// deliveredAt)`.
+/// Source: AIP-4, the EAS schema `bytes32 txId,string resultCID,bytes32 resultHash,uint256
+/// deliveredAt`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryAttestation {
+    /// Which transaction.
+    pub transaction_id: TransactionId,
     /// Where the result lies (IPFS CID), empty for nowhere.
     pub result_cid: String,
     /// [`crate::protocol::canonical_json::result_hash`] of the result.
@@ -190,20 +193,21 @@ pub struct DeliveryAttestation {
 /// Source: AIP-4, Ethereum Attestation Service.
 #[async_trait]
 pub trait Attestations: fmt::Debug + Send + Sync {
-    /// Attests a delivery as its provider, for the transaction's requester. Returns the UID.
-    async fn attest(
-        &self,
-        sender: Address,
-        transaction: &Transaction,
-        attestation: &DeliveryAttestation,
-    ) -> Result<B256>;
-
-    /// Reads an attestation and checks that it is one of this transaction's delivery: of the
-    /// network's schema, by the provider, for the requester, neither revoked nor expired, and
-    /// naming the transaction. Returns what it says, for whoever knows the result to compare.
+    /// Attests a delivery on chain, for its requester; returns the attestation's UID.
     ///
     /// # Errors
-    /// [`crate::Code::InvalidAttestation`], naming what differs.
+    /// [`crate::Refusal::OnlyProvider`] unless the sender is the transaction's provider, since
+    /// nobody would accept it; as every call that sends.
+    async fn attest(&self, sender: Address, delivery: &DeliveryAttestation) -> Result<B256>;
+
+    /// Reads an attestation and checks that it attests this transaction's delivery: by its
+    /// provider, to its requester, in the delivery schema, neither revoked nor expired.
+    ///
+    /// What it says of the result (hash, CID, time) is returned for the caller to compare with
+    /// what it received.
+    ///
+    /// # Errors
+    /// [`crate::Code::InvalidAttestation`], naming the first thing that differs.
     async fn verify(&self, uid: B256, transaction: &Transaction) -> Result<DeliveryAttestation>;
 }
 
