@@ -23,10 +23,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::json;
 
-pub use self::{
-    attestations::DeliveryAttestation,
-    events::{EventStream, Position, Update, WatchOptions},
-};
+pub use self::events::{EventStream, Position, Update, WatchOptions};
 use self::{
     contracts::{Contract, at_most, kernel as abi, token, vault},
     events::Logs,
@@ -38,7 +35,7 @@ use self::{
     sender::{GasLimit, Mined, Operation, Sender, SenderSettings},
 };
 use super::{
-    AgentRegistry, Escrow, Kernel, TransactionQuery, Transition,
+    AgentRegistry, Attestations, Escrow, Kernel, TransactionQuery, Transition,
     errors::{check_limit, missing},
 };
 use crate::{
@@ -593,5 +590,9 @@ impl Kernel for ChainKernel {
 
     fn registry(&self) -> Option<&dyn AgentRegistry> {
         self.network.agent_registry.map(|_| self as &dyn AgentRegistry)
+    }
+
+    fn attestations(&self) -> Option<&dyn Attestations> {
+        (self.network.eas.is_some() && self.eas_schema.is_some()).then_some(self)
     }
 }
