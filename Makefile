@@ -1,4 +1,4 @@
-# `make help` lists the targets. Needed: Rust, Python 3.11 with venv, a C compiler.
+# `make help` lists the targets. Needed: Rust, Python 3.11 with venv, Node 20, a C compiler.
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,13 +16,20 @@ BUILT := target/wheels/.built-$(SOURCES)
 INSTALLED := $(VENV)/.installed-$(SOURCES)
 WHEEL := target/wheels/*.whl
 
+# What comes from npm: anvil, and the compiler and libraries of the contracts.
+NPM := target/npm
+CONTRACTS := crates/agirails-devnet/contracts
+NPM_TOOLS := $(NPM)/.installed-$(shell cksum < $(CONTRACTS)/package.json | cut -d' ' -f1)
+export AGIRAILS_ANVIL ?= $(abspath $(NPM)/node_modules/.bin/anvil)
+
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 CARGO_ALL := --workspace --all-features
 # One interpreter for every step, or pyo3 is built anew in each.
 export PYO3_PYTHON := $(abspath $(VENV)/bin/python)
 step = @printf '\n== %s\n' '$(1)'
 
-.PHONY: help demo test bench audit fmt clean format lint rust-tests doc new-venv python-tests types
+.PHONY: help demo test fuzz bench contracts audit fmt clean format contracts-check lint rust-tests doc \
+	new-venv python-tests types
 .NOTPARALLEL:
 
 help: ## this list
@@ -31,7 +38,7 @@ help: ## this list
 demo: $(INSTALLED) ## one paid call between two processes, every figure checked
 	@$(VENV)/bin/python examples/demo.py
 
-test: format lint rust-tests doc new-venv python-tests types ## everything that has to pass
+test: format contracts-check lint rust-tests doc new-venv python-tests types ## everything that has to pass
 	$(call step,all passed)
 
 format: $(TOOLS)
@@ -40,11 +47,18 @@ format: $(TOOLS)
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/ruff check --quiet .
 
+contracts: $(NPM_TOOLS) ## compile the contracts anew
+	node $(CONTRACTS)/build.mjs
+
+contracts-check: $(NPM_TOOLS)
+	$(call step,contracts)
+	node $(CONTRACTS)/build.mjs --check
+
 lint: $(TOOLS)
 	$(call step,clippy)
 	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
 
-rust-tests: $(TOOLS)
+rust-tests: $(TOOLS) $(NPM_TOOLS)
 	$(call step,Rust tests)
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run $(CARGO_ALL); \
@@ -64,7 +78,7 @@ new-venv: $(BUILT)
 	$(NEW_VENV)/bin/python $(PIP_INSTALL) $(WHEEL)
 	@$(NEW_VENV)/bin/python $(PIP_INSTALL) -r requirements-dev.txt
 
-python-tests: new-venv
+python-tests: new-venv $(NPM_TOOLS)
 	$(call step,Python tests)
 	AGIRAILS_WHEEL="$$(echo $(CURDIR)/$(WHEEL))" $(NEW_VENV)/bin/python -m pytest --timeout=180 tests/python
 
@@ -108,6 +122,13 @@ $(TOOLS): requirements-dev.txt
 	$(call step,tools for development)
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python $(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+$(NPM_TOOLS):
+	$(call step,anvil and the compiler of the contracts)
+	@mkdir -p $(NPM) && cp $(CONTRACTS)/package.json $(NPM)/package.json
+	npm install --prefix $(NPM) --no-package-lock --no-audit --no-fund --silent
+	@rm -f $(NPM)/.installed-*
 	@touch $@
 
 $(BUILT): | $(TOOLS)

@@ -24,8 +24,9 @@ const ACCOUNTS: usize = 10;
 const STARTING_BALANCE: Usdc = Usdc(1_000_000_000_000);
 /// Enough for the largest contract, and little enough that all of them fit into one block.
 const DEPLOYMENT_GAS: u64 = 8_000_000;
-/// Each state that anvil keeps is a copy of all there is, so a long run would fill the memory.
-const KEPT_STATES: usize = 128;
+/// Each state that anvil keeps is a file with all there is, so a long run would fill the disk. (Its
+/// `--prune-history` keeps none, but takes time that grows with the chain.)
+const KEPT_STATES: usize = 256;
 /// How long a transaction of the devnet's own may take until a block has it.
 const INCLUSION: Duration = Duration::from_secs(20);
 
@@ -33,7 +34,8 @@ const INCLUSION: Duration = Duration::from_secs(20);
 /// when the process that started it ends, however that happens.
 ///
 /// The contracts lie at the same addresses in every devnet, and the accounts are anvil's published
-/// ones: **anyone can spend what is theirs on a real network**.
+/// ones: **anyone can spend what is theirs on a real network**. The states of the newest 256 blocks
+/// are kept; blocks, transactions and events are kept for ever.
 ///
 /// ```no_run
 /// # async fn example() -> agirails::Result<()> {
@@ -127,7 +129,7 @@ impl DevnetBuilder {
             format!("--port={}", self.port),
             format!("--accounts={}", ACCOUNTS + 1),
             format!("--chain-id={CHAIN_ID}"),
-            format!("--prune-history={KEPT_STATES}"),
+            format!("--max-persisted-states={KEPT_STATES}"),
             // A block tells the order in which it was asked.
             "--order=fifo".to_owned(),
             mining,
@@ -367,6 +369,9 @@ impl Devnet {
         if let Some(to) = to {
             transaction["to"] = json!(to);
         }
+        // Left alone, anvil would mine what reverts, and keep the words to itself.
+        let estimate = self.rpc("eth_estimateGas", json!([transaction, "pending"])).await?;
+        transaction["gas"] = json!(U256::from(read_number(&estimate)? * 3 / 2));
         let hash = self.rpc("eth_sendTransaction", json!([transaction])).await?;
         let started = Instant::now();
         loop {

@@ -6,6 +6,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -13,12 +14,23 @@ use agirails::{Code, Error, Result};
 
 /// How long anvil may take until it listens; it takes a tenth of a second on an idle machine.
 const START: Duration = Duration::from_secs(20);
+/// How long the supervisor may take to end anvil, which it does in milliseconds.
+const END: Duration = Duration::from_secs(5);
 
-/// Starts anvil and ends it once this shell's parent is no longer the owner. The parent changes the
-/// moment the owner is dead, however it died: nobody needs to have reaped it, its number can be in
-/// use again, and children that it forked, which hold all its pipes open, change nothing. A
-/// `PR_SET_PDEATHSIG` would fire with the *thread* that started anvil.
+/// Starts anvil and ends it when it is told to, or once this shell's parent is no longer the owner.
+/// The parent changes the moment the owner is dead, however it died: nobody needs to have reaped
+/// it, its number can be in use again, and children that it forked, which hold all its pipes open,
+/// change nothing. A `PR_SET_PDEATHSIG` would fire with the *thread* that started anvil.
+///
+/// It buries what it kills, so that no zombies pile up where nobody else does.
 const SUPERVISOR: &str = r#"
+finish() {
+    [ -z "$node" ] || { kill -9 $node $nap; wait $node $nap; }
+    [ "$1" = clean ] && rm -rf "$directory"
+    kill -9 0
+}
+node= nap=
+trap finish TERM
 owner=$1 directory=$2
 shift 2
 "$@" </dev/null >"$directory/log" 2>&1 &
@@ -32,13 +44,14 @@ find_parent() {
 }
 find_parent
 while [ "$parent" = "$owner" ]; do
-    kill -0 "$node" 2>/dev/null || { wait "$node"; exit $?; }
-    sleep 1
+    kill -0 $node || { wait $node; exit $?; }
+    sleep 1 &
+    nap=$!
+    wait $nap
+    nap=
     find_parent
 done
-kill -9 "$node"
-rm -rf "$directory"
-kill -9 0
+finish clean
 "#;
 
 /// A running anvil. Dropping it ends it.
@@ -122,13 +135,21 @@ impl Drop for Node {
         if process::id() != self.owner {
             return;
         }
-        if let Ok(group) = i32::try_from(self.supervisor.id()) {
-            // SAFETY: passes two numbers. The group is ours: its leader is not waited for yet, so
-            // its number cannot belong to anybody else.
-            unsafe { libc::kill(-group, libc::SIGKILL) };
+        let Ok(group) = i32::try_from(self.supervisor.id()) else { return };
+        // SAFETY: passes two numbers. The process is our child and not waited for yet, so its
+        // number, also as that of its group, cannot belong to anybody else.
+        let signal = |to, signal| unsafe { libc::kill(to, signal) };
+        signal(group, libc::SIGTERM);
+        let asked = Instant::now();
+        while matches!(self.supervisor.try_wait(), Ok(None)) {
+            if asked.elapsed() > END {
+                signal(-group, libc::SIGKILL);
+                // Nothing is left to be done about a failure, here and below.
+                let _ = self.supervisor.wait();
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
         }
-        // Nothing is left to be done about a failure.
-        let _ = self.supervisor.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
@@ -140,4 +161,68 @@ fn silent(what: &str, log: &str) -> Error {
     let words = if last.is_empty() { "it said nothing".to_owned() } else { last };
     Error::new(Code::DevnetUnavailable, format!("{what}: {words}"))
         .with_hint("anvil 1.5 or later is needed, and a free port")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A program in anvil's place.
+    fn program(script: &str) -> (TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("anvil");
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        (directory, path)
+    }
+
+    fn runs(group: i32) -> bool {
+        // SAFETY: signal 0 is sent to nobody.
+        unsafe { libc::kill(-group, 0) == 0 }
+    }
+
+    #[tokio::test]
+    async fn dropping_a_node_ends_its_whole_group_and_leaves_no_files() {
+        let (_directory, path) = program("echo Listening on 127.0.0.1:1; sleep 100 & sleep 100");
+        let node = Node::start(&path, &[]).await.unwrap();
+        let (group, files) = (node.supervisor.id() as i32, node.directory.clone());
+        assert!(runs(group) && files.join("log").exists());
+        drop(node);
+        assert!(!files.exists());
+        // What anvil itself started is dead too, and buried by whoever inherits orphans.
+        let started = Instant::now();
+        while runs(group) {
+            assert!(started.elapsed() < Duration::from_secs(5));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_in_another_process_ends_nothing() {
+        let (_directory, path) = program("echo Listening on 127.0.0.1:1; sleep 100");
+        let mut node = Node::start(&path, &[]).await.unwrap();
+        let (group, files) = (node.supervisor.id() as i32, node.directory.clone());
+        node.owner += 1;
+        drop(node);
+        assert!(runs(group) && files.exists());
+        // SAFETY: the group is the one that was started above.
+        unsafe { libc::kill(-group, libc::SIGKILL) };
+        fs::remove_dir_all(files).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_anvil_that_ends_is_reported_in_its_own_words() {
+        let (_directory, path) = program("echo 'Error: Address already in use'; exit 1");
+        let error = Node::start(&path, &[]).await.unwrap_err();
+        assert_eq!(error.code(), Code::DevnetUnavailable);
+        assert_eq!(error.to_string(), "anvil did not start: Error: Address already in use");
+
+        let (_directory, path) = program("exit 1");
+        let error = Node::start(&path, &[]).await.unwrap_err();
+        assert_eq!(error.to_string(), "anvil did not start: it said nothing");
+    }
 }

@@ -150,6 +150,10 @@ impl State {
         Self { faults, stats: Stats::default(), dice }
     }
 
+    pub(super) fn replace(&mut self, faults: Faults) {
+        (self.dice, self.faults) = (Dice(faults.seed), faults);
+    }
+
     /// Counts a request that calls these methods, and decides what happens to it.
     pub(super) fn judge(&mut self, methods: &[&str]) -> Fate {
         self.stats.requests += 1;

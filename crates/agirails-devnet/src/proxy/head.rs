@@ -37,8 +37,10 @@ pub(super) fn rewrite(call: &mut Value, head: u64) -> Option<Value> {
         call["params"] = json!([]);
     }
     let params = call["params"].as_array_mut()?;
+    if params.len() == position {
+        params.push(Value::Null);
+    }
     match params.get_mut(position) {
-        None if params.len() == position => params.push(json!(hex(head))),
         None => {}
         Some(block) if *block == "earliest" || block.is_object() => {}
         Some(block) => match number(block) {

@@ -78,8 +78,7 @@ impl FaultProxy {
 
     /// Replaces all rules, the latency and the seed.
     pub fn set(&self, faults: Faults) {
-        let stats = self.stats();
-        *self.state() = State { stats, ..State::new(faults) };
+        self.state().replace(faults);
     }
 
     /// Adds a rule behind those that there are.

@@ -77,8 +77,10 @@ impl Node {
         let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
         let mut asked = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let batch = asked.is_array();
-        let calls = if batch { asked.as_array_mut() } else { None };
-        let calls = calls.map_or_else(|| std::slice::from_mut(&mut asked), Vec::as_mut_slice);
+        let calls = match &mut asked {
+            Value::Array(calls) => calls.as_mut_slice(),
+            single => std::slice::from_mut(single),
+        };
         let methods: Vec<_> =
             calls.iter().filter_map(|call| call["method"].as_str().map(str::to_owned)).collect();
         let names: Vec<_> = methods.iter().map(String::as_str).collect();
