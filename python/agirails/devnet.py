@@ -59,6 +59,7 @@ class _Chain:
         self._settings = (anvil, port, block_time)
         self._verbs: Any = None
         self._directory: Path | None = None
+        self._owner = os.getpid()
 
     def _open(self, *, awaitable: bool) -> Any:
         if self._verbs is not None:
@@ -91,7 +92,7 @@ class _Chain:
         """A directory that lasts as long as the chain."""
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="agirails-devnet-"))
-            weakref.finalize(self, _remove, self._directory, os.getpid())
+            weakref.finalize(self, _remove, self._directory, self._owner)
         return self._directory
 
     def _settings_of(self, account: int | Account, options: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +108,7 @@ class _Chain:
         if self._verbs is not None:
             self._verbs.close()
         if self._directory is not None:
-            _remove(self._directory, os.getpid())
+            _remove(self._directory, self._owner)
             self._directory = None
 
     @property

@@ -10,6 +10,8 @@ and then, with a new chain for each test, which takes an eighth of a second::
         consumer, provider = devnet.client(0), devnet.client(1)
 
 A chain for more tests than one is a fixture of one's own, around `with Devnet() as net: yield net`.
+
+PYTEST_DONT_REWRITE: nothing here asserts, and a conftest may have imported it before.
 """
 
 from __future__ import annotations

@@ -88,9 +88,7 @@ class EmbeddedStage(Stage):
 class ChainStage(Stage):
     """A devnet, for whose parties and admin this stage holds the keys."""
 
-    def __init__(
-        self, net: Devnet, directory: Path, finish: Callable[[Any], Any] | None
-    ) -> None:
+    def __init__(self, net: Devnet, directory: Path, finish: Callable[[Any], Any] | None) -> None:
         super().__init__(finish)
         self._net, self._directory = net, directory
         self._keys = {net.admin.address: net.admin.private_key}

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,24 @@ def chain_kernel(net: Devnet) -> None:
         if error.code != "network_unavailable":
             raise
         pytest.skip(str(error))
+
+
+def listens(url: str) -> bool:
+    """Whether somebody answers there."""
+    address = urllib.parse.urlsplit(url)
+    try:
+        socket.create_connection((address.hostname, address.port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def until(true: Callable[[], bool], seconds: float = 15) -> None:
+    """Waits for it to become true."""
+    give_up = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < give_up, "it did not happen"
+        time.sleep(0.05)
 
 
 def free_port() -> int:
