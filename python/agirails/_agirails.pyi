@@ -45,7 +45,6 @@ class ACTPClient:
         state_directory: str | PathLike[str] | None = None,
         in_memory: bool = False,
         starting_balance: int | None = None,
-        network: str | PathLike[str] | dict[str, Any] | None = None,
     ) -> ACTPClient: ...
     @staticmethod
     def create(
@@ -56,7 +55,6 @@ class ACTPClient:
         state_directory: str | PathLike[str] | None = None,
         in_memory: bool = False,
         starting_balance: int | None = None,
-        network: str | PathLike[str] | dict[str, Any] | None = None,
     ) -> Coroutine[Any, Any, AsyncACTPClient]: ...
     @property
     def address(self) -> Address: ...
@@ -337,7 +335,6 @@ def _connect(
     state_directory: str | PathLike[str] | None,
     in_memory: bool,
     starting_balance: int | None,
-    network: str | PathLike[str] | dict[str, Any] | None,
 ) -> Awaitable[ACTPClient]: ...
 
 # Unix only; what agirails.devnet is made of.

@@ -284,18 +284,11 @@ class AsyncACTPClient:
         state_directory: str | PathLike[str] | None = None,
         in_memory: bool = False,
         starting_balance: int | None = None,
-        network: str | PathLike[str] | dict[str, Any] | None = None,
     ) -> AsyncACTPClient:
         """Connects; the arguments and errors are ACTPClient's."""
         return cls(
             await _connect(
-                mode,
-                requester_address,
-                private_key,
-                state_directory,
-                in_memory,
-                starting_balance,
-                network,
+                mode, requester_address, private_key, state_directory, in_memory, starting_balance
             )
         )
 

@@ -32,8 +32,6 @@ use crate::{
 ///     in_memory: keep the state in memory, for this client alone.
 ///     starting_balance: what an address owns the first time it is seen, base units of USDC;
 ///         1_000 USDC where None. A state file keeps the amount it was made with.
-///     network: in mode testnet another network than Base Sepolia: the path of its profile, or
-///         the profile as a dict; what AGIRAILS_NETWORK names where None.
 ///
 /// Raises:
 ///     ValidationError: neither address nor key is given, or they disagree (code key_mismatch).
@@ -67,11 +65,10 @@ impl ACTPClient {
     #[new]
     #[pyo3(
         signature = (mode=Given::LEFT_OUT, requester_address=None, private_key=None, *, state_directory=None,
-            in_memory=Given::LEFT_OUT, starting_balance=None, network=None),
+            in_memory=Given::LEFT_OUT, starting_balance=None),
         text_signature = "(mode='mock', requester_address=None, private_key=None, *, \
-            state_directory=None, in_memory=False, starting_balance=None, network=None)"
+            state_directory=None, in_memory=False, starting_balance=None)"
     )]
-    #[expect(clippy::too_many_arguments, reason = "Python's own arguments")]
     fn new(
         py: Python<'_>,
         mode: Given<'_, '_>,
@@ -80,7 +77,6 @@ impl ACTPClient {
         state_directory: Maybe<'_, '_>,
         in_memory: Given<'_, '_>,
         starting_balance: Maybe<'_, '_>,
-        network: Maybe<'_, '_>,
     ) -> PyResult<Self> {
         let (mode, builder) = settings(
             mode.get(),
@@ -89,7 +85,6 @@ impl ACTPClient {
             state_directory,
             in_memory.get(),
             starting_balance,
-            network,
         )?;
         let core = run_sync(py, Effect::Reads, builder.connect())?;
         Self::wrap(py, core, mode, Style::Sync)
@@ -105,11 +100,10 @@ impl ACTPClient {
     #[staticmethod]
     #[pyo3(
         signature = (mode=Given::LEFT_OUT, requester_address=None, private_key=None, *, state_directory=None,
-            in_memory=Given::LEFT_OUT, starting_balance=None, network=None),
+            in_memory=Given::LEFT_OUT, starting_balance=None),
         text_signature = "(mode='mock', requester_address=None, private_key=None, *, \
-            state_directory=None, in_memory=False, starting_balance=None, network=None)"
+            state_directory=None, in_memory=False, starting_balance=None)"
     )]
-    #[expect(clippy::too_many_arguments, reason = "Python's own arguments")]
     fn create<'py>(
         py: Python<'py>,
         mode: Given<'_, 'py>,
@@ -118,7 +112,6 @@ impl ACTPClient {
         state_directory: Maybe<'_, 'py>,
         in_memory: Given<'_, 'py>,
         starting_balance: Maybe<'_, 'py>,
-        network: Maybe<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let settings = PyDict::new(py);
         for (name, value) in [
@@ -128,7 +121,6 @@ impl ACTPClient {
             ("state_directory", state_directory),
             ("in_memory", in_memory.get()),
             ("starting_balance", starting_balance),
-            ("network", network),
         ] {
             if let Some(value) = value {
                 settings.set_item(name, value)?;
@@ -202,7 +194,6 @@ impl ACTPClient {
 
 /// An ACTPClient whose verbs are awaitable; agirails.aio puts coroutine functions in front.
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "Python's own arguments")]
 pub fn _connect<'py>(
     py: Python<'py>,
     mode: Any<'_, 'py>,
@@ -211,7 +202,6 @@ pub fn _connect<'py>(
     state_directory: Maybe<'_, 'py>,
     in_memory: Any<'_, 'py>,
     starting_balance: Maybe<'_, 'py>,
-    network: Maybe<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
     let (mode, builder) = settings(
         Some(mode),
@@ -220,7 +210,6 @@ pub fn _connect<'py>(
         state_directory,
         Some(in_memory),
         starting_balance,
-        network,
     )?;
     let call = async move { Ok((builder.connect().await?, mode)) };
     run(py, Style::Async, Effect::Reads, call, |py, (core, mode)| {
@@ -235,7 +224,6 @@ fn settings(
     state_directory: Maybe<'_, '_>,
     in_memory: Maybe<'_, '_>,
     starting_balance: Maybe<'_, '_>,
-    network: Maybe<'_, '_>,
 ) -> PyResult<(Mode, ClientBuilder)> {
     let mode = optional(mode, |value| {
         convert::text(Code::InvalidSettings, "mode", value)?.parse::<Mode>().or_raise(value.py())
@@ -249,7 +237,12 @@ fn settings(
         builder = builder.private_key(key(value)?);
     }
     if let Some(value) = state_directory {
-        builder = builder.state_directory(convert::path("state_directory", value)?);
+        let directory = value.extract::<std::path::PathBuf>().map_err(|_| {
+            let shown = format!("<{}>", convert::type_name(value));
+            let (code, field) = (Code::InvalidSettings, "state_directory");
+            convert::refuse(value.py(), code, field, &shown, "is no path", "pass a str or a Path")
+        })?;
+        builder = builder.state_directory(directory);
     }
     if optional(in_memory, |value| convert::flag("in_memory", value))?.unwrap_or(false) {
         builder = builder.in_memory();
@@ -260,9 +253,6 @@ fn settings(
             value,
             Code::InvalidAmount,
         )?);
-    }
-    if let Some(value) = network {
-        builder = builder.network(convert::network(value)?);
     }
     Ok((mode, builder))
 }

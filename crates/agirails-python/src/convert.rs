@@ -4,7 +4,7 @@
 use std::{borrow::Cow, convert::Infallible, path::PathBuf};
 
 use agirails::{
-    Code, Error, Evidence, NetworkProfile, State, TransactionId, Usdc,
+    Code, Error, Evidence, State, TransactionId, Usdc,
     protocol::{
         id::{parse_address, parse_bytes32, parse_transaction_id},
         proof::DeliveryProof,
@@ -314,15 +314,6 @@ pub fn path(field: &'static str, value: Any<'_, '_>) -> PyResult<PathBuf> {
         let (code, hint) = (Code::InvalidSettings, "pass a str or a Path");
         refuse(value.py(), code, field, &shown, "is no path", hint)
     })
-}
-
-/// A network: the path of its profile, or the profile itself.
-pub fn network(value: Any<'_, '_>) -> PyResult<NetworkProfile> {
-    let profile = match value.is_instance_of::<PyDict>() {
-        true => NetworkProfile::from_json(&json::from_python("network", value)?.to_string()),
-        false => NetworkProfile::from_file(path("network", value)?),
-    };
-    profile.or_raise(value.py())
 }
 
 /// Applies a conversion to an argument that may be left out.

@@ -10,7 +10,7 @@ use crate::{
         AgentQuery, Escrow, Kernel, TransactionQuery, Transition,
         embedded::{EmbeddedKernel, EmbeddedOptions},
     },
-    network::{Mode, Network, NetworkProfile},
+    network::{Mode, Network},
     protocol::{
         CreateTransaction, DisputeWindow, EventRecord, LinkEscrow, State, Transaction,
         TransactionId, Usdc,
@@ -34,7 +34,6 @@ pub struct ClientBuilder {
     state_directory: Option<PathBuf>,
     in_memory: bool,
     starting_balance: Option<Usdc>,
-    network: Option<NetworkProfile>,
 }
 
 impl ClientBuilder {
@@ -75,12 +74,6 @@ impl ClientBuilder {
         self
     }
 
-    /// Mode testnet: another network than Base Sepolia. Default: what `AGIRAILS_NETWORK` names.
-    pub fn network(mut self, profile: NetworkProfile) -> Self {
-        self.network = Some(profile);
-        self
-    }
-
     /// Connects.
     ///
     /// # Errors
@@ -89,13 +82,6 @@ impl ClientBuilder {
     /// reach, and the storage codes where the state directory cannot be used.
     pub async fn connect(self) -> Result<ACTPClient> {
         let address = self.resolve_address()?;
-        if self.network.is_some() && self.mode != Mode::Testnet {
-            return Err(Error::new(
-                Code::InvalidSettings,
-                format!("mode {:?} takes no network profile", self.mode.as_str()),
-            )
-            .with_hint("use mode \"testnet\" with it"));
-        }
         if self.mode != Mode::Mock {
             return Err(Error::new(
                 Code::NetworkUnavailable,
