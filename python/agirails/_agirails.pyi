@@ -8,15 +8,20 @@ from .types import Address, State
 __all__ = [
     "ACTPClient",
     "AgentProfile",
+    "Devnet",
     "Event",
     "Kernel",
     "Mock",
     "Network",
     "ProofGenerator",
     "Registry",
+    "Snapshot",
     "Transaction",
     "__version__",
     "_connect",
+    "_play",
+    "_scenarios",
+    "_start_devnet",
     "canonical_json",
     "encode_resolution",
     "format_usdc",
@@ -40,13 +45,6 @@ class ACTPClient:
         state_directory: str | PathLike[str] | None = None,
         in_memory: bool = False,
         starting_balance: int | None = None,
-        rpc_url: str | Sequence[str] | None = None,
-        contracts: dict[str, str] | None = None,
-        network: str | PathLike[str] | dict[str, Any] | None = None,
-        keystore: str | PathLike[str] | None = None,
-        keystore_password: str | None = None,
-        confirmations: int | None = None,
-        wait_timeout: float | None = None,
     ) -> ACTPClient: ...
     @staticmethod
     def create(
@@ -57,13 +55,6 @@ class ACTPClient:
         state_directory: str | PathLike[str] | None = None,
         in_memory: bool = False,
         starting_balance: int | None = None,
-        rpc_url: str | Sequence[str] | None = None,
-        contracts: dict[str, str] | None = None,
-        network: str | PathLike[str] | dict[str, Any] | None = None,
-        keystore: str | PathLike[str] | None = None,
-        keystore_password: str | None = None,
-        confirmations: int | None = None,
-        wait_timeout: float | None = None,
     ) -> Coroutine[Any, Any, AsyncACTPClient]: ...
     @property
     def address(self) -> Address: ...
@@ -165,25 +156,6 @@ class Kernel:
         delivered_at: int | None = None,
         nonce: int = 0,
     ) -> dict[str, Any]: ...
-    def attest_delivery(
-        self,
-        tx_id: str,
-        *,
-        result: Any = None,
-        result_hash: str | bytes | None = None,
-        result_cid: str = "",
-        delivered_at: int | None = None,
-    ) -> str: ...
-    def release(
-        self,
-        tx_id: str,
-        *,
-        deliverable: str | bytes | bytearray | memoryview | None = None,
-        proof: dict[str, Any] | None = None,
-        signed: dict[str, Any] | None = None,
-        result: Any = None,
-        attestation: str | bytes | None = None,
-    ) -> None: ...
     def now(self) -> int: ...
 
 @final
@@ -356,4 +328,57 @@ def encode_resolution(
 def service_type_hash(service_type: str) -> str: ...
 def recover_delivery_signer(message: dict[str, Any], kernel_address: str) -> Address: ...
 def verify_delivery(message: dict[str, Any], kernel_address: str) -> None: ...
-def _connect(settings: dict[str, Any]) -> Awaitable[ACTPClient]: ...
+def _connect(
+    mode: str,
+    requester_address: str | None,
+    private_key: str | None,
+    state_directory: str | PathLike[str] | None,
+    in_memory: bool,
+    starting_balance: int | None,
+) -> Awaitable[ACTPClient]: ...
+
+# Unix only; what agirails.devnet is made of.
+@final
+class Snapshot: ...
+
+@final
+class Devnet:
+    @property
+    def rpc_url(self) -> str: ...
+    @property
+    def ws_url(self) -> str: ...
+    @property
+    def chain_id(self) -> int: ...
+    @property
+    def profile(self) -> dict[str, Any]: ...
+    @property
+    def accounts(self) -> list[tuple[Address, str]]: ...
+    @property
+    def admin(self) -> tuple[Address, str]: ...
+    def write_profile(self, path: str | PathLike[str]) -> None: ...
+    def mint(self, address: str, amount: int) -> None: ...
+    def set_eth(self, address: str, wei: int) -> None: ...
+    def pause(self) -> None: ...
+    def unpause(self) -> None: ...
+    def approve_mediator(self, address: str) -> None: ...
+    def now(self) -> int: ...
+    def advance_time(self, seconds: int) -> int: ...
+    def set_next_time(self, time: int) -> None: ...
+    def mine(self, blocks: int = 1) -> None: ...
+    def set_automine(self, automatic: bool) -> None: ...
+    def snapshot(self) -> Snapshot: ...
+    def revert(self, snapshot: Snapshot) -> None: ...
+    def reorganise(self, depth: int = 1) -> None: ...
+    def rpc(self, method: str, params: Sequence[Any] = ()) -> Any: ...
+    def close(self) -> None: ...
+
+def _start_devnet(
+    awaitable: bool,
+    anvil: str | PathLike[str] | None,
+    port: int | None,
+    block_time: float | None,
+) -> Any: ...
+
+# In the wheel of this project's own tests only (cargo feature testkit).
+def _scenarios() -> list[tuple[str, str]]: ...
+def _play(name: str, stage: Any) -> None: ...

@@ -8,13 +8,17 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agirails import ACTPClient, State
+import pytest
+
+from agirails import ACTPClient, NetworkError, State
+from agirails.testing import Devnet
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -23,14 +27,6 @@ DAY = 24 * HOUR
 USDC = 1_000_000
 PRICE = 100_000
 START = 1_000 * USDC
-# The SDK's own environment variables.
-SETTINGS = (
-    "ACTP_STATE_DIR",
-    "ACTP_PRIVATE_KEY",
-    "ACTP_KEYSTORE_BASE64",
-    "ACTP_KEY_PASSWORD",
-    "AGIRAILS_NETWORK",
-)
 ZERO_ADDRESS = "0x" + "00" * 20
 ZERO_HASH = "0x" + "00" * 32
 
@@ -70,6 +66,34 @@ def deliver(provider: ACTPClient, tx_id: str, proof: Any = None) -> None:
     provider.advanced.transition_state(tx_id, State.DELIVERED, proof)
 
 
+def chain_kernel(net: Devnet) -> None:
+    """Skips what needs a client of a chain, as long as there is none."""
+    try:
+        net.client(0)
+    except NetworkError as error:
+        if error.code != "network_unavailable":
+            raise
+        pytest.skip(str(error))
+
+
+def listens(url: str) -> bool:
+    """Whether somebody answers there."""
+    address = urllib.parse.urlsplit(url)
+    try:
+        socket.create_connection((address.hostname, address.port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def until(true: Callable[[], bool], seconds: float = 15) -> None:
+    """Waits for it to become true."""
+    give_up = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < give_up, "it did not happen"
+        time.sleep(0.05)
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
@@ -78,7 +102,8 @@ def free_port() -> int:
 def environment(**changes: str | None) -> dict[str, str]:
     """This process's environment with no setting of the SDK but these."""
     own = (
-        *SETTINGS,
+        "ACTP_STATE_DIR",
+        "AGIRAILS_NETWORK",
         "PROVIDER_ADDRESS",
         "PROVIDER_PRIVATE_KEY",
         "CONSUMER_ADDRESS",
