@@ -296,6 +296,13 @@ impl Error {
         self
     }
 
+    /// The same error for one more caller; its cause stays with the first.
+    pub(crate) fn again(&self) -> Self {
+        let Inner { code, message, hint, facts, .. } = &*self.0;
+        let (message, hint, facts) = (message.clone(), hint.clone(), facts.clone());
+        Self(Box::new(Inner { code: *code, message, hint, facts, source: None }))
+    }
+
     /// What went wrong.
     pub fn code(&self) -> Code {
         self.0.code

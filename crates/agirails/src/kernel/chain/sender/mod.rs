@@ -1,130 +1,194 @@
-//! Throwaway stub: the lead's sender takes its place. It sends through a development node that
-//! signs for every account.
+//! Sending: one sender per key, many transactions in flight, none lost and none sent twice.
+//!
+//! Each key has a task of its own ([`key::Key`]) that takes what callers ask for, in batches: it
+//! estimates, signs, writes the signed bytes into the journal, and only then sends them. The
+//! journal gives out the nonces, also among processes. The same task watches for receipts, sends
+//! again what a node forgot, offers more for what is stuck, and calls off what nobody waits for.
 
-use std::{sync::Arc, time::Duration};
+mod fees;
+mod journal;
+mod key;
+mod owners;
+mod watch;
 
-use alloy_primitives::{Address, B256, Bytes, U64};
-use serde::Deserialize;
-use serde_json::json;
-
-use super::{
-    reader,
-    reader::{Doubt, Reader},
-    reverts,
-    rpc::{Call, Rpc, parse},
-    seen::Seen,
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
+
+use alloy_primitives::{Address, B256, Bytes, keccak256};
+use alloy_rpc_types_eth::Log;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{rpc::Rpc, seen::Seen};
 use crate::{
     error::{Code, Error, Result},
+    fork::Renewed,
     storage::Store,
     wallet::Wallet,
 };
 
+/// How much gas a transaction may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GasLimit {
+    /// What the node estimates, and a quarter more.
     Estimate,
+    /// This much, for what cannot be estimated yet. What is not used is not paid.
     AtMost(u64),
 }
 
+/// One call of a contract.
+#[derive(Debug, Clone)]
 pub(crate) struct Operation {
-    pub what: &'static str,
-    pub from: Address,
-    pub to: Address,
-    pub data: Bytes,
-    pub gas: GasLimit,
+    /// The contract's function, for messages.
+    pub(crate) what: &'static str,
+    pub(crate) from: Address,
+    pub(crate) to: Address,
+    pub(crate) data: Bytes,
+    pub(crate) gas: GasLimit,
 }
 
+impl Operation {
+    /// What makes two calls the same call.
+    fn digest(&self) -> B256 {
+        let parts = [self.from.as_slice(), self.to.as_slice(), &self.data];
+        keccak256(parts.concat())
+    }
+}
+
+/// An operation that took effect.
+#[derive(Debug, Clone)]
 pub(crate) struct Mined {
-    pub hash: B256,
-    pub block: u64,
-    pub logs: Vec<alloy_rpc_types_eth::Log>,
+    pub(crate) hash: B256,
+    pub(crate) block: u64,
+    pub(crate) logs: Vec<Log>,
 }
 
+#[derive(Debug, Clone)]
 pub(crate) struct SenderSettings {
+    /// In how many blocks, its own included, a transaction must stand.
     pub(crate) confirmations: u64,
+    /// How long a caller waits for that.
     pub(crate) wait_timeout: Duration,
+    /// Wei per gas; beyond it nothing is sent.
     pub(crate) max_fee_per_gas: u128,
 }
 
+/// Sends for the keys it holds.
+#[derive(Debug)]
 pub(crate) struct Sender {
-    rpc: Rpc,
-    seen: Arc<Seen>,
-    _file: Arc<Store>,
+    shared: Arc<Shared>,
+    /// A forked child has none of the parent's tasks.
+    keys: Renewed<Mutex<HashMap<Address, mpsc::UnboundedSender<Request>>>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Receipt {
-    status: U64,
-    block_number: U64,
-    logs: Vec<alloy_rpc_types_eth::Log>,
+/// What all keys need.
+struct Shared {
+    rpc: Rpc,
+    file: Arc<Store>,
+    chain_id: u64,
+    wallets: HashMap<Address, Arc<dyn Wallet>>,
+    settings: SenderSettings,
+    seen: Arc<Seen>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let addresses: Vec<_> = self.wallets.keys().collect();
+        f.debug_struct("Shared").field("wallets", &addresses).finish_non_exhaustive()
+    }
+}
+
+type Reply = oneshot::Sender<Result<Vec<Mined>>>;
+
+/// What a caller asks of a key.
+struct Request {
+    operations: Vec<Operation>,
+    /// Whether only the outcome of an earlier send of the same is asked for.
+    resumes: bool,
+    reply: Reply,
 }
 
 impl Sender {
     pub(crate) fn new(
         rpc: Rpc,
         file: Arc<Store>,
-        _chain_id: u64,
-        _wallets: impl IntoIterator<Item = Arc<dyn Wallet>>,
-        _settings: SenderSettings,
+        chain_id: u64,
+        wallets: impl IntoIterator<Item = Arc<dyn Wallet>>,
+        settings: SenderSettings,
         seen: Arc<Seen>,
     ) -> Self {
-        Self { rpc, seen, _file: file }
+        let address = |wallet: &Arc<dyn Wallet>| alloy_signer::Signer::address(wallet.as_ref());
+        let wallets = wallets.into_iter().map(|wallet| (address(&wallet), wallet)).collect();
+        let shared = Arc::new(Shared { rpc, file, chain_id, wallets, settings, seen });
+        Self { shared, keys: Renewed::new(Mutex::default) }
     }
 
-    pub(crate) async fn resume(&self, _operation: Operation) -> Result<Option<Mined>> {
-        Ok(None)
-    }
-
-    async fn one<T: serde::de::DeserializeOwned>(
-        &self,
-        method: &'static str,
-        params: serde_json::Value,
-    ) -> Result<T> {
-        let mut found = self.rpc.batch(&[Call::new(method, params)]).await?;
-        let raw = found.remove(0).map_err(|refused| reverts::explain(&refused))?;
-        parse(method, &raw)
-    }
-
+    /// Sends operations of one sender at consecutive nonces, and waits until all are confirmed.
+    ///
+    /// The operations are estimated first, and where one is refused, none is sent. The same
+    /// call again, after [`Code::OutcomeUnknown`] or after the process died, waits for what was
+    /// sent then instead of sending it again; its answer holds the last operation alone.
+    ///
+    /// # Errors
+    /// The contract's refusals, with `transaction_hash` where it was mined; before anything is
+    /// sent [`Code::KeyMissing`], [`Code::InsufficientGas`], [`Code::FeeAboveLimit`] and the
+    /// network's codes; [`Code::OutcomeUnknown`] with the hash where no receipt came in time, and
+    /// [`Code::Superseded`] where the nonce went to another transaction.
     pub(crate) async fn send(&self, operations: Vec<Operation>) -> Result<Vec<Mined>> {
-        let reader = Reader::new(self.rpc.clone(), self.seen.clone());
-        for operation in &operations {
-            if matches!(operation.gas, GasLimit::Estimate) {
-                let call = reader::estimate(operation.from, operation.to, &operation.data);
-                reader
-                    .ask(vec![call], Doubt::Refusals)
-                    .await?
-                    .remove(0)
-                    .map_err(|refused| reverts::explain(&refused))?;
-            }
-        }
-        let mut mined = vec![];
-        for Operation { from, to, data, gas, what } in operations {
-            let gas = match gas {
-                GasLimit::AtMost(gas) => gas,
-                GasLimit::Estimate => 29_000_000,
-            };
-            tracing::debug!(what);
-            let call = json!({"from": from, "to": to, "data": data, "gas": U64::from(gas)});
-            let hash: B256 = self.one("eth_sendTransaction", json!([call])).await?;
-            let receipt = loop {
-                let found: Option<Receipt> =
-                    self.one("eth_getTransactionReceipt", json!([hash])).await?;
-                if let Some(found) = found {
-                    break found;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            };
-            let block = receipt.block_number.to();
-            self.seen.note(block);
-            if receipt.status.is_zero() {
-                let why =
-                    self.one::<Bytes>("eth_call", json!([call, receipt.block_number])).await.err();
-                let why =
-                    why.unwrap_or_else(|| Error::new(Code::Reverted, "reverted").with_hint("stub"));
-                return Err(why.with_facts(|facts| facts.transaction_hash = Some(hash)));
-            }
-            mined.push(Mined { hash, block, logs: receipt.logs });
-        }
-        Ok(mined)
+        self.ask(operations, false).await
+    }
+
+    /// Waits for an earlier send of this operation whose caller gave up or died; `None` where
+    /// there is none. For calls that look at the chain before they send: they would be refused
+    /// as repetitions of themselves.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(crate) async fn resume(&self, operation: Operation) -> Result<Option<Mined>> {
+        Ok(self.ask(vec![operation], true).await?.pop())
+    }
+
+    async fn ask(&self, operations: Vec<Operation>, resumes: bool) -> Result<Vec<Mined>> {
+        let Some(first) = operations.first() else { return Ok(vec![]) };
+        let from = first.from;
+        let Some(wallet) = self.shared.wallets.get(&from) else {
+            return Err(Error::new(
+                Code::KeyMissing,
+                format!(
+                    "{} is to be sent by {from}, whose key this client does not have",
+                    first.what
+                ),
+            )
+            .with_hint("pass private_key or a keystore when the client is made"));
+        };
+        let (reply, answer) = oneshot::channel();
+        self.submit(from, wallet, Request { operations, resumes, reply })?;
+        // The task ends only with its runtime; what it sent stands in the journal.
+        answer.await.unwrap_or_else(|_| {
+            Err(Error::new(Code::OutcomeUnknown, "the runtime ended while the call was under way")
+                .with_hint("make the same call again: it finds out what became of this one"))
+        })
+    }
+
+    fn submit(&self, from: Address, wallet: &Arc<dyn Wallet>, request: Request) -> Result<()> {
+        let keys = self.keys.get();
+        let mut keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let request = match keys.get(&from) {
+            Some(queue) => match queue.send(request) {
+                Ok(()) => return Ok(()),
+                // Its runtime ended.
+                Err(returned) => returned.0,
+            },
+            None => request,
+        };
+        let (queue, requests) = mpsc::unbounded_channel();
+        let key = key::Key::new(self.shared.clone(), from, wallet.clone(), requests)?;
+        tokio::spawn(key.run());
+        // It takes requests from now on.
+        let _ = queue.send(request);
+        keys.insert(from, queue);
+        Ok(())
     }
 }
