@@ -78,21 +78,23 @@ async fn open(directory: &Path) -> Result<ChainKernel> {
 /// Does what the error says: again where that is safe, and again where the outcome is unknown,
 /// since the same call finds out.
 async fn patiently<T, F: Future<Output = Result<T>>>(mut call: impl FnMut() -> F) -> T {
-    let mut last = None;
+    let mut earlier: Vec<Error> = vec![];
     for _ in 0..TRIES {
         match call().await {
             Ok(value) => return value,
-            Err(error) if error.retry() == Retry::Never => panic!("{error:?}"),
+            Err(error) if error.retry() == Retry::Never => {
+                panic!("{error:?}, after {earlier:#?}")
+            }
             Err(error) => {
                 if error.retry() == Retry::CheckFirst {
                     assert_eq!(error.code(), Code::OutcomeUnknown, "{error:?}");
                 }
-                last = Some(error);
+                earlier.push(error);
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
     }
-    panic!("lost after {TRIES} tries: {last:?}");
+    panic!("lost after {TRIES} tries: {:?}", earlier.last());
 }
 
 struct Bad {

@@ -41,7 +41,6 @@ pub async fn connect(
 
 pub struct Local {
     pub devnet: Devnet,
-    pub watch: Arc<Watch>,
     /// The same without anybody watching.
     pub chain: Arc<ChainKernel>,
     kernel: Arc<dyn Kernel>,
@@ -54,8 +53,8 @@ impl Local {
         let mut wallets: Vec<_> = (0..PARTIES).map(|number| wallet(key(number))).collect();
         wallets.push(wallet(devnet.admin().private_key.clone()));
         let chain = Arc::new(connect(devnet.profile(), wallets).await?);
-        let watch = Arc::new(Watch::over(chain.clone()));
-        Ok(Self { devnet, kernel: watch.clone(), watch, chain, parties: AtomicUsize::new(0) })
+        let kernel = Arc::new(Watch::over(chain.clone()));
+        Ok(Self { devnet, kernel, chain, parties: AtomicUsize::new(0) })
     }
 }
 

@@ -450,9 +450,10 @@ impl Key {
     fn look(&self) -> impl Future<Output = Result<Look>> + core::marker::Send + 'static {
         let (journal, rpc) = (self.journal.clone(), self.shared.rpc.clone());
         let (sender, head) = (self.sender, self.head);
+        let waiting = self.waiting.keys().copied().collect();
         async move {
             let sends = journal.open(head).await?;
-            look(rpc, sender, sends).await
+            look(rpc, sender, sends, waiting).await
         }
     }
 
@@ -481,7 +482,8 @@ impl Key {
         let sends = std::mem::take(&mut look.sends);
         for send in &sends {
             let passed = send.nonce < look.passed || has_receipt(send, &look);
-            if send.state == State::Open && passed {
+            let awaited = send.state == State::Open || self.waiting.contains_key(&send.id);
+            if awaited && passed {
                 self.conclude(send, &mut look, &mut outcomes);
             }
         }
