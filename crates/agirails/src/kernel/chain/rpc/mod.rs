@@ -222,6 +222,7 @@ impl Rpc {
     }
 
     /// HTTP requests so far.
+    #[cfg(test)]
     pub(crate) fn round_trips(&self) -> u64 {
         self.0.get().round_trips.load(Ordering::Relaxed)
     }

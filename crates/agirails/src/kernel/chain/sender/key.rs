@@ -589,7 +589,7 @@ impl Key {
             }
             return;
         }
-        let mined = Mined { hash: attempt.hash, block: receipt.block(), logs: receipt.logs };
+        let mined = Mined { hash: attempt.hash, logs: receipt.logs };
         in_flight.mined.insert(send, mined);
         if in_flight.mined.len() == in_flight.sends.len() {
             let InFlight { sends, mined, .. } = in_flight;
