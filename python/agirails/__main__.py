@@ -1,8 +1,10 @@
-"""The command line: `agirails devnet`, also as `python -m agirails devnet`."""
+"""The command line, `agirails` or `python -m agirails`: a local chain, and encrypted keys."""
 
 from __future__ import annotations
 
 import argparse
+import getpass
+import os
 import shlex
 import signal
 import sys
@@ -10,7 +12,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import ACTPError, __version__
+from . import ACTPError, ValidationError, __version__
+from ._agirails import _keystore
 from .devnet import NETWORK_VARIABLE, Devnet
 
 if TYPE_CHECKING:
@@ -27,6 +30,18 @@ ANVIL = """\
 It runs anvil: the one that AGIRAILS_ANVIL names, else that on the PATH, else the nearest that
 `npm install @foundry-rs/anvil` installed.
 """
+KEYSTORE = """\
+Encrypt a private key with a password, as mainnet requires it (AIP-13).
+
+The key is asked for, or read from the first line of standard input; so is the password, where
+ACTP_KEY_PASSWORD does not hold it. Neither is ever shown.
+"""
+FOUND = """\
+A client finds the file at .actp/keystore.json of its state directory, or as `keystore`, and needs the
+password with it: ACTP_KEY_PASSWORD, or `keystore_password`. Keep a copy of the key elsewhere: nobody
+can restore it without the password.
+"""
+PASSWORD_VARIABLE = "ACTP_KEY_PASSWORD"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,14 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        return _devnet(options)
+        status: int = options.run(options)
+        return status
     except ACTPError as error:
         print(f"error: {error}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        # Before the chain was there.
+        print(file=sys.stderr)
         return 130
 
 
@@ -82,6 +98,22 @@ def _parser() -> argparse.ArgumentParser:
     devnet.add_argument(
         "--accounts", action="store_true", help="print the funded accounts and their private keys"
     )
+    devnet.set_defaults(run=_devnet)
+    keystore = commands.add_parser(
+        "keystore",
+        help="encrypt a private key with a password",
+        description=KEYSTORE,
+        epilog=FOUND,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    keystore.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="what to write, never over another file; default: .actp/keystore.json of the state"
+        " directory (ACTP_STATE_DIR, else the working directory)",
+    )
+    keystore.set_defaults(run=_write_keystore)
     return parser
 
 
@@ -131,6 +163,50 @@ def _devnet(options: argparse.Namespace) -> int:
             # Raises once the chain is gone.
             net.now()
     return 0
+
+
+def _write_keystore(options: argparse.Namespace) -> int:
+    path: Path | None = options.output
+    if path is None:
+        path = Path(os.environ.get("ACTP_STATE_DIR") or ".") / ".actp" / "keystore.json"
+    if path.exists():
+        raise _refused(f"{path} exists already", "name another file with --output, or remove it")
+    key = _secret("Private key: ")
+    if not key:
+        raise _refused("no private key was given", "type it, or pass it on standard input")
+    password = os.environ.get(PASSWORD_VARIABLE) or _new_password()
+    if not password:
+        raise _refused("the password is empty", "choose one that nobody guesses")
+    address, keystore = _keystore(key, password)
+    try:
+        if options.output is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        # Readable for its owner only from the first byte on, and never in place of another one.
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(keystore + "\n")
+    except OSError as error:
+        problem = f"{path} cannot be written: {error.strerror}"
+        raise _refused(problem, "name a new file in a directory that exists") from None
+    print(f"the key of {address} is in {path}")
+    return 0
+
+
+def _new_password() -> str:
+    password = _secret("Password: ")
+    if sys.stdin.isatty() and _secret("Password again: ") != password:
+        raise _refused("the passwords differ", "type the same one twice")
+    return password
+
+
+def _secret(prompt: str) -> str:
+    # A line of standard input where nobody sits before it.
+    if sys.stdin.isatty():
+        return getpass.getpass(prompt).strip()
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _refused(problem: str, hint: str) -> ValidationError:
+    return ValidationError(problem, code="invalid_settings", hint=hint)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 from support import chain_kernel, environment, free_port, listens, run_python, until
 
 import agirails
+from agirails import ACTPClient
 from agirails.testing import Devnet
 
 SCRIPT = Path(sysconfig.get_path("scripts")) / "agirails"
@@ -121,6 +122,63 @@ def owns_port(process: Path, port: int) -> bool:
         for row in rows
         if row[3] == "0A" and row[1].endswith(f":{port:04X}")
     )
+
+
+class TestKeystore:
+    KEY = "0x" + "00" * 31 + "01"
+    ADDRESS = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
+
+    def run(self, *arguments: str | Path, stdin: str, **env: str | None):
+        return subprocess.run(
+            [SCRIPT, "keystore", *arguments],
+            env=environment(**env),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def test_is_written_where_clients_find_it(self, tmp_path, monkeypatch):
+        done = self.run(stdin=f"{self.KEY}\nsecret\n", ACTP_STATE_DIR=str(tmp_path))
+        path = tmp_path / ".actp" / "keystore.json"
+        assert (done.returncode, done.stderr) == (0, "")
+        assert self.ADDRESS in done.stdout and str(path) in done.stdout
+        assert path.stat().st_mode & 0o777 == 0o600
+        monkeypatch.setenv("ACTP_KEY_PASSWORD", "secret")
+        assert ACTPClient(state_directory=tmp_path).address == self.ADDRESS
+        monkeypatch.delenv("ACTP_KEY_PASSWORD")
+        client = ACTPClient(keystore=path, keystore_password="secret", in_memory=True)
+        assert client.address == self.ADDRESS
+
+    def test_takes_the_password_of_the_environment(self, tmp_path):
+        path = tmp_path / "key.json"
+        done = self.run("--output", path, stdin=self.KEY[2:], ACTP_KEY_PASSWORD="secret")
+        assert done.returncode == 0, done.stderr
+        client = ACTPClient(keystore=path, keystore_password="secret", in_memory=True)
+        assert client.address == self.ADDRESS
+
+    def test_never_takes_the_place_of_another_file(self, tmp_path):
+        path = tmp_path / "key.json"
+        path.write_text("precious")
+        done = self.run("--output", path, stdin=f"{self.KEY}\nsecret\n")
+        assert done.returncode == 1
+        assert re.fullmatch(r"error: .*key.json exists already\nhint: .*\n", done.stderr)
+        assert path.read_text() == "precious"
+
+    @pytest.mark.parametrize(
+        ("stdin", "output", "words"),
+        [
+            ("", "key.json", "private key"),
+            ("nonsense\nsecret\n", "key.json", "private key"),
+            (f"{KEY}\n", "key.json", "password is empty"),
+            (f"{KEY}\nsecret\n", "none/key.json", "cannot be written"),
+        ],
+    )
+    def test_is_not_written_where_something_is_wrong(self, tmp_path, stdin, output, words):
+        done = self.run("--output", tmp_path / output, stdin=stdin)
+        assert done.returncode == 1 and list(tmp_path.iterdir()) == []
+        assert re.fullmatch(rf"error: .*{words}.*\nhint: .*\n", done.stderr), done.stderr
+        assert "nonsense" not in done.stderr and self.KEY[2:] not in done.stderr
 
 
 class TestWhatItSays:

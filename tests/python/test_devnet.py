@@ -223,9 +223,9 @@ class TestItsClients:
 
     @pytest.mark.parametrize("mode", ["mock", "mainnet"])
     def test_take_a_profile_in_no_other_mode(self, devnet, mode):
-        with pytest.raises(ValidationError, match="profile") as caught:
+        with pytest.raises(ValidationError, match=mode) as caught:
             ACTPClient(mode=mode, requester_address=new_address(), network=devnet.profile)
-        assert caught.value.code == "invalid_settings"
+        assert (caught.value.code, caught.value.field) == ("invalid_settings", "network")
 
     @pytest.mark.parametrize("profile", [5, {}, {"name": "x"}, "no-such-file.json"])
     def test_take_a_profile_and_nothing_else(self, profile):

@@ -25,7 +25,7 @@ mod transaction;
 mod _agirails {
     #[pymodule_export]
     use crate::{
-        client::{_connect, ACTPClient},
+        client::{_connect, _keystore, ACTPClient},
         event::Event,
         functions::{
             canonical_json, encode_resolution, format_usdc, parse_usdc, result_hash,
