@@ -296,6 +296,13 @@ impl Error {
         self
     }
 
+    /// The same error for one more caller; its cause stays with the first.
+    pub(crate) fn again(&self) -> Self {
+        let Inner { code, message, hint, facts, .. } = &*self.0;
+        let (message, hint, facts) = (message.clone(), hint.clone(), facts.clone());
+        Self(Box::new(Inner { code: *code, message, hint, facts, source: None }))
+    }
+
     /// What went wrong.
     pub fn code(&self) -> Code {
         self.0.code
@@ -377,6 +384,8 @@ impl PartialEq for Error {
 
 /// Of a value enough to recognise it, never megabytes.
 const VALUE_CHARACTERS: usize = 80;
+/// Of others' words enough to understand them.
+const WORDS_CHARACTERS: usize = 200;
 /// Of a path all of it, as long as it can be one.
 const PATH_CHARACTERS: usize = 260;
 
@@ -387,6 +396,11 @@ fn shorten(value: &str) -> String {
 /// A path as messages show it.
 pub(crate) fn shown_path(path: &Path) -> String {
     first(PATH_CHARACTERS, &path.to_string_lossy())
+}
+
+/// The words of a node or a library as messages show them.
+pub(crate) fn shown_words(words: &str) -> String {
+    first(WORDS_CHARACTERS, words)
 }
 
 fn first(limit: usize, value: &str) -> String {

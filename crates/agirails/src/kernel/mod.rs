@@ -2,6 +2,7 @@
 
 pub mod chain;
 pub mod embedded;
+mod errors;
 
 use std::fmt;
 

@@ -1,3 +1,572 @@
 //! The kernel on Base, or on any EVM chain that has its contracts. Modes `testnet` and `mainnet`.
 
+pub(crate) mod attestations;
+mod connect;
+pub(crate) mod contracts;
+pub(crate) mod events;
+mod funding;
+pub(crate) mod lens;
+mod notes;
+pub(crate) mod reader;
+mod registry;
+pub(crate) mod reverts;
+pub(crate) mod rpc;
 pub(crate) mod seen;
+pub(crate) mod sender;
+
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
+
+use alloy_network::TxSigner;
+use alloy_primitives::{Address, B256, U64, U256};
+use alloy_sol_types::{SolCall, SolEvent};
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde_json::json;
+
+pub use self::attestations::DeliveryAttestation;
+use self::{
+    contracts::{Contract, at_most, kernel as abi, token, vault},
+    events::Logs,
+    lens::Read,
+    notes::{Notes, open_file},
+    reader::{Doubt, Reader},
+    rpc::{Call, Rpc, RpcSettings, parse},
+    seen::Seen,
+    sender::{GasLimit, Mined, Operation, Sender, SenderSettings},
+};
+use super::{
+    AgentRegistry, Escrow, Kernel, TransactionQuery, Transition,
+    errors::{check_limit, missing},
+};
+use crate::{
+    error::{Code, Error, Result, Retry},
+    network::{Network, NetworkProfile},
+    protocol::{
+        CreateTransaction, EventRecord, LinkEscrow, Refusal, State, Transaction, TransactionId,
+        Usdc,
+        proof::{DeliveryProof, Resolution},
+        rules::Rates,
+    },
+    storage::Storage,
+    wallet::Wallet,
+};
+
+/// How long all tries of one request may take together.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Searching for a state asks for at least so many transactions at once.
+const SEARCH_PAGE: u32 = 100;
+
+/// How to connect a [`ChainKernel`]. [`ChainSettings::new`] fills in the rest.
+#[derive(Clone)]
+pub struct ChainSettings {
+    /// Which chain, and where its contracts lie.
+    pub profile: NetworkProfile,
+    /// Who signs. The kernel acts for their addresses; without any it reads.
+    pub wallets: Vec<Arc<dyn Wallet>>,
+    /// Where the journal of what was sent and the delivery proofs are kept. Processes that sign
+    /// for the same address must share it.
+    pub storage: Storage,
+    /// In how many blocks a transaction must stand before a call returns, 1 being its own.
+    /// Default: 1.
+    pub confirmations: u64,
+    /// How long a call waits for its transaction before it ends in [`Code::OutcomeUnknown`].
+    /// Default: 120 seconds.
+    pub wait_timeout: Duration,
+    /// The most that is offered for gas, wei per unit. Default: 50 gwei.
+    pub max_fee_per_gas: u128,
+    /// How long an endpoint may take for one request. Default: 10 seconds.
+    pub request_timeout: Duration,
+}
+
+impl ChainSettings {
+    /// Reading only, with the defaults; state in `.actp/` of the working directory.
+    pub fn new(profile: NetworkProfile) -> Self {
+        Self {
+            profile,
+            wallets: vec![],
+            storage: Storage::Directory(".".into()),
+            confirmations: 1,
+            wait_timeout: Duration::from_secs(120),
+            max_fee_per_gas: 50_000_000_000,
+            request_timeout: Duration::from_secs(10),
+        }
+    }
+
+    fn senders(&self) -> Vec<Address> {
+        self.wallets.iter().map(|wallet| TxSigner::address(wallet.as_ref())).collect()
+    }
+}
+
+/// Shows whose wallets there are, and nothing else of them. URLs of nodes hold keys: not shown.
+impl fmt::Debug for ChainSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainSettings")
+            .field("network", &self.profile.name)
+            .field("wallets", &self.senders())
+            .field("storage", &self.storage)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The protocol on a chain. It acts for the addresses whose wallets it holds.
+///
+/// A call that changes something returns once its transaction stands in a block. Where that cannot
+/// be found out in time it fails with [`Code::OutcomeUnknown`]: the same call, made again by this or
+/// another process of the same state directory, finds out instead of sending twice.
+pub struct ChainKernel {
+    network: Network,
+    rates: Rates,
+    eas_schema: Option<B256>,
+    senders: HashSet<Address>,
+    reader: Reader,
+    sender: Sender,
+    logs: Logs,
+    notes: Notes,
+}
+
+impl ChainKernel {
+    /// Connects, in one round trip: looks whether the chain is the profile's and whether its
+    /// contracts are what they should be.
+    ///
+    /// # Errors
+    /// [`Code::WrongChain`], [`Code::ContractMissing`] and [`Code::UnsupportedKernel`], each naming
+    /// what was found; [`Code::InvalidSettings`] for a profile that contradicts the contracts; those
+    /// of the network; and the storage codes where the state directory cannot be used.
+    pub async fn connect(settings: ChainSettings) -> Result<Self> {
+        let profile = &settings.profile;
+        let rpc = Rpc::new(RpcSettings {
+            urls: profile.rpc_urls.clone(),
+            request_timeout: settings.request_timeout,
+            patience: PATIENCE,
+        })?;
+        let connect::Found { network, rates } = connect::look(&rpc, profile).await?;
+        let file =
+            open_file(settings.storage.clone(), profile.chain_id, profile.contracts.actp_kernel)
+                .await?;
+        let wallets = settings.wallets.clone();
+        let seen = Arc::new(Seen::default());
+        let sending = SenderSettings {
+            confirmations: settings.confirmations,
+            wait_timeout: settings.wait_timeout,
+            max_fee_per_gas: settings.max_fee_per_gas,
+        };
+        let sender = Sender::new(
+            rpc.clone(),
+            file.clone(),
+            profile.chain_id,
+            wallets,
+            sending,
+            seen.clone(),
+        );
+        Ok(Self {
+            network,
+            rates,
+            eas_schema: profile.eas_schema,
+            senders: settings.senders().into_iter().collect(),
+            reader: Reader::new(rpc.clone(), seen),
+            logs: Logs::new(rpc, profile.contracts.actp_kernel, profile.deployment_block),
+            sender,
+            notes: Notes::new(file),
+        })
+    }
+
+    /// The rates that new transactions locked when this kernel connected. A transaction's own are
+    /// among its fields.
+    pub fn rates(&self) -> Rates {
+        self.rates
+    }
+
+    /// [`Kernel::get_transaction`] for many, `None` for an unknown id: one round trip for some 250
+    /// transactions.
+    ///
+    /// # Errors
+    /// Those of the network.
+    pub async fn get_transactions(
+        &self,
+        ids: &[TransactionId],
+    ) -> Result<Vec<Option<Transaction>>> {
+        let reads: Vec<_> = ids.iter().map(|id| self.read_transaction(*id)).collect();
+        let answers = self.reader.read_many(&reads).await?;
+        answers.iter().map(read_or_missing).collect()
+    }
+
+    fn kernel(&self) -> Contract {
+        Contract { role: "kernel", address: self.network.kernel }
+    }
+
+    fn usdc(&self) -> Contract {
+        Contract { role: "USDC token", address: self.network.usdc }
+    }
+
+    fn read_transaction(&self, id: TransactionId) -> Read {
+        Read::new(self.kernel(), &abi::getTransactionCall { transactionId: id }, 21)
+    }
+
+    fn read_balance(&self, owner: Address) -> Read {
+        Read::new(self.usdc(), &token::balanceOfCall { owner }, 1)
+    }
+
+    fn read_allowance(&self, owner: Address, spender: Address) -> Read {
+        Read::new(self.usdc(), &token::allowanceCall { owner, spender }, 1)
+    }
+
+    /// # Errors
+    /// [`Code::KeyMissing`] where no wallet signs for this address.
+    fn require_wallet(&self, sender: Address) -> Result<()> {
+        if self.senders.contains(&sender) {
+            return Ok(());
+        }
+        let held = match self.senders.len() {
+            0 => "no key at all".to_owned(),
+            1 => self.senders.iter().map(|held| format!("the key of {held} only")).collect(),
+            count => format!("the keys of {count} others"),
+        };
+        Err(Error::new(
+            Code::KeyMissing,
+            format!("acting for {sender} needs its key, and this client has {held}"),
+        )
+        .with_hint(
+            "pass private_key or a keystore when the client is made; without one it can only read",
+        )
+        .with_facts(|facts| {
+            facts.field = Some("sender");
+            facts.value = Some(sender.to_string());
+        }))
+    }
+
+    /// One call of one contract, in one chain transaction.
+    async fn send(
+        &self,
+        sender: Address,
+        what: &'static str,
+        to: Address,
+        call: &impl SolCall,
+    ) -> Result<Mined> {
+        self.require_wallet(sender)?;
+        let data = call.abi_encode().into();
+        self.send_all(vec![Operation { what, from: sender, to, data, gas: GasLimit::Estimate }])
+            .await
+    }
+
+    /// What became of the last operation, on which the others led up to.
+    async fn send_all(&self, operations: Vec<Operation>) -> Result<Mined> {
+        self.sender.send(operations).await?.pop().ok_or_else(|| {
+            Error::new(Code::Internal, "a chain transaction was lost between sender and kernel")
+                .with_hint("please report this")
+        })
+    }
+
+    /// One call of the kernel about a transaction, whose refusal tells what the embedded kernel's
+    /// does.
+    async fn call(
+        &self,
+        sender: Address,
+        what: &'static str,
+        id: TransactionId,
+        call: &impl SolCall,
+    ) -> Result<Mined> {
+        match self.send(sender, what, self.network.kernel, call).await {
+            Ok(mined) => Ok(mined),
+            Err(error) => Err(self.tell(error, id).await),
+        }
+    }
+
+    /// The same error with what it speaks of: the transaction, read anew after a refusal.
+    async fn tell(&self, error: Error, id: TransactionId) -> Error {
+        let hash = error.facts().transaction_hash;
+        let told = match error.refusal() {
+            None => {
+                error.with_facts(|facts| facts.transaction_id = facts.transaction_id.or(Some(id)))
+            }
+            Some(Refusal::KernelPaused | Refusal::AttestationMissing) => error,
+            Some(Refusal::TxMissing) => missing(id),
+            Some(refusal) => match self.get_transaction(id).await {
+                Ok(transaction) => Error::refused(refusal, Some(&transaction)),
+                // The refusal tells more than that it could not be looked into.
+                Err(_) => Error::refused(refusal, None),
+            },
+        };
+        told.with_facts(|facts| facts.transaction_hash = hash)
+    }
+
+    async fn step(&self, sender: Address, transition: &Transition) -> Result<()> {
+        let Transition { id, to, data, .. } = transition;
+        let call = abi::transitionStateCall {
+            transactionId: *id,
+            newState: *to as u8,
+            proof: data.clone().into(),
+        };
+        if *to == State::Disputed {
+            return self.dispute(sender, *id, &call).await;
+        }
+        let error = match self.call(sender, "transitionState", *id, &call).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        // Deployed kernels read a resolution with Solidity's decoder, which has no words.
+        if error.code() == Code::Reverted
+            && matches!(to, State::Settled | State::Cancelled)
+            && let Err(refusal) = Resolution::decode(data)
+            && let Ok(transaction) = self.get_transaction(*id).await
+            && transaction.state == State::Disputed
+        {
+            let hash = error.facts().transaction_hash;
+            return Err(Error::refused(refusal, Some(&transaction))
+                .with_facts(|facts| facts.transaction_hash = hash)
+                .with_source(error));
+        }
+        Err(error)
+    }
+}
+
+/// `None` for an unknown id.
+fn read_or_missing(answer: &lens::Answer) -> Result<Option<Transaction>> {
+    match answer.decode::<abi::getTransactionCall>() {
+        Ok(view) => Transaction::try_from(view).map(Some),
+        Err(error) if error.refusal() == Some(Refusal::TxMissing) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same refusal, naming the argument that it refuses.
+fn with_value(
+    error: Error,
+    refusals: &[Refusal],
+    field: &'static str,
+    value: impl fmt::Display,
+) -> Error {
+    match error.refusal() {
+        Some(refusal) if refusals.contains(&refusal) => {
+            let hash = error.facts().transaction_hash;
+            Error::refused_value(refusal, field, value)
+                .with_facts(|facts| facts.transaction_hash = hash)
+        }
+        _ => error,
+    }
+}
+
+impl fmt::Debug for ChainKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainKernel")
+            .field("network", &self.network)
+            .field("senders", &self.senders)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Kernel for ChainKernel {
+    fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The newest block's time.
+    async fn now(&self) -> Result<u64> {
+        #[derive(Deserialize)]
+        struct Head {
+            timestamp: U64,
+        }
+        let calls = vec![Call::new("eth_getBlockByNumber", json!(["latest", false]))];
+        let head = self.reader.ask(calls, Doubt::Everything).await?.pop();
+        let head = head.ok_or_else(lens::strange)?.map_err(|refused| reverts::explain(&refused))?;
+        let head: Head = parse("eth_getBlockByNumber", &head)?;
+        Ok(head.timestamp.to())
+    }
+
+    async fn get_transaction(&self, id: TransactionId) -> Result<Transaction> {
+        let call = abi::getTransactionCall { transactionId: id };
+        match self.reader.call(self.kernel(), &call).await {
+            Ok(view) => view.try_into(),
+            Err(error) if error.refusal() == Some(Refusal::TxMissing) => Err(missing(id)),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
+        check_limit(query.limit, 1_000)?;
+        if let Some(after) = query.after {
+            self.get_transaction(after).await?;
+        }
+        let wanted = query.limit as usize;
+        let (mut page, mut found) = (*query, Vec::new());
+        while found.len() < wanted {
+            page.limit = (wanted - found.len()) as u32;
+            if query.state.is_some() {
+                page.limit = page.limit.max(SEARCH_PAGE);
+            }
+            let ids = self.logs.created(&page).await?;
+            let Some(last) = ids.last() else { break };
+            page.after = Some(*last);
+            let transactions = self.get_transactions(&ids).await?.into_iter().flatten();
+            found.extend(
+                transactions.filter(|tx| query.state.is_none_or(|state| tx.state == state)),
+            );
+            if ids.len() < page.limit as usize {
+                break;
+            }
+        }
+        found.truncate(wanted);
+        Ok(found)
+    }
+
+    async fn events(&self, after: u64, limit: u32) -> Result<Vec<EventRecord>> {
+        check_limit(limit, 10_000)?;
+        self.logs.events(after, limit).await
+    }
+
+    async fn escrow(&self, id: TransactionId) -> Result<Escrow> {
+        let by = |address| Contract { role: "vault", address };
+        let own = by(self.network.vault);
+        // The convention, so that one round trip nearly always suffices.
+        let reads =
+            [self.read_transaction(id), Read::new(own, &vault::escrowsCall { escrowId: id }, 5)];
+        let answers = self.reader.read_many(&reads).await?;
+        let [transaction, record] = answers.as_slice() else { return Err(lens::strange()) };
+        let transaction = read_or_missing(transaction)?.ok_or_else(|| missing(id))?;
+        let Transaction { escrow_contract, escrow_id, .. } = transaction;
+        if escrow_contract == Address::ZERO {
+            return Ok(Escrow::default());
+        }
+        if (escrow_contract, escrow_id) == (own.address, id) {
+            return record.decode::<vault::escrowsCall>()?.try_into();
+        }
+        let call = vault::escrowsCall { escrowId: escrow_id };
+        self.reader.call(by(escrow_contract), &call).await?.try_into()
+    }
+
+    /// Kept on this machine: the chain has none.
+    async fn delivery_proof(&self, id: TransactionId) -> Result<Option<DeliveryProof>> {
+        let proof = self.notes.proof(id).await?;
+        if proof.is_none() {
+            self.get_transaction(id).await?;
+        }
+        Ok(proof)
+    }
+
+    /// Beyond 64 bits the most that fits.
+    async fn balance(&self, owner: Address) -> Result<Usdc> {
+        let call = token::balanceOfCall { owner };
+        Ok(at_most(self.reader.call(self.usdc(), &call).await?))
+    }
+
+    /// Beyond 64 bits the most that fits: many allow "everything".
+    async fn allowance(&self, owner: Address) -> Result<Usdc> {
+        let call = token::allowanceCall { owner, spender: self.network.vault };
+        Ok(at_most(self.reader.call(self.usdc(), &call).await?))
+    }
+
+    async fn approve(&self, sender: Address, amount: Usdc) -> Result<()> {
+        let amount = U256::from(amount.0);
+        let call = token::approveCall { spender: self.network.vault, amount };
+        self.send(sender, "approve", self.network.usdc, &call).await.map(drop)
+    }
+
+    async fn create_transaction(
+        &self,
+        sender: Address,
+        request: &CreateTransaction,
+    ) -> Result<TransactionId> {
+        let call = abi::createTransactionCall::from(request);
+        let mined = match self.send(sender, "createTransaction", self.network.kernel, &call).await {
+            Ok(mined) => mined,
+            Err(error) => {
+                let Some(refusal) = error.refusal() else { return Err(error) };
+                let now = match refusal {
+                    Refusal::DeadlineInPast | Refusal::DeadlineTooFar => self.now().await?,
+                    _ => 0,
+                };
+                let hash = error.facts().transaction_hash;
+                return Err(request
+                    .explain(refusal, now)
+                    .with_facts(|facts| facts.transaction_hash = hash));
+            }
+        };
+        mined
+            .logs
+            .iter()
+            .filter(|log| log.address() == self.network.kernel)
+            .find_map(|log| abi::TransactionCreated::decode_log_data(log.data()).ok())
+            .map(|created| created.transactionId)
+            .ok_or_else(|| {
+                let hash = mined.hash;
+                let message = format!("the receipt of {hash} has no TransactionCreated");
+                Error::new(Code::InvalidAnswer, message)
+                    .with_hint(
+                        "look for the transaction with find_transactions before creating it again",
+                    )
+                    .with_facts(|facts| facts.transaction_hash = Some(hash))
+            })
+    }
+
+    async fn link_escrow(
+        &self,
+        sender: Address,
+        id: TransactionId,
+        link: LinkEscrow,
+    ) -> Result<B256> {
+        let vault = link.escrow_contract.unwrap_or(self.network.vault);
+        let escrow_id = link.escrow_id.unwrap_or(id);
+        self.link(sender, id, vault, escrow_id).await?;
+        Ok(escrow_id)
+    }
+
+    async fn accept_quote(&self, sender: Address, id: TransactionId, amount: Usdc) -> Result<()> {
+        let call = abi::acceptQuoteCall { transactionId: id, newAmount: U256::from(amount.0) };
+        let bounds = [Refusal::BelowMinimum, Refusal::AboveMaximum];
+        self.call(sender, "acceptQuote", id, &call)
+            .await
+            .map(drop)
+            .map_err(|error| with_value(error, &bounds, "amount", amount.0))
+    }
+
+    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
+        let kept = match &transition.proof {
+            Some(proof) => {
+                self.require_wallet(sender)?;
+                Some(self.notes.keep(transition.id, proof).await?)
+            }
+            None => None,
+        };
+        let outcome = self.step(sender, transition).await;
+        if let (Err(error), Some(kept)) = (&outcome, kept)
+            && error.retry() != Retry::CheckFirst
+            && let Err(trouble) = self.notes.take_back(kept).await
+        {
+            // The refusal is what the caller has to know.
+            tracing::warn!(%trouble, id = %transition.id, "a proof of a refused delivery stays");
+        }
+        outcome
+    }
+
+    async fn release_milestone(
+        &self,
+        sender: Address,
+        id: TransactionId,
+        amount: Usdc,
+    ) -> Result<()> {
+        let call = abi::releaseMilestoneCall { transactionId: id, amount: U256::from(amount.0) };
+        self.call(sender, "releaseMilestone", id, &call)
+            .await
+            .map(drop)
+            .map_err(|error| with_value(error, &[Refusal::AmountZero], "amount", amount.0))
+    }
+
+    async fn release_escrow(&self, sender: Address, id: TransactionId) -> Result<()> {
+        let call = abi::releaseEscrowCall { transactionId: id };
+        self.call(sender, "releaseEscrow", id, &call).await.map(drop)
+    }
+
+    async fn anchor_attestation(
+        &self,
+        sender: Address,
+        id: TransactionId,
+        uid: B256,
+    ) -> Result<()> {
+        let call = abi::anchorAttestationCall { transactionId: id, attestationUID: uid };
+        self.call(sender, "anchorAttestation", id, &call).await.map(drop)
+    }
+
+    fn registry(&self) -> Option<&dyn AgentRegistry> {
+        self.network.agent_registry.map(|_| self as &dyn AgentRegistry)
+    }
+}

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{MAX_SUPPLY, rows, rows::unless_zero, too_much, wall_seconds};
 use crate::{
     error::{Code, Error},
+    kernel::errors::{insufficient_balance, missing},
     network::Network,
     protocol::{
         Event, Refusal, Transaction, TransactionId, Usdc,
@@ -191,7 +192,7 @@ impl<'a> Books<'a> {
         let (balance, allowance) = account
             .map_or((Usdc::ZERO, Usdc::ZERO), |account| (account.balance, account.allowance));
         let Some(rest) = balance.checked_sub(amount) else {
-            return Err(insufficient(stored, owner, amount, balance).into());
+            return Err(insufficient_balance(&stored.transaction, owner, amount, balance).into());
         };
         let allowance = allowance.checked_sub(amount).unwrap_or(Usdc::ZERO);
         self.run(
@@ -222,7 +223,7 @@ impl<'a> Books<'a> {
     // Transactions.
 
     pub(super) fn transaction(&self, id: TransactionId) -> Attempt<Stored> {
-        Ok(rows::find(self.connection, id)?.ok_or_else(|| super::missing(id))?)
+        Ok(rows::find(self.connection, id)?.ok_or_else(|| missing(id))?)
     }
 
     pub(super) fn judge(
@@ -465,18 +466,4 @@ impl<'a> Books<'a> {
 pub(super) fn to_json(value: &impl serde::Serialize) -> Attempt<String> {
     serde_json::to_string(value)
         .map_err(|error| Stop::Failed(Error::new(Code::InvalidJson, error.to_string())))
-}
-
-fn insufficient(stored: &Stored, owner: Address, required: Usdc, available: Usdc) -> Error {
-    let message = format!("{owner} owns {available} USDC, {required} are needed");
-    let Transaction { id, state, deadline, .. } = stored.transaction;
-    Error::new(Code::InsufficientBalance, message)
-        .with_hint("add USDC to this address; in mode mock with mint(address, amount)")
-        .with_facts(|facts| {
-            facts.transaction_id = Some(id);
-            facts.state = Some(state);
-            facts.deadline = Some(deadline);
-            facts.required = Some(required);
-            facts.available = Some(available);
-        })
 }

@@ -16,7 +16,10 @@ use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 
 use self::ledger::{Books, Stored};
-use super::{AgentRegistry, Escrow, Kernel, Role, TransactionQuery, Transition};
+use super::{
+    AgentRegistry, Escrow, Kernel, Role, TransactionQuery, Transition,
+    errors::{check_limit, missing},
+};
 use crate::{
     error::{Code, Error, Result},
     network::Network,
@@ -439,24 +442,6 @@ impl Kernel for EmbeddedKernel {
     fn registry(&self) -> Option<&dyn AgentRegistry> {
         Some(self)
     }
-}
-
-fn missing(id: TransactionId) -> Error {
-    Error::refused_value(Refusal::TxMissing, "transaction_id", id)
-        .with_facts(|facts| facts.transaction_id = Some(id))
-}
-
-fn check_limit(limit: u32, most: u32) -> Result<()> {
-    if (1..=most).contains(&limit) {
-        return Ok(());
-    }
-    Err(Error::invalid(
-        Code::InvalidNumber,
-        "limit",
-        &limit.to_string(),
-        &format!("is not within 1 … {most}"),
-    )
-    .with_hint("read the rest in further pages"))
 }
 
 fn too_much(field: &'static str, amount: Usdc) -> Error {

@@ -1,0 +1,656 @@
+//! The contracts' interfaces, and what their answers and events mean here.
+//!
+//! A number that does not fit, or a state that no kernel knows, is an answer that cannot be
+//! understood ([`Code::InvalidAnswer`]), never a panic: whoever answers may be anybody.
+
+use alloy_primitives::{Address, U256};
+use alloy_rpc_types_eth::Log;
+use alloy_sol_types::{SolCall, SolEvent};
+
+use crate::{
+    error::{Code, Error, Result},
+    kernel::Escrow,
+    protocol::{
+        CreateTransaction, DisputeWindow, Event, State, Transaction, Usdc,
+        registry::{AgentProfile, ServiceDescriptor},
+    },
+};
+
+/// The kernel as deployed since 2026-05-19.
+///
+/// Source: `IACTPKernel`; the two last functions tell the other generations.
+pub(crate) mod kernel {
+    alloy_sol_types::sol! {
+        struct TransactionView {
+            bytes32 transactionId;
+            address requester;
+            address provider;
+            uint8 state;
+            uint256 amount;
+            uint256 createdAt;
+            uint256 updatedAt;
+            uint256 deadline;
+            bytes32 serviceHash;
+            address escrowContract;
+            bytes32 escrowId;
+            bytes32 attestationUID;
+            uint256 disputeWindow;
+            bytes32 metadata;
+            uint16 platformFeeBpsLocked;
+            uint16 requesterPenaltyBpsLocked;
+            uint16 disputeBondBpsLocked;
+            uint256 agentId;
+            uint256 requesterAgentId;
+            address disputeInitiator;
+            uint256 disputeBond;
+        }
+
+        function createTransaction(
+            address provider,
+            address requester,
+            uint256 amount,
+            uint256 deadline,
+            uint256 disputeWindow,
+            bytes32 serviceHash,
+            uint256 agentId,
+            uint256 requesterAgentId
+        ) returns (bytes32 transactionId);
+        function linkEscrow(bytes32 transactionId, address escrowContract, bytes32 escrowId);
+        function acceptQuote(bytes32 transactionId, uint256 newAmount);
+        function transitionState(bytes32 transactionId, uint8 newState, bytes proof);
+        function releaseMilestone(bytes32 transactionId, uint256 amount);
+        function releaseEscrow(bytes32 transactionId);
+        function anchorAttestation(bytes32 transactionId, bytes32 attestationUID);
+
+        function getTransaction(bytes32 transactionId) returns (TransactionView);
+        function platformFeeBps() returns (uint16);
+        function requesterPenaltyBps() returns (uint16);
+        function paused() returns (bool);
+        function admin() returns (address);
+        function feeRecipient() returns (address);
+        function archiveTreasury() returns (address);
+        function approvedEscrowVaults(address vault) returns (bool);
+        function USDC() returns (address);
+        function disputeBondBps() returns (uint16);
+        function recoveryGrace() returns (uint256);
+
+        event TransactionCreated(
+            bytes32 indexed transactionId,
+            address indexed requester,
+            address indexed provider,
+            uint256 amount,
+            bytes32 serviceHash,
+            uint256 deadline,
+            uint256 timestamp,
+            uint256 agentId
+        );
+        event StateTransitioned(
+            bytes32 indexed transactionId,
+            uint8 indexed oldState,
+            uint8 indexed newState,
+            address triggeredBy,
+            uint256 timestamp
+        );
+        event EscrowLinked(
+            bytes32 indexed transactionId,
+            address escrowContract,
+            bytes32 escrowId,
+            uint256 amount,
+            uint256 timestamp
+        );
+        event EscrowReleased(
+            bytes32 indexed transactionId, address recipient, uint256 amount, uint256 timestamp
+        );
+        event EscrowRefunded(
+            bytes32 indexed transactionId, address recipient, uint256 amount, uint256 timestamp
+        );
+        event EscrowMilestoneReleased(
+            bytes32 indexed transactionId, uint256 amount, uint256 timestamp
+        );
+        event QuoteAccepted(
+            bytes32 indexed transactionId, uint256 oldAmount, uint256 newAmount, uint256 timestamp
+        );
+        event PlatformFeeAccrued(
+            bytes32 indexed transactionId,
+            address indexed recipient,
+            uint256 amount,
+            uint256 timestamp
+        );
+        event EscrowMediatorPaid(
+            bytes32 indexed transactionId,
+            address indexed mediator,
+            uint256 amount,
+            uint256 timestamp
+        );
+        event AttestationAnchored(
+            bytes32 indexed transactionId,
+            bytes32 indexed attestationUID,
+            address attester,
+            uint256 timestamp
+        );
+        event DisputeOpened(
+            bytes32 indexed transactionId,
+            address indexed initiator,
+            uint256 bond,
+            uint256 timestamp
+        );
+        event DisputeResolved(
+            bytes32 indexed transactionId,
+            bytes32 indexed disputeId,
+            address indexed initiator,
+            bool providerAtFault,
+            uint256 bond,
+            uint256 timestamp
+        );
+        event KernelPaused(address indexed by, uint256 timestamp);
+        event KernelUnpaused(address indexed by, uint256 timestamp);
+    }
+}
+
+/// The vault. Source: `EscrowVault`.
+pub(crate) mod vault {
+    alloy_sol_types::sol! {
+        function escrows(bytes32 escrowId) returns (
+            address requester,
+            address provider,
+            uint256 amount,
+            uint256 releasedAmount,
+            bool active
+        );
+        function kernel() returns (address);
+        function token() returns (address);
+    }
+}
+
+/// USDC, as far as escrows need it. Source: ERC-20.
+pub(crate) mod token {
+    alloy_sol_types::sol! {
+        function balanceOf(address owner) returns (uint256);
+        function allowance(address owner, address spender) returns (uint256);
+        function approve(address spender, uint256 amount) returns (bool);
+    }
+}
+
+/// The agent registry. Source: AIP-7, `IAgentRegistry`.
+pub(crate) mod registry {
+    alloy_sol_types::sol! {
+        struct Service {
+            bytes32 serviceTypeHash;
+            string serviceType;
+            string schemaURI;
+            uint256 minPrice;
+            uint256 maxPrice;
+            uint256 avgCompletionTime;
+            string metadataCID;
+        }
+
+        struct Profile {
+            address agentAddress;
+            string did;
+            string endpoint;
+            bytes32[] serviceTypes;
+            uint256 stakedAmount;
+            uint256 reputationScore;
+            uint256 totalTransactions;
+            uint256 disputedTransactions;
+            uint256 totalVolumeUSDC;
+            uint256 registeredAt;
+            uint256 updatedAt;
+            bool isActive;
+            bytes32 configHash;
+            string configCID;
+            bool listed;
+        }
+
+        function registerAgent(string endpoint, Service[] services);
+        function updateEndpoint(string newEndpoint);
+        function addServiceType(string serviceType);
+        function removeServiceType(bytes32 serviceTypeHash);
+        function setActiveStatus(bool isActive);
+        function getAgent(address agentAddress) returns (Profile);
+        function getServiceDescriptors(address agentAddress) returns (Service[]);
+        function supportsService(address agentAddress, bytes32 serviceTypeHash) returns (bool);
+        function queryAgentsByService(
+            bytes32 serviceTypeHash, uint256 minReputation, uint256 offset, uint256 limit
+        ) returns (address[]);
+    }
+}
+
+/// The Ethereum Attestation Service. Source: `IEAS`.
+pub(crate) mod eas {
+    alloy_sol_types::sol! {
+        struct AttestationRequestData {
+            address recipient;
+            uint64 expirationTime;
+            bool revocable;
+            bytes32 refUID;
+            bytes data;
+            uint256 value;
+        }
+
+        struct AttestationRequest {
+            bytes32 schema;
+            AttestationRequestData data;
+        }
+
+        struct Attestation {
+            bytes32 uid;
+            bytes32 schema;
+            uint64 time;
+            uint64 expirationTime;
+            uint64 revocationTime;
+            bytes32 refUID;
+            address recipient;
+            address attester;
+            bool revocable;
+            bytes data;
+        }
+
+        function attest(AttestationRequest request) returns (bytes32);
+        function getAttestation(bytes32 uid) returns (Attestation);
+        function getSchemaRegistry() returns (address);
+
+        event Attested(
+            address indexed recipient, address indexed attester, bytes32 uid, bytes32 indexed schemaUID
+        );
+    }
+}
+
+/// One of the network's contracts, and what it is for: errors name both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Contract {
+    /// Such as `kernel`.
+    pub(crate) role: &'static str,
+    pub(crate) address: Address,
+}
+
+impl Contract {
+    /// Reads what this contract returned for a call.
+    ///
+    /// # Errors
+    /// [`Code::ContractMissing`] for nothing at all, which is what an account answers, and
+    /// [`Code::InvalidAnswer`] for another shape than the function's.
+    pub(crate) fn decode<C: SolCall>(self, data: &[u8]) -> Result<C::Return> {
+        if data.is_empty() {
+            return Err(self.missing());
+        }
+        C::abi_decode_returns(data).map_err(|error| {
+            let Self { role, address } = self;
+            let message = format!("the {role} {address} answers {} in another shape", C::SIGNATURE);
+            Error::new(Code::InvalidAnswer, message)
+                .with_hint("check the contracts' addresses in the network profile")
+                .with_source(error)
+        })
+    }
+
+    /// Nothing lies there.
+    pub(crate) fn missing(self) -> Error {
+        let Self { role, address } = self;
+        Error::new(
+            Code::ContractMissing,
+            format!("the {role} {address} is an account, not a contract"),
+        )
+        .with_hint(
+            "check this address in the network profile, and that its rpcUrl belongs to its chain",
+        )
+        .with_facts(|facts| facts.value = Some(address.to_string()))
+    }
+}
+
+fn unreadable(field: &str, value: impl std::fmt::Display) -> Error {
+    Error::new(Code::InvalidAnswer, format!("the contract's {field} is {value}, which none can be"))
+        .with_hint("check the contracts' addresses in the network profile")
+}
+
+fn number(field: &'static str, value: U256) -> Result<u64> {
+    u64::try_from(value).map_err(|_| unreadable(field, value))
+}
+
+fn usdc(field: &'static str, value: U256) -> Result<Usdc> {
+    number(field, value).map(Usdc)
+}
+
+fn state(field: &'static str, value: u8) -> Result<State> {
+    State::try_from(u64::from(value)).map_err(|_| unreadable(field, value))
+}
+
+/// What an account owns or allows. Test tokens can be minted without end, and many allow
+/// "everything": beyond 64 bits the most that fits stands for more than enough.
+pub(crate) fn at_most(value: U256) -> Usdc {
+    Usdc(value.saturating_to())
+}
+
+impl TryFrom<kernel::TransactionView> for Transaction {
+    type Error = Error;
+
+    fn try_from(view: kernel::TransactionView) -> Result<Self> {
+        Ok(Self {
+            id: view.transactionId,
+            requester: view.requester,
+            provider: view.provider,
+            state: state("state", view.state)?,
+            amount: usdc("amount", view.amount)?,
+            created_at: number("createdAt", view.createdAt)?,
+            updated_at: number("updatedAt", view.updatedAt)?,
+            deadline: number("deadline", view.deadline)?,
+            service_hash: view.serviceHash,
+            escrow_contract: view.escrowContract,
+            escrow_id: view.escrowId,
+            attestation_uid: view.attestationUID,
+            dispute_window: DisputeWindow::from_contract(number(
+                "disputeWindow",
+                view.disputeWindow,
+            )?),
+            metadata: view.metadata,
+            platform_fee_bps_locked: view.platformFeeBpsLocked,
+            requester_penalty_bps_locked: view.requesterPenaltyBpsLocked,
+            dispute_bond_bps_locked: view.disputeBondBpsLocked,
+            agent_id: view.agentId,
+            requester_agent_id: view.requesterAgentId,
+            dispute_initiator: view.disputeInitiator,
+            dispute_bond: usdc("disputeBond", view.disputeBond)?,
+        })
+    }
+}
+
+impl From<&CreateTransaction> for kernel::createTransactionCall {
+    fn from(request: &CreateTransaction) -> Self {
+        Self {
+            provider: request.provider,
+            requester: request.requester,
+            amount: U256::from(request.amount.0),
+            deadline: U256::from(request.deadline),
+            disputeWindow: U256::from(request.dispute_window_seconds),
+            serviceHash: request.service_hash,
+            agentId: request.agent_id,
+            requesterAgentId: request.requester_agent_id,
+        }
+    }
+}
+
+impl TryFrom<vault::escrowsReturn> for Escrow {
+    type Error = Error;
+
+    fn try_from(record: vault::escrowsReturn) -> Result<Self> {
+        Ok(Self {
+            requester: record.requester,
+            provider: record.provider,
+            amount: usdc("escrow amount", record.amount)?,
+            released: usdc("releasedAmount", record.releasedAmount)?,
+            active: record.active,
+        })
+    }
+}
+
+impl From<&ServiceDescriptor> for registry::Service {
+    fn from(service: &ServiceDescriptor) -> Self {
+        Self {
+            serviceTypeHash: service.service_type_hash,
+            serviceType: service.service_type.clone(),
+            schemaURI: service.schema_uri.clone(),
+            minPrice: U256::from(service.min_price.0),
+            maxPrice: U256::from(service.max_price.0),
+            avgCompletionTime: U256::from(service.avg_completion_time_seconds),
+            metadataCID: service.metadata_cid.clone(),
+        }
+    }
+}
+
+impl TryFrom<registry::Service> for ServiceDescriptor {
+    type Error = Error;
+
+    fn try_from(service: registry::Service) -> Result<Self> {
+        Ok(Self {
+            service_type_hash: service.serviceTypeHash,
+            service_type: service.serviceType,
+            schema_uri: service.schemaURI,
+            min_price: usdc("minPrice", service.minPrice)?,
+            max_price: usdc("maxPrice", service.maxPrice)?,
+            avg_completion_time_seconds: number("avgCompletionTime", service.avgCompletionTime)?,
+            metadata_cid: service.metadataCID,
+        })
+    }
+}
+
+impl TryFrom<registry::Profile> for AgentProfile {
+    type Error = Error;
+
+    fn try_from(profile: registry::Profile) -> Result<Self> {
+        Ok(Self {
+            agent_address: profile.agentAddress,
+            did: profile.did,
+            endpoint: profile.endpoint,
+            service_types: profile.serviceTypes,
+            staked_amount: usdc("stakedAmount", profile.stakedAmount)?,
+            reputation_score: number("reputationScore", profile.reputationScore)?,
+            total_transactions: number("totalTransactions", profile.totalTransactions)?,
+            disputed_transactions: number("disputedTransactions", profile.disputedTransactions)?,
+            total_volume: usdc("totalVolumeUSDC", profile.totalVolumeUSDC)?,
+            registered_at: number("registeredAt", profile.registeredAt)?,
+            updated_at: number("updatedAt", profile.updatedAt)?,
+            is_active: profile.isActive,
+            config_hash: profile.configHash,
+            config_cid: profile.configCID,
+            listed: profile.listed,
+        })
+    }
+}
+
+/// Reads a log of the kernel; `None` where it is none of the protocol's 14 events.
+///
+/// # Errors
+/// [`Code::InvalidAnswer`] where its topics or data are not that event's.
+pub(crate) fn event(log: &Log) -> Option<Result<Event>> {
+    let signature = *log.inner.data.topics().first()?;
+    let read = READERS.iter().find(|(known, _)| *known == signature)?.1;
+    Some(read(log))
+}
+
+type ReadLog = fn(&Log) -> Result<Event>;
+
+macro_rules! readers {
+    ($($event:ident($log:ident) => $meaning:expr;)*) => {
+        const READERS: &[(alloy_primitives::B256, ReadLog)] = &[$((
+            kernel::$event::SIGNATURE_HASH,
+            |log| {
+                let $log = kernel::$event::decode_log_data(&log.inner.data).map_err(|error| {
+                    let message = format!("a log {} is malformed", kernel::$event::SIGNATURE);
+                    Error::new(Code::InvalidAnswer, message)
+                        .with_hint("ask another RPC endpoint")
+                        .with_source(error)
+                })?;
+                let timestamp = number("timestamp", $log.timestamp)?;
+                Ok($meaning(timestamp)?)
+            },
+        ),)*];
+    };
+}
+
+readers! {
+    TransactionCreated(log) => |timestamp| Ok::<_, Error>(Event::TransactionCreated {
+        transaction_id: log.transactionId,
+        requester: log.requester,
+        provider: log.provider,
+        amount: usdc("amount", log.amount)?,
+        service_hash: log.serviceHash,
+        deadline: number("deadline", log.deadline)?,
+        timestamp,
+        agent_id: log.agentId,
+    });
+    StateTransitioned(log) => |timestamp| Ok::<_, Error>(Event::StateTransitioned {
+        transaction_id: log.transactionId,
+        old_state: state("oldState", log.oldState)?,
+        new_state: state("newState", log.newState)?,
+        triggered_by: log.triggeredBy,
+        timestamp,
+    });
+    EscrowLinked(log) => |timestamp| Ok::<_, Error>(Event::EscrowLinked {
+        transaction_id: log.transactionId,
+        escrow_contract: log.escrowContract,
+        escrow_id: log.escrowId,
+        amount: usdc("amount", log.amount)?,
+        timestamp,
+    });
+    EscrowReleased(log) => |timestamp| Ok::<_, Error>(Event::EscrowReleased {
+        transaction_id: log.transactionId,
+        recipient: log.recipient,
+        amount: usdc("amount", log.amount)?,
+        timestamp,
+    });
+    EscrowRefunded(log) => |timestamp| Ok::<_, Error>(Event::EscrowRefunded {
+        transaction_id: log.transactionId,
+        recipient: log.recipient,
+        amount: usdc("amount", log.amount)?,
+        timestamp,
+    });
+    EscrowMilestoneReleased(log) => |timestamp| Ok::<_, Error>(Event::EscrowMilestoneReleased {
+        transaction_id: log.transactionId,
+        amount: usdc("amount", log.amount)?,
+        timestamp,
+    });
+    QuoteAccepted(log) => |timestamp| Ok::<_, Error>(Event::QuoteAccepted {
+        transaction_id: log.transactionId,
+        old_amount: usdc("oldAmount", log.oldAmount)?,
+        new_amount: usdc("newAmount", log.newAmount)?,
+        timestamp,
+    });
+    PlatformFeeAccrued(log) => |timestamp| Ok::<_, Error>(Event::PlatformFeeAccrued {
+        transaction_id: log.transactionId,
+        recipient: log.recipient,
+        amount: usdc("amount", log.amount)?,
+        timestamp,
+    });
+    EscrowMediatorPaid(log) => |timestamp| Ok::<_, Error>(Event::EscrowMediatorPaid {
+        transaction_id: log.transactionId,
+        recipient: log.mediator,
+        amount: usdc("amount", log.amount)?,
+        timestamp,
+    });
+    AttestationAnchored(log) => |timestamp| Ok::<_, Error>(Event::AttestationAnchored {
+        transaction_id: log.transactionId,
+        attestation_uid: log.attestationUID,
+        attester: log.attester,
+        timestamp,
+    });
+    DisputeOpened(log) => |timestamp| Ok::<_, Error>(Event::DisputeOpened {
+        transaction_id: log.transactionId,
+        initiator: log.initiator,
+        bond: usdc("bond", log.bond)?,
+        timestamp,
+    });
+    DisputeResolved(log) => |timestamp| Ok::<_, Error>(Event::DisputeResolved {
+        transaction_id: log.transactionId,
+        dispute_id: log.disputeId,
+        initiator: log.initiator,
+        provider_at_fault: log.providerAtFault,
+        bond: usdc("bond", log.bond)?,
+        timestamp,
+    });
+    KernelPaused(log) => |timestamp| Ok::<_, Error>(Event::KernelPaused { by: log.by, timestamp });
+    KernelUnpaused(log) => |timestamp| Ok::<_, Error>(Event::KernelUnpaused { by: log.by, timestamp });
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+    use alloy_primitives::{B256, LogData};
+    use alloy_sol_types::SolValue;
+
+    use super::*;
+
+    const WIDE: U256 = U256::from_limbs([0, 1, 0, 0]);
+
+    fn log(data: LogData) -> Log {
+        let inner = alloy_primitives::Log { address: Address::ZERO, data };
+        Log { inner, ..Default::default() }
+    }
+
+    fn view() -> kernel::TransactionView {
+        let words = [[0_u8; 32]; 21].concat();
+        kernel::TransactionView::abi_decode(&words).unwrap()
+    }
+
+    #[test]
+    fn a_view_of_21_fields_becomes_a_transaction() {
+        let window = U256::from(3_600);
+        let view = kernel::TransactionView { state: 4, disputeWindow: window, ..view() };
+        let tx = Transaction::try_from(view).unwrap();
+        assert_eq!(tx.state, State::Delivered);
+        assert_eq!(tx.dispute_window, DisputeWindow::Seconds(3_600));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error_and_no_panic() {
+        for view in [
+            kernel::TransactionView { state: 8, ..view() },
+            kernel::TransactionView { amount: WIDE, ..view() },
+            kernel::TransactionView { deadline: WIDE, ..view() },
+            kernel::TransactionView { disputeWindow: WIDE, ..view() },
+        ] {
+            let error = Transaction::try_from(view).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidAnswer);
+            assert!(error.hint().is_some());
+        }
+        assert_eq!(at_most(U256::MAX), Usdc(u64::MAX));
+    }
+
+    #[test]
+    fn answers_of_accounts_and_of_other_contracts_are_told_apart() {
+        let contract = Contract { role: "kernel", address: Address::repeat_byte(0xa1) };
+        let decode = |data: &[u8]| contract.decode::<kernel::getTransactionCall>(data);
+        let error = decode(&[]).map(drop).unwrap_err();
+        assert_eq!(error.code(), Code::ContractMissing);
+        assert!(error.to_string().contains("kernel 0xA1"), "{error}");
+        // The generation until May 2026 has 15 fields.
+        let error = decode(&[[0_u8; 32]; 15].concat()).map(drop).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidAnswer);
+        assert!(decode(&[[0_u8; 32]; 21].concat()).is_ok());
+    }
+
+    #[test]
+    fn logs_become_events() {
+        let (id, by) = (B256::repeat_byte(1), Address::repeat_byte(2));
+        let raw = kernel::StateTransitioned {
+            transactionId: id,
+            oldState: 2,
+            newState: 3,
+            triggeredBy: by,
+            timestamp: U256::from(7),
+        };
+        let expected = Event::StateTransitioned {
+            transaction_id: id,
+            old_state: State::Committed,
+            new_state: State::InProgress,
+            triggered_by: by,
+            timestamp: 7,
+        };
+        assert_eq!(event(&log(raw.encode_log_data())).unwrap().unwrap(), expected);
+        let raw = kernel::EscrowMediatorPaid {
+            transactionId: id,
+            mediator: by,
+            amount: U256::from(5),
+            timestamp: U256::from(7),
+        };
+        let expected = Event::EscrowMediatorPaid {
+            transaction_id: id,
+            recipient: by,
+            amount: Usdc(5),
+            timestamp: 7,
+        };
+        assert_eq!(event(&log(raw.encode_log_data())).unwrap().unwrap(), expected);
+    }
+
+    #[test]
+    fn foreign_logs_are_passed_over_and_broken_ones_are_errors() {
+        assert_eq!(event(&log(LogData::default())), None);
+        let foreign = LogData::new_unchecked(vec![B256::repeat_byte(9)], Default::default());
+        assert_eq!(event(&log(foreign)), None);
+        assert_eq!(READERS.len(), 14);
+        for (signature, _) in READERS {
+            let broken = LogData::new_unchecked(vec![*signature], vec![1].into());
+            let error = event(&log(broken)).unwrap().unwrap_err();
+            assert_eq!(error.code(), Code::InvalidAnswer);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What every kernel says in the same words.
+
+use alloy_primitives::Address;
+
+use crate::{
+    error::{Code, Error, Result},
+    protocol::{Refusal, Transaction, TransactionId, Usdc},
+};
+
+/// Nothing has this id.
+pub(super) fn missing(id: TransactionId) -> Error {
+    Error::refused_value(Refusal::TxMissing, "transaction_id", id)
+        .with_facts(|facts| facts.transaction_id = Some(id))
+}
+
+/// A page has 1 … `most` entries.
+pub(super) fn check_limit(limit: u32, most: u32) -> Result<()> {
+    if (1..=most).contains(&limit) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        Code::InvalidNumber,
+        "limit",
+        &limit.to_string(),
+        &format!("is not within 1 … {most}"),
+    )
+    .with_hint("read the rest in further pages"))
+}
+
+/// Somebody owns less than a transaction takes.
+pub(super) fn insufficient_balance(
+    transaction: &Transaction,
+    owner: Address,
+    required: Usdc,
+    available: Usdc,
+) -> Error {
+    let &Transaction { id, state, deadline, .. } = transaction;
+    let message = format!("{owner} owns {available} USDC, {required} are needed");
+    Error::new(Code::InsufficientBalance, message)
+        .with_hint("add USDC to this address; in mode mock with mint(address, amount)")
+        .with_facts(|facts| {
+            facts.transaction_id = Some(id);
+            facts.state = Some(state);
+            facts.deadline = Some(deadline);
+            facts.required = Some(required);
+            facts.available = Some(available);
+        })
+}

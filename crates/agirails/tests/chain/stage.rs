@@ -1,0 +1,94 @@
+//! A devnet and a kernel on it that acts for many parties.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use agirails::{
+    Address, NetworkProfile, PrivateKey, Result, Storage, U256, Usdc, Wallet,
+    kernel::{
+        Kernel,
+        chain::{ChainKernel, ChainSettings},
+    },
+    testkit::{Stage, Watch},
+};
+use agirails_devnet::Devnet;
+use alloy_primitives::keccak256;
+use async_trait::async_trait;
+
+/// How many parties a stage can bring.
+const PARTIES: usize = 600;
+
+pub fn key(number: usize) -> PrivateKey {
+    keccak256(format!("party {number} of a test")).to_string().parse().unwrap()
+}
+
+pub fn wallet(key: PrivateKey) -> Arc<dyn Wallet> {
+    Arc::new(key)
+}
+
+/// A kernel in memory for these keys.
+pub async fn connect(
+    profile: &NetworkProfile,
+    wallets: Vec<Arc<dyn Wallet>>,
+) -> Result<ChainKernel> {
+    let mut settings = ChainSettings::new(profile.clone());
+    settings.wallets = wallets;
+    settings.storage = Storage::Memory;
+    ChainKernel::connect(settings).await
+}
+
+pub struct Local {
+    pub devnet: Devnet,
+    pub watch: Arc<Watch>,
+    kernel: Arc<dyn Kernel>,
+    parties: AtomicUsize,
+}
+
+impl Local {
+    pub async fn start() -> Result<Self> {
+        let devnet = Devnet::start().await?;
+        let mut wallets: Vec<_> = (0..PARTIES).map(|number| wallet(key(number))).collect();
+        wallets.push(wallet(devnet.admin().private_key.clone()));
+        let chain = Arc::new(connect(devnet.profile(), wallets).await?);
+        let watch = Arc::new(Watch::over(chain));
+        Ok(Self { devnet, kernel: watch.clone(), watch, parties: AtomicUsize::new(0) })
+    }
+}
+
+#[async_trait]
+impl Stage for Local {
+    fn kernel(&self) -> &Arc<dyn Kernel> {
+        &self.kernel
+    }
+
+    async fn party(&self) -> Result<Address> {
+        let number = self.parties.fetch_add(1, Ordering::Relaxed);
+        assert!(number < PARTIES, "the scenarios need more parties");
+        let address = key(number).address();
+        self.devnet.set_eth(address, U256::from(10).pow(U256::from(20))).await?;
+        self.devnet.mint(address, Usdc(1_000_000_000)).await?;
+        Ok(address)
+    }
+
+    async fn mint(&self, to: Address, amount: Usdc) -> Result<()> {
+        self.devnet.mint(to, amount).await
+    }
+
+    async fn advance(&self, seconds: u64) -> Result<()> {
+        self.devnet.advance_time(seconds).await.map(drop)
+    }
+
+    async fn at(&self, time: u64) -> Result<()> {
+        self.devnet.set_next_time(time).await
+    }
+
+    async fn set_paused(&self, paused: bool) -> Result<()> {
+        if paused { self.devnet.pause().await } else { self.devnet.unpause().await }
+    }
+
+    async fn approve_mediator(&self, mediator: Address) -> Result<()> {
+        self.devnet.approve_mediator(mediator).await
+    }
+}
