@@ -44,6 +44,8 @@ async def main(on: dict[str, Any]) -> None:
 
     await measure_singles(figures, on, start)
     await measure_crowd(figures, on["crowd"], start)
+    for runtime in (unlimited, limited, far):
+        await runtime.w3.provider.disconnect()
     figures.save("chain_peer", quick=on["quick"], version=version("agirails"))
 
 

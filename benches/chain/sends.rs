@@ -82,8 +82,8 @@ async fn measure_singles(
         let arrived = arrivals.get(&block).ok_or("nobody told of a block")?;
         totals.push(confirmed - started);
         after.push(confirmed.saturating_duration_since(*arrived));
-        // Two round trips take it to the node: one asks what it costs, one brings it.
-        let there = started + 2 * round_trip;
+        // One round trip asks what it costs, one brings it to the node, and one is to spare.
+        let there = started + 3 * round_trip;
         late += arrivals.range(..block).filter(|(_, arrived)| **arrived > there).count();
     }
     figures.note("transition", totals);

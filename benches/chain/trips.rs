@@ -7,6 +7,7 @@ use agirails::{
     kernel::{Kernel, TransactionQuery, Transition, chain::ChainKernel},
     protocol::proof::Resolution,
 };
+use agirails_devnet::{Fault, Rule};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -16,9 +17,11 @@ use crate::{
     ground::{Ground, PRICE},
 };
 
-/// How often the counter is looked at. The first look for a receipt comes ten milliseconds after
-/// a transaction was sent.
+/// How often the counter is looked at.
 const SAMPLE: Duration = Duration::from_millis(1);
+/// How long a transaction is held back, so that nothing else passes while that is noticed.
+const SENDING: Duration = Duration::from_millis(30);
+const SEND: &str = "eth_sendRawTransaction";
 
 /// The least that was counted of each call, in the order in which they were first seen.
 #[derive(Default)]
@@ -52,7 +55,6 @@ impl Table {
         name: &'static str,
         call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        const SEND: &str = "eth_sendRawTransaction";
         let before = ground.network.stats();
         let (mut sent, mut transactions) = (0, 0);
         let watch = async {
@@ -78,11 +80,13 @@ impl Table {
 pub async fn count(plan: &Plan, ground: &Ground, ids: &[TransactionId]) -> Outcome<Value> {
     let mut table = Table::default();
     let url = ground.network.url();
+    ground.network.add(Rule::new(Fault::Delay(SENDING)).on(SEND));
     for round in 0..plan.counts {
         count_reads(&mut table, ground, ids).await?;
         let kernel = ground.kernel(url).await?;
         count_sends(&mut table, ground, &kernel, round).await?;
     }
+    ground.network.clear();
     let rows = table.0.iter().map(|Count { call, sent, confirmed, transactions }| {
         println!("{call:<44} {transactions} transactions, {sent} requests until sent, {confirmed}");
         json!({ "call": call, "sent": sent, "confirmed": confirmed, "transactions": transactions })
