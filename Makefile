@@ -6,6 +6,7 @@ NEW_VENV := target/test-venv
 BENCH_VENV := target/bench-venv
 PEER_VENV := target/peer-venv
 BENCH_OPTIONS ?=
+FUZZ_SECONDS ?= 60
 
 # Stamps are named after the content of the sources: any change of them, a deletion too, has a
 # name of its own and builds anew.
@@ -86,6 +87,10 @@ types: new-venv
 	$(call step,types)
 	$(NEW_VENV)/bin/mypy --strict examples python/agirails
 	$(NEW_VENV)/bin/stubtest agirails
+
+fuzz: ## the embedded kernel beside the contracts, on new random operations; FUZZ_SECONDS=60
+	AGIRAILS_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test -p agirails --all-features --test differential \
+		-- --nocapture --exact the_embedded_kernel_does_what_the_contracts_do
 
 bench: $(TOOLS) $(NPM_TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--quick for a look
 	$(call step,Rust figures)

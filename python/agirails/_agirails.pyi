@@ -40,6 +40,13 @@ class ACTPClient:
         state_directory: str | PathLike[str] | None = None,
         in_memory: bool = False,
         starting_balance: int | None = None,
+        rpc_url: str | Sequence[str] | None = None,
+        contracts: dict[str, str] | None = None,
+        network: str | PathLike[str] | dict[str, Any] | None = None,
+        keystore: str | PathLike[str] | None = None,
+        keystore_password: str | None = None,
+        confirmations: int | None = None,
+        wait_timeout: float | None = None,
     ) -> ACTPClient: ...
     @staticmethod
     def create(
@@ -50,6 +57,13 @@ class ACTPClient:
         state_directory: str | PathLike[str] | None = None,
         in_memory: bool = False,
         starting_balance: int | None = None,
+        rpc_url: str | Sequence[str] | None = None,
+        contracts: dict[str, str] | None = None,
+        network: str | PathLike[str] | dict[str, Any] | None = None,
+        keystore: str | PathLike[str] | None = None,
+        keystore_password: str | None = None,
+        confirmations: int | None = None,
+        wait_timeout: float | None = None,
     ) -> Coroutine[Any, Any, AsyncACTPClient]: ...
     @property
     def address(self) -> Address: ...
@@ -151,6 +165,25 @@ class Kernel:
         delivered_at: int | None = None,
         nonce: int = 0,
     ) -> dict[str, Any]: ...
+    def attest_delivery(
+        self,
+        tx_id: str,
+        *,
+        result: Any = None,
+        result_hash: str | bytes | None = None,
+        result_cid: str = "",
+        delivered_at: int | None = None,
+    ) -> str: ...
+    def release(
+        self,
+        tx_id: str,
+        *,
+        deliverable: str | bytes | bytearray | memoryview | None = None,
+        proof: dict[str, Any] | None = None,
+        signed: dict[str, Any] | None = None,
+        result: Any = None,
+        attestation: str | bytes | None = None,
+    ) -> None: ...
     def now(self) -> int: ...
 
 @final
@@ -323,11 +356,4 @@ def encode_resolution(
 def service_type_hash(service_type: str) -> str: ...
 def recover_delivery_signer(message: dict[str, Any], kernel_address: str) -> Address: ...
 def verify_delivery(message: dict[str, Any], kernel_address: str) -> None: ...
-def _connect(
-    mode: str,
-    requester_address: str | None,
-    private_key: str | None,
-    state_directory: str | PathLike[str] | None,
-    in_memory: bool,
-    starting_balance: int | None,
-) -> Awaitable[ACTPClient]: ...
+def _connect(settings: dict[str, Any]) -> Awaitable[ACTPClient]: ...

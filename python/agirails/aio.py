@@ -158,6 +158,44 @@ class AsyncKernel:
             nonce=nonce,
         )
 
+    async def attest_delivery(
+        self,
+        tx_id: str,
+        *,
+        result: Any = None,
+        result_hash: str | bytes | None = None,
+        result_cid: str = "",
+        delivered_at: int | None = None,
+    ) -> str:
+        """Attests a delivery of this client, the transaction's provider, on chain."""
+        return await self._verbs.attest_delivery(
+            tx_id,
+            result=result,
+            result_hash=result_hash,
+            result_cid=result_cid,
+            delivered_at=delivered_at,
+        )
+
+    async def release(
+        self,
+        tx_id: str,
+        *,
+        deliverable: str | bytes | bytearray | memoryview | None = None,
+        proof: dict[str, Any] | None = None,
+        signed: dict[str, Any] | None = None,
+        result: Any = None,
+        attestation: str | bytes | None = None,
+    ) -> None:
+        """Accepts a delivery and pays for it, if everything that is given proves it."""
+        await self._verbs.release(
+            tx_id,
+            deliverable=deliverable,
+            proof=proof,
+            signed=signed,
+            result=result,
+            attestation=attestation,
+        )
+
     async def now(self) -> int:
         """The kernel's clock, Unix seconds."""
         return await self._verbs.now()
@@ -284,13 +322,31 @@ class AsyncACTPClient:
         state_directory: str | PathLike[str] | None = None,
         in_memory: bool = False,
         starting_balance: int | None = None,
+        rpc_url: str | Sequence[str] | None = None,
+        contracts: dict[str, str] | None = None,
+        network: str | PathLike[str] | dict[str, Any] | None = None,
+        keystore: str | PathLike[str] | None = None,
+        keystore_password: str | None = None,
+        confirmations: int | None = None,
+        wait_timeout: float | None = None,
     ) -> AsyncACTPClient:
         """Connects; the arguments and errors are ACTPClient's."""
-        return cls(
-            await _connect(
-                mode, requester_address, private_key, state_directory, in_memory, starting_balance
-            )
-        )
+        settings = {
+            "mode": mode,
+            "requester_address": requester_address,
+            "private_key": private_key,
+            "state_directory": state_directory,
+            "in_memory": in_memory,
+            "starting_balance": starting_balance,
+            "rpc_url": rpc_url,
+            "contracts": contracts,
+            "network": network,
+            "keystore": keystore,
+            "keystore_password": keystore_password,
+            "confirmations": confirmations,
+            "wait_timeout": wait_timeout,
+        }
+        return cls(await _connect(settings))
 
     @property
     def address(self) -> Address:

@@ -156,3 +156,13 @@ class StorageError(ACTPError):
 
 class QueryCapExceededError(ACTPError):
     """The registry has grown beyond what it can be asked on chain."""
+
+
+class RawPrivateKeyWarning(UserWarning):
+    """A private key in the clear signs on testnet; mainnet refuses it.
+
+    Keep the key in an encrypted keystore: pass `keystore` and `keystore_password`, or set
+    ACTP_KEYSTORE_BASE64 and ACTP_KEY_PASSWORD.
+
+    Source: AIP-13.
+    """

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support import HERE, environment, new_address
+from support import HERE, SETTINGS, environment, new_address
 
 from agirails import ACTPClient
 
@@ -28,7 +28,8 @@ def own_working_directory(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No test finds state that another one, or a developer, left behind."""
-    monkeypatch.delenv("ACTP_STATE_DIR", raising=False)
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
 
 

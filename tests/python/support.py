@@ -23,6 +23,14 @@ DAY = 24 * HOUR
 USDC = 1_000_000
 PRICE = 100_000
 START = 1_000 * USDC
+# The SDK's own environment variables.
+SETTINGS = (
+    "ACTP_STATE_DIR",
+    "ACTP_PRIVATE_KEY",
+    "ACTP_KEYSTORE_BASE64",
+    "ACTP_KEY_PASSWORD",
+    "AGIRAILS_NETWORK",
+)
 ZERO_ADDRESS = "0x" + "00" * 20
 ZERO_HASH = "0x" + "00" * 32
 
@@ -70,7 +78,7 @@ def free_port() -> int:
 def environment(**changes: str | None) -> dict[str, str]:
     """This process's environment with no setting of the SDK but these."""
     own = (
-        "ACTP_STATE_DIR",
+        *SETTINGS,
         "PROVIDER_ADDRESS",
         "PROVIDER_PRIVATE_KEY",
         "CONSUMER_ADDRESS",

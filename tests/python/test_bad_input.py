@@ -119,6 +119,18 @@ def table(rows: dict) -> list:
     ]
 
 
+PROFILE = {
+    "name": "nowhere",
+    "chainId": 31337,
+    "rpcUrl": "http://127.0.0.1:9",
+    "contracts": {
+        "actpKernel": "0x" + "a1" * 20,
+        "escrowVault": "0x" + "a2" * 20,
+        "usdc": "0x" + "a3" * 20,
+    },
+}
+
+
 class TestIds:
     @pytest.mark.parametrize(("bad", "named"), table(BAD_IDS))
     def test_no_verb_takes_a_malformed_id(self, two, bad, named):
@@ -262,12 +274,68 @@ class TestAddresses:
         refused(lambda: ACTPClient(mode=mode, requester_address=new_address()), "invalid_settings")
 
     @pytest.mark.parametrize("mode", ["testnet", "mainnet"])
-    def test_a_network_of_a_later_version_is_named(self, mode):
+    def test_a_chain_that_cannot_be_reached_is_a_network_error(self, mode):
+        with pytest.raises(agirails.NetworkError) as caught:
+            ACTPClient(
+                mode=mode,
+                requester_address=new_address(),
+                rpc_url="http://127.0.0.1:9",
+                in_memory=True,
+            )
+        assert caught.value.hint
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            {"rpc_url": "http://127.0.0.1:9"},
+            {"rpc_url": ["http://127.0.0.1:9", "ws://127.0.0.1:9"]},
+            {"confirmations": 1},
+            {"wait_timeout": 1.5},
+            {"network": PROFILE},
+            {"contracts": PROFILE["contracts"]},
+        ],
+        ids=lambda setting: next(iter(setting)),
+    )
+    def test_a_setting_of_a_chain_contradicts_mode_mock(self, setting):
         refused(
-            lambda: ACTPClient(mode=mode, requester_address=new_address()),
-            "network_unavailable",
-            kind=agirails.NetworkError,
-            names=mode,
+            lambda: ACTPClient(requester_address=new_address(), in_memory=True, **setting),
+            "invalid_settings",
+            names=next(iter(setting)),
+        )
+
+    @pytest.mark.parametrize(
+        ("setting", "code", "names"),
+        [
+            ({"rpc_url": []}, "invalid_settings", "rpc_url"),
+            ({"rpc_url": 7}, "invalid_settings", "rpc_url"),
+            ({"rpc_url": ["http://127.0.0.1:9", None]}, "invalid_settings", "rpc_url"),
+            ({"contracts": {}}, "invalid_settings", "actpKernel"),
+            ({"contracts": {**PROFILE["contracts"], "usdx": "0x"}}, "invalid_settings", "usdx"),
+            ({"contracts": "0x"}, "invalid_settings", "contracts"),
+            ({"network": 7}, "invalid_settings", "network"),
+            ({"network": "/nowhere.json"}, "invalid_settings", "/nowhere.json"),
+            ({"network": {"name": "x"}}, "invalid_settings", "chainId"),
+            ({"confirmations": -1}, "invalid_number", "confirmations"),
+            ({"confirmations": 1.5}, "invalid_number", "confirmations"),
+            ({"wait_timeout": -1}, "invalid_number", "wait_timeout"),
+            ({"wait_timeout": float("nan")}, "invalid_number", "wait_timeout"),
+            ({"wait_timeout": float("inf")}, "invalid_number", "wait_timeout"),
+            ({"wait_timeout": True}, "invalid_number", "wait_timeout"),
+            ({"wait_timeout": "5"}, "invalid_number", "wait_timeout"),
+            ({"starting_balance": 1}, "invalid_settings", "starting_balance"),
+            ({"keystore": "k.json"}, "invalid_settings", "keystore_password"),
+            ({"keystore_password": "x"}, "invalid_settings", "keystore"),
+            ({"keystore": 7, "keystore_password": "x"}, "invalid_settings", "keystore"),
+            ({"keystore": "k", "keystore_password": 7}, "invalid_settings", "keystore_password"),
+            ({"keystore": "k.json", "keystore_password": "x"}, "invalid_keystore", "k.json"),
+        ],
+        ids=str,
+    )
+    def test_a_wrong_setting_is_named(self, setting, code, names):
+        refused(
+            lambda: ACTPClient("testnet", new_address(), in_memory=True, **setting),
+            code,
+            names=names,
         )
 
 

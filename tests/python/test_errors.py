@@ -89,12 +89,8 @@ def paused(parties):
 
 
 def network(parties):
-    ACTPClient(
-        mode="testnet",
-        requester_address=new_address(),
-        private_key=None,
-        state_directory=parties.directory,
-    )
+    tx_id = fund(parties.consumer, parties.provider.address)
+    parties.provider.advanced.attest_delivery(tx_id, result="a")
 
 
 def signature(parties):
@@ -289,6 +285,12 @@ class TestSecrets:
             lambda: client.advanced.link_escrow(new_hash()),
             lambda: client.advanced.sign_delivery(new_hash(), result="a"),
             lambda: ACTPClient(mode="mainnet", private_key=key),
+            lambda: ACTPClient(private_key=key, keystore="k.json", keystore_password=key),
+            lambda: ACTPClient(keystore="no.json", keystore_password=key),
+            lambda: ACTPClient(keystore_password=key),
+            lambda: ACTPClient(keystore="no.json", keystore_password=key.encode()),
+            lambda: ACTPClient(private_key=key, rpc_url=f"http://127.0.0.1:9/{key}"),
+            lambda: ACTPClient(private_key=key, rpc_url={f"http://127.0.0.1:9/{key}"}),
             lambda: ACTPClient(mode="no such mode", private_key=key),
             lambda: ACTPClient(requester_address=new_address(), private_key=key),
             lambda: ACTPClient(requester_address="nobody", private_key=key),

@@ -1,15 +1,21 @@
 //! The client: one address, one network.
 
-use agirails::{ACTPClient as Core, ClientBuilder, Code, Mode, PrivateKey};
+use std::{ffi::CString, path::PathBuf, time::Duration};
+
+use agirails::{
+    ACTPClient as Core, ClientBuilder, Code, Contracts, Mode, NetworkProfile, Password, PrivateKey,
+};
 use pyo3::{
     IntoPyObjectExt,
+    exceptions::PyTypeError,
     prelude::*,
-    types::{PyDict, PyString},
+    types::{PyDict, PyList, PyString, PyTuple},
 };
 
 use crate::{
     convert::{self, Any, Given, Maybe, optional},
     errors::OrRaise,
+    json,
     kernel::Kernel,
     mock::Mock,
     network::Network,
@@ -23,25 +29,47 @@ use crate::{
 /// It may be used from many threads, and after a fork in parent and children.
 ///
 /// Args:
-///     mode: "mock", the protocol on this machine, with test money and no network; "testnet" and
-///         "mainnet" come with a later version.
-///     requester_address: the address it acts for; the private key's own where None.
-///     private_key: 64 hex digits. In mode mock only signed proofs need one. It is never shown.
+///     mode: "mock", the protocol on this machine, with test money and no network; "testnet", Base
+///         Sepolia, or the network of the profile that AGIRAILS_NETWORK names; "mainnet", Base.
+///     requester_address: the address it acts for; the key's own where None. On a chain, a client
+///         without key only reads.
+///     private_key: 64 hex digits. It is never shown. In mode mock only signed deliveries need
+///         one; testnet warns of it (RawPrivateKeyWarning), mainnet refuses it.
 ///     state_directory: where `.actp/` with the state lies; ACTP_STATE_DIR or else the working
 ///         directory where None. Clients and processes with the same one see the same state.
-///     in_memory: keep the state in memory, for this client alone.
-///     starting_balance: what an address owns the first time it is seen, base units of USDC;
-///         1_000 USDC where None. A state file keeps the amount it was made with.
+///     in_memory: keep the state, or on a chain the journal of what was sent, in memory, for this
+///         client alone.
+///     starting_balance: mode mock: what an address owns the first time it is seen, base units of
+///         USDC; 1_000 USDC where None. A state file keeps the amount it was made with.
+///     rpc_url: where the chain is reached, or a list of such URLs, the preferred one first; the
+///         network's public ones where None.
+///     contracts: the contracts' addresses by the names of a profile: actpKernel, escrowVault,
+///         usdc, and agentRegistry, archiveTreasury, eas where there are such.
+///     network: a network's profile in place of the mode's: the path of its JSON file, or a dict.
+///     keystore: path of an encrypted keystore (Web3 Secret Storage, version 3), whose key signs.
+///         It is opened in about a second.
+///     keystore_password: its password. It is never shown.
+///     confirmations: on a chain, how many blocks a transaction must lie under to count as done.
+///     wait_timeout: on a chain, how many seconds a call waits for its transaction.
+///
+/// Where neither key nor keystore is passed, a client of a chain takes ACTP_PRIVATE_KEY, else
+/// ACTP_KEYSTORE_BASE64 with ACTP_KEY_PASSWORD, else `.actp/keystore.json` of the state directory
+/// with ACTP_KEY_PASSWORD; a client in mode mock does so only where it has no requester_address.
 ///
 /// Raises:
-///     ValidationError: neither address nor key is given, or they disagree (code key_mismatch).
-///     NetworkError: this version cannot reach that network (code network_unavailable).
+///     ValidationError: neither address nor key is there, or they disagree (code key_mismatch);
+///         settings contradict each other or the mode (invalid_settings); mainnet and a key in
+///         the clear (key_not_allowed); no keystore (invalid_keystore), or one that the password
+///         does not open (wrong_password).
+///     NetworkError: the chain cannot be reached, or is not what the profile says; `code` tells.
 ///     StorageError: the state directory cannot be used; the message names it.
 ///
 /// Example:
 ///     >>> client = ACTPClient(mode="mock", requester_address="0x" + "c0" * 20)
 ///     >>> client.advanced.get_balance()
 ///     1000000000
+///
+/// Source: AIP-13.
 #[pyclass(frozen, module = "agirails._agirails")]
 pub struct ACTPClient {
     core: Core,
@@ -64,29 +92,23 @@ impl ACTPClient {
 impl ACTPClient {
     #[new]
     #[pyo3(
-        signature = (mode=Given::LEFT_OUT, requester_address=None, private_key=None, *, state_directory=None,
-            in_memory=Given::LEFT_OUT, starting_balance=None),
+        signature = (mode=Given::LEFT_OUT, requester_address=None, private_key=None, **settings),
         text_signature = "(mode='mock', requester_address=None, private_key=None, *, \
-            state_directory=None, in_memory=False, starting_balance=None)"
+            state_directory=None, in_memory=False, starting_balance=None, rpc_url=None, \
+            contracts=None, network=None, keystore=None, keystore_password=None, \
+            confirmations=None, wait_timeout=None)"
     )]
     fn new(
         py: Python<'_>,
         mode: Given<'_, '_>,
         requester_address: Maybe<'_, '_>,
         private_key: Maybe<'_, '_>,
-        state_directory: Maybe<'_, '_>,
-        in_memory: Given<'_, '_>,
-        starting_balance: Maybe<'_, '_>,
+        settings: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let (mode, builder) = settings(
-            mode.get(),
-            requester_address,
-            private_key,
-            state_directory,
-            in_memory.get(),
-            starting_balance,
-        )?;
+        let given = all(py, mode, requester_address, private_key, settings)?;
+        let (mode, builder) = read(&given)?;
         let core = run_sync(py, Effect::Reads, builder.connect())?;
+        warn(py, &core)?;
         Self::wrap(py, core, mode, Style::Sync)
     }
 
@@ -99,37 +121,24 @@ impl ACTPClient {
     ///     >>> client = await ACTPClient.create(mode="mock", requester_address="0x" + "c0" * 20)
     #[staticmethod]
     #[pyo3(
-        signature = (mode=Given::LEFT_OUT, requester_address=None, private_key=None, *, state_directory=None,
-            in_memory=Given::LEFT_OUT, starting_balance=None),
+        signature = (mode=Given::LEFT_OUT, requester_address=None, private_key=None, **settings),
         text_signature = "(mode='mock', requester_address=None, private_key=None, *, \
-            state_directory=None, in_memory=False, starting_balance=None)"
+            state_directory=None, in_memory=False, starting_balance=None, rpc_url=None, \
+            contracts=None, network=None, keystore=None, keystore_password=None, \
+            confirmations=None, wait_timeout=None)"
     )]
     fn create<'py>(
         py: Python<'py>,
         mode: Given<'_, 'py>,
         requester_address: Maybe<'_, 'py>,
         private_key: Maybe<'_, 'py>,
-        state_directory: Maybe<'_, 'py>,
-        in_memory: Given<'_, 'py>,
-        starting_balance: Maybe<'_, 'py>,
+        settings: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let settings = PyDict::new(py);
-        for (name, value) in [
-            ("mode", mode.get()),
-            ("requester_address", requester_address),
-            ("private_key", private_key),
-            ("state_directory", state_directory),
-            ("in_memory", in_memory.get()),
-            ("starting_balance", starting_balance),
-        ] {
-            if let Some(value) = value {
-                settings.set_item(name, value)?;
-            }
-        }
+        let given = all(py, mode, requester_address, private_key, settings)?;
         py.import("agirails.aio")?.getattr("AsyncACTPClient")?.call_method(
             "create",
             (),
-            Some(&settings),
+            Some(&given),
         )
     }
 
@@ -194,67 +203,183 @@ impl ACTPClient {
 
 /// An ACTPClient whose verbs are awaitable; agirails.aio puts coroutine functions in front.
 #[pyfunction]
-pub fn _connect<'py>(
-    py: Python<'py>,
-    mode: Any<'_, 'py>,
-    requester_address: Maybe<'_, 'py>,
-    private_key: Maybe<'_, 'py>,
-    state_directory: Maybe<'_, 'py>,
-    in_memory: Any<'_, 'py>,
-    starting_balance: Maybe<'_, 'py>,
-) -> PyResult<Py<PyAny>> {
-    let (mode, builder) = settings(
-        Some(mode),
-        requester_address,
-        private_key,
-        state_directory,
-        Some(in_memory),
-        starting_balance,
-    )?;
+pub fn _connect(py: Python<'_>, settings: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
+    let (mode, builder) = read(settings)?;
     let call = async move { Ok((builder.connect().await?, mode)) };
     run(py, Style::Async, Effect::Reads, call, |py, (core, mode)| {
+        warn(py, &core)?;
         ACTPClient::wrap(py, core, mode, Style::Async)?.into_py_any(py)
     })
 }
 
-fn settings(
-    mode: Maybe<'_, '_>,
-    requester_address: Maybe<'_, '_>,
-    private_key: Maybe<'_, '_>,
-    state_directory: Maybe<'_, '_>,
-    in_memory: Maybe<'_, '_>,
-    starting_balance: Maybe<'_, '_>,
-) -> PyResult<(Mode, ClientBuilder)> {
-    let mode = optional(mode, |value| {
-        convert::text(Code::InvalidSettings, "mode", value)?.parse::<Mode>().or_raise(value.py())
+/// The settings that go by keyword only.
+const KEYWORDS: [&str; 10] = [
+    "state_directory",
+    "in_memory",
+    "starting_balance",
+    "rpc_url",
+    "contracts",
+    "network",
+    "keystore",
+    "keystore_password",
+    "confirmations",
+    "wait_timeout",
+];
+
+/// All settings that were passed, by name.
+fn all<'py>(
+    py: Python<'py>,
+    mode: Given<'_, 'py>,
+    requester_address: Maybe<'_, 'py>,
+    private_key: Maybe<'_, 'py>,
+    settings: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let given = settings.map_or_else(|| Ok(PyDict::new(py)), |settings| settings.copy())?;
+    for name in given.keys() {
+        if !KEYWORDS.iter().any(|known| name.eq(known).unwrap_or(false)) {
+            let message =
+                format!("ACTPClient() got an unexpected keyword argument {}", name.repr()?);
+            return Err(PyTypeError::new_err(message));
+        }
+    }
+    for (name, value) in [
+        ("mode", mode.get()),
+        ("requester_address", requester_address),
+        ("private_key", private_key),
+    ] {
+        if let Some(value) = value {
+            given.set_item(name, value)?;
+        }
+    }
+    Ok(given)
+}
+
+/// A testnet client with a key in the clear is worth a warning of Python's own, which comes once
+/// for each place in a program, and can be filtered or made an error like any other.
+fn warn(py: Python<'_>, core: &Core) -> PyResult<()> {
+    for warning in core.warnings() {
+        let class = py.import("agirails.errors")?.getattr("RawPrivateKeyWarning")?;
+        PyErr::warn(py, &class, &CString::new(warning.as_str())?, 1)?;
+    }
+    Ok(())
+}
+
+fn read(given: &Bound<'_, PyDict>) -> PyResult<(Mode, ClientBuilder)> {
+    let py = given.py();
+    let get = |name: &str| given.get_item(name);
+    // None is a value like any other for a setting that has a default of its own.
+    let maybe = |name: &str| Ok::<_, PyErr>(get(name)?.filter(|value| !value.is_none()));
+    let mode = optional(get("mode")?.as_ref(), |value| {
+        convert::text(Code::InvalidSettings, "mode", value)?.parse::<Mode>().or_raise(py)
     })?
     .unwrap_or_default();
     let mut builder = Core::builder().mode(mode);
-    if let Some(value) = requester_address {
-        builder = builder.address(convert::address("requester_address", value)?);
+    if let Some(value) = maybe("requester_address")? {
+        builder = builder.address(convert::address("requester_address", &value)?);
     }
-    if let Some(value) = private_key {
-        builder = builder.private_key(key(value)?);
+    if let Some(value) = maybe("private_key")? {
+        builder = builder.private_key(key(&value)?);
     }
-    if let Some(value) = state_directory {
-        let directory = value.extract::<std::path::PathBuf>().map_err(|_| {
-            let shown = format!("<{}>", convert::type_name(value));
-            let (code, field) = (Code::InvalidSettings, "state_directory");
-            convert::refuse(value.py(), code, field, &shown, "is no path", "pass a str or a Path")
-        })?;
-        builder = builder.state_directory(directory);
+    builder = match (maybe("keystore")?, maybe("keystore_password")?) {
+        (None, None) => builder,
+        (Some(path), Some(password)) => {
+            builder.keystore(path_of("keystore", &path)?, secret("keystore_password", &password)?)
+        }
+        (path, _) => {
+            let field = if path.is_some() { "keystore_password" } else { "keystore" };
+            let hint = "pass keystore and keystore_password together";
+            let problem = "is missing beside the other";
+            return Err(convert::refuse(py, Code::InvalidSettings, field, "None", problem, hint));
+        }
+    };
+    if let Some(value) = maybe("state_directory")? {
+        builder = builder.state_directory(path_of("state_directory", &value)?);
     }
-    if optional(in_memory, |value| convert::flag("in_memory", value))?.unwrap_or(false) {
+    let in_memory = get("in_memory")?;
+    if optional(in_memory.as_ref(), |value| convert::flag("in_memory", value))?.unwrap_or(false) {
         builder = builder.in_memory();
     }
-    if let Some(value) = starting_balance {
+    if let Some(value) = maybe("starting_balance")? {
         builder = builder.starting_balance(convert::amount(
             "starting_balance",
-            value,
+            &value,
             Code::InvalidAmount,
         )?);
     }
+    if let Some(value) = maybe("network")? {
+        builder = builder.network_profile(profile(&value)?);
+    }
+    if let Some(value) = maybe("contracts")? {
+        let contracts = json::from_python("contracts", &value)?;
+        builder = builder.contracts(Contracts::from_json(&contracts).or_raise(py)?);
+    }
+    if let Some(value) = maybe("rpc_url")? {
+        for url in urls(&value)? {
+            builder = builder.rpc_url(url);
+        }
+    }
+    if let Some(value) = maybe("confirmations")? {
+        let blocks = convert::number("confirmations", &value, Code::InvalidNumber)?;
+        builder = builder.confirmations(blocks);
+    }
+    if let Some(value) = maybe("wait_timeout")? {
+        builder = builder.wait_timeout(seconds("wait_timeout", &value)?);
+    }
     Ok((mode, builder))
+}
+
+fn path_of(field: &'static str, value: Any<'_, '_>) -> PyResult<PathBuf> {
+    value.extract().map_err(|_| {
+        let shown = format!("<{}>", convert::type_name(value));
+        let (code, hint) = (Code::InvalidSettings, "pass a str or a Path");
+        convert::refuse(value.py(), code, field, &shown, "is no path", hint)
+    })
+}
+
+/// A profile: a file's path, or what would stand in the file.
+fn profile(value: Any<'_, '_>) -> PyResult<NetworkProfile> {
+    match value.is_instance_of::<PyDict>() {
+        true => {
+            let json = json::from_python("network", value)?;
+            NetworkProfile::from_json(&json.to_string()).or_raise(value.py())
+        }
+        false => NetworkProfile::from_file(path_of("network", value)?).or_raise(value.py()),
+    }
+}
+
+/// One URL or several. No message shows one: many carry an access token.
+fn urls(value: Any<'_, '_>) -> PyResult<Vec<String>> {
+    let several = value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>();
+    let urls =
+        if several { value.extract().ok() } else { value.extract().ok().map(|url| vec![url]) };
+    urls.filter(|urls: &Vec<String>| !urls.is_empty()).ok_or_else(|| {
+        let shown = format!("<{}>", convert::type_name(value));
+        let hint = "pass a URL as str, or a list of them";
+        convert::refuse(value.py(), Code::InvalidSettings, "rpc_url", &shown, "is no URL", hint)
+    })
+}
+
+/// A duration in seconds: int or float, finite and not negative.
+fn seconds(field: &'static str, value: Any<'_, '_>) -> PyResult<Duration> {
+    let number = match value.is_instance_of::<pyo3::types::PyBool>() {
+        true => None,
+        false => value.extract::<f64>().ok(),
+    };
+    number.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
+        let shown = value.repr().map_or_else(|_| String::new(), |repr| repr.to_string());
+        let (code, hint) = (Code::InvalidNumber, "pass seconds as int or float, from 0 on");
+        convert::refuse(value.py(), code, field, &shown, "is no duration", hint)
+    })
+}
+
+/// A password. No message about it shows anything but its type.
+fn secret(field: &'static str, value: Any<'_, '_>) -> PyResult<Password> {
+    let text = value.cast::<PyString>().ok().and_then(|text| text.to_str().ok());
+    text.map(Password::from).ok_or_else(|| {
+        let shown = format!("<{}>", convert::type_name(value));
+        let (code, hint) = (Code::InvalidSettings, "pass the password as str");
+        convert::refuse(value.py(), code, field, &shown, "is no password", hint)
+    })
 }
 
 /// A private key. No message about it shows anything but its type.

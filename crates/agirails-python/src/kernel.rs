@@ -3,7 +3,11 @@
 use agirails::{
     ACTPClient, Code, CreateTransaction, DeliveryStatement, LinkEscrow, Refusal,
     kernel::{Escrow, Role, TransactionQuery},
-    protocol::{canonical_json, rules::DEFAULT_DISPUTE_WINDOW_SECONDS},
+    protocol::{
+        canonical_json,
+        proof::{SignedDelivery, Verification},
+        rules::DEFAULT_DISPUTE_WINDOW_SECONDS,
+    },
 };
 use alloy_primitives::{Address, B256, U256};
 use pyo3::{IntoPyObjectExt, prelude::*, types::PyDict};
@@ -476,8 +480,8 @@ impl Kernel {
     /// Source: `USDC.approve`.
     fn approve(&self, py: Python<'_>, amount: Any<'_, '_>) -> Answer {
         let amount = convert::amount("amount", amount, Code::InvalidAmount)?;
-        let (kernel, sender) = (self.client.kernel().clone(), self.client.address());
-        let call = async move { kernel.approve(sender, amount).await };
+        let client = self.client.clone();
+        let call = async move { client.approve(amount).await };
         run(py, self.style, Moves, call, convert::nothing)
     }
 
@@ -527,11 +531,7 @@ impl Kernel {
         };
         let statement = DeliveryStatement {
             transaction_id: convert::transaction_id(tx_id)?,
-            result_cid: optional(result_cid.get(), |cid| {
-                convert::text(Code::InvalidProof, "result_cid", cid)
-            })?
-            .unwrap_or_default()
-            .to_owned(),
+            result_cid: cid(result_cid.get())?,
             result_hash: hash_of(py, result, result_hash)?,
             eas_attestation_uid: convert::bytes32_or_zero(
                 "eas_attestation_uid",
@@ -546,6 +546,117 @@ impl Kernel {
             let message = serde_json::to_value(&signed).unwrap_or_default();
             Ok(json::to_python(py, &message)?.unbind())
         })
+    }
+
+    /// Attests a delivery of this client, the transaction's provider, on chain (EAS).
+    ///
+    /// Args:
+    ///     tx_id: its id.
+    ///     result: what was delivered, any JSON value; its canonical form is hashed.
+    ///     result_hash: that hash, in place of the result.
+    ///     result_cid: where the result lies (IPFS), "" for nowhere.
+    ///     delivered_at: Unix seconds; the kernel's clock where None.
+    ///
+    /// Returns:
+    ///     The attestation's UID, for sign_delivery and release.
+    ///
+    /// Raises:
+    ///     NetworkError: the network has no attestation service, as mock has none (code
+    ///         network_unavailable).
+    ///     UnauthorizedError: this client is not the provider.
+    ///     ValidationError: the client has no key (code key_missing), or an argument is wrong.
+    ///
+    /// Example:
+    ///     >>> uid = client.advanced.attest_delivery(tx_id, result={"text": "a haiku"})
+    ///
+    /// Source: AIP-4.
+    #[pyo3(
+        signature = (tx_id, *, result=None, result_hash=None, result_cid=Given::LEFT_OUT,
+            delivered_at=None),
+        text_signature = "($self, tx_id, *, result=None, result_hash=None, result_cid='', \
+            delivered_at=None)"
+    )]
+    fn attest_delivery(
+        &self,
+        py: Python<'_>,
+        tx_id: Any<'_, '_>,
+        result: Maybe<'_, '_>,
+        result_hash: Maybe<'_, '_>,
+        result_cid: Given<'_, '_>,
+        delivered_at: Maybe<'_, '_>,
+    ) -> Answer {
+        let statement = DeliveryStatement {
+            transaction_id: convert::transaction_id(tx_id)?,
+            result_cid: cid(result_cid.get())?,
+            result_hash: hash_of(py, result, result_hash)?,
+            delivered_at: optional(delivered_at, |time| {
+                convert::number("delivered_at", time, Code::InvalidNumber)
+            })?,
+            ..DeliveryStatement::default()
+        };
+        let client = self.client.clone();
+        let call = async move { client.attest_delivery(statement).await };
+        run(py, self.style, Moves, call, convert::hash)
+    }
+
+    /// Accepts a delivery and pays for it, if everything that is given proves it; else raises,
+    /// and nothing is paid. The contract itself looks at no evidence when it settles.
+    ///
+    /// Args:
+    ///     tx_id: a DELIVERED transaction, of which this client is requester.
+    ///     deliverable: what was delivered, byte for byte; text as its UTF-8. It is compared with
+    ///         `proof` and with the proof that was kept at delivery, one of which must be there.
+    ///     proof: the delivery proof that came with it, as generate_delivery_proof made it.
+    ///     signed: the provider's signed message, as sign_delivery made it. It must be of this
+    ///         transaction, kernel and chain, between these parties, and signed by the provider.
+    ///     result: what was delivered, any JSON value; its hash must be the one that was signed
+    ///         or attested.
+    ///     attestation: UID of the provider's EAS attestation. The one that `signed` names is
+    ///         looked at unasked.
+    ///
+    /// Raises:
+    ///     ValidationError: the evidence is of something else (code proof_mismatch; `field` and
+    ///         `value` tell what), or there is none, or half of it (invalid_settings).
+    ///     SignatureVerificationError: the provider did not sign that (invalid_signature), or did
+    ///         not attest it (invalid_attestation).
+    ///     InvalidStateTransitionError: it is not DELIVERED.
+    ///     UnauthorizedError: this client is not the requester.
+    ///     NetworkError: this network has no service to check the attestation with.
+    ///
+    /// Example:
+    ///     >>> client.advanced.release(tx_id, signed=message, result={"text": "a haiku"})
+    ///
+    /// Source: AIP-4, `ACTPKernel.transitionState`.
+    #[pyo3(
+        signature = (tx_id, *, deliverable=None, proof=None, signed=None, result=None,
+            attestation=None)
+    )]
+    #[expect(clippy::too_many_arguments, reason = "one for each kind of evidence")]
+    fn release(
+        &self,
+        py: Python<'_>,
+        tx_id: Any<'_, '_>,
+        deliverable: Maybe<'_, '_>,
+        proof: Maybe<'_, '_>,
+        signed: Maybe<'_, '_>,
+        result: Maybe<'_, '_>,
+        attestation: Maybe<'_, '_>,
+    ) -> Answer {
+        let id = convert::transaction_id(tx_id)?;
+        let verification = Verification {
+            deliverable: optional(deliverable, |content| {
+                Ok(convert::content("deliverable", content)?.into_owned())
+            })?,
+            proof: optional(proof, convert::proof)?,
+            signed: optional(signed, |message| {
+                SignedDelivery::from_json(&json::from_python("signed", message)?).or_raise(py)
+            })?,
+            result: optional(result, |result| json::from_python("result", result))?,
+            attestation: optional(attestation, |uid| convert::bytes32("attestation", uid))?,
+        };
+        let client = self.client.clone();
+        let call = async move { client.release(id, &verification).await };
+        run(py, self.style, Moves, call, convert::nothing)
     }
 
     /// The kernel's clock, Unix seconds. In mode mock it runs ahead by what was advanced.
@@ -575,6 +686,11 @@ fn role_of(value: Any<'_, '_>) -> PyResult<Role> {
             "pass \"requester\", \"provider\" or None for both",
         )),
     }
+}
+
+fn cid(value: Maybe<'_, '_>) -> PyResult<String> {
+    let text = optional(value, |cid| convert::text(Code::InvalidProof, "result_cid", cid))?;
+    Ok(text.unwrap_or_default().to_owned())
 }
 
 fn hash_of(py: Python<'_>, result: Maybe<'_, '_>, hash: Maybe<'_, '_>) -> PyResult<B256> {

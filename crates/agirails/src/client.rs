@@ -1,142 +1,31 @@
 //! The client: one address, one kernel, one method per protocol verb.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use alloy_primitives::{Address, B256};
 
 use crate::{
+    builder::ClientBuilder,
     error::{Code, Error, Result},
     kernel::{
-        AgentQuery, Escrow, Kernel, TransactionQuery, Transition,
-        embedded::{EmbeddedKernel, EmbeddedOptions},
+        AgentQuery, Attestations, DeliveryAttestation, Escrow, Kernel, TransactionQuery,
+        Transition, embedded::EmbeddedKernel,
     },
-    network::{Mode, Network},
+    network::{MAINNET_CHAIN_ID, Network},
     protocol::{
         CreateTransaction, DisputeWindow, EventRecord, LinkEscrow, State, Transaction,
         TransactionId, Usdc,
         did::Did,
-        proof::{self, DeliveryMessage, DeliveryProof, ProofGenerator, SignedDelivery},
+        proof::{
+            self, DeliveryMessage, DeliveryProof, ProofGenerator, SignedDelivery, Verification,
+        },
         registry::{AgentProfile, ServiceDescriptor, service_type_hash},
     },
-    storage::Storage,
-    wallet::PrivateKey,
+    wallet::{NO_KEY_HINT, Wallet},
 };
 
-/// The environment variable that names the state directory.
-pub const STATE_DIR_VARIABLE: &str = "ACTP_STATE_DIR";
-
-/// How to connect; made by [`ACTPClient::builder`].
-#[derive(Debug, Default)]
-pub struct ClientBuilder {
-    mode: Mode,
-    address: Option<Address>,
-    key: Option<PrivateKey>,
-    state_directory: Option<PathBuf>,
-    in_memory: bool,
-    starting_balance: Option<Usdc>,
-}
-
-impl ClientBuilder {
-    /// Which network. Default: [`Mode::Mock`].
-    pub fn mode(mut self, mode: Mode) -> Self {
-        self.mode = mode;
-        self
-    }
-
-    /// The address this client acts for. Default: the private key's.
-    pub fn address(mut self, address: Address) -> Self {
-        self.address = Some(address);
-        self
-    }
-
-    /// The key that signs. In mode mock nothing needs one but signed proofs.
-    pub fn private_key(mut self, key: PrivateKey) -> Self {
-        self.key = Some(key);
-        self
-    }
-
-    /// Where `.actp/` with the state lies. Default: `ACTP_STATE_DIR`, else the working directory.
-    pub fn state_directory(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.state_directory = Some(directory.into());
-        self
-    }
-
-    /// Mode mock: keep everything in memory, for this client and its clones alone.
-    pub fn in_memory(mut self) -> Self {
-        self.in_memory = true;
-        self
-    }
-
-    /// Mode mock: what an address owns the first time it is seen. Default: 1_000 USDC; zero
-    /// switches it off. A state file keeps the amount it was created with.
-    pub fn starting_balance(mut self, amount: Usdc) -> Self {
-        self.starting_balance = Some(amount);
-        self
-    }
-
-    /// Connects.
-    ///
-    /// # Errors
-    /// [`Code::InvalidSettings`] where neither address nor key is given, [`Code::KeyMismatch`]
-    /// where they disagree, [`Code::NetworkUnavailable`] for a network this version cannot
-    /// reach, and the storage codes where the state directory cannot be used.
-    pub async fn connect(self) -> Result<ACTPClient> {
-        let address = self.resolve_address()?;
-        if self.mode != Mode::Mock {
-            return Err(Error::new(
-                Code::NetworkUnavailable,
-                format!("mode {:?} is not available in this version", self.mode.as_str()),
-            )
-            .with_hint(
-                "use mode \"mock\", the protocol on this machine; chains come with a later version",
-            ));
-        }
-        let storage = match (self.in_memory, self.state_directory) {
-            (true, None) => Storage::Memory,
-            (false, Some(directory)) => Storage::Directory(directory),
-            (false, None) => Storage::Directory(default_state_directory()),
-            (true, Some(_)) => {
-                return Err(Error::new(
-                    Code::InvalidSettings,
-                    "in_memory and state_directory contradict each other",
-                )
-                .with_hint("pass one of them"));
-            }
-        };
-        let options = EmbeddedOptions { storage, starting_balance: self.starting_balance };
-        let embedded = EmbeddedKernel::open(options).await?;
-        embedded.greet(address).await?;
-        let embedded = Arc::new(embedded);
-        Ok(ACTPClient {
-            kernel: embedded.clone(),
-            embedded: Some(embedded),
-            address,
-            key: self.key.map(Arc::new),
-        })
-    }
-
-    fn resolve_address(&self) -> Result<Address> {
-        match (self.address, &self.key) {
-            (Some(address), Some(key)) if key.address() != address => Err(Error::new(
-                Code::KeyMismatch,
-                format!("the private key belongs to {}, not to {address}", key.address()),
-            )
-            .with_hint("pass the key's own address, or the key of this address")),
-            (Some(address), _) => Ok(address),
-            (None, Some(key)) => Ok(key.address()),
-            (None, None) => Err(Error::new(
-                Code::InvalidSettings,
-                "neither an address nor a private key was given",
-            )
-            .with_hint("pass requester_address, or the private key it belongs to")),
-        }
-    }
-}
-
-fn default_state_directory() -> PathBuf {
-    let named = std::env::var_os(STATE_DIR_VARIABLE).filter(|value| !value.is_empty());
-    named.map_or_else(|| ".".into(), PathBuf::from)
-}
+/// What one transaction on mainnet may be worth: 1_000 USDC. The contracts are unaudited.
+pub const MAINNET_LIMIT: Usdc = Usdc(1_000_000_000);
 
 /// What accompanies a transition, as a caller has it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -183,10 +72,13 @@ pub struct DeliveryStatement {
 /// A participant's client. Cheap to clone; clones share the kernel.
 #[derive(Clone)]
 pub struct ACTPClient {
-    kernel: Arc<dyn Kernel>,
-    embedded: Option<Arc<EmbeddedKernel>>,
-    address: Address,
-    key: Option<Arc<PrivateKey>>,
+    pub(crate) kernel: Arc<dyn Kernel>,
+    pub(crate) embedded: Option<Arc<EmbeddedKernel>>,
+    pub(crate) address: Address,
+    pub(crate) wallet: Option<Arc<dyn Wallet>>,
+    /// On a chain without a key: every write ends here.
+    pub(crate) read_only: bool,
+    pub(crate) warnings: Arc<[String]>,
 }
 
 impl ACTPClient {
@@ -195,9 +87,10 @@ impl ACTPClient {
         ClientBuilder::default()
     }
 
-    /// A client of any kernel.
+    /// A client of any kernel. It signs no deliveries; whether it can write, the kernel knows.
     pub fn with_kernel(kernel: Arc<dyn Kernel>, address: Address) -> Self {
-        Self { kernel, embedded: None, address, key: None }
+        let warnings = Arc::default();
+        Self { kernel, embedded: None, address, wallet: None, read_only: false, warnings }
     }
 
     /// The address this client acts for.
@@ -208,6 +101,11 @@ impl ACTPClient {
     /// The network's name, chain id and contracts.
     pub fn network(&self) -> &Network {
         self.kernel.network()
+    }
+
+    /// What its owner should know: on testnet, that the private key lies in the clear.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The kernel underneath, for calls on behalf of others.
@@ -239,20 +137,35 @@ impl ACTPClient {
     ///
     /// # Errors
     /// [`crate::Refusal::AmountBelowMinimum`] and the other refusals of
-    /// [`crate::protocol::rules::create`], each naming the value and its bound.
+    /// [`crate::protocol::rules::create`], each naming the value and its bound;
+    /// [`Code::AmountAboveLimit`] above [`MAINNET_LIMIT`] on mainnet; on a chain
+    /// [`Code::KeyMissing`], here as in every other method that writes, where this client has no
+    /// key.
     pub async fn create_transaction(&self, request: &CreateTransaction) -> Result<TransactionId> {
-        self.kernel.create_transaction(self.address, request).await
+        let sender = self.sender()?;
+        self.check_limit(request.amount, None)?;
+        self.kernel.create_transaction(sender, request).await
     }
 
     /// Pays the transaction's amount into escrow: approves exactly what is missing, then links.
     /// Returns the escrow id.
+    ///
+    /// # Errors
+    /// [`Code::AmountAboveLimit`] above [`MAINNET_LIMIT`] on mainnet, and the refusals of
+    /// [`crate::protocol::rules::link_escrow`].
     pub async fn link_escrow(&self, id: TransactionId) -> Result<B256> {
         self.link_escrow_as(id, LinkEscrow::default()).await
     }
 
     /// [`Self::link_escrow`] with another vault or escrow id than the convention's.
     pub async fn link_escrow_as(&self, id: TransactionId, link: LinkEscrow) -> Result<B256> {
-        self.kernel.link_escrow(self.address, id, link).await
+        let sender = self.sender()?;
+        if self.limit().is_some() {
+            // It may have been created by another SDK, or quoted up.
+            let amount = self.get_transaction(id).await?.amount;
+            self.check_limit(amount, Some(id))?;
+        }
+        self.kernel.link_escrow(sender, id, link).await
     }
 
     /// Reads a transaction.
@@ -278,6 +191,17 @@ impl ACTPClient {
     /// The USDC of this client's address.
     pub async fn balance(&self) -> Result<Usdc> {
         self.kernel.balance(self.address).await
+    }
+
+    /// How much of this client's USDC the vault may take.
+    pub async fn allowance(&self) -> Result<Usdc> {
+        self.kernel.allowance(self.address).await
+    }
+
+    /// Lets the vault take this much of this client's USDC, in place of what it might before.
+    /// [`Self::link_escrow`] and disputes approve by themselves exactly what they need.
+    pub async fn approve(&self, amount: Usdc) -> Result<()> {
+        self.kernel.approve(self.sender()?, amount).await
     }
 
     /// Moves a transaction on.
@@ -342,43 +266,42 @@ impl ACTPClient {
     }
 
     /// Accepts the provider's quote: the amount is replaced.
+    ///
+    /// # Errors
+    /// [`Code::AmountAboveLimit`] above [`MAINNET_LIMIT`] on mainnet, and the refusals of
+    /// [`crate::protocol::rules::accept_quote`].
     pub async fn accept_quote(&self, id: TransactionId, amount: Usdc) -> Result<()> {
-        self.kernel.accept_quote(self.address, id, amount).await
+        let sender = self.sender()?;
+        self.check_limit(amount, Some(id))?;
+        self.kernel.accept_quote(sender, id, amount).await
     }
 
     /// Pays part of an IN_PROGRESS transaction early; each payout is charged its own fee.
     pub async fn release_milestone(&self, id: TransactionId, amount: Usdc) -> Result<()> {
-        self.kernel.release_milestone(self.address, id, amount).await
+        self.kernel.release_milestone(self.sender()?, id, amount).await
     }
 
     /// Pays out what a settled transaction still holds, which is nothing: settling pays.
     pub async fn release_escrow(&self, id: TransactionId) -> Result<()> {
-        self.kernel.release_escrow(self.address, id).await
+        self.kernel.release_escrow(self.sender()?, id).await
     }
 
     /// Records an attestation on a settled transaction.
     pub async fn anchor_attestation(&self, id: TransactionId, uid: B256) -> Result<()> {
-        self.kernel.anchor_attestation(self.address, id, uid).await
+        self.kernel.anchor_attestation(self.sender()?, id, uid).await
     }
 
     /// Signs a statement about a delivery of this client, the transaction's provider (AIP-4).
     ///
     /// # Errors
-    /// [`Code::KeyMissing`] without a private key, and [`crate::Refusal::OnlyProvider`] where
-    /// this client is not the transaction's provider.
+    /// [`Code::KeyMissing`] without a key, [`crate::Refusal::OnlyProvider`] where this client is
+    /// not the transaction's provider, and [`Code::InvalidSignature`] where the wallet gives none.
     pub async fn sign_delivery(&self, statement: DeliveryStatement) -> Result<SignedDelivery> {
-        let key = self.key.as_ref().ok_or_else(|| {
+        let wallet = self.wallet.as_ref().ok_or_else(|| {
             Error::new(Code::KeyMissing, "signing a delivery needs a private key")
-                .with_hint("pass private_key when the client is made")
+                .with_hint(format!("in mode mock pass private_key; on a chain {NO_KEY_HINT}"))
         })?;
-        let tx = self.get_transaction(statement.transaction_id).await?;
-        if tx.provider != self.address {
-            return Err(Error::refused(crate::Refusal::OnlyProvider, Some(&tx)));
-        }
-        let delivered_at = match statement.delivered_at {
-            Some(time) => time,
-            None => self.now().await?,
-        };
+        let tx = self.own_work(statement.transaction_id).await?;
         let chain_id = self.network().chain_id;
         let message = DeliveryMessage {
             transaction_id: tx.id,
@@ -387,15 +310,142 @@ impl ACTPClient {
             result_cid: statement.result_cid,
             result_hash: statement.result_hash,
             eas_attestation_uid: statement.eas_attestation_uid,
-            delivered_at,
+            delivered_at: self.time_of(statement.delivered_at).await?,
             chain_id,
             nonce: statement.nonce,
         };
-        message.sign(key, self.network().kernel)
+        message.sign_with(&**wallet, self.network().kernel).await
+    }
+
+    /// Attests a delivery of this client, the transaction's provider, on chain (EAS, AIP-4).
+    /// Returns the attestation's UID, for [`DeliveryStatement::eas_attestation_uid`].
+    ///
+    /// The statement's own `eas_attestation_uid` and `nonce` are not attested.
+    ///
+    /// # Errors
+    /// [`Code::NetworkUnavailable`] where the network has no attestation service, which mock has
+    /// not; [`Code::KeyMissing`] without a key; [`crate::Refusal::OnlyProvider`] where this client
+    /// is not the transaction's provider.
+    pub async fn attest_delivery(&self, statement: DeliveryStatement) -> Result<B256> {
+        let sender = self.sender()?;
+        let attestations = self.attestations()?;
+        let tx = self.own_work(statement.transaction_id).await?;
+        let delivery = DeliveryAttestation {
+            transaction_id: tx.id,
+            result_cid: statement.result_cid,
+            result_hash: statement.result_hash,
+            delivered_at: self.time_of(statement.delivered_at).await?,
+        };
+        attestations.attest(sender, &delivery).await
+    }
+
+    /// Accepts a delivery and pays for it, if everything that is given proves it; else nothing
+    /// happens. This is what a careful consumer calls in place of a bare transition to SETTLED.
+    ///
+    /// The transaction must be DELIVERED and this client its requester; the evidence is checked
+    /// as [`Verification::check`] tells. A deliverable is compared with the proof that is given
+    /// and with the one that was kept at delivery ([`Self::get_delivery_proof`]). An attestation,
+    /// the one that is given or that the signed delivery names, must be the provider's for this
+    /// transaction, and speak of the same result.
+    ///
+    /// # Errors
+    /// [`crate::Refusal::OnlyRequester`] and [`crate::Refusal::InvalidTransition`] before anything
+    /// is compared. [`Code::ProofMismatch`], [`Code::InvalidSignature`] and
+    /// [`Code::InvalidAttestation`] name what differs: do not settle, ask the provider for what it
+    /// owes, or dispute within the window. [`Code::InvalidSettings`] where nothing, or only half
+    /// of a pair, is given. [`Code::NetworkUnavailable`] for an attestation that this network
+    /// cannot check.
+    ///
+    /// Source: AIP-4. V1 kernels settle without looking at any evidence.
+    pub async fn release(&self, id: TransactionId, verification: &Verification) -> Result<()> {
+        self.sender()?;
+        let tx = self.get_transaction(id).await?;
+        if tx.requester != self.address {
+            return Err(Error::refused(crate::Refusal::OnlyRequester, Some(&tx)));
+        }
+        if tx.state != State::Delivered {
+            return Err(Error::refused(crate::Refusal::InvalidTransition, Some(&tx))
+                .with_hint("only what is DELIVERED is released: wait for the delivery"));
+        }
+        let kept = match verification.deliverable {
+            Some(_) => self.get_delivery_proof(id).await?,
+            None => None,
+        };
+        verification.check(&tx, self.network(), kept.as_ref())?;
+        if let Some(uid) = verification.attestation_uid() {
+            let attested = self.attestations()?.verify(uid, &tx).await?;
+            verification.check_attested(&tx, uid, &attested)?;
+        }
+        self.transition(Transition { id, to: State::Settled, data: vec![], proof: None }).await
+    }
+
+    /// The address that writes.
+    fn sender(&self) -> Result<Address> {
+        if self.read_only {
+            let message = format!("this client of {} has no key, so it only reads", self.address);
+            return Err(Error::new(Code::KeyMissing, message).with_hint(NO_KEY_HINT));
+        }
+        Ok(self.address)
+    }
+
+    /// The most that one transaction may be worth here.
+    fn limit(&self) -> Option<Usdc> {
+        (self.network().chain_id == MAINNET_CHAIN_ID).then_some(MAINNET_LIMIT)
+    }
+
+    fn check_limit(&self, amount: Usdc, id: Option<TransactionId>) -> Result<()> {
+        match self.limit() {
+            Some(limit) if amount > limit => Err(Error::new(
+                Code::AmountAboveLimit,
+                format!(
+                    "{amount} USDC is more than one transaction on mainnet may be worth, {limit}"
+                ),
+            )
+            .with_hint(format!(
+                "the contracts are unaudited, so this SDK risks no more than {limit} USDC with one \
+                 transaction: split the work into several"
+            ))
+            .with_facts(|facts| {
+                facts.transaction_id = id;
+                facts.field = Some("amount");
+                facts.value = Some(amount.0.to_string());
+                facts.required = Some(amount);
+                facts.available = Some(limit);
+            })),
+            _ => Ok(()),
+        }
+    }
+
+    fn attestations(&self) -> Result<&dyn Attestations> {
+        self.kernel.attestations().ok_or_else(|| {
+            let name = &self.network().name;
+            let message = format!("the network {name} has no attestation service");
+            Error::new(Code::NetworkUnavailable, message).with_hint(
+                "attestations are on testnet and mainnet; elsewhere rely on the signed delivery, one \
+                 that names no attestation",
+            )
+        })
+    }
+
+    /// A transaction of which this client is provider.
+    async fn own_work(&self, id: TransactionId) -> Result<Transaction> {
+        let tx = self.get_transaction(id).await?;
+        if tx.provider == self.address {
+            Ok(tx)
+        } else {
+            Err(Error::refused(crate::Refusal::OnlyProvider, Some(&tx)))
+        }
+    }
+
+    async fn time_of(&self, given: Option<u64>) -> Result<u64> {
+        match given {
+            Some(time) => Ok(time),
+            None => self.now().await,
+        }
     }
 
     async fn transition(&self, transition: Transition) -> Result<()> {
-        self.kernel.transition_state(self.address, &transition).await
+        self.kernel.transition_state(self.sender()?, &transition).await
     }
 }
 
@@ -427,28 +477,28 @@ impl RegistryClient {
         endpoint: &str,
         services: &[ServiceDescriptor],
     ) -> Result<()> {
-        self.registry()?.register_agent(self.client.address, endpoint, services).await
+        self.registry()?.register_agent(self.client.sender()?, endpoint, services).await
     }
 
     /// Changes the URL.
     pub async fn update_endpoint(&self, endpoint: &str) -> Result<()> {
-        self.registry()?.update_endpoint(self.client.address, endpoint).await
+        self.registry()?.update_endpoint(self.client.sender()?, endpoint).await
     }
 
     /// Offers one more service.
     pub async fn add_service_type(&self, service_type: &str) -> Result<()> {
-        self.registry()?.add_service_type(self.client.address, service_type).await
+        self.registry()?.add_service_type(self.client.sender()?, service_type).await
     }
 
     /// Offers a service no longer.
     pub async fn remove_service_type(&self, service_type: &str) -> Result<()> {
         let hash = service_type_hash(service_type)?;
-        self.registry()?.remove_service_type(self.client.address, hash).await
+        self.registry()?.remove_service_type(self.client.sender()?, hash).await
     }
 
     /// Hides or shows this agent in queries.
     pub async fn set_active_status(&self, active: bool) -> Result<()> {
-        self.registry()?.set_active_status(self.client.address, active).await
+        self.registry()?.set_active_status(self.client.sender()?, active).await
     }
 
     /// An agent's profile; `None` where the address never registered.

@@ -127,7 +127,7 @@ codes! {
     InvalidProof, "invalid_proof", Validation, Never,
         "No delivery proof, or one where none belongs.";
     ProofMismatch, "proof_mismatch", Validation, Never,
-        "A delivery proof of another transaction.";
+        "Evidence of a delivery that is of another transaction or of something else than was delivered.";
     InvalidJson, "invalid_json", Validation, Never,
         "A value that JSON cannot carry.";
     InvalidDid, "invalid_did", Validation, Never,

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod builder;
 mod client;
 mod error;
 pub mod fork;
@@ -12,17 +13,20 @@ pub mod testkit;
 mod wallet;
 
 pub use alloy_primitives::{Address, B256, U256};
-pub use client::{
-    ACTPClient, ClientBuilder, DeliveryStatement, Evidence, RegistryClient, STATE_DIR_VARIABLE,
-};
+pub use builder::{ClientBuilder, STATE_DIR_VARIABLE};
+pub use client::{ACTPClient, DeliveryStatement, Evidence, MAINNET_LIMIT, RegistryClient};
 pub use error::{Code, Error, Facts, Kind, Result, Retry};
+pub use kernel::chain::{EventStream, Position, Update, WatchOptions};
 pub use network::{Contracts, Mode, NETWORK_VARIABLE, Network, NetworkProfile};
 pub use protocol::{
     CreateTransaction, DisputeWindow, Event, EventRecord, LinkEscrow, Refusal, State, Transaction,
     TransactionId, Usdc,
 };
 pub use storage::Storage;
-pub use wallet::{PrivateKey, Wallet};
+pub use wallet::{
+    KEY_PASSWORD_VARIABLE, KEYSTORE_VARIABLE, KeyEnvironment, KeySources, PRIVATE_KEY_VARIABLE,
+    Password, PrivateKey, ResolvedKey, Wallet, resolve_key,
+};
 
 /// The project's README, so that its example runs too.
 #[cfg(doctest)]

@@ -10,6 +10,9 @@ use crate::error::{Code, Error, Result, shown_path};
 /// The environment variable that names a network profile, which takes the place of `testnet`.
 pub const NETWORK_VARIABLE: &str = "AGIRAILS_NETWORK";
 
+/// Base. Whatever runs on it is mainnet, however it is configured.
+pub(crate) const MAINNET_CHAIN_ID: u64 = 8_453;
+
 /// Which network a client works on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
@@ -105,6 +108,24 @@ pub struct Contracts {
     pub eas: Option<Address>,
 }
 
+impl Contracts {
+    /// Reads the addresses as a profile has them: `{actpKernel, escrowVault, usdc, ...}`.
+    ///
+    /// # Errors
+    /// [`Code::InvalidSettings`], naming what is missing or misspelt.
+    pub fn from_json(value: &serde_json::Value) -> Result<Self> {
+        Self::deserialize(value).map_err(|error| {
+            Error::new(Code::InvalidSettings, format!("the contracts are invalid: {error}"))
+                .with_hint(
+                    "pass {actpKernel, escrowVault, usdc}, and agentRegistry, archiveTreasury, eas \
+                     where there are such",
+                )
+                .with_facts(|facts| facts.field = Some("contracts"))
+                .with_source(error)
+        })
+    }
+}
+
 impl NetworkProfile {
     /// Base Sepolia. `BASE_SEPOLIA_RPC` overrides its URL.
     pub fn testnet() -> Self {
@@ -131,7 +152,7 @@ impl NetworkProfile {
     pub fn mainnet() -> Self {
         Self {
             name: "base".to_owned(),
-            chain_id: 8_453,
+            chain_id: MAINNET_CHAIN_ID,
             rpc_urls: rpc_urls("BASE_MAINNET_RPC", "https://mainnet.base.org"),
             contracts: Contracts {
                 actp_kernel: address!("048c811352e8a3fECd5b0Ec4AA2c2b94083CC842"),

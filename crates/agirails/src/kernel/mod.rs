@@ -165,6 +165,50 @@ pub trait Kernel: fmt::Debug + Send + Sync {
 
     /// The agent registry, where the network has one.
     fn registry(&self) -> Option<&dyn AgentRegistry>;
+
+    /// The attestation service, where the network has one.
+    fn attestations(&self) -> Option<&dyn Attestations> {
+        None
+    }
+}
+
+/// What a provider attests about a delivery.
+///
+/// Source: AIP-4, the EAS schema `bytes32 txId,string resultCID,bytes32 resultHash,uint256
+/// deliveredAt`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryAttestation {
+    /// Which transaction.
+    pub transaction_id: TransactionId,
+    /// Where the result lies (IPFS CID), empty for nowhere.
+    pub result_cid: String,
+    /// [`crate::protocol::canonical_json::result_hash`] of the result.
+    pub result_hash: B256,
+    /// When it was delivered, Unix seconds.
+    pub delivered_at: u64,
+}
+
+/// The service that keeps the providers' attestations of their deliveries.
+///
+/// Source: AIP-4, Ethereum Attestation Service.
+#[async_trait]
+pub trait Attestations: fmt::Debug + Send + Sync {
+    /// Attests a delivery on chain, for its requester; returns the attestation's UID.
+    ///
+    /// # Errors
+    /// [`crate::Refusal::OnlyProvider`] unless the sender is the transaction's provider, since
+    /// nobody would accept it; as every call that sends.
+    async fn attest(&self, sender: Address, delivery: &DeliveryAttestation) -> Result<B256>;
+
+    /// Reads an attestation and checks that it attests this transaction's delivery: by its
+    /// provider, to its requester, in the delivery schema, neither revoked nor expired.
+    ///
+    /// What it says of the result (hash, CID, time) is returned for the caller to compare with
+    /// what it received.
+    ///
+    /// # Errors
+    /// [`crate::Code::InvalidAttestation`], naming the first thing that differs.
+    async fn verify(&self, uid: B256, transaction: &Transaction) -> Result<DeliveryAttestation>;
 }
 
 /// Which agents offer a service.

@@ -3,6 +3,7 @@
 
 mod message;
 mod resolution;
+mod verification;
 
 use alloy_primitives::{B256, U256, keccak256};
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 pub use self::{
     message::{DeliveryMessage, SignedDelivery},
     resolution::Resolution,
+    verification::Verification,
 };
 use super::{TransactionId, id::parse_bytes32};
 use crate::error::{Code, Error, Result};

@@ -13,16 +13,13 @@ use std::{
 use agirails::{
     Address, Code, CreateTransaction, Error, Event, LinkEscrow, NetworkProfile, Result, Retry,
     State, Storage, TransactionId, U256, Usdc,
-    kernel::{
-        Kernel,
-        chain::{ChainKernel, ChainSettings},
-    },
+    kernel::{Kernel, chain::ChainKernel},
 };
 use agirails_devnet::{Devnet, Fault, FaultProxy, Faults, Head, Rule};
 use alloy_primitives::{B256, keccak256};
 use serde_json::json;
 
-use crate::stage::{connect, key, wallet};
+use crate::stage::{key, settings};
 
 const DIRECTORY: &str = "CHAIN_TEST_DIRECTORY";
 const NUMBER: &str = "CHAIN_TEST_NUMBER";
@@ -67,8 +64,8 @@ async fn pay(directory: &Path, number: u64) {
 }
 
 async fn open(directory: &Path) -> Result<ChainKernel> {
-    let mut settings = ChainSettings::new(NetworkProfile::from_file(directory.join("network"))?);
-    settings.wallets = vec![wallet(key(0))];
+    let profile = NetworkProfile::from_file(directory.join("network"))?;
+    let mut settings = settings(&profile, &[key(0)]);
     settings.storage = Storage::Directory(directory.to_owned());
     settings.wait_timeout = Duration::from_secs(15);
     settings.request_timeout = Duration::from_secs(2);
@@ -103,6 +100,8 @@ struct Bad {
 
 impl Bad {
     async fn network(devnet: Devnet) -> Self {
+        // A node that lags has seen the contracts.
+        devnet.mine(5).await.unwrap();
         let payer = key(0).address();
         devnet.set_eth(payer, U256::from(10).pow(U256::from(20))).await.unwrap();
         devnet.mint(payer, Usdc(PRICE * 1_000)).await.unwrap();
@@ -138,7 +137,7 @@ impl Bad {
         }
         assert_eq!(believed.len() as u64, processes * CALLS, "two calls were given one id");
         let payer = key(0).address();
-        let kernel = connect(self.devnet.profile(), vec![]).await.unwrap();
+        let kernel = ChainKernel::connect(settings(self.devnet.profile(), &[])).await.unwrap();
         let mut created = vec![];
         let mut cursor = 0;
         loop {
@@ -271,7 +270,7 @@ fn a_killed_process_leaves_no_gap_and_its_calls_are_taken_over() {
             bad.devnet.rpc("eth_getTransactionCount", json!([payer, tag])).await.unwrap()
         };
         assert_eq!(count("pending").await, count("latest").await, "a gap stayed");
-        let kernel = connect(bad.devnet.profile(), vec![]).await.unwrap();
+        let kernel = ChainKernel::connect(settings(bad.devnet.profile(), &[])).await.unwrap();
         // What the dead ones got done is theirs; the vault holds a price for each that is funded.
         let mut funded = 0;
         let (mut cursor, mut ids) = (0, vec![]);
@@ -330,9 +329,7 @@ fn an_unknown_outcome_is_found_out_by_the_same_call() {
     runtime.block_on(async {
         let bad = Bad::network(Devnet::start().await.unwrap()).await;
         let profile = NetworkProfile::from_file(bad.directory.path().join("network")).unwrap();
-        let mut settings = ChainSettings::new(profile);
-        settings.wallets = vec![wallet(key(0))];
-        settings.storage = Storage::Memory;
+        let mut settings = settings(&profile, &[key(0)]);
         settings.wait_timeout = Duration::from_secs(2);
         let kernel = ChainKernel::connect(settings).await.unwrap();
         bad.devnet.set_automine(false).await.unwrap();

@@ -4,7 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod client;
 mod faults;
-mod refusals;
+mod kernel;
 mod scenarios;
+mod sending;
 mod stage;

@@ -17,59 +17,54 @@ use agirails_devnet::Devnet;
 use alloy_primitives::keccak256;
 use async_trait::async_trait;
 
-/// How many parties a stage can bring.
-const PARTIES: usize = 600;
+const PARTIES: usize = 1_000;
 
+/// Keys of the tests' own, from their numbers.
 pub fn key(number: usize) -> PrivateKey {
-    keccak256(format!("party {number} of a test")).to_string().parse().unwrap()
+    let secret = keccak256(format!("agirails test party {number}"));
+    format!("{secret:x}").parse().unwrap()
 }
 
-pub fn wallet(key: PrivateKey) -> Arc<dyn Wallet> {
-    Arc::new(key)
+pub fn settings(profile: &NetworkProfile, keys: &[PrivateKey]) -> ChainSettings {
+    ChainSettings {
+        wallets: keys.iter().map(|key| Arc::new(key.clone()) as Arc<dyn Wallet>).collect(),
+        storage: Storage::Memory,
+        ..ChainSettings::new(profile.clone())
+    }
 }
 
-/// A kernel in memory for these keys.
-pub async fn connect(
-    profile: &NetworkProfile,
-    wallets: Vec<Arc<dyn Wallet>>,
-) -> Result<ChainKernel> {
-    let mut settings = ChainSettings::new(profile.clone());
-    settings.wallets = wallets;
-    settings.storage = Storage::Memory;
-    ChainKernel::connect(settings).await
-}
-
-pub struct Local {
+pub struct OnChain {
     pub devnet: Devnet,
-    pub watch: Arc<Watch>,
-    kernel: Arc<dyn Kernel>,
+    pub chain: Arc<ChainKernel>,
+    watch: Arc<dyn Kernel>,
     parties: AtomicUsize,
 }
 
-impl Local {
-    pub async fn start() -> Result<Self> {
+impl OnChain {
+    pub async fn open(watched: bool) -> Result<Self> {
         let devnet = Devnet::start().await?;
-        let mut wallets: Vec<_> = (0..PARTIES).map(|number| wallet(key(number))).collect();
-        wallets.push(wallet(devnet.admin().private_key.clone()));
-        let chain = Arc::new(connect(devnet.profile(), wallets).await?);
-        let watch = Arc::new(Watch::over(chain));
-        Ok(Self { devnet, kernel: watch.clone(), watch, parties: AtomicUsize::new(0) })
+        let mut keys: Vec<_> = (0..PARTIES).map(key).collect();
+        keys.push(devnet.admin().private_key.clone());
+        let chain = Arc::new(ChainKernel::connect(settings(devnet.profile(), &keys)).await?);
+        let watch: Arc<dyn Kernel> =
+            if watched { Arc::new(Watch::over(chain.clone())) } else { chain.clone() };
+        Ok(Self { devnet, chain, watch, parties: AtomicUsize::new(0) })
     }
 }
 
 #[async_trait]
-impl Stage for Local {
+impl Stage for OnChain {
     fn kernel(&self) -> &Arc<dyn Kernel> {
-        &self.kernel
+        &self.watch
     }
 
     async fn party(&self) -> Result<Address> {
         let number = self.parties.fetch_add(1, Ordering::Relaxed);
-        assert!(number < PARTIES, "the scenarios need more parties");
-        let address = key(number).address();
-        self.devnet.set_eth(address, U256::from(10).pow(U256::from(20))).await?;
-        self.devnet.mint(address, Usdc(1_000_000_000)).await?;
-        Ok(address)
+        assert!(number < PARTIES);
+        let party = key(number).address();
+        self.devnet.set_eth(party, U256::from(10).pow(U256::from(18))).await?;
+        self.devnet.mint(party, Usdc(1_000_000_000)).await?;
+        Ok(party)
     }
 
     async fn mint(&self, to: Address, amount: Usdc) -> Result<()> {

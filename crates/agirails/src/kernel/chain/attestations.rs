@@ -4,6 +4,7 @@
 
 use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::{SolEvent, SolValue};
+use async_trait::async_trait;
 
 use super::{
     ChainKernel,
@@ -11,25 +12,9 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    kernel::Kernel as _,
-    protocol::{Refusal, Transaction, TransactionId},
+    kernel::{Attestations, DeliveryAttestation, Kernel as _},
+    protocol::{Refusal, Transaction},
 };
-
-/// What a provider attests about a delivery.
-///
-/// Source: AIP-4, the EAS schema `bytes32 txId,string resultCID,bytes32 resultHash,uint256
-/// deliveredAt`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeliveryAttestation {
-    /// Which transaction.
-    pub transaction_id: TransactionId,
-    /// Where the result lies (IPFS CID), empty for nowhere.
-    pub result_cid: String,
-    /// [`crate::protocol::canonical_json::result_hash`] of the result.
-    pub result_hash: B256,
-    /// When it was delivered, Unix seconds.
-    pub delivered_at: u64,
-}
 
 impl DeliveryAttestation {
     fn encode(&self) -> Vec<u8> {
@@ -62,14 +47,11 @@ impl ChainKernel {
             )),
         }
     }
+}
 
-    /// Attests a delivery on chain, for its requester; returns the attestation's UID.
-    ///
-    /// # Errors
-    /// [`Refusal::OnlyProvider`] unless the sender is the transaction's provider, since nobody would
-    /// accept it; [`Code::NetworkUnavailable`] on a network without attestations; as every call that
-    /// sends.
-    pub async fn attest(&self, sender: Address, delivery: &DeliveryAttestation) -> Result<B256> {
+#[async_trait]
+impl Attestations for ChainKernel {
+    async fn attest(&self, sender: Address, delivery: &DeliveryAttestation) -> Result<B256> {
         let (service, schema) = self.attestation_service()?;
         let transaction = self.get_transaction(delivery.transaction_id).await?;
         if transaction.provider != sender {
@@ -103,19 +85,7 @@ impl ChainKernel {
             })
     }
 
-    /// Reads an attestation and checks that it attests this transaction's delivery: by its provider,
-    /// to its requester, in the delivery schema, neither revoked nor expired.
-    ///
-    /// What it says of the result (hash, CID, time) is returned for the caller to compare with what
-    /// it received.
-    ///
-    /// # Errors
-    /// [`Code::InvalidAttestation`], naming the first thing that differs.
-    pub async fn verify_attestation(
-        &self,
-        uid: B256,
-        transaction: &Transaction,
-    ) -> Result<DeliveryAttestation> {
+    async fn verify(&self, uid: B256, transaction: &Transaction) -> Result<DeliveryAttestation> {
         let (service, schema) = self.attestation_service()?;
         let found = self.reader.call(service, &eas::getAttestationCall { uid }).await?;
         let now = if found.expirationTime == 0 { 0 } else { self.now().await? };

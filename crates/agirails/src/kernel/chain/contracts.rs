@@ -436,6 +436,9 @@ impl TryFrom<registry::Profile> for AgentProfile {
     }
 }
 
+/// The first topic of `TransactionCreated`; its requester is the third, its provider the fourth.
+pub(crate) const CREATED: alloy_primitives::B256 = kernel::TransactionCreated::SIGNATURE_HASH;
+
 /// Reads a log of the kernel; `None` where it is none of the protocol's 14 events.
 ///
 /// # Errors
@@ -460,7 +463,7 @@ macro_rules! readers {
                         .with_source(error)
                 })?;
                 let timestamp = number("timestamp", $log.timestamp)?;
-                Ok($meaning(timestamp)?)
+                $meaning(timestamp)
             },
         ),)*];
     };

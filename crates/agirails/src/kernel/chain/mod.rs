@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::json;
 
-pub use self::attestations::DeliveryAttestation;
+pub use self::events::{EventStream, Position, Update, WatchOptions};
 use self::{
     contracts::{Contract, at_most, kernel as abi, token, vault},
     events::Logs,
@@ -35,7 +35,7 @@ use self::{
     sender::{GasLimit, Mined, Operation, Sender, SenderSettings},
 };
 use super::{
-    AgentRegistry, Escrow, Kernel, TransactionQuery, Transition,
+    AgentRegistry, Attestations, Escrow, Kernel, TransactionQuery, Transition,
     errors::{check_limit, missing},
 };
 use crate::{
@@ -143,7 +143,7 @@ impl ChainKernel {
         let file =
             open_file(settings.storage.clone(), profile.chain_id, profile.contracts.actp_kernel)
                 .await?;
-        let wallets = settings.wallets.clone();
+        let senders = settings.senders().into_iter().collect();
         let seen = Arc::new(Seen::default());
         let sending = SenderSettings {
             confirmations: settings.confirmations,
@@ -154,17 +154,18 @@ impl ChainKernel {
             rpc.clone(),
             file.clone(),
             profile.chain_id,
-            wallets,
+            settings.wallets.iter().cloned(),
             sending,
             seen.clone(),
         );
+        let first_block = profile.deployment_block.unwrap_or_default();
         Ok(Self {
             network,
             rates,
             eas_schema: profile.eas_schema,
-            senders: settings.senders().into_iter().collect(),
+            senders,
             reader: Reader::new(rpc.clone(), seen),
-            logs: Logs::new(rpc, profile.contracts.actp_kernel, profile.deployment_block),
+            logs: Logs::new(rpc, profile.contracts.actp_kernel, first_block, file.clone()),
             sender,
             notes: Notes::new(file),
         })
@@ -188,6 +189,30 @@ impl ChainKernel {
         let reads: Vec<_> = ids.iter().map(|id| self.read_transaction(*id)).collect();
         let answers = self.reader.read_many(&reads).await?;
         answers.iter().map(read_or_missing).collect()
+    }
+
+    /// The protocol's events as they come, from a place on; those that a reorganisation takes
+    /// back are taken back.
+    ///
+    /// ```no_run
+    /// use agirails::{NetworkProfile, Position, Update, WatchOptions, kernel::chain::{ChainKernel, ChainSettings}};
+    ///
+    /// # async fn example() -> agirails::Result<()> {
+    /// let kernel = ChainKernel::connect(ChainSettings::new(NetworkProfile::testnet())).await?;
+    /// let from = "41725690:0".parse::<Position>()?;
+    /// let mut events = kernel.watch(WatchOptions { from, ..WatchOptions::default() });
+    /// loop {
+    ///     match events.next().await? {
+    ///         Update::Event(record) => println!("{:?}; go on from {}", record.event, events.position()),
+    ///         Update::TakenBack { after, .. } => println!("void: all behind {after}"),
+    ///         Update::Progress { block, head, .. } => println!("read up to {block} of {head}"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn watch(&self, options: WatchOptions) -> EventStream {
+        self.logs.watch(options)
     }
 
     fn kernel(&self) -> Contract {
@@ -384,9 +409,6 @@ impl Kernel for ChainKernel {
 
     async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
         check_limit(query.limit, 1_000)?;
-        if let Some(after) = query.after {
-            self.get_transaction(after).await?;
-        }
         let wanted = query.limit as usize;
         let (mut page, mut found) = (*query, Vec::new());
         while found.len() < wanted {
@@ -568,5 +590,9 @@ impl Kernel for ChainKernel {
 
     fn registry(&self) -> Option<&dyn AgentRegistry> {
         self.network.agent_registry.map(|_| self as &dyn AgentRegistry)
+    }
+
+    fn attestations(&self) -> Option<&dyn Attestations> {
+        (self.network.eas.is_some() && self.eas_schema.is_some()).then_some(self)
     }
 }

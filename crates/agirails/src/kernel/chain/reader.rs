@@ -5,17 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alloy_json_rpc::ErrorPayload;
 use alloy_primitives::{Address, Bytes, U256};
 use alloy_sol_types::SolCall;
 use futures_util::future::BoxFuture;
-use serde_json::{json, value::RawValue};
+use serde_json::json;
 
 use super::{
     contracts::Contract,
     lens::{self, Answer, Read},
     reverts::{self, Revert},
-    rpc::{Call, Failure, Rpc, parse},
+    rpc::{Answered, Call, Failure, Rpc, parse},
     seen::Seen,
 };
 use crate::error::Result;
@@ -57,11 +56,7 @@ impl Reader {
     ///
     /// # Errors
     /// Those of the network; what a node refuses is an answer.
-    pub(crate) async fn ask(
-        &self,
-        mut calls: Vec<Call>,
-        doubt: Doubt,
-    ) -> Result<Vec<Result<Box<RawValue>, ErrorPayload>>> {
+    pub(crate) async fn ask(&self, mut calls: Vec<Call>, doubt: Doubt) -> Result<Vec<Answered>> {
         if self.seen.required().is_none() {
             return self.rpc.batch(&calls).await;
         }
@@ -143,7 +138,7 @@ impl Reader {
         &self,
         reads: &[Read],
         other: Call,
-    ) -> Result<(Vec<Answer>, Result<Box<RawValue>, ErrorPayload>)> {
+    ) -> Result<(Vec<Answer>, Answered)> {
         let mut found = self.ask(vec![lens::call(reads), other], Doubt::Everything).await?;
         let (Some(other), Some(lens), true) = (found.pop(), found.pop(), found.is_empty()) else {
             return Err(lens::strange());
@@ -155,7 +150,7 @@ impl Reader {
     fn unpack<'a>(
         &'a self,
         reads: &'a [Read],
-        found: Result<Box<RawValue>, ErrorPayload>,
+        found: Answered,
     ) -> BoxFuture<'a, Result<Vec<Answer>>> {
         Box::pin(async move {
             match (found, reads) {

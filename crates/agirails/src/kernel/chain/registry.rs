@@ -126,8 +126,8 @@ impl AgentRegistry for ChainKernel {
         })?;
         let reads: Vec<_> = found
             .into_iter()
-            .map(|agentAddress| {
-                Read::new(registry, &abi::getAgentCall { agentAddress }, PROFILE_WORDS)
+            .map(|agent| {
+                Read::new(registry, &abi::getAgentCall { agentAddress: agent }, PROFILE_WORDS)
             })
             .collect();
         let answers = self.reader.read_many(&reads).await?;

@@ -11,7 +11,7 @@ use alloy_sol_types::{SolError, sol};
 use serde_json::Value;
 
 use crate::{
-    error::{Code, Error},
+    error::{Code, Error, shown_words},
     protocol::{Refusal, Usdc},
 };
 
@@ -98,7 +98,7 @@ impl fmt::Display for Revert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Words(words) if words.trim().is_empty() => write!(f, "with empty words"),
-            Self::Words(words) => write!(f, "{:?}", shorten(words)),
+            Self::Words(words) => write!(f, "{:?}", shown_words(words)),
             Self::Panic(code) => {
                 let meaning = match code.saturating_to::<u64>() {
                     0x01 => "a failed assertion",
@@ -164,13 +164,13 @@ impl From<Revert> for Error {
 }
 
 /// The error that a node's JSON-RPC error stands for: the protocol's refusal with its bare words;
-/// [`Code::Reverted`] for any other revert, whose words are shown; [`Code::InsufficientGas`],
+/// [`Code::Reverted`] for any other revert or failure, whose words are shown; [`Code::InsufficientGas`],
 /// [`Code::FeeAboveLimit`]; else [`Code::RequestRefused`] with the node's words.
 pub(crate) fn explain(payload: &ErrorPayload) -> Error {
     if let Some(revert) = Revert::of(payload) {
         return revert.into();
     }
-    let words = shorten(payload.message.trim());
+    let words = shown_words(payload.message.trim());
     let lower = words.to_ascii_lowercase();
     let says = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
     if says(&[
@@ -184,6 +184,12 @@ pub(crate) fn explain(payload: &ErrorPayload) -> Error {
             format!("the sender cannot pay for gas: {words}"),
         )
         .with_hint("send some of the chain's own coin (ETH on Base) to this address");
+    }
+    if says(&["out of gas", "outofgas", "oog", "invalid opcode", "invalid jump", "stack overflow"])
+    {
+        return Error::new(Code::Reverted, format!("the contract broke off: {words}")).with_hint(
+            "no rule of the protocol does this: check the kernel's address, or report this",
+        );
     }
     if says(&["less than block base fee", "lower than the block base fee", "below base fee"]) {
         return Error::new(
@@ -246,16 +252,6 @@ fn reason(message: &str) -> Option<Revert> {
         }
         words => Some(Revert::Words(words.trim_end_matches('.').to_owned())),
     }
-}
-
-/// Endpoints answer with whole web pages at times.
-fn shorten(words: &str) -> String {
-    const LONGEST: usize = 300;
-    let mut shown: String = words.chars().take(LONGEST).collect();
-    if shown.len() < words.len() {
-        shown.push('…');
-    }
-    shown
 }
 
 #[cfg(test)]
@@ -418,6 +414,8 @@ mod tests {
                 Code::FeeAboveLimit,
             ),
             ("fee cap less than block base fee", Code::FeeAboveLimit),
+            ("EVM error ReentrancySentryOOG", Code::Reverted),
+            ("out of gas", Code::Reverted),
             ("header not found", Code::RequestRefused),
             ("Method not found", Code::RequestRefused),
         ] {

@@ -24,8 +24,7 @@ use crate::{
     error::{Code, Error, Result},
     network::Network,
     protocol::{
-        CreateTransaction, Event, EventRecord, LinkEscrow, Refusal, State, Transaction,
-        TransactionId, Usdc,
+        CreateTransaction, Event, EventRecord, LinkEscrow, State, Transaction, TransactionId, Usdc,
         proof::DeliveryProof,
         rules::{self, Arbiters, Call, Rates},
     },

@@ -1,4 +1,5 @@
 use alloy_primitives::{Address, B256, Signature, U256, hex};
+use alloy_signer::Signer;
 use alloy_sol_types::{SolStruct, eip712_domain};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeStruct};
 use serde_json::Value;
@@ -7,7 +8,7 @@ use super::Fields;
 use crate::{
     error::{Code, Error, Result},
     protocol::{TransactionId, did::Did},
-    wallet::PrivateKey,
+    wallet::{PrivateKey, Wallet},
 };
 
 const MESSAGE_HINT: &str = "an AIP-4 delivery message is {type: \"agirails.delivery.v1\", version: \
@@ -144,13 +145,36 @@ impl DeliveryMessage {
     /// # Ok::<(), agirails::Error>(())
     /// ```
     pub fn sign(self, key: &PrivateKey, kernel: Address) -> Result<SignedDelivery> {
+        let signature = key.sign_hash(&self.hash_for(key.address(), kernel)?)?;
+        Ok(SignedDelivery { message: self, signature })
+    }
+
+    /// [`Self::sign`] with any wallet: a hardware wallet, a key service.
+    ///
+    /// # Errors
+    /// As [`Self::sign`], and [`Code::InvalidSignature`] where the wallet gives no signature, or
+    /// another key's.
+    pub async fn sign_with(self, wallet: &dyn Wallet, kernel: Address) -> Result<SignedDelivery> {
+        let hash = self.hash_for(Signer::address(wallet), kernel)?;
+        let signature = wallet.sign_hash(&hash).await.map_err(|error| {
+            Error::new(Code::InvalidSignature, "the wallet signed nothing")
+                .with_hint("see to the wallet, and sign again: nothing was sent")
+                .with_source(error)
+        })?;
+        let signed = SignedDelivery { message: self, signature: signature.normalized_s() };
+        signed.verify(kernel)?;
+        Ok(signed)
+    }
+
+    /// The hash that the provider signs, if this is the provider.
+    fn hash_for(&self, signer: Address, kernel: Address) -> Result<B256> {
         if let Some((field, did)) = self.did_of_another_chain() {
             let problem = format!("is not on the message's chain {}", self.chain_id);
             return Err(Error::invalid(Code::InvalidProof, field, &did.to_string(), &problem)
                 .with_hint("name the same chain in chainId and in both DIDs"));
         }
-        if key.address() != self.provider.address {
-            let (signer, provider) = (key.address(), self.provider.address);
+        if signer != self.provider.address {
+            let provider = self.provider.address;
             return Err(Error::new(
                 Code::KeyMismatch,
                 format!("the key belongs to {signer}, and the message's provider is {provider}"),
@@ -162,8 +186,7 @@ impl DeliveryMessage {
                 facts.transaction_id = Some(self.transaction_id);
             }));
         }
-        let signature = key.sign_hash(&self.signing_hash(kernel))?;
-        Ok(SignedDelivery { message: self, signature })
+        Ok(self.signing_hash(kernel))
     }
 
     fn did_of_another_chain(&self) -> Option<(&'static str, Did)> {

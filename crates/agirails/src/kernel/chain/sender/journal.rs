@@ -79,6 +79,17 @@ impl Journal {
         self.file.read(|connection| next_nonce(connection, self.sender)).await
     }
 
+    /// Whether a send has no outcome yet.
+    pub(super) async fn is_busy(&self) -> Result<bool> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT EXISTS (SELECT 1 FROM sends WHERE sender = ?1 AND state = 0)";
+                let mut statement = connection.prepare_cached(sql)?;
+                Ok(statement.query_row([self.sender.as_slice()], |row| row.get(0))?)
+            })
+            .await
+    }
+
     /// Writes down sends of consecutive nonces from `first` on, and returns their ids; `None`
     /// where another process took one of the nonces meanwhile.
     pub(super) async fn take(

@@ -250,7 +250,7 @@ impl Key {
             Call::new("eth_feeHistory", json!(["0x5", "latest", [50]])),
         ];
         for operation in requests.iter().flat_map(|request| &request.operations) {
-            if operation.gas == GasLimit::Estimate {
+            if !matches!(operation.gas, GasLimit::AtMost(_)) {
                 let Operation { from, to, data, .. } = operation;
                 let call = json!([{ "from": from, "to": to, "data": data }, "pending"]);
                 calls.push(Call::new("eth_estimateGas", call));
@@ -294,15 +294,19 @@ impl Key {
             for operation in &request.operations {
                 let limit = match operation.gas {
                     GasLimit::AtMost(limit) => Ok(limit),
-                    GasLimit::Estimate => match answers.next() {
+                    GasLimit::Estimate | GasLimit::AtLeast(_) => match answers.next() {
                         Some(Ok(raw)) => parse::<U64>("eth_estimateGas", &raw)
-                            .map(|gas| gas.to::<u64>() / 4 * 5 + 10_000),
+                            .map(|gas| gas.to::<u64>() / 2 * 3 + 10_000),
                         Some(Err(payload)) => Err(reverts::explain(&payload)),
                         None => Err(unanswered("eth_estimateGas")),
                     },
                 };
+                let least = match operation.gas {
+                    GasLimit::AtLeast(least) => least,
+                    _ => 0,
+                };
                 match limit {
-                    Ok(limit) => gas.push(limit),
+                    Ok(limit) => gas.push(limit.max(least)),
                     Err(error) => refusal = refusal.or(Some(error)),
                 }
             }

@@ -32,8 +32,11 @@ use crate::{
 /// How much gas a transaction may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GasLimit {
-    /// What the node estimates, and a quarter more.
+    /// What the node estimates, and half of it more: what another call does first may make this
+    /// one cost more.
     Estimate,
+    /// The same, but not less than this.
+    AtLeast(u64),
     /// This much, for what cannot be estimated yet. What is not used is not paid.
     AtMost(u64),
 }
@@ -148,6 +151,11 @@ impl Sender {
     /// As [`Self::send`].
     pub(crate) async fn resume(&self, operation: Operation) -> Result<Option<Mined>> {
         Ok(self.ask(vec![operation], true).await?.pop())
+    }
+
+    /// Whether something of this sender is under way, of whichever process.
+    pub(crate) async fn is_busy(&self, sender: Address) -> Result<bool> {
+        journal::Journal::new(self.shared.file.clone(), sender).is_busy().await
     }
 
     async fn ask(&self, operations: Vec<Operation>, resumes: bool) -> Result<Vec<Mined>> {

@@ -1,74 +1,20 @@
-//! What is wrong with a network is said clearly: each fault its own error.
+//! What a sender lacks, and what is stuck.
 
 use agirails::{
-    Address, Code, CreateTransaction, LinkEscrow, NetworkProfile, Refusal, U256, Usdc,
-    kernel::{
-        Kernel,
-        chain::{ChainKernel, ChainSettings},
-    },
+    Address, Code, CreateTransaction, LinkEscrow, Refusal, U256, Usdc,
+    kernel::{Kernel, chain::ChainKernel},
 };
-use agirails_devnet::{Devnet, artifacts};
+use agirails_devnet::Devnet;
 use serde_json::json;
 
-use crate::stage::{connect, key, wallet};
+use crate::stage::{key, settings};
 
 const DAY: u64 = 86_400;
-
-async fn fails(profile: &NetworkProfile, code: Code, words: &[&str]) {
-    let error = connect(profile, vec![]).await.unwrap_err();
-    assert_eq!(error.code(), code, "{error:?}");
-    let text = format!("{error:#}");
-    for word in words {
-        assert!(text.contains(word), "{text:?} does not speak of {word:?}");
-    }
-    assert!(error.hint().is_some(), "{error:?}");
-}
-
-#[tokio::test]
-async fn a_wrong_network_is_named_when_a_client_connects() {
-    let devnet = Devnet::start().await.unwrap();
-    let good = devnet.profile().clone();
-    connect(&good, vec![]).await.unwrap();
-
-    let mut wrong = good.clone();
-    wrong.chain_id = 8_453;
-    fails(&wrong, Code::WrongChain, &["8453", "31337"]).await;
-
-    let mut wrong = good.clone();
-    wrong.contracts.actp_kernel = Address::repeat_byte(0x42);
-    let address = wrong.contracts.actp_kernel.to_string();
-    fails(&wrong, Code::ContractMissing, &[&address]).await;
-
-    let mut wrong = good.clone();
-    wrong.contracts.actp_kernel = devnet.accounts()[0].address;
-    fails(&wrong, Code::ContractMissing, &[&devnet.accounts()[0].address.to_string()]).await;
-
-    let mut wrong = good.clone();
-    wrong.contracts.actp_kernel = good.contracts.usdc;
-    fails(&wrong, Code::UnsupportedKernel, &[&good.contracts.usdc.to_string()]).await;
-
-    let mut wrong = good.clone();
-    wrong.contracts.escrow_vault = Address::repeat_byte(0x43);
-    fails(&wrong, Code::ContractMissing, &[&wrong.contracts.escrow_vault.to_string()]).await;
-
-    let mut wrong = good.clone();
-    wrong.contracts.actp_kernel = devnet.deploy(artifacts::OLD_KERNEL, &[]).await.unwrap();
-    fails(&wrong, Code::UnsupportedKernel, &["15 fields"]).await;
-
-    let mut wrong = good.clone();
-    wrong.rpc_urls = vec!["http://127.0.0.1:1/secret-api-key".to_owned()];
-    let error = connect(&wrong, vec![]).await.unwrap_err();
-    assert_eq!(error.code(), Code::EndpointUnreachable, "{error:?}");
-    assert!(!format!("{error:?} {error:#}").contains("secret-api-key"), "{error:?}");
-
-    wrong.rpc_urls = vec!["ftp://127.0.0.1".to_owned()];
-    fails(&wrong, Code::InvalidSettings, &["ftp"]).await;
-}
 
 #[tokio::test]
 async fn what_a_sender_lacks_is_told_before_anything_is_sent() {
     let devnet = Devnet::start().await.unwrap();
-    let kernel = connect(devnet.profile(), vec![wallet(key(1))]).await.unwrap();
+    let kernel = ChainKernel::connect(settings(devnet.profile(), &[key(1)])).await.unwrap();
     let poor = key(1).address();
     let deadline = kernel.now().await.unwrap() + DAY;
     let request = CreateTransaction::new(poor, Address::repeat_byte(7), Usdc(2_000_000), deadline);
@@ -113,10 +59,7 @@ async fn a_stuck_transaction_is_replaced_with_a_higher_fee() {
     let devnet = Devnet::start().await.unwrap();
     let sender = key(2).address();
     devnet.set_eth(sender, U256::from(10).pow(U256::from(21))).await.unwrap();
-    let mut settings = ChainSettings::new(devnet.profile().clone());
-    settings.wallets = vec![wallet(key(2))];
-    settings.storage = agirails::Storage::Memory;
-    let kernel = ChainKernel::connect(settings).await.unwrap();
+    let kernel = ChainKernel::connect(settings(devnet.profile(), &[key(2)])).await.unwrap();
     let deadline = kernel.now().await.unwrap() + DAY;
     devnet.set_automine(false).await.unwrap();
     let request =

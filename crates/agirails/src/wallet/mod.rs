@@ -1,6 +1,10 @@
-//! The private key that a client signs with.
+//! Who signs for an address: private keys, the keystores that hold them encrypted, and which of
+//! them a network lets a client use.
 
-use std::{fmt, str::FromStr};
+mod keystore;
+mod policy;
+
+use std::{any::Any, fmt, str::FromStr};
 
 use alloy_consensus::SignableTransaction;
 use alloy_network::TxSigner;
@@ -9,16 +13,60 @@ use alloy_signer::Signer;
 use async_trait::async_trait;
 use k256::{ecdsa::SigningKey, elliptic_curve::zeroize::Zeroizing};
 
+pub use self::policy::{
+    KEY_PASSWORD_VARIABLE, KEYSTORE_VARIABLE, KeyEnvironment, KeySources, PRIVATE_KEY_VARIABLE,
+    ResolvedKey, resolve_key,
+};
+pub(crate) use self::policy::{NO_KEY_HINT, admit};
 use crate::error::{Code, Error, Result};
 
 /// Whoever signs for an address: a [`PrivateKey`], or any signer of alloy (a hardware wallet, a
 /// key service), which all are wallets.
-pub trait Wallet: TxSigner<Signature> + Signer + Send + Sync {}
+pub trait Wallet: TxSigner<Signature> + Signer + Any + Send + Sync {}
 
-impl<S: TxSigner<Signature> + Signer + Send + Sync> Wallet for S {}
+impl<S: TxSigner<Signature> + Signer + Any + Send + Sync> Wallet for S {}
+
+/// A password. It is wiped from memory when dropped, and `Debug` does not show it.
+///
+/// ```
+/// use agirails::Password;
+///
+/// assert_eq!(format!("{:?}", Password::from("hunter2")), "Password(..)");
+/// ```
+#[derive(Clone)]
+pub struct Password(Zeroizing<String>);
+
+impl Password {
+    /// The password itself, for whoever opens a keystore with it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Password {
+    fn from(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+}
+
+/// Takes the text over: no copy of it stays behind.
+impl From<String> for Password {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
 
 /// A secp256k1 private key. It is wiped from memory when dropped, and nothing ever shows it:
 /// not `Debug`, not an error.
+///
+/// It remembers whether it came out of a keystore ([`PrivateKey::from_keystore`]), because
+/// mainnet takes no other.
 ///
 /// ```
 /// use agirails::PrivateKey;
@@ -33,12 +81,26 @@ impl<S: TxSigner<Signature> + Signer + Send + Sync> Wallet for S {}
 pub struct PrivateKey {
     key: SigningKey,
     address: Address,
+    raw: bool,
 }
 
 impl PrivateKey {
     /// The address that this key signs for.
     pub const fn address(&self) -> Address {
         self.address
+    }
+
+    /// Whether it was passed in the clear, and not read from a keystore.
+    pub const fn is_raw(&self) -> bool {
+        self.raw
+    }
+
+    /// # Errors
+    /// The problem in words, where these bytes are no key.
+    fn from_bytes(bytes: &[u8; 32], raw: bool) -> Result<Self, &'static str> {
+        let key = SigningKey::from_slice(bytes)
+            .map_err(|_| "is zero or not below the order of the curve")?;
+        Ok(Self { address: Address::from_private_key(&key), key, raw })
     }
 
     /// Signs a 32-byte hash, deterministically (RFC 6979) and with a low s.
@@ -115,9 +177,7 @@ impl FromStr for PrivateKey {
         let mut bytes = Zeroizing::new([0; 32]);
         hex::decode_to_slice(digits, bytes.as_mut_slice())
             .map_err(|_| refuse("has characters that are no hex digits"))?;
-        let key = SigningKey::from_slice(bytes.as_slice())
-            .map_err(|_| refuse("is zero or not below the order of the curve"))?;
-        Ok(Self { address: Address::from_private_key(&key), key })
+        Self::from_bytes(&bytes, true).map_err(refuse)
     }
 }
 

@@ -1,0 +1,769 @@
+//! The embedded kernel beside the contracts: random operations by random people at random times,
+//! on both, and after each of them the same states, escrows, balances, allowances, events, agents
+//! and words of refusal.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `AGIRAILS_FUZZ_SECONDS=60` | goes on for so long, with new seeds (`make fuzz`) |
+//! | `AGIRAILS_FUZZ_SEED=7` | one sequence again, the one that a failure named |
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod evm;
+mod operations;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    env, fmt,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use agirails::{
+    Address, B256, Code, CreateTransaction, Error, Event, LinkEscrow, Refusal, State, Storage,
+    Transaction, TransactionId, U256, Usdc,
+    kernel::{
+        AgentQuery, AgentRegistry, Kernel as _, Transition,
+        embedded::{EmbeddedKernel, EmbeddedOptions},
+    },
+    protocol::registry::AgentProfile,
+};
+use evm::{Chain, Kernel, Registry, Reverted, Token};
+use operations::{
+    Create, DAY, Deal, EscrowId, Generator, Label, MEDIATORS, Operation, PEOPLE, USDC, View, When,
+    contracts, describe,
+};
+
+/// What everybody owns at the beginning but the protocol's own accounts.
+const START: Usdc = Usdc(1_000 * USDC);
+/// Enough for some twenty transactions; a failure is found again in fewer.
+const SEQUENCE: usize = 250;
+/// How many operations the test makes where no time is given.
+const OPERATIONS: u64 = 100_000;
+/// Everything is compared after so many operations, what one of them touches after each.
+const EVERYTHING: usize = 25;
+
+/// Refusals that no sequence can come to.
+const OUT_OF_REACH: [Refusal; 8] = [
+    // An id holds a nonce that is used once.
+    Refusal::TxExists,
+    // The token pays in full or refuses; the kernel remembers ids longer than the vault does.
+    Refusal::EscrowFundingFailed,
+    Refusal::EscrowExists,
+    // Work in progress has an escrow.
+    Refusal::EscrowMissing,
+    Refusal::EscrowMissingForDispute,
+    // Ten thousand agents; a thousand have a test of their own.
+    Refusal::RegistryFull,
+    Refusal::QueryCapExceeded,
+    // The SDK reads a DID itself.
+    Refusal::InvalidDidLength,
+];
+
+/// Why a sequence ended early.
+#[derive(Debug)]
+enum End {
+    /// The two differ.
+    Differs(String),
+    /// The second changed during a call that does not tell its time: nobody is to blame.
+    Untimed,
+}
+
+fn differs(what: impl fmt::Display) -> End {
+    End::Differs(what.to_string())
+}
+
+fn same<T: PartialEq + fmt::Debug>(
+    what: impl fmt::Display,
+    embedded: T,
+    evm: T,
+) -> Result<(), End> {
+    if embedded == evm {
+        return Ok(());
+    }
+    Err(differs(format_args!("{what}\n  embedded: {embedded:?}\n  contracts: {evm:?}")))
+}
+
+/// What came of the operations.
+#[derive(Debug, Default)]
+struct Tally {
+    operations: u64,
+    accepted: u64,
+    refused: BTreeMap<String, u64>,
+    reached: BTreeMap<State, u64>,
+    untimed: u64,
+}
+
+impl Tally {
+    fn add(&mut self, done: Done) {
+        self.operations += 1;
+        match done.refused {
+            Some(word) => *self.refused.entry(word).or_default() += 1,
+            None => self.accepted += 1,
+        }
+        for state in done.reached {
+            *self.reached.entry(state).or_default() += 1;
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { operations, accepted, refused, reached, untimed } = self;
+        let all: u64 = refused.values().sum();
+        writeln!(f, "{operations} operations: {accepted} accepted, {all} refused")?;
+        let reached = reached.iter().map(|(state, count)| format!("{state} {count}"));
+        writeln!(f, "states reached: {}", reached.collect::<Vec<_>>().join(" · "))?;
+        for (word, count) in refused {
+            writeln!(f, "{count:>7} {word}")?;
+        }
+        write!(f, "{untimed} sequences left where a second changed unseen")
+    }
+}
+
+/// What came of one operation.
+struct Done {
+    refused: Option<String>,
+    reached: Vec<State>,
+}
+
+/// What one side answers.
+#[derive(Debug, PartialEq)]
+enum Answer {
+    Nothing,
+    Id(B256),
+    Agents(Vec<Address>),
+}
+
+/// In the words of the protocol, or this one where it is the token that refuses.
+const TOO_LITTLE: &str = "(too little balance)";
+
+/// Both kernels, and what is known of them.
+struct Pair {
+    embedded: EmbeddedKernel,
+    chain: Chain,
+    ids: HashMap<Label, TransactionId>,
+    /// In the order of their creation: label, transaction and what is left in escrow.
+    deals: Vec<(Label, Transaction, Usdc)>,
+    agents: Vec<AgentProfile>,
+    mediators: Vec<(Address, u64)>,
+    paused: bool,
+    cursor: u64,
+    played: usize,
+}
+
+impl Pair {
+    async fn open(template: &Chain) -> Self {
+        let options = EmbeddedOptions { storage: Storage::Memory, starting_balance: Some(START) };
+        let embedded = EmbeddedKernel::open(options).await.unwrap();
+        let mut chain = template.fork();
+        let network = chain.network.clone();
+        for owner in PEOPLE.into_iter().chain(MEDIATORS).chain(contracts(&network)) {
+            embedded.greet(owner).await.unwrap();
+            if owner != network.vault && Some(owner) != network.archive_treasury {
+                let call = Token::mintCall { to: owner, amount: U256::from(START.0) };
+                chain.send(network.admin, network.usdc, call, 1).unwrap();
+            }
+        }
+        Self {
+            embedded,
+            chain,
+            ids: HashMap::new(),
+            deals: vec![],
+            agents: vec![],
+            mediators: vec![],
+            paused: false,
+            cursor: 0,
+            played: 0,
+        }
+    }
+
+    async fn view(&self) -> View<'_> {
+        View {
+            now: self.embedded.now().await.unwrap(),
+            paused: self.paused,
+            deals: self
+                .deals
+                .iter()
+                .map(|(label, tx, remaining)| Deal { label: *label, tx, remaining: remaining.0 })
+                .collect(),
+            agents: &self.agents,
+            mediators: &self.mediators,
+        }
+    }
+
+    fn id(&self, of: Label) -> TransactionId {
+        self.ids.get(&of).copied().unwrap_or(B256::repeat_byte(0xee))
+    }
+
+    /// One operation on both, and whatever it may have touched compared.
+    /// `None` for a wait.
+    async fn play(&mut self, operation: &Operation) -> Result<Option<Done>, End> {
+        let Some(call) = self.concrete(operation).await else { return Ok(None) };
+        let (answer, events, now) = self.call_embedded(operation, &call).await?;
+        let expected = self.call_chain(&call, now);
+
+        let found = match &answer {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(match (error.refusal(), error.code()) {
+                (Some(refusal), _) => refusal.words().to_owned(),
+                (None, Code::InsufficientBalance) => TOO_LITTLE.to_owned(),
+                _ => return Err(differs(format_args!("the embedded kernel fails: {error:?}"))),
+            }),
+        };
+        let (told, expected) = match expected {
+            Ok((answer, events)) => (events, Ok(answer)),
+            Err(Reverted::Words(words)) => (vec![], Err(words)),
+            Err(Reverted::Balance) => (vec![], Err(TOO_LITTLE.to_owned())),
+            Err(broken) => return Err(differs(format_args!("the contracts fail: {broken:?}"))),
+        };
+        same("the outcome", found, expected.as_ref().map_err(Clone::clone))?;
+        same("the events", &events, &told)?;
+
+        if let (Operation::Create(label, _), Ok(Answer::Id(id))) = (operation, &answer) {
+            self.ids.insert(*label, *id);
+        }
+        if answer.is_ok() {
+            self.note(&call, now);
+        }
+        self.played += 1;
+        if let Some(of) = operation.of() {
+            self.compare_transaction(of).await?;
+        }
+        if answer.is_ok() {
+            self.compare_money().await?;
+        }
+        let mut agents: Vec<_> = operation.agent().into_iter().collect();
+        if events.iter().any(|event| matches!(event, Event::StateTransitioned { .. })) {
+            let of = operation.of().map(|of| self.id(of));
+            let tx = self.deals.iter().find(|(_, tx, _)| Some(tx.id) == of);
+            agents.extend(tx.map(|(_, tx, _)| tx.provider));
+        }
+        for agent in agents {
+            self.compare_agent(agent).await?;
+        }
+        if self.played.is_multiple_of(EVERYTHING) {
+            self.compare_everything().await?;
+        }
+        let reached = events.iter().filter_map(|event| match event {
+            Event::TransactionCreated { .. } => Some(State::Initiated),
+            Event::StateTransitioned { new_state, .. } => Some(*new_state),
+            _ => None,
+        });
+        Ok(Some(Done { reached: reached.collect(), refused: expected.err() }))
+    }
+
+    /// The operation with this moment's ids and times; `None` for a wait, which is over then.
+    async fn concrete(&self, operation: &Operation) -> Option<Call> {
+        let now = self.embedded.now().await.unwrap();
+        let until = |of: Label, time: fn(&Transaction) -> u64, beyond: i64| {
+            let (_, tx, _) = self.deals.iter().find(|(label, ..)| *label == of)?;
+            time(tx).checked_add_signed(beyond)?.checked_sub(now)
+        };
+        let wait = match operation {
+            Operation::Wait(seconds) => Some(*seconds),
+            Operation::WaitForDeadline(of, beyond) => until(*of, |tx| tx.deadline, *beyond),
+            // A duration before delivery: a moment of 1970, which is not ahead.
+            Operation::WaitForWindow(of, beyond) => {
+                until(*of, |tx| tx.dispute_window.to_contract(), *beyond)
+            }
+            _ => None,
+        };
+        if let Some(seconds) = wait {
+            self.embedded.advance_time(seconds).await.unwrap();
+        }
+        Some(match operation.clone() {
+            Operation::Wait(_) | Operation::WaitForDeadline(..) | Operation::WaitForWindow(..) => {
+                return None;
+            }
+            Operation::Create(_, create) => Call::Create(create.sender, request(&create, now)),
+            Operation::Link { sender, of, vault, escrow_id } => {
+                let escrow_id = escrow_id.map(|escrow_id| match escrow_id {
+                    EscrowId::Word(word) => word,
+                    EscrowId::Of(other) => self.id(other),
+                });
+                let link = LinkEscrow { escrow_contract: vault, escrow_id };
+                Call::Link(sender, self.id(of), link)
+            }
+            Operation::Accept { sender, of, amount } => Call::Accept(sender, self.id(of), amount),
+            Operation::Step { sender, of, to, data } => {
+                Call::Step(sender, Transition { id: self.id(of), to, data: data.0, proof: None })
+            }
+            Operation::Milestone { sender, of, amount } => {
+                Call::Milestone(sender, self.id(of), amount)
+            }
+            Operation::Release { sender, of } => Call::Release(sender, self.id(of)),
+            Operation::Anchor { sender, of, uid } => Call::Anchor(sender, self.id(of), uid),
+            other => Call::Other(other),
+        })
+    }
+
+    /// Calls the embedded kernel, and finds out at which second.
+    async fn call_embedded(
+        &mut self,
+        operation: &Operation,
+        call: &Call,
+    ) -> Result<(Result<Answer, Error>, Vec<Event>, u64), End> {
+        loop {
+            let before = self.embedded.now().await.unwrap();
+            let answer = send_embedded(&self.embedded, call).await;
+            let after = self.embedded.now().await.unwrap();
+            if before != after && answer.is_err() {
+                // It changed nothing, so it can be asked again.
+                continue;
+            }
+            let records = self.embedded.events(self.cursor, 10_000).await.unwrap();
+            self.cursor = records.last().map_or(self.cursor, |record| record.cursor);
+            let events: Vec<_> = records.into_iter().map(|record| record.event).collect();
+            let now = match (before == after, events.first(), operation.agent()) {
+                (true, ..) => before,
+                (false, Some(event), _) => timestamp(event),
+                (false, None, Some(agent)) => {
+                    self.embedded.get_agent(agent).await.unwrap().unwrap().updated_at
+                }
+                (false, None, None) if matches!(operation, Operation::ApproveMediator(_)) => {
+                    return Err(End::Untimed);
+                }
+                // Nothing that these do depends on the time.
+                (false, None, None) => before,
+            };
+            return Ok((answer, events, now));
+        }
+    }
+
+    fn call_chain(&mut self, call: &Call, now: u64) -> Result<(Answer, Vec<Event>), Reverted> {
+        let paused = self.paused;
+        let chain = &mut self.chain;
+        let (kernel, registry) = (chain.network.kernel, chain.network.agent_registry.unwrap());
+        let (usdc, admin) = (chain.network.usdc, chain.network.admin);
+        let nothing = |events| (Answer::Nothing, events);
+        match call {
+            Call::Create(sender, request) => {
+                let call = Kernel::createTransactionCall {
+                    provider: request.provider,
+                    requester: request.requester,
+                    amount: U256::from(request.amount.0),
+                    deadline: U256::from(request.deadline),
+                    disputeWindow: U256::from(request.dispute_window_seconds),
+                    serviceHash: request.service_hash,
+                    agentId: request.agent_id,
+                    requesterAgentId: request.requester_agent_id,
+                };
+                let (id, events) = chain.send(*sender, kernel, call, now)?;
+                Ok((Answer::Id(id), events))
+            }
+            Call::Link(sender, id, link) => {
+                let call = Kernel::linkEscrowCall {
+                    id: *id,
+                    escrowContract: link.escrow_contract.unwrap_or(chain.network.vault),
+                    escrowId: link.escrow_id.unwrap_or(*id),
+                };
+                let escrow_id = call.escrowId;
+                let events = chain.send_paying(*sender, kernel, call, now)?;
+                Ok((Answer::Id(escrow_id), events))
+            }
+            Call::Accept(sender, id, amount) => {
+                let call = Kernel::acceptQuoteCall { id: *id, newAmount: U256::from(*amount) };
+                chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
+            }
+            Call::Step(sender, Transition { id, to, data, .. }) => {
+                let proof = data.clone().into();
+                let call = Kernel::transitionStateCall { id: *id, newState: *to as u8, proof };
+                chain.send_paying(*sender, kernel, call, now).map(nothing)
+            }
+            Call::Milestone(sender, id, amount) => {
+                let call = Kernel::releaseMilestoneCall { id: *id, amount: U256::from(*amount) };
+                chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
+            }
+            Call::Release(sender, id) => {
+                let call = Kernel::releaseEscrowCall { id: *id };
+                chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
+            }
+            Call::Anchor(sender, id, uid) => {
+                let call = Kernel::anchorAttestationCall { id: *id, uid: *uid };
+                chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
+            }
+            Call::Other(operation) => match operation.clone() {
+                Operation::Approve { sender, amount } => {
+                    chain.approve(sender, U256::from(amount), now);
+                    Ok(nothing(vec![]))
+                }
+                Operation::Mint { to, amount } => {
+                    let call = Token::mintCall { to, amount: U256::from(amount) };
+                    chain.send(admin, usdc, call, now).map(|(_, events)| nothing(events))
+                }
+                // The embedded kernel's switch stays where it is; the contract's refuses that.
+                Operation::Pause(pause) if pause == paused => Ok(nothing(vec![])),
+                Operation::Pause(true) => chain
+                    .send(admin, kernel, Kernel::pauseCall {}, now)
+                    .map(|(_, events)| nothing(events)),
+                Operation::Pause(false) => chain
+                    .send(admin, kernel, Kernel::unpauseCall {}, now)
+                    .map(|(_, events)| nothing(events)),
+                Operation::ApproveMediator(mediator) => {
+                    let call = Kernel::approveMediatorCall { mediator, approved: true };
+                    chain.send(admin, kernel, call, now).map(|(_, events)| nothing(events))
+                }
+                Operation::Register { sender, endpoint, services } => {
+                    let services = services.iter().map(Registry::Service::from).collect();
+                    let call = Registry::registerAgentCall { endpoint, services };
+                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
+                }
+                Operation::UpdateEndpoint { sender, endpoint } => {
+                    let call = Registry::updateEndpointCall { newEndpoint: endpoint };
+                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
+                }
+                Operation::AddService { sender, service_type } => {
+                    let call = Registry::addServiceTypeCall { serviceType: service_type };
+                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
+                }
+                Operation::RemoveService { sender, hash } => {
+                    let call = Registry::removeServiceTypeCall { serviceTypeHash: hash };
+                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
+                }
+                Operation::SetActive { sender, active } => {
+                    let call = Registry::setActiveStatusCall { isActive: active };
+                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
+                }
+                Operation::Query(query) => {
+                    let found = chain.ask(registry, query_call(query))?;
+                    Ok((Answer::Agents(found), vec![]))
+                }
+                other => unreachable!("{other:?} is concrete"),
+            },
+        }
+    }
+
+    fn note(&mut self, call: &Call, now: u64) {
+        match call {
+            Call::Other(Operation::Pause(paused)) => self.paused = *paused,
+            Call::Other(Operation::ApproveMediator(mediator))
+                if self.mediators.iter().all(|(known, _)| known != mediator) =>
+            {
+                self.mediators.push((*mediator, now + 2 * DAY));
+            }
+            _ => {}
+        }
+    }
+
+    // Comparisons.
+
+    async fn compare_transaction(&mut self, of: Label) -> Result<(), End> {
+        let id = self.id(of);
+        let found = self.embedded.get_transaction(id).await;
+        let expected = match self.chain.transaction(id) {
+            Ok(transaction) => Ok(transaction),
+            Err(Reverted::Words(words)) => Err(words),
+            Err(broken) => return Err(differs(format_args!("getTransaction: {broken:?}"))),
+        };
+        let words = |error: &Error| error.refusal().map_or("", Refusal::words).to_owned();
+        same(
+            "the transaction",
+            found.as_ref().map_err(words),
+            expected.as_ref().map_err(Clone::clone),
+        )?;
+        let Ok(tx) = found else { return Ok(()) };
+        let escrow = self.embedded.escrow(id).await.unwrap();
+        same("the escrow", escrow, self.chain.escrow(tx.escrow_id))?;
+        same("the bond", tx.dispute_bond, self.chain.bond(tx.escrow_id))?;
+        let deal = (of, tx, escrow.remaining());
+        match self.deals.iter_mut().find(|(label, ..)| *label == of) {
+            Some(known) => *known = deal,
+            None => self.deals.push(deal),
+        }
+        Ok(())
+    }
+
+    async fn compare_money(&mut self) -> Result<(), End> {
+        let own = [self.chain.network.admin, self.chain.network.fee_recipient];
+        let owners = PEOPLE.into_iter().chain(MEDIATORS).chain(own);
+        for owner in owners.chain(contracts(&self.chain.network)) {
+            let found = self.embedded.balance(owner).await.unwrap();
+            same(format_args!("the balance of {owner}"), found, self.chain.balance(owner))?;
+            let found = self.embedded.allowance(owner).await.unwrap();
+            same(format_args!("the allowance of {owner}"), found, self.chain.allowance(owner))?;
+        }
+        Ok(())
+    }
+
+    async fn compare_agent(&mut self, agent: Address) -> Result<(), End> {
+        let found = self.embedded.get_agent(agent).await.unwrap();
+        same("the agent", &found, &self.chain.agent(agent))?;
+        let Some(profile) = found else { return Ok(()) };
+        let services = self.embedded.get_service_descriptors(agent).await.unwrap();
+        same("the services", &services, &self.chain.services(agent))?;
+        let registry = self.chain.network.agent_registry.unwrap();
+        for hash in services.iter().map(|service| service.service_type_hash).take(8) {
+            let found = self.embedded.supports_service(agent, hash).await.unwrap();
+            let call = Registry::supportsServiceCall { agent, serviceTypeHash: hash };
+            same("the support", found, self.chain.ask(registry, call).unwrap())?;
+        }
+        match self.agents.iter_mut().find(|known| known.agent_address == agent) {
+            Some(known) => *known = profile,
+            None => self.agents.push(profile),
+        }
+        Ok(())
+    }
+
+    async fn compare_everything(&mut self) -> Result<(), End> {
+        let labels: Vec<_> = self.deals.iter().map(|(label, ..)| *label).collect();
+        for label in labels {
+            self.compare_transaction(label).await?;
+        }
+        let agents: Vec<_> = self.agents.iter().map(|agent| agent.agent_address).collect();
+        for agent in agents {
+            self.compare_agent(agent).await?;
+        }
+        self.compare_money().await
+    }
+}
+
+/// An operation with ids and times.
+#[derive(Debug)]
+enum Call {
+    Create(Address, CreateTransaction),
+    Link(Address, TransactionId, LinkEscrow),
+    Accept(Address, TransactionId, u64),
+    Step(Address, Transition),
+    Milestone(Address, TransactionId, u64),
+    Release(Address, TransactionId),
+    Anchor(Address, TransactionId, B256),
+    /// One that names no transaction.
+    Other(Operation),
+}
+
+async fn send_embedded(kernel: &EmbeddedKernel, call: &Call) -> Result<Answer, Error> {
+    match call {
+        Call::Create(sender, request) => {
+            return kernel.create_transaction(*sender, request).await.map(Answer::Id);
+        }
+        Call::Link(sender, id, link) => {
+            return kernel.link_escrow(*sender, *id, *link).await.map(Answer::Id);
+        }
+        Call::Accept(sender, id, amount) => {
+            kernel.accept_quote(*sender, *id, Usdc(*amount)).await?;
+        }
+        Call::Step(sender, transition) => kernel.transition_state(*sender, transition).await?,
+        Call::Milestone(sender, id, amount) => {
+            kernel.release_milestone(*sender, *id, Usdc(*amount)).await?;
+        }
+        Call::Release(sender, id) => kernel.release_escrow(*sender, *id).await?,
+        Call::Anchor(sender, id, uid) => kernel.anchor_attestation(*sender, *id, *uid).await?,
+        Call::Other(operation) => match operation {
+            Operation::Approve { sender, amount } => kernel.approve(*sender, Usdc(*amount)).await?,
+            Operation::Mint { to, amount } => kernel.mint(*to, Usdc(*amount)).await?,
+            Operation::Pause(paused) => kernel.set_paused(*paused).await?,
+            Operation::ApproveMediator(mediator) => kernel.approve_mediator(*mediator).await?,
+            Operation::Register { sender, endpoint, services } => {
+                kernel.register_agent(*sender, endpoint, services).await?;
+            }
+            Operation::UpdateEndpoint { sender, endpoint } => {
+                kernel.update_endpoint(*sender, endpoint).await?;
+            }
+            Operation::AddService { sender, service_type } => {
+                kernel.add_service_type(*sender, service_type).await?;
+            }
+            Operation::RemoveService { sender, hash } => {
+                kernel.remove_service_type(*sender, *hash).await?;
+            }
+            Operation::SetActive { sender, active } => {
+                kernel.set_active_status(*sender, *active).await?;
+            }
+            Operation::Query(query) => {
+                let found = kernel.query_agents_by_service(*query).await?;
+                let addresses = found.into_iter().map(|agent| agent.agent_address);
+                return Ok(Answer::Agents(addresses.collect()));
+            }
+            other => unreachable!("{other:?} is concrete"),
+        },
+    }
+    Ok(Answer::Nothing)
+}
+
+fn request(create: &Create, now: u64) -> CreateTransaction {
+    CreateTransaction {
+        provider: create.provider,
+        requester: create.requester,
+        amount: Usdc(create.amount),
+        deadline: match create.deadline {
+            When::FromNow(seconds) => now.strict_add_signed(seconds),
+            When::At(time) => time,
+        },
+        dispute_window_seconds: create.window,
+        service_hash: create.service_hash,
+        agent_id: create.agent_id,
+        requester_agent_id: create.requester_agent_id,
+    }
+}
+
+fn query_call(query: AgentQuery) -> Registry::queryAgentsByServiceCall {
+    Registry::queryAgentsByServiceCall {
+        hash: query.service_type_hash,
+        minReputation: U256::from(query.min_reputation),
+        offset: U256::from(query.offset),
+        limit: U256::from(query.limit),
+    }
+}
+
+fn timestamp(event: &Event) -> u64 {
+    serde_json::to_value(event).unwrap()["timestamp"].as_u64().unwrap()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+}
+
+/// The contracts at the addresses that the embedded kernel's network has.
+fn deploy() -> Chain {
+    let options = EmbeddedOptions { storage: Storage::Memory, starting_balance: None };
+    let kernel = runtime().block_on(EmbeddedKernel::open(options)).unwrap();
+    Chain::deploy(kernel.network())
+}
+
+/// One sequence of operations, made up as it goes.
+fn explore(template: &Chain, seed: u64, tally: &mut Tally) {
+    let mut played = vec![];
+    let end = runtime().block_on(async {
+        let mut pair = Pair::open(template).await;
+        let mut generator = Generator::new(seed, template.network.clone());
+        while played.len() < SEQUENCE {
+            let operation = generator.next(&pair.view().await);
+            played.push(operation.clone());
+            if let Some(done) = pair.play(&operation).await? {
+                tally.add(done);
+            }
+        }
+        pair.compare_everything().await
+    });
+    match end {
+        Ok(()) => {}
+        Err(End::Untimed) => tally.untimed += 1,
+        Err(End::Differs(what)) => report(template, seed, &what, played),
+    }
+}
+
+/// Plays operations that are known already.
+fn replay(template: &Chain, operations: &[Operation]) -> Result<(), End> {
+    runtime().block_on(async {
+        let mut pair = Pair::open(template).await;
+        for operation in operations {
+            pair.play(operation).await?;
+        }
+        pair.compare_everything().await
+    })
+}
+
+/// Leaves out what does not matter, and fails with the rest.
+fn report(template: &Chain, seed: u64, what: &str, mut operations: Vec<Operation>) {
+    println!("seed {seed} came to a difference after {} operations: {what}", operations.len());
+    let mut found = what.to_owned();
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut size = operations.len();
+    while size > 0 && Instant::now() < until {
+        let mut start = 0;
+        while start < operations.len() && Instant::now() < until {
+            let mut fewer = operations.clone();
+            fewer.drain(start..(start + size).min(operations.len()));
+            match replay(template, &fewer) {
+                Err(End::Differs(what)) => (operations, found) = (fewer, what),
+                _ => start += size,
+            }
+        }
+        size /= 2;
+    }
+    let shown: Vec<_> = operations.iter().map(|operation| format!("  {operation:?}\n")).collect();
+    panic!(
+        "the embedded kernel and the contracts differ: {found}\n\nafter these operations:\n{}\
+         AGIRAILS_FUZZ_SEED={seed} plays the whole sequence again; addresses: {:#?}",
+        shown.concat(),
+        template.network
+    );
+}
+
+fn setting(name: &str) -> Option<u64> {
+    let value = env::var(name).ok().filter(|value| !value.is_empty())?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+}
+
+#[test]
+fn the_embedded_kernel_does_what_the_contracts_do() {
+    let template = deploy();
+    let mut tally = Tally::default();
+    let started = Instant::now();
+    if let Some(seed) = setting("AGIRAILS_FUZZ_SEED") {
+        explore(&template, seed, &mut tally);
+    } else if let Some(seconds) = setting("AGIRAILS_FUZZ_SECONDS") {
+        // Seeds that no run before had.
+        let first = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
+        let mut shown = Instant::now();
+        println!("seeds from {first} on");
+        for seed in first.. {
+            explore(&template, seed, &mut tally);
+            let over = started.elapsed().as_secs() >= seconds;
+            if over || shown.elapsed().as_secs() >= 10 {
+                shown = Instant::now();
+                println!("{:>5} s  {} operations", started.elapsed().as_secs(), tally.operations);
+            }
+            if over {
+                break;
+            }
+        }
+    } else {
+        // The same every time: what fails here is what was changed.
+        let mut seed = 0;
+        while tally.operations < OPERATIONS {
+            seed += 1;
+            explore(&template, seed, &mut tally);
+        }
+        println!("seeds 1 … {seed}");
+        for state in State::ALL {
+            assert!(tally.reached.get(&state) > Some(&20), "{state} is hardly reached\n{tally}");
+        }
+        for refusal in Refusal::ALL {
+            let met = tally.refused.contains_key(refusal.words());
+            assert!(met || OUT_OF_REACH.contains(refusal), "nobody met {refusal:?}\n{tally}");
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{tally}\n{:.0} operations a second", tally.operations as f64 / seconds);
+}
+
+#[test]
+fn a_registry_of_more_than_a_thousand_agents_answers_no_query() {
+    let mut chain = deploy();
+    runtime().block_on(async {
+        let options = EmbeddedOptions { storage: Storage::Memory, starting_balance: None };
+        let embedded = EmbeddedKernel::open(options).await.unwrap();
+        let registry = chain.network.agent_registry.unwrap();
+        let services = [describe("ocr")];
+        let query = AgentQuery {
+            service_type_hash: services[0].service_type_hash,
+            min_reputation: 0,
+            offset: 990,
+            limit: 100,
+        };
+        for number in 1..=1_001_u64 {
+            let agent = Address::from_word(B256::from(U256::from(number << 32)));
+            embedded.register_agent(agent, "x", &services).await.unwrap();
+            let call = Registry::registerAgentCall {
+                endpoint: "x".to_owned(),
+                services: services.iter().map(Registry::Service::from).collect(),
+            };
+            chain.send(agent, registry, call, 1).unwrap();
+            if number < 1_000 {
+                continue;
+            }
+            let found = embedded.query_agents_by_service(query).await;
+            let expected = chain.ask(registry, query_call(query));
+            if number == 1_000 {
+                let found: Vec<_> =
+                    found.unwrap().into_iter().map(|agent| agent.agent_address).collect();
+                assert_eq!(found.len(), 10);
+                assert_eq!(found, expected.unwrap());
+            } else {
+                let words = Refusal::QueryCapExceeded.words();
+                assert_eq!(found.unwrap_err().refusal().map(Refusal::words), Some(words));
+                assert_eq!(expected.unwrap_err(), Reverted::Words(words.to_owned()));
+            }
+        }
+    });
+}
