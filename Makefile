@@ -92,7 +92,7 @@ fuzz: ## the embedded kernel beside the contracts, on new random operations; FUZ
 	AGIRAILS_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test -p agirails --all-features --test differential \
 		-- --nocapture --exact the_embedded_kernel_does_what_the_contracts_do
 
-bench: $(TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--quick for a look
+bench: $(TOOLS) $(NPM_TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--quick for a look
 	$(call step,Rust figures)
 	cargo bench -p agirails --bench embedded -- $(BENCH_OPTIONS)
 	$(call step,Python figures)
@@ -107,7 +107,11 @@ bench: $(TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--quick for a look
 		$(PEER_VENV)/bin/python benches/peer.py $(BENCH_OPTIONS); \
 	else \
 		echo 'agirails 4.8.0 cannot be installed here: no figures of it'; \
+		rm -rf $(PEER_VENV); \
 	fi
+	$(call step,figures on a chain)
+	BENCH_PYTHON=$(abspath $(BENCH_VENV)/bin/python) PEER_PYTHON=$(abspath $(PEER_VENV)/bin/python) \
+		cargo bench -p agirails --bench chain -- $(BENCH_OPTIONS)
 	$(VENV)/bin/python benches/report.py $(BENCH_OPTIONS)
 
 audit: ## licences, duplicates, sources and advisories of all dependencies

@@ -4,12 +4,11 @@
 //! Filled state directories stay under `target/bench-state` for the next run and for
 //! `python_bench.py`; whatever writes is measured on copies of them.
 
+mod figures;
+
 use std::{
-    collections::BTreeMap,
     env,
-    error::Error,
     fs::{self, File},
-    future::Future,
     hint::black_box,
     io::Write,
     path::{Path, PathBuf},
@@ -25,16 +24,16 @@ use agirails::{
 };
 use alloy_primitives::keccak256;
 use rusqlite::{Connection, OpenFlags};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
+
+use figures::{Figures, Outcome, Stopwatch};
 
 const REQUESTERS: u64 = 1_000;
 const PROVIDERS: u64 = 50;
 const SAMPLED_IDS: u32 = 20_000;
 const AMOUNT: Usdc = Usdc(100_000);
 const MONTH_SECONDS: u64 = 30 * 86_400;
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// How much is measured.
 struct Plan {
@@ -72,15 +71,8 @@ async fn main() -> Outcome<()> {
     }
     let quick = asked("--quick");
     let plan = if quick { QUICK } else { FULL };
-    let state = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench-state");
-    fs::create_dir_all(&state)?;
-    // What is put side by side was measured in one run.
-    for name in ["rust", "python", "python_async", "peer"] {
-        let stale = state.join(name).with_extension("json");
-        if stale.exists() {
-            fs::remove_file(stale)?;
-        }
-    }
+    let state = figures::state()?;
+    figures::forget(&state, &["rust", "python", "python_async", "peer"])?;
 
     let mut figures = Figures::default();
     for &size in plan.sizes {
@@ -95,53 +87,13 @@ async fn main() -> Outcome<()> {
     measure_signing(&mut figures, &plan)?;
 
     let report = json!({
-        "profile": if cfg!(debug_assertions) { "dev" } else { "release" },
+        "profile": figures::profile(),
         "quick": quick,
         "sizes": plan.sizes,
         "figures": figures.0,
     });
     fs::write(state.join("rust.json"), serde_json::to_string_pretty(&report)?)?;
     Ok(())
-}
-
-/// All figures by name; the part behind the slash is the transactions in the file, or the bytes.
-#[derive(Default)]
-struct Figures(BTreeMap<String, Value>);
-
-impl Figures {
-    fn note(&mut self, name: impl Into<String>, mut times: Vec<Duration>) {
-        times.sort_unstable();
-        let (median, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
-        let per_second = times.len() as f64 / times.iter().sum::<Duration>().as_secs_f64();
-        let name = name.into();
-        println!("{name:<30} median {median:>10.2?}   p99 {p99:>10.2?}   {per_second:>9.0}/s");
-        let figure = json!({
-            "median_ns": median.as_nanos() as u64,
-            "p99_ns": p99.as_nanos() as u64,
-            "per_second": per_second,
-        });
-        self.0.insert(name, figure);
-    }
-}
-
-/// The times of several operations, in the order in which they were first seen.
-#[derive(Default)]
-struct Stopwatch(Vec<(&'static str, Vec<Duration>)>);
-
-impl Stopwatch {
-    async fn time<T>(&mut self, name: &'static str, call: impl Future<Output = T>) -> T {
-        let started = Instant::now();
-        let output = call.await;
-        self.note(name, started.elapsed());
-        output
-    }
-
-    fn note(&mut self, name: &'static str, time: Duration) {
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, times)) => times.push(time),
-            None => self.0.push((name, vec![time])),
-        }
-    }
 }
 
 fn time<T, E>(rounds: usize, mut call: impl FnMut() -> Result<T, E>) -> Result<Vec<Duration>, E> {

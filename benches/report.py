@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import chain_report
+from tables import Row, divide, markdown, show_ratio, show_time, target, text
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / "target" / "bench-state"
@@ -23,8 +26,6 @@ WAYS = {
 }
 VERBS = ["create_transaction", "link_escrow", "IN_PROGRESS", "DELIVERED", "SETTLED"]
 OPERATIONS = ["get_transaction", *VERBS, "lifecycle"]
-
-Row = list[str]
 
 
 class Figures:
@@ -44,8 +45,7 @@ class Figures:
         return value
 
     def ratio(self, above: tuple[str, str], below: tuple[str, str]) -> float | None:
-        top, bottom = self.get(*above), self.get(*below)
-        return top / bottom if top and bottom else None
+        return divide(self.get(*above), self.get(*below))
 
 
 def table(figures: Figures) -> Iterator[Row]:
@@ -68,7 +68,7 @@ def table(figures: Figures) -> Iterator[Row]:
         values = [figures.get(way, name, "value") for way in WAYS]
         cells = ["–" if value is None else f"{value:.1f} {unit}" for value in values]
         peer, ours = figures.get("peer", name, "value"), figures.get("python", name, "value")
-        yield [label, "", *cells, show_ratio(peer / ours if peer and ours else None)]
+        yield [label, "", *cells, show_ratio(divide(peer, ours))]
 
 
 def time_cell(figures: Figures, way: str, name: str) -> str:
@@ -81,17 +81,6 @@ def time_cell(figures: Figures, way: str, name: str) -> str:
     if name.startswith("delivery_proof/"):
         cell += f", {int(name.split('/')[1]) / median * 1e3:,.0f} MB/s"
     return cell
-
-
-def show_time(nanoseconds: float) -> str:
-    for unit, size in (("s", 1e9), ("ms", 1e6)):
-        if nanoseconds >= size:
-            return f"{nanoseconds / size:.3g} {unit}"
-    return f"{nanoseconds / 1e3:.3g} µs"
-
-
-def show_ratio(ratio: float | None) -> str:
-    return "–" if ratio is None else f"{ratio:,.1f}×" if ratio < 10 else f"{ratio:,.0f}×"
 
 
 def targets(figures: Figures) -> Iterator[Row]:
@@ -144,25 +133,6 @@ def targets(figures: Figures) -> Iterator[Row]:
     )
 
 
-def target(
-    what: str, value: float | None, form: str, *, least: float = 0, most: float = float("inf")
-) -> Row:
-    if value is None:
-        return [what, "–", "not measured"]
-    return [what, form.format(value), "yes" if least <= value <= most else "NO"]
-
-
-def text(rows: Iterable[Row]) -> str:
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-def markdown(rows: Iterable[Row]) -> str:
-    head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join([head, "|---" * (head.count("|") - 1) + "|", *body])
-
-
 def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -179,6 +149,9 @@ def main() -> None:
     if not figures.ways["peer"]["figures"]:
         about += f"; {WAYS['peer']} could not be installed here"
     print(f"{about}\n\n{text(table(figures))}\n\n{text(targets(figures))}")
+    chain = chain_report.Chain(STATE)
+    if chain:
+        print(chain_report.show(chain))
     if figures.about["quick"] or figures.about["profile"] != "release":
         return
     document = f"""# Figures
@@ -196,6 +169,8 @@ transactions.
 
 {markdown(targets(figures))}
 """
+    if chain:
+        document += chain_report.document(chain)
     (ROOT / "docs" / "figures.md").write_text(document)
 
 
