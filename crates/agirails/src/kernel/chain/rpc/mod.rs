@@ -13,10 +13,7 @@ mod tests;
 mod tries;
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::AtomicU64,
-    },
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 

@@ -218,8 +218,9 @@ impl Journal {
         Ok(sends)
     }
 
-    /// Writes outcomes down. `told`: a caller of this process receives it now.
-    pub(super) async fn close(&self, outcomes: &[Outcome]) -> Result<()> {
+    /// Writes outcomes down, and whose callers were told theirs.
+    pub(super) async fn close(&self, outcomes: &[Outcome], told: &[i64]) -> Result<()> {
+        let told = serde_json::to_string(told).unwrap_or_default();
         self.file
             .write(|connection| {
                 for outcome in outcomes {
@@ -229,17 +230,15 @@ impl Journal {
                         State::Superseded => 3,
                     };
                     connection
-                        .prepare_cached(
-                            "UPDATE sends SET state = ?2, block = ?3, told = max(told, ?4) \
-                             WHERE id = ?1",
-                        )?
+                        .prepare_cached("UPDATE sends SET state = ?2, block = ?3 WHERE id = ?1")?
                         .execute(params![
                             outcome.id,
                             state,
                             outcome.block.map(|block| block as i64),
-                            outcome.told
                         ])?;
                 }
+                let sql = "UPDATE sends SET told = 1 WHERE id IN (SELECT value FROM json_each(?1))";
+                connection.prepare_cached(sql)?.execute([&told])?;
                 Ok(())
             })
             .await
@@ -264,7 +263,6 @@ pub(super) struct Outcome {
     pub(super) id: i64,
     pub(super) state: State,
     pub(super) block: Option<u64>,
-    pub(super) told: bool,
 }
 
 /// A journal belongs to one chain: a local chain that was started anew has the same id and the

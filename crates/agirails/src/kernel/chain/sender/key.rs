@@ -69,6 +69,8 @@ pub(super) struct Key {
     /// Which caller waits for which send.
     waiting: HashMap<i64, u64>,
     next_call: u64,
+    /// Sends whose callers were answered since the journal was last written.
+    told: Vec<i64>,
     /// When each send was last given to a node, and first.
     sent: HashMap<i64, (Instant, Instant)>,
     /// Sends that a node found too cheap.
@@ -120,6 +122,7 @@ impl Key {
             calls: HashMap::new(),
             waiting: HashMap::new(),
             next_call: 0,
+            told: vec![],
             sent: HashMap::new(),
             too_cheap: HashSet::new(),
             missing: HashMap::new(),
@@ -493,12 +496,7 @@ impl Key {
         for send in pending.take(WINDOW) {
             if send.state == State::Mined {
                 // A reorganisation took it back.
-                outcomes.push(Outcome {
-                    id: send.id,
-                    state: State::Open,
-                    block: None,
-                    told: false,
-                });
+                outcomes.push(Outcome { id: send.id, state: State::Open, block: None });
             }
             match self.neglect(send) {
                 Some(Neglect::Forgotten) => resend.push(send),
@@ -507,9 +505,10 @@ impl Key {
                 None => {}
             }
         }
-        if !outcomes.is_empty() {
+        let told = std::mem::take(&mut self.told);
+        if !outcomes.is_empty() || !told.is_empty() {
             // Not written now, it is found again by a later look.
-            let _ = self.journal.close(&outcomes).await;
+            let _ = self.journal.close(&outcomes, &told).await;
         }
         let mut outgoing: Vec<_> = resend
             .iter()
@@ -563,7 +562,7 @@ impl Key {
         self.missing.remove(&send.id);
         self.too_cheap.remove(&send.id);
         self.sent.remove(&send.id);
-        outcomes.push(Outcome { id: send.id, state, block, told: call.is_some() });
+        outcomes.push(Outcome { id: send.id, state, block });
     }
 
     /// Hands a receipt to its caller.
@@ -582,7 +581,7 @@ impl Key {
             let operation = in_flight.sends.iter().find(|(id, ..)| *id == send);
             let Some((.., operation)) = operation.cloned() else { return };
             let (shared, hash, block) = (self.shared.clone(), attempt.hash, receipt.block());
-            if let Some(in_flight) = self.forget(call) {
+            if let Some(in_flight) = self.answered(call) {
                 // The node is asked for the reason, while this task goes on.
                 tokio::spawn(async move {
                     let error = reason(&shared, &operation, hash, block).await;
@@ -601,10 +600,17 @@ impl Key {
     }
 
     fn finish(&mut self, call: u64, outcome: Result<Vec<Mined>>) {
-        if let Some(in_flight) = self.forget(call) {
+        if let Some(in_flight) = self.answered(call) {
             // Whoever asked may be gone.
             let _ = in_flight.reply.send(outcome);
         }
+    }
+
+    /// A call whose caller is told what became of all of it.
+    fn answered(&mut self, call: u64) -> Option<InFlight> {
+        let in_flight = self.forget(call)?;
+        self.told.extend(in_flight.sends.iter().map(|(send, ..)| *send));
+        Some(in_flight)
     }
 
     fn forget(&mut self, call: u64) -> Option<InFlight> {
