@@ -143,7 +143,7 @@ $(NPM_TOOLS):
 $(BUILT): | $(TOOLS)
 	$(call step,the wheel)
 	@rm -rf target/wheels
-	$(VENV)/bin/maturin build --profile dev --out target/wheels
+	$(VENV)/bin/maturin build --profile dev --features extension-module,testkit --out target/wheels
 	@touch $@
 
 $(INSTALLED): $(BUILT)

@@ -8,13 +8,17 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agirails import ACTPClient, State
+import pytest
+
+from agirails import ACTPClient, NetworkError, State
+from agirails.testing import Devnet
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -68,6 +72,34 @@ def fund(consumer: ACTPClient, provider: str, amount: int = PRICE, **options: An
 def deliver(provider: ACTPClient, tx_id: str, proof: Any = None) -> None:
     provider.advanced.transition_state(tx_id, State.IN_PROGRESS)
     provider.advanced.transition_state(tx_id, State.DELIVERED, proof)
+
+
+def chain_kernel(net: Devnet) -> None:
+    """Skips what needs a client of a chain, as long as there is none."""
+    try:
+        net.client(0)
+    except NetworkError as error:
+        if error.code != "network_unavailable":
+            raise
+        pytest.skip(str(error))
+
+
+def listens(url: str) -> bool:
+    """Whether somebody answers there."""
+    address = urllib.parse.urlsplit(url)
+    try:
+        socket.create_connection((address.hostname, address.port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def until(true: Callable[[], bool], seconds: float = 15) -> None:
+    """Waits for it to become true."""
+    give_up = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < give_up, "it did not happen"
+        time.sleep(0.05)
 
 
 def free_port() -> int:

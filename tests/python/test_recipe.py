@@ -1,10 +1,11 @@
-"""The documented recipe, word for word, as two processes over HTTP."""
+"""The documented recipe, word for word, as two processes over HTTP: in mode mock, and on a chain."""
 
 import ast
 import hashlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from support import (
     HOUR,
     PRICE,
     ROOT,
-    START,
+    chain_kernel,
     create,
     deliver,
     free_port,
@@ -27,6 +28,7 @@ from support import (
 )
 
 from agirails import ACTPClient, ProofGenerator, State
+from agirails.testing import Devnet
 
 RECIPE = ROOT / "tests" / "recipe" / "api-pay-per-call.md"
 RUN_CONSUMER = "import asyncio, api_consumer; print('Result:', asyncio.run(api_consumer.call_paid_api('Write a haiku')))"
@@ -49,34 +51,59 @@ def program(title: str, replacements: dict[str, str]) -> str:
 class Service(NamedTuple):
     url: str
     directory: Path
+    network: dict[str, str]
     provider: ACTPClient
     consumer: ACTPClient
     consumer_key: str
     stranger: ACTPClient
+    advance_time: Callable[[int], object]
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+@pytest.fixture(scope="module", params=["mock", "testnet"])
+def service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     """The recipe's provider as a process, and everyone's own view of its state."""
-    directory, port = tmp_path_factory.mktemp("recipe"), free_port()
-    provider_key, consumer_key = new_key(), new_key()
-    provider, consumer, stranger = (
-        ACTPClient(private_key=key, state_directory=directory)
-        for key in (provider_key, consumer_key, new_key())
-    )
-    words = {"mode='testnet'": "mode='mock'", "port=3000": f"port={port}"}
-    (directory / "api_server.py").write_text(program("api_server.py", words), encoding="utf-8")
+    directory = tmp_path_factory.mktemp("recipe")
+    if request.param == "mock":
+        keys = [new_key() for _ in range(3)]
+        clients = [ACTPClient(private_key=key, state_directory=directory) for key in keys]
+        mode, advance_time = {"mode='testnet'": "mode='mock'"}, clients[0].mock.advance_time
+        with recipe(directory, mode, {}, clients, keys, advance_time) as service:
+            yield service
+        return
+    # As it stands, mode and all: the environment says which testnet.
+    with Devnet() as net:
+        chain_kernel(net)
+        keys = [account.private_key for account in net.accounts[:3]]
+        clients = [net.client(number, state_directory=directory) for number in range(3)]
+        network, advance_time = net.environment(), net.advance_time
+        with recipe(directory, {}, network, clients, keys, advance_time) as service:
+            yield service
+
+
+@contextmanager
+def recipe(
+    directory: Path,
+    mode: dict[str, str],
+    network: dict[str, str],
+    clients: list[ACTPClient],
+    keys: list[str],
+    advance_time: Callable[[int], object],
+) -> Iterator[Service]:
+    """The provider's program, served; nothing but placeholders is replaced in it, and `mode`."""
+    provider, consumer, stranger = clients
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
-    words = {
-        "mode='testnet'": "mode='mock'",
-        '"0x..."': f'"{provider.address}"',
-        "https://api.example.com": url,
-    }
+    words = {**mode, "port=3000": f"port={port}"}
+    (directory / "api_server.py").write_text(program("api_server.py", words), encoding="utf-8")
+    words = {**mode, '"0x..."': f'"{provider.address}"', "https://api.example.com": url}
     (directory / "api_consumer.py").write_text(program("api_consumer.py", words), encoding="utf-8")
     env = {
         "PROVIDER_ADDRESS": str(provider.address),
-        "PROVIDER_PRIVATE_KEY": provider_key,
+        "PROVIDER_PRIVATE_KEY": keys[0],
         "ACTP_STATE_DIR": str(directory),
+        **network,
     }
     with served(
         [sys.executable, "api_server.py"],
@@ -85,7 +112,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         cwd=directory,
         **env,
     ):
-        yield Service(url, directory, provider, consumer, consumer_key, stranger)
+        yield Service(url, directory, network, provider, consumer, keys[1], stranger, advance_time)
 
 
 def post(service: Service, **headers: str):
@@ -108,6 +135,7 @@ def call(service: Service):
         "CONSUMER_ADDRESS": str(service.consumer.address),
         "CONSUMER_PRIVATE_KEY": service.consumer_key,
         "ACTP_STATE_DIR": str(service.directory),
+        **service.network,
     }
     done = run_python("-W", "error", "-c", RUN_CONSUMER, cwd=service.directory, **env)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -218,7 +246,7 @@ class TestRefusals:
 
     def test_an_expired_transaction(self, service):
         tx_id = fund(service.consumer, service.provider.address)
-        service.consumer.mock.advance_time(2 * HOUR)
+        service.advance_time(2 * HOUR)
         self.never_served(service, tx_id)
 
 
@@ -237,6 +265,7 @@ def test_the_recipes_credit_is_one_transaction_for_many_calls(service):
     )
     service.consumer.advanced.link_escrow(tx_id)
     before = service.provider.advanced.get_balance()
+    left = service.consumer.advanced.get_balance()
     generator = ProofGenerator()
     proof = generator.encode_proof(
         generator.generate_delivery_proof(tx_id=tx_id, deliverable=new_hash())
@@ -245,4 +274,4 @@ def test_the_recipes_credit_is_one_transaction_for_many_calls(service):
     service.provider.advanced.transition_state(tx_id, State.DELIVERED, proof)
     service.consumer.advanced.transition_state(tx_id, State.SETTLED)
     assert service.provider.advanced.get_balance() == before + 9_900_000
-    assert service.consumer.advanced.get_balance() < START
+    assert service.consumer.advanced.get_balance() == left

@@ -1,6 +1,6 @@
 //! The client: one address, one network.
 
-use std::{ffi::CString, path::PathBuf, time::Duration};
+use std::{ffi::CString, time::Duration};
 
 use agirails::{
     ACTPClient as Core, ClientBuilder, Code, Contracts, Mode, NetworkProfile, Password, PrivateKey,
@@ -212,6 +212,19 @@ pub fn _connect(py: Python<'_>, settings: &Bound<'_, PyDict>) -> PyResult<Py<PyA
     })
 }
 
+/// The address of a private key, and the encrypted keystore that holds it; `agirails keystore`
+/// writes it to a file.
+#[pyfunction]
+pub fn _keystore<'py>(
+    py: Python<'py>,
+    private_key: Any<'_, 'py>,
+    password: Any<'_, 'py>,
+) -> PyResult<(Bound<'py, PyAny>, String)> {
+    let (key, password) = (key(private_key)?, secret("password", password)?);
+    let keystore = py.detach(|| key.to_keystore(password.as_str())).or_raise(py)?;
+    Ok((convert::address_object(py, key.address())?, keystore))
+}
+
 /// The settings that go by keyword only.
 const KEYWORDS: [&str; 10] = [
     "state_directory",
@@ -282,9 +295,8 @@ fn read(given: &Bound<'_, PyDict>) -> PyResult<(Mode, ClientBuilder)> {
     }
     builder = match (maybe("keystore")?, maybe("keystore_password")?) {
         (None, None) => builder,
-        (Some(path), Some(password)) => {
-            builder.keystore(path_of("keystore", &path)?, secret("keystore_password", &password)?)
-        }
+        (Some(path), Some(password)) => builder
+            .keystore(convert::path("keystore", &path)?, secret("keystore_password", &password)?),
         (path, _) => {
             let field = if path.is_some() { "keystore_password" } else { "keystore" };
             let hint = "pass keystore and keystore_password together";
@@ -293,7 +305,7 @@ fn read(given: &Bound<'_, PyDict>) -> PyResult<(Mode, ClientBuilder)> {
         }
     };
     if let Some(value) = maybe("state_directory")? {
-        builder = builder.state_directory(path_of("state_directory", &value)?);
+        builder = builder.state_directory(convert::path("state_directory", &value)?);
     }
     let in_memory = get("in_memory")?;
     if optional(in_memory.as_ref(), |value| convert::flag("in_memory", value))?.unwrap_or(false) {
@@ -328,14 +340,6 @@ fn read(given: &Bound<'_, PyDict>) -> PyResult<(Mode, ClientBuilder)> {
     Ok((mode, builder))
 }
 
-fn path_of(field: &'static str, value: Any<'_, '_>) -> PyResult<PathBuf> {
-    value.extract().map_err(|_| {
-        let shown = format!("<{}>", convert::type_name(value));
-        let (code, hint) = (Code::InvalidSettings, "pass a str or a Path");
-        convert::refuse(value.py(), code, field, &shown, "is no path", hint)
-    })
-}
-
 /// A profile: a file's path, or what would stand in the file.
 fn profile(value: Any<'_, '_>) -> PyResult<NetworkProfile> {
     match value.is_instance_of::<PyDict>() {
@@ -343,7 +347,7 @@ fn profile(value: Any<'_, '_>) -> PyResult<NetworkProfile> {
             let json = json::from_python("network", value)?;
             NetworkProfile::from_json(&json.to_string()).or_raise(value.py())
         }
-        false => NetworkProfile::from_file(path_of("network", value)?).or_raise(value.py()),
+        false => NetworkProfile::from_file(convert::path("network", value)?).or_raise(value.py()),
     }
 }
 

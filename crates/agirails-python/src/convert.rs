@@ -1,7 +1,7 @@
 //! What Python passes in, checked, and what it gets back. Every argument comes through here, so
 //! that a wrong one is always a ValidationError that names it.
 
-use std::{borrow::Cow, convert::Infallible};
+use std::{borrow::Cow, convert::Infallible, path::PathBuf};
 
 use agirails::{
     Code, Error, Evidence, State, TransactionId, Usdc,
@@ -70,7 +70,7 @@ pub fn type_name(value: Any<'_, '_>) -> String {
 }
 
 /// A wrong value as messages show it: text itself, of all else what `reprlib` leaves of it.
-fn shown(value: Any<'_, '_>) -> String {
+pub fn shown(value: Any<'_, '_>) -> String {
     if let Ok(text) = value.cast::<PyString>() {
         return text.to_string_lossy().into_owned();
     }
@@ -192,7 +192,11 @@ fn unsigned(
 
 /// An agent's number, up to 256 bits.
 pub fn agent_id(field: &'static str, value: Any<'_, '_>) -> PyResult<U256> {
-    let hint = "an agent id is an int from 0 to 2**256 - 1; 0 is none";
+    uint256(field, value, "an agent id is an int from 0 to 2**256 - 1; 0 is none")
+}
+
+/// A number of up to 256 bits.
+pub fn uint256(field: &'static str, value: Any<'_, '_>, hint: &str) -> PyResult<U256> {
     if !is_integer(value) {
         return Err(wrong_type(Code::InvalidNumber, field, value, hint));
     }
@@ -301,6 +305,15 @@ pub fn evidence(value: Maybe<'_, '_>) -> PyResult<Evidence> {
 /// A delivery proof, as the ProofGenerator made it.
 pub fn proof(value: Any<'_, '_>) -> PyResult<DeliveryProof> {
     DeliveryProof::from_json(&json::from_python("proof", value)?).or_raise(value.py())
+}
+
+/// A path: text, or what `os.fspath` takes.
+pub fn path(field: &'static str, value: Any<'_, '_>) -> PyResult<PathBuf> {
+    value.extract().map_err(|_| {
+        let shown = format!("<{}>", type_name(value));
+        let (code, hint) = (Code::InvalidSettings, "pass a str or a Path");
+        refuse(value.py(), code, field, &shown, "is no path", hint)
+    })
 }
 
 /// Applies a conversion to an argument that may be left out.

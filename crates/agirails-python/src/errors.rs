@@ -81,6 +81,12 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
     Ok(facts)
 }
 
+/// The class of all of them.
+#[cfg(feature = "testkit")]
+pub fn base(py: Python<'_>) -> Bound<'_, PyType> {
+    py.get_type::<classes::ACTPError>()
+}
+
 fn class(py: Python<'_>, kind: Kind) -> Bound<'_, PyType> {
     match kind {
         Kind::Validation => py.get_type::<classes::ValidationError>(),

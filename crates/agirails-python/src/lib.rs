@@ -3,6 +3,8 @@
 
 mod client;
 mod convert;
+#[cfg(all(unix, feature = "devnet"))]
+mod devnet;
 mod errors;
 mod event;
 mod functions;
@@ -14,6 +16,8 @@ mod proof;
 mod registry;
 mod run;
 mod runtime;
+#[cfg(feature = "testkit")]
+mod testkit;
 mod transaction;
 
 /// The Rust core of agirails. Import from `agirails` instead.
@@ -21,7 +25,7 @@ mod transaction;
 mod _agirails {
     #[pymodule_export]
     use crate::{
-        client::{_connect, ACTPClient},
+        client::{_connect, _keystore, ACTPClient},
         event::Event,
         functions::{
             canonical_json, encode_resolution, format_usdc, parse_usdc, result_hash,
@@ -34,6 +38,14 @@ mod _agirails {
         registry::{AgentProfile, Registry},
         transaction::Transaction,
     };
+
+    #[cfg(all(unix, feature = "devnet"))]
+    #[pymodule_export]
+    use crate::devnet::{_start_devnet, Devnet, Snapshot};
+
+    #[cfg(feature = "testkit")]
+    #[pymodule_export]
+    use crate::testkit::{_play, _scenarios};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

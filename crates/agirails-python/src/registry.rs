@@ -5,6 +5,7 @@ use agirails::{
     kernel::AgentQuery,
     protocol::registry::{self, ServiceDescriptor, service_type_hash},
 };
+use alloy_primitives::keccak256;
 use pyo3::{
     IntoPyObjectExt,
     prelude::*,
@@ -432,7 +433,7 @@ fn service_descriptors(services: Any<'_, '_>) -> PyResult<Vec<ServiceDescriptor>
 fn service_descriptor(service: Any<'_, '_>) -> PyResult<ServiceDescriptor> {
     let py = service.py();
     if service.is_instance_of::<PyString>() {
-        return ServiceDescriptor::new(text("service_type", service)?).or_raise(py);
+        return Ok(offering(text("service_type", service)?));
     }
     let Ok(fields) = service.cast::<PyDict>() else {
         return Err(no_service(service, "is neither a str nor a dict"));
@@ -440,8 +441,8 @@ fn service_descriptor(service: Any<'_, '_>) -> PyResult<ServiceDescriptor> {
     let Some(service_type) = fields.get_item("service_type")? else {
         return Err(no_service(service, "has no service_type"));
     };
-    let mut descriptor =
-        ServiceDescriptor::new(text("service_type", &service_type)?).or_raise(py)?;
+    // The registry looks at the types itself, after what comes before them.
+    let mut descriptor = offering(text("service_type", &service_type)?);
     for (key, value) in fields {
         let price = |field| convert::amount(field, &value, Code::InvalidAmount);
         match text("services", &key)? {
@@ -474,6 +475,18 @@ fn service_descriptor(service: Any<'_, '_>) -> PyResult<ServiceDescriptor> {
         }
     }
     Ok(descriptor)
+}
+
+fn offering(service_type: &str) -> ServiceDescriptor {
+    ServiceDescriptor {
+        service_type_hash: keccak256(service_type),
+        service_type: service_type.to_owned(),
+        schema_uri: String::new(),
+        min_price: Usdc::ZERO,
+        max_price: Usdc::ZERO,
+        avg_completion_time_seconds: 0,
+        metadata_cid: String::new(),
+    }
 }
 
 fn no_service(value: Any<'_, '_>, problem: &str) -> PyErr {

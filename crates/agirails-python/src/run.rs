@@ -147,7 +147,8 @@ fn poll<T>(call: &mut Call<T>, context: &mut Context<'_>) -> Poll<Outcome<T>> {
     }
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
+/// A panic's words.
+pub fn message(panic: &(dyn Any + Send)) -> String {
     panic
         .downcast_ref::<String>()
         .map(String::as_str)

@@ -29,6 +29,9 @@ use crate::{
 /// The environment variable that names the state directory.
 pub const STATE_DIR_VARIABLE: &str = "ACTP_STATE_DIR";
 
+/// Local development chains: anvil's, hardhat's.
+const LOCAL_CHAIN_ID: u64 = 31_337;
+
 /// How to connect; made by [`ACTPClient::builder`].
 ///
 /// ```
@@ -218,6 +221,9 @@ impl ClientBuilder {
                 warnings,
             });
         };
+        // A key of a chain on this machine guards nothing.
+        let local = profile.chain_id == LOCAL_CHAIN_ID;
+        let warnings = if local { Default::default() } else { warnings };
         let mut settings = ChainSettings::new(profile);
         settings.wallets = wallet.iter().cloned().collect();
         settings.storage = storage;

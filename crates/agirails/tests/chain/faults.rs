@@ -13,13 +13,16 @@ use std::{
 use agirails::{
     Address, Code, CreateTransaction, Error, Event, LinkEscrow, NetworkProfile, Result, Retry,
     State, Storage, TransactionId, U256, Usdc,
-    kernel::{Kernel, chain::ChainKernel},
+    kernel::{
+        Kernel,
+        chain::{ChainKernel, ChainSettings},
+    },
 };
 use agirails_devnet::{Devnet, Fault, FaultProxy, Faults, Head, Rule};
 use alloy_primitives::{B256, keccak256};
 use serde_json::json;
 
-use crate::stage::{key, settings};
+use crate::stage::{connect, key, wallet};
 
 const DIRECTORY: &str = "CHAIN_TEST_DIRECTORY";
 const NUMBER: &str = "CHAIN_TEST_NUMBER";
@@ -64,8 +67,8 @@ async fn pay(directory: &Path, number: u64) {
 }
 
 async fn open(directory: &Path) -> Result<ChainKernel> {
-    let profile = NetworkProfile::from_file(directory.join("network"))?;
-    let mut settings = settings(&profile, &[key(0)]);
+    let mut settings = ChainSettings::new(NetworkProfile::from_file(directory.join("network"))?);
+    settings.wallets = vec![wallet(key(0))];
     settings.storage = Storage::Directory(directory.to_owned());
     settings.wait_timeout = Duration::from_secs(15);
     settings.request_timeout = Duration::from_secs(2);
@@ -75,21 +78,23 @@ async fn open(directory: &Path) -> Result<ChainKernel> {
 /// Does what the error says: again where that is safe, and again where the outcome is unknown,
 /// since the same call finds out.
 async fn patiently<T, F: Future<Output = Result<T>>>(mut call: impl FnMut() -> F) -> T {
-    let mut last = None;
+    let mut earlier: Vec<Error> = vec![];
     for _ in 0..TRIES {
         match call().await {
             Ok(value) => return value,
-            Err(error) if error.retry() == Retry::Never => panic!("{error:?}"),
+            Err(error) if error.retry() == Retry::Never => {
+                panic!("{error:?}, after {earlier:#?}")
+            }
             Err(error) => {
                 if error.retry() == Retry::CheckFirst {
                     assert_eq!(error.code(), Code::OutcomeUnknown, "{error:?}");
                 }
-                last = Some(error);
+                earlier.push(error);
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
     }
-    panic!("lost after {TRIES} tries: {last:?}");
+    panic!("lost after {TRIES} tries: {:?}", earlier.last());
 }
 
 struct Bad {
@@ -137,7 +142,7 @@ impl Bad {
         }
         assert_eq!(believed.len() as u64, processes * CALLS, "two calls were given one id");
         let payer = key(0).address();
-        let kernel = ChainKernel::connect(settings(self.devnet.profile(), &[])).await.unwrap();
+        let kernel = connect(self.devnet.profile(), vec![]).await.unwrap();
         let mut created = vec![];
         let mut cursor = 0;
         loop {
@@ -270,7 +275,7 @@ fn a_killed_process_leaves_no_gap_and_its_calls_are_taken_over() {
             bad.devnet.rpc("eth_getTransactionCount", json!([payer, tag])).await.unwrap()
         };
         assert_eq!(count("pending").await, count("latest").await, "a gap stayed");
-        let kernel = ChainKernel::connect(settings(bad.devnet.profile(), &[])).await.unwrap();
+        let kernel = connect(bad.devnet.profile(), vec![]).await.unwrap();
         // What the dead ones got done is theirs; the vault holds a price for each that is funded.
         let mut funded = 0;
         let (mut cursor, mut ids) = (0, vec![]);
@@ -329,7 +334,9 @@ fn an_unknown_outcome_is_found_out_by_the_same_call() {
     runtime.block_on(async {
         let bad = Bad::network(Devnet::start().await.unwrap()).await;
         let profile = NetworkProfile::from_file(bad.directory.path().join("network")).unwrap();
-        let mut settings = settings(&profile, &[key(0)]);
+        let mut settings = ChainSettings::new(profile);
+        settings.wallets = vec![wallet(key(0))];
+        settings.storage = Storage::Memory;
         settings.wait_timeout = Duration::from_secs(2);
         let kernel = ChainKernel::connect(settings).await.unwrap();
         bad.devnet.set_automine(false).await.unwrap();

@@ -4,9 +4,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod attesting;
 mod client;
 mod faults;
-mod kernel;
+mod likeness;
+mod reading;
+mod refusals;
 mod scenarios;
-mod sending;
 mod stage;

@@ -8,7 +8,7 @@ use std::{
 
 use agirails::testkit::{Need, SCENARIOS};
 
-use crate::stage::OnChain;
+use crate::stage::Local;
 
 /// `SCENARIO=part_of_a_name` plays only those.
 #[test]
@@ -23,7 +23,7 @@ fn the_chain_kernel_passes_every_scenario() {
         for _ in 0..2 {
             scope.spawn(|| {
                 let runtime = tokio::runtime::Runtime::new().unwrap();
-                let stage = runtime.block_on(OnChain::open(true)).unwrap();
+                let stage = runtime.block_on(Local::start()).unwrap();
                 loop {
                     let Some(scenario) = queue.lock().unwrap().pop() else { break };
                     let run = || runtime.block_on((scenario.run)(&stage));

@@ -17,54 +17,60 @@ use agirails_devnet::Devnet;
 use alloy_primitives::keccak256;
 use async_trait::async_trait;
 
-const PARTIES: usize = 1_000;
+/// How many parties a stage can bring.
+const PARTIES: usize = 600;
 
-/// Keys of the tests' own, from their numbers.
 pub fn key(number: usize) -> PrivateKey {
-    let secret = keccak256(format!("agirails test party {number}"));
-    format!("{secret:x}").parse().unwrap()
+    keccak256(format!("party {number} of a test")).to_string().parse().unwrap()
 }
 
-pub fn settings(profile: &NetworkProfile, keys: &[PrivateKey]) -> ChainSettings {
-    ChainSettings {
-        wallets: keys.iter().map(|key| Arc::new(key.clone()) as Arc<dyn Wallet>).collect(),
-        storage: Storage::Memory,
-        ..ChainSettings::new(profile.clone())
-    }
+pub fn wallet(key: PrivateKey) -> Arc<dyn Wallet> {
+    Arc::new(key)
 }
 
-pub struct OnChain {
+/// A kernel in memory for these keys.
+pub async fn connect(
+    profile: &NetworkProfile,
+    wallets: Vec<Arc<dyn Wallet>>,
+) -> Result<ChainKernel> {
+    let mut settings = ChainSettings::new(profile.clone());
+    settings.wallets = wallets;
+    settings.storage = Storage::Memory;
+    ChainKernel::connect(settings).await
+}
+
+pub struct Local {
     pub devnet: Devnet,
+    /// The same without anybody watching.
     pub chain: Arc<ChainKernel>,
-    watch: Arc<dyn Kernel>,
+    kernel: Arc<dyn Kernel>,
     parties: AtomicUsize,
 }
 
-impl OnChain {
-    pub async fn open(watched: bool) -> Result<Self> {
+impl Local {
+    pub async fn start() -> Result<Self> {
         let devnet = Devnet::start().await?;
-        let mut keys: Vec<_> = (0..PARTIES).map(key).collect();
-        keys.push(devnet.admin().private_key.clone());
-        let chain = Arc::new(ChainKernel::connect(settings(devnet.profile(), &keys)).await?);
-        let watch: Arc<dyn Kernel> =
-            if watched { Arc::new(Watch::over(chain.clone())) } else { chain.clone() };
-        Ok(Self { devnet, chain, watch, parties: AtomicUsize::new(0) })
+        let mut wallets: Vec<_> = (0..PARTIES).map(|number| wallet(key(number))).collect();
+        wallets.push(wallet(devnet.admin().private_key.clone()));
+        let chain = Arc::new(connect(devnet.profile(), wallets).await?);
+        let kernel = Arc::new(Watch::over(chain.clone()));
+        Ok(Self { devnet, kernel, chain, parties: AtomicUsize::new(0) })
     }
 }
 
 #[async_trait]
-impl Stage for OnChain {
+impl Stage for Local {
     fn kernel(&self) -> &Arc<dyn Kernel> {
-        &self.watch
+        &self.kernel
     }
 
     async fn party(&self) -> Result<Address> {
         let number = self.parties.fetch_add(1, Ordering::Relaxed);
-        assert!(number < PARTIES);
-        let party = key(number).address();
-        self.devnet.set_eth(party, U256::from(10).pow(U256::from(18))).await?;
-        self.devnet.mint(party, Usdc(1_000_000_000)).await?;
-        Ok(party)
+        assert!(number < PARTIES, "the scenarios need more parties");
+        let address = key(number).address();
+        self.devnet.set_eth(address, U256::from(10).pow(U256::from(20))).await?;
+        self.devnet.mint(address, Usdc(1_000_000_000)).await?;
+        Ok(address)
     }
 
     async fn mint(&self, to: Address, amount: Usdc) -> Result<()> {

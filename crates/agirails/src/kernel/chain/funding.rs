@@ -46,13 +46,6 @@ enum Purpose {
     Bond,
 }
 
-enum Plan {
-    /// One after the other; the last one is the call itself.
-    Send(Vec<Operation>),
-    /// An earlier call did it, whose caller never heard of it.
-    Done(Mined),
-}
-
 impl Pull {
     fn amount(&self, transaction: &Transaction) -> Usdc {
         match self.purpose {
@@ -110,12 +103,23 @@ impl ChainKernel {
     /// anew, a few times.
     async fn pull(&self, pull: Pull) -> Result<Mined> {
         self.require_wallet(pull.sender)?;
+        // Asked before anything is looked at: once the earlier call is mined, this one would be
+        // refused as a repetition.
+        let alone = Operation {
+            what: pull.what,
+            from: pull.sender,
+            to: self.network.kernel,
+            data: pull.data.clone(),
+            gas: GasLimit::Estimate,
+        };
+        match self.sender.resume(alone).await {
+            Ok(Some(mined)) => return Ok(mined),
+            Ok(None) => {}
+            Err(error) => return Err(self.tell(error, pull.id).await),
+        }
         let mut tries = 1;
         loop {
-            let operations = match self.prepare(&pull).await? {
-                Plan::Send(operations) => operations,
-                Plan::Done(mined) => return Ok(mined),
-            };
+            let operations = self.prepare(&pull).await?;
             let is_alone = operations.len() == 1;
             match self.send_all(operations).await {
                 Ok(mined) => return Ok(mined),
@@ -128,8 +132,8 @@ impl ChainKernel {
         }
     }
 
-    /// What to do, found out in one round trip.
-    async fn prepare(&self, pull: &Pull) -> Result<Plan> {
+    /// What to send, found out in one round trip.
+    async fn prepare(&self, pull: &Pull) -> Result<Vec<Operation>> {
         let &Pull { what, sender, id, ref data, purpose } = pull;
         let kernel = self.network.kernel;
         let guess = match purpose {
@@ -150,16 +154,12 @@ impl ChainKernel {
         // While something else is under way, an allowance that is there may be another call's.
         let is_busy = self.sender.is_busy(sender).await?;
         let refused = match estimate {
-            Ok(_) if !is_busy => return Ok(Plan::Send(vec![operation(GasLimit::Estimate)])),
+            Ok(_) if !is_busy => return Ok(vec![operation(GasLimit::Estimate)]),
             Ok(_) => Error::new(Code::Reverted, "the allowance is another call's"),
             Err(refused) => reverts::explain(&refused),
         };
         if refused.refusal().is_some() {
-            // Perhaps as a repetition of itself: somebody may have sent it and died.
-            return match self.sender.resume(operation(GasLimit::Estimate)).await? {
-                Some(mined) => Ok(Plan::Done(mined)),
-                None => Err(self.tell(refused, id).await),
-            };
+            return Err(self.tell(refused, id).await);
         }
         let transaction = match (refused.code(), read_or_missing(transaction)?) {
             (Code::Reverted, Some(transaction)) => transaction,
@@ -189,7 +189,7 @@ impl ChainKernel {
             data: approval.abi_encode().into(),
             gas: GasLimit::AtLeast(APPROVE_GAS),
         };
-        Ok(Plan::Send(vec![approval, operation(GasLimit::AtMost(pull.most_gas()))]))
+        Ok(vec![approval, operation(GasLimit::AtMost(pull.most_gas()))])
     }
 
     fn about(&self, error: Error, transaction: &Transaction) -> Error {

@@ -210,9 +210,9 @@ mod tests {
             )
             .to_vec(),
         );
-        let answer = |success, returnData, size| LensAnswer {
+        let answer = |success, data, size| LensAnswer {
             success,
-            returnData,
+            returnData: data,
             codeSize: U256::from(size),
         };
         let data = LensAnswers {

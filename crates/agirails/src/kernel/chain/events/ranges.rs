@@ -100,7 +100,6 @@ pub(super) trait News: Send + Sync {
 pub(super) struct Found {
     pub(super) block: u64,
     pub(super) hash: B256,
-    pub(super) log_index: u64,
     pub(super) record: EventRecord,
 }
 
@@ -282,7 +281,7 @@ pub(super) fn events(logs: Vec<Log>, blocks: RangeInclusive<u64>) -> Result<Opti
             Error::new(Code::InvalidAnswer, message)
         })?;
         let record = EventRecord { cursor, event: event? };
-        events.push(Found { block, hash, log_index, record });
+        events.push(Found { block, hash, record });
     }
     // Nodes answer in this order; whoever stands before several of them may not.
     events.sort_by_key(|found| found.record.cursor);

@@ -15,7 +15,7 @@ mod tries;
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::AtomicU64,
     },
     time::{Duration, Instant},
 };
@@ -222,8 +222,9 @@ impl Rpc {
     }
 
     /// HTTP requests so far.
+    #[cfg(test)]
     pub(crate) fn round_trips(&self) -> u64 {
-        self.0.get().round_trips.load(Ordering::Relaxed)
+        self.0.get().round_trips.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
 

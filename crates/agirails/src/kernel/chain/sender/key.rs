@@ -450,9 +450,10 @@ impl Key {
     fn look(&self) -> impl Future<Output = Result<Look>> + core::marker::Send + 'static {
         let (journal, rpc) = (self.journal.clone(), self.shared.rpc.clone());
         let (sender, head) = (self.sender, self.head);
+        let waiting = self.waiting.keys().copied().collect();
         async move {
             let sends = journal.open(head).await?;
-            look(rpc, sender, sends).await
+            look(rpc, sender, sends, waiting).await
         }
     }
 
@@ -481,7 +482,8 @@ impl Key {
         let sends = std::mem::take(&mut look.sends);
         for send in &sends {
             let passed = send.nonce < look.passed || has_receipt(send, &look);
-            if send.state == State::Open && passed {
+            let awaited = send.state == State::Open || self.waiting.contains_key(&send.id);
+            if awaited && passed {
                 self.conclude(send, &mut look, &mut outcomes);
             }
         }
@@ -589,7 +591,7 @@ impl Key {
             }
             return;
         }
-        let mined = Mined { hash: attempt.hash, block: receipt.block(), logs: receipt.logs };
+        let mined = Mined { hash: attempt.hash, logs: receipt.logs };
         in_flight.mined.insert(send, mined);
         if in_flight.mined.len() == in_flight.sends.len() {
             let InFlight { sends, mined, .. } = in_flight;

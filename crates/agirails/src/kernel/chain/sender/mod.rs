@@ -64,7 +64,6 @@ impl Operation {
 #[derive(Debug, Clone)]
 pub(crate) struct Mined {
     pub(crate) hash: B256,
-    pub(crate) block: u64,
     pub(crate) logs: Vec<Log>,
 }
 

@@ -2,19 +2,19 @@
 //! again.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
 use alloy_primitives::{Address, B256, U64};
 use alloy_rpc_types_eth::Log;
 use serde::Deserialize;
-use serde_json::{json, value::RawValue};
+use serde_json::json;
 
 use super::journal::{Send, State};
 use crate::{
     error::Result,
-    kernel::chain::rpc::{Call, Rpc, parse},
+    kernel::chain::rpc::{Answered, Call, Failure, Rpc, parse},
 };
 
 /// Receipts asked for together with the head, so that one round trip confirms. Public endpoints
@@ -51,9 +51,16 @@ pub(super) struct Look {
     pub(super) sends: Vec<Send>,
 }
 
-/// Looks after these sends.
-pub(super) async fn look(rpc: Rpc, sender: Address, sends: Vec<Send>) -> Result<Look> {
-    let open = || sends.iter().filter(|send| send.state != State::Mined);
+/// Looks after these sends: those without an outcome, and those that are waited for, since
+/// another process may have written their outcome down.
+pub(super) async fn look(
+    rpc: Rpc,
+    sender: Address,
+    sends: Vec<Send>,
+    waiting: HashSet<i64>,
+) -> Result<Look> {
+    let open =
+        || sends.iter().filter(|send| send.state == State::Open || waiting.contains(&send.id));
     let eager: Vec<_> = open().take(EAGER).flat_map(hashes).collect();
     let mut calls = vec![
         Call::new("eth_blockNumber", json!([])),
@@ -65,14 +72,14 @@ pub(super) async fn look(rpc: Rpc, sender: Address, sends: Vec<Send>) -> Result<
     let mut number = |method| -> Result<u64> {
         match answers.next() {
             Some(Ok(raw)) => Ok(parse::<U64>(method, &raw)?.to()),
-            Some(Err(refused)) => Err(super::super::rpc::Failure::Refused(refused).into()),
+            Some(Err(refused)) => Err(Failure::Refused(refused).into()),
             None => Ok(0),
         }
     };
     let head = number("eth_blockNumber")?;
     let passed = number("eth_getTransactionCount")?;
     let mut receipts = HashMap::new();
-    collect(&mut receipts, answers.flatten())?;
+    collect(&mut receipts, answers)?;
 
     let late: Vec<_> = open()
         .skip(EAGER)
@@ -81,7 +88,7 @@ pub(super) async fn look(rpc: Rpc, sender: Address, sends: Vec<Send>) -> Result<
         .map(|hash| receipt_call(&hash))
         .collect();
     if !late.is_empty() {
-        collect(&mut receipts, rpc.batch(&late).await?.into_iter().flatten())?;
+        collect(&mut receipts, rpc.batch(&late).await?.into_iter())?;
     }
     Ok(Look { head, passed, receipts, sends })
 }
@@ -96,9 +103,11 @@ fn receipt_call(hash: &B256) -> Call {
 
 fn collect(
     receipts: &mut HashMap<B256, Receipt>,
-    answers: impl Iterator<Item = Box<RawValue>>,
+    answers: impl Iterator<Item = Answered>,
 ) -> Result<()> {
-    for raw in answers {
+    for answer in answers {
+        // An error is not the same as no receipt.
+        let raw = answer.map_err(Failure::Refused)?;
         if let Some(receipt) = parse::<Option<Receipt>>("eth_getTransactionReceipt", &raw)? {
             receipts.insert(receipt.transaction_hash, receipt);
         }

@@ -1,0 +1,167 @@
+//! What is wrong with a network is said clearly: each fault its own error.
+
+use agirails::{
+    Address, B256, Code, Contracts, CreateTransaction, LinkEscrow, NetworkProfile, Refusal, U256,
+    Usdc,
+    kernel::{
+        Kernel,
+        chain::{ChainKernel, ChainSettings},
+    },
+};
+use agirails_devnet::{Devnet, artifacts};
+use alloy_sol_types::SolValue;
+use serde_json::json;
+
+use crate::stage::{connect, key, wallet};
+
+const DAY: u64 = 86_400;
+
+async fn fails(profile: &NetworkProfile, code: Code, words: &[&str]) {
+    let error = connect(profile, vec![]).await.unwrap_err();
+    assert_eq!(error.code(), code, "{error:?}");
+    let text = format!("{error:#}");
+    for word in words {
+        assert!(text.contains(word), "{text:?} does not speak of {word:?}");
+    }
+    assert!(error.hint().is_some(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_wrong_network_is_named_when_a_client_connects() {
+    let devnet = Devnet::start().await.unwrap();
+    let good = devnet.profile().clone();
+    connect(&good, vec![]).await.unwrap();
+
+    let mut wrong = good.clone();
+    wrong.chain_id = 8_453;
+    fails(&wrong, Code::WrongChain, &["8453", "31337"]).await;
+
+    let mut wrong = good.clone();
+    wrong.contracts.actp_kernel = Address::repeat_byte(0x42);
+    let address = wrong.contracts.actp_kernel.to_string();
+    fails(&wrong, Code::ContractMissing, &[&address]).await;
+
+    let mut wrong = good.clone();
+    wrong.contracts.actp_kernel = devnet.accounts()[0].address;
+    fails(&wrong, Code::ContractMissing, &[&devnet.accounts()[0].address.to_string()]).await;
+
+    let mut wrong = good.clone();
+    wrong.contracts.actp_kernel = good.contracts.usdc;
+    fails(&wrong, Code::UnsupportedKernel, &[&good.contracts.usdc.to_string()]).await;
+
+    let mut wrong = good.clone();
+    wrong.contracts.escrow_vault = Address::repeat_byte(0x43);
+    fails(&wrong, Code::ContractMissing, &[&wrong.contracts.escrow_vault.to_string()]).await;
+
+    let mut wrong = good.clone();
+    wrong.contracts.actp_kernel = devnet.deploy(artifacts::OLD_KERNEL, &[]).await.unwrap();
+    fails(&wrong, Code::UnsupportedKernel, &["15 fields"]).await;
+
+    // Contracts of two deployments.
+    let admin = devnet.admin().address;
+    let rules = (admin, admin, admin, Address::ZERO, good.contracts.usdc, U256::from(3_600));
+    let newer = devnet.deploy(artifacts::NEWER_KERNEL, &rules.abi_encode_params()).await.unwrap();
+    let mut mixed = good.clone();
+    mixed.contracts.actp_kernel = newer;
+    fails(&mixed, Code::InvalidSettings, &["the vault names"]).await;
+    let vault = (good.contracts.usdc, newer).abi_encode_params();
+    mixed.contracts.escrow_vault = devnet.deploy(artifacts::ESCROW_VAULT, &vault).await.unwrap();
+    mixed.contracts.agent_registry = None;
+    // The generation that is published but not deployed can be used.
+    let newer = connect(&mixed, vec![]).await.unwrap();
+    assert_eq!(newer.network().archive_treasury, None);
+    assert!(newer.registry().is_none());
+    let error = newer.get_transaction(B256::repeat_byte(1)).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(Refusal::TxMissing));
+
+    for wrong in [
+        Contracts { usdc: admin, ..good.contracts },
+        Contracts { agent_registry: Some(admin), ..good.contracts },
+        Contracts { eas: Some(admin), ..good.contracts },
+    ] {
+        let wrong = NetworkProfile { contracts: wrong, ..good.clone() };
+        fails(&wrong, Code::ContractMissing, &[&admin.to_string()]).await;
+    }
+
+    let mut wrong = good.clone();
+    wrong.rpc_urls = vec!["http://127.0.0.1:1/secret-api-key".to_owned()];
+    let error = connect(&wrong, vec![]).await.unwrap_err();
+    assert_eq!(error.code(), Code::EndpointUnreachable, "{error:?}");
+    assert!(!format!("{error:?} {error:#}").contains("secret-api-key"), "{error:?}");
+
+    wrong.rpc_urls = vec!["ftp://127.0.0.1".to_owned()];
+    fails(&wrong, Code::InvalidSettings, &["ftp"]).await;
+}
+
+#[tokio::test]
+async fn what_a_sender_lacks_is_told_before_anything_is_sent() {
+    let devnet = Devnet::start().await.unwrap();
+    let kernel = connect(devnet.profile(), vec![wallet(key(1))]).await.unwrap();
+    let poor = key(1).address();
+    let deadline = kernel.now().await.unwrap() + DAY;
+    let request = CreateTransaction::new(poor, Address::repeat_byte(7), Usdc(2_000_000), deadline);
+
+    let error = kernel.create_transaction(poor, &request).await.unwrap_err();
+    assert_eq!(error.code(), Code::InsufficientGas, "{error:?}");
+    assert!(error.to_string().contains(&poor.to_string()), "{error}");
+
+    devnet.set_eth(poor, U256::from(10).pow(U256::from(18))).await.unwrap();
+    let id = kernel.create_transaction(poor, &request).await.unwrap();
+    let error = kernel.link_escrow(poor, id, LinkEscrow::default()).await.unwrap_err();
+    assert_eq!(error.code(), Code::InsufficientBalance, "{error:?}");
+    assert_eq!(error.facts().required, Some(Usdc(2_000_000)));
+    assert_eq!(error.facts().available, Some(Usdc(0)));
+
+    devnet.mint(poor, Usdc(2_000_000)).await.unwrap();
+    devnet.pause().await.unwrap();
+    let error = kernel.link_escrow(poor, id, LinkEscrow::default()).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(Refusal::KernelPaused), "{error:?}");
+    devnet.unpause().await.unwrap();
+
+    let gwei = U256::from(10).pow(U256::from(9));
+    let jump = json!([format!("{:#x}", gwei * U256::from(500))]);
+    devnet.rpc("anvil_setNextBlockBaseFeePerGas", jump).await.unwrap();
+    devnet.mine(1).await.unwrap();
+    let error = kernel.link_escrow(poor, id, LinkEscrow::default()).await.unwrap_err();
+    assert_eq!(error.code(), Code::FeeAboveLimit, "{error:?}");
+    let base = json!([format!("{gwei:#x}")]);
+    devnet.rpc("anvil_setNextBlockBaseFeePerGas", base).await.unwrap();
+    devnet.mine(1).await.unwrap();
+    kernel.link_escrow(poor, id, LinkEscrow::default()).await.unwrap();
+
+    let stranger = Address::repeat_byte(9);
+    let request = CreateTransaction::new(stranger, poor, Usdc(2_000_000), deadline);
+    let error = kernel.create_transaction(stranger, &request).await.unwrap_err();
+    assert_eq!(error.code(), Code::KeyMissing, "{error:?}");
+}
+
+/// The base fee rises above what was offered, after it was sent: more is offered.
+#[tokio::test]
+async fn a_stuck_transaction_is_replaced_with_a_higher_fee() {
+    let devnet = Devnet::start().await.unwrap();
+    let sender = key(2).address();
+    devnet.set_eth(sender, U256::from(10).pow(U256::from(21))).await.unwrap();
+    let mut settings = ChainSettings::new(devnet.profile().clone());
+    settings.wallets = vec![wallet(key(2))];
+    settings.storage = agirails::Storage::Memory;
+    let kernel = ChainKernel::connect(settings).await.unwrap();
+    let deadline = kernel.now().await.unwrap() + DAY;
+    devnet.set_automine(false).await.unwrap();
+    let request =
+        CreateTransaction::new(sender, Address::repeat_byte(7), Usdc(2_000_000), deadline);
+    let call = tokio::spawn(async move { kernel.create_transaction(sender, &request).await });
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let gwei = U256::from(10).pow(U256::from(9));
+    let jump = json!([format!("{:#x}", gwei * U256::from(20))]);
+    devnet.rpc("anvil_setNextBlockBaseFeePerGas", jump).await.unwrap();
+    devnet.mine(1).await.unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !call.is_finished() {
+        assert!(std::time::Instant::now() < until, "it stays stuck");
+        let jump = json!([format!("{:#x}", gwei * U256::from(20))]);
+        devnet.rpc("anvil_setNextBlockBaseFeePerGas", jump).await.unwrap();
+        devnet.mine(1).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+    call.await.unwrap().unwrap();
+}
