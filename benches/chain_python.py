@@ -6,12 +6,13 @@ It leaves target/bench-state/chain_python.json.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from typing import Any
 
 from chain_calls import ground, measure_crowd, measure_reads, measure_singles
 from measure import Figures, progress
 
-from agirails import ACTPClient, State
+from agirails import ACTPClient, RawPrivateKeyWarning, State
 
 
 async def main(on: dict[str, Any]) -> None:
@@ -46,4 +47,6 @@ def settings(on: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # The key is one that anvil publishes.
+    warnings.simplefilter("ignore", RawPrivateKeyWarning)
     asyncio.run(main(ground()))

@@ -105,8 +105,8 @@ async fn count_reads(table: &mut Table, ground: &Ground, ids: &[TransactionId]) 
     table.count(ground, "escrow", kernel.escrow(ids[0])).await?;
     table.count(ground, "balance", kernel.balance(requester)).await?;
     let first = "find_transactions of 100, the first time";
-    let newest = table.count(ground, first, kernel.find_transactions(&page)).await?;
-    let after = newest.last().map(|transaction| transaction.id);
+    let found = table.count(ground, first, kernel.find_transactions(&page)).await?;
+    let after = found.last().map(|transaction| transaction.id);
     let again = kernel.find_transactions(&page);
     table.count(ground, "find_transactions of 100, again", again).await?;
     let page = TransactionQuery { after, ..page };
