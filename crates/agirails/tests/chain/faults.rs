@@ -26,6 +26,7 @@ use crate::stage::{connect, key, wallet};
 
 const DIRECTORY: &str = "CHAIN_TEST_DIRECTORY";
 const NUMBER: &str = "CHAIN_TEST_NUMBER";
+const CONFIRMATIONS: &str = "CHAIN_TEST_CONFIRMATIONS";
 /// Transactions that each process creates and funds, all at once.
 const CALLS: u64 = 60;
 const PRICE: u64 = 1_000_000;
@@ -70,6 +71,7 @@ async fn open(directory: &Path) -> Result<ChainKernel> {
     let mut settings = ChainSettings::new(NetworkProfile::from_file(directory.join("network"))?);
     settings.wallets = vec![wallet(key(0))];
     settings.storage = Storage::Directory(directory.to_owned());
+    settings.confirmations = env::var(CONFIRMATIONS).map_or(1, |number| number.parse().unwrap());
     settings.wait_timeout = Duration::from_secs(15);
     settings.request_timeout = Duration::from_secs(2);
     ChainKernel::connect(settings).await
@@ -108,8 +110,12 @@ impl Bad {
         // A node that lags has seen the contracts.
         devnet.mine(5).await.unwrap();
         let payer = key(0).address();
-        devnet.set_eth(payer, U256::from(10).pow(U256::from(20))).await.unwrap();
+        // In blocks, so that a reorganisation does not take it away.
+        let value = U256::from(10).pow(U256::from(20));
+        let gift = json!({"from": devnet.accounts()[0].address, "to": payer, "value": value});
+        devnet.rpc("eth_sendTransaction", json!([gift])).await.unwrap();
         devnet.mint(payer, Usdc(PRICE * 1_000)).await.unwrap();
+        devnet.mine(5).await.unwrap();
         let proxy = FaultProxy::start(devnet.rpc_url()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let mut profile = devnet.profile().clone();
@@ -120,10 +126,15 @@ impl Bad {
     }
 
     fn payer(&self, number: u64) -> Child {
+        self.careful_payer(number, 1)
+    }
+
+    fn careful_payer(&self, number: u64, confirmations: u64) -> Child {
         Command::new(env::current_exe().unwrap())
             .args(["--exact", "faults::child_process", "--nocapture"])
             .env(DIRECTORY, self.directory.path())
             .env(NUMBER, number.to_string())
+            .env(CONFIRMATIONS, confirmations.to_string())
             .stdout(Stdio::null())
             .spawn()
             .unwrap()
@@ -299,7 +310,7 @@ fn a_killed_process_leaves_no_gap_and_its_calls_are_taken_over() {
     });
 }
 
-/// The chain takes blocks back while two processes pay.
+/// The chain takes two blocks back, again and again, while two processes pay that wait for four.
 #[test]
 fn reorganisations_lose_nothing() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -308,7 +319,7 @@ fn reorganisations_lose_nothing() {
         let bad = Bad::network(devnet).await;
         // Blocks to take back, of before the payments.
         bad.devnet.mine(10).await.unwrap();
-        let mut payers: Vec<_> = (0..2).map(|number| bad.payer(number)).collect();
+        let mut payers: Vec<_> = (0..2).map(|number| bad.careful_payer(number, 4)).collect();
         let until = Instant::now() + Duration::from_secs(150);
         let mut taken_back = 0;
         while payers.iter_mut().any(|payer| payer.try_wait().unwrap().is_none()) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// A load balancer's nodes are this far apart at most; after it, a node's answer is believed.
-const LAG: Duration = Duration::from_secs(10);
+const LAG: Duration = Duration::from_secs(30);
 
 /// The newest block that a receipt of ours stood in.
 ///

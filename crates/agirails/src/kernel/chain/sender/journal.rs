@@ -268,7 +268,7 @@ pub(super) struct Outcome {
 /// A journal belongs to one chain: a local chain that was started anew has the same id and the
 /// same addresses, but another beginning. What was sent on the old one is forgotten.
 pub(super) async fn begin(file: &Store, genesis: B256) -> Result<()> {
-    let known = file.read(|connection| known_genesis(connection)).await?;
+    let known = file.read(known_genesis).await?;
     if known.as_deref() == Some(genesis.as_slice()) {
         return Ok(());
     }

@@ -96,7 +96,7 @@ fn byte(kind: i32, owner: Owner) -> libc::flock {
 #[cfg(unix)]
 fn lock(file: &File, owner: Owner) -> Result<()> {
     use std::os::fd::AsRawFd;
-    let request = byte(libc::F_WRLCK as i32, owner);
+    let request = byte(libc::F_WRLCK as _, owner);
     // SAFETY: the descriptor is open, and the struct lives through the call.
     if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &request) } == 0 {
         return Ok(());
@@ -111,7 +111,7 @@ fn lock(file: &File, owner: Owner) -> Result<()> {
 #[cfg(unix)]
 fn unlock(file: &File, owner: Owner) {
     use std::os::fd::AsRawFd;
-    let request = byte(libc::F_UNLCK as i32, owner);
+    let request = byte(libc::F_UNLCK as _, owner);
     // SAFETY: as above. It cannot fail for a byte that this process locked.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &request) };
 }
@@ -119,10 +119,10 @@ fn unlock(file: &File, owner: Owner) {
 #[cfg(unix)]
 fn is_locked(file: &File, owner: Owner) -> bool {
     use std::os::fd::AsRawFd;
-    let mut answer = byte(libc::F_WRLCK as i32, owner);
+    let mut answer = byte(libc::F_WRLCK as _, owner);
     // SAFETY: as above; the struct is written to.
     let asked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &mut answer) };
-    asked != 0 || i32::from(answer.l_type) != libc::F_UNLCK as i32
+    asked != 0 || answer.l_type != libc::F_UNLCK as libc::c_short
 }
 
 /// Without such locks every owner counts as alive: nothing is taken over too early.
