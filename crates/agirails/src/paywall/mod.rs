@@ -29,6 +29,8 @@
 mod answer;
 mod clock;
 mod gate;
+#[cfg(feature = "tower")]
+mod layer;
 mod meters;
 mod notice;
 mod outbox;
@@ -52,6 +54,8 @@ use std::{
 use alloy_primitives::hex;
 use lru::LruCache;
 
+#[cfg(feature = "tower")]
+pub use self::layer::{Pages, PaidBody, PaywallLayer, PaywallService};
 pub use self::{
     answer::Answer,
     gate::{Entry, Incoming},
@@ -189,12 +193,7 @@ impl PaywallBuilder {
     }
 }
 
-#[cfg(feature = "postgres")]
-async fn open_database(url: &str, scope: &str) -> Result<Box<dyn Store>> {
-    Ok(Box::new(store::PostgresStore::connect(url, scope).await?))
-}
-
-#[cfg(not(feature = "postgres"))]
+// POSTGRES
 async fn open_database(_url: &str, _scope: &str) -> Result<Box<dyn Store>> {
     Err(Error::new(Code::InvalidSettings, "this build has no PostgreSQL store")
         .with_hint("build agirails with the feature postgres"))

@@ -1,5 +1,7 @@
 //! The paywall's promise, through its public face.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(feature = "tower")]
+mod layer;
 mod promise;
 mod stage;

@@ -173,3 +173,13 @@ async fn a_dropped_ticket_and_a_dead_owner_free_the_claim() {
     ticket.finish(ok("late")).await;
     assert_eq!(answer(waiting.await.unwrap()).body, b"late");
 }
+
+#[tokio::test]
+async fn claims_are_kept_beside_the_clients_state() {
+    let stage = Stage::new().await;
+    let _paywall = stage.paywall().await;
+    let files = std::fs::read_dir(stage.directory.path().join(".actp")).unwrap();
+    let names: Vec<_> =
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.iter().any(|name| name.starts_with("paywall-31337-")), "{names:?}");
+}

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use agirails::{
-    ACTPClient, Address, CreateTransaction, PrivateKey, State, TransactionId, Usdc,
+    ACTPClient, CreateTransaction, PrivateKey, State, TransactionId, Usdc,
     paywall::{Answer, Charge, Entry, Incoming, Paywall, PaywallBuilder, Ticket},
     protocol::paid_request::PaidRequest,
 };
@@ -135,9 +135,4 @@ pub fn body(answer: &Answer) -> String {
 
 pub fn json(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap()
-}
-
-/// The address of nobody.
-pub fn stranger() -> Address {
-    Address::repeat_byte(0x99)
 }

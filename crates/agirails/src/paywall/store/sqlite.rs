@@ -413,11 +413,9 @@ fn answer(connection: &Connection, request: &AnswerRequest) -> Attempt<Ended> {
     if before.stage != Stage::Open || !end_claim(connection, claim, ANSWERED)? {
         return Ok(Ended::TooLate);
     }
-    let headers = match answer {
-        // Pairs of text and bytes always have JSON.
-        Some(answer) => Some(serde_json::to_vec(&answer.headers).unwrap_or_default()),
-        None => None,
-    };
+    // Pairs of text and bytes always have JSON.
+    let headers =
+        answer.as_ref().map(|answer| serde_json::to_vec(&answer.headers).unwrap_or_default());
     let sql = "UPDATE calls SET position = ?3, content_hash = ?4, answered_at = ?5, status = ?6, \
                headers = ?7, body = ?8 WHERE payment = ?1 AND key = ?2";
     connection.prepare_cached(sql)?.execute(params![

@@ -1,0 +1,218 @@
+//! The tower layer in front of axum, over HTTP.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use agirails::{
+    State, Usdc,
+    paywall::{CallPayment, Charge, Paywall, PaywallLayer, Settings},
+};
+use axum::{
+    Extension, Router,
+    body::{Body, Bytes},
+    http::StatusCode,
+    response::IntoResponse,
+    routing::post,
+};
+use reqwest::{Client, Response};
+use tokio::{net::TcpListener, sync::mpsc};
+
+use crate::stage::{CENTS_10, Stage, charge};
+
+struct Server {
+    stage: Stage,
+    paywall: Paywall,
+    http: Client,
+    address: SocketAddr,
+}
+
+impl Server {
+    async fn of(app: impl FnOnce(&Paywall) -> Router) -> Self {
+        let stage = Stage::new().await;
+        let settings = Settings { max_kept_stream_bytes: 100, ..Settings::default() };
+        let paywall = stage.builder().settings(settings).open().await.unwrap();
+        let app = app(&paywall).fallback_service(paywall.pages());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        // Its default client asks for a TLS provider, also over plain HTTP.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self { stage, paywall, http: Client::new(), address }
+    }
+
+    fn url(&self, target: &str) -> String {
+        format!("http://{}{target}", self.address)
+    }
+
+    async fn call(&self, id: agirails::TransactionId, target: &str, body: &str) -> Response {
+        let signed = self.stage.signed_by(2, id, None, target, body.as_bytes()).await;
+        self.http
+            .post(self.url(target))
+            .header("X-AGIRAILS-TX-ID", id.to_string())
+            .header("X-AGIRAILS-SIGNATURE", signed.signature.unwrap())
+            .body(body.to_owned())
+            .send()
+            .await
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_route_is_paid_and_its_answer_repeated() {
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = runs.clone();
+    let server = Server::of(|paywall| {
+        let handler = async move |Extension(payment): Extension<CallPayment>, body: String| {
+            let run = counted.fetch_add(1, Ordering::SeqCst);
+            format!("{body} {run} {}", payment.price)
+        };
+        let charge = charge(paywall, CENTS_10);
+        let layer = PaywallLayer::new(paywall, &charge);
+        Router::new().route("/api/generate", post(handler).layer(layer))
+    })
+    .await;
+    let refused = server.http.post(server.url("/api/generate")).send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::PAYMENT_REQUIRED);
+    assert!(refused.headers().contains_key("PAYMENT-REQUIRED"));
+    let id = server.stage.funded(CENTS_10).await;
+    for _ in 0..3 {
+        let answer = server.call(id, "/api/generate", "hello").await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.text().await.unwrap(), "hello 0 0.10");
+    }
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    server.stage.becomes(id, State::Delivered).await;
+
+    let page = async |path: &str| {
+        server.http.get(server.url(path)).send().await.unwrap().text().await.unwrap()
+    };
+    assert!(page("/api/pricing").await.contains("\"perCall\":\"0.10 USDC\""));
+    assert!(page("/health").await.contains("\"status\":\"ok\""));
+    let metrics = page("/metrics").await;
+    let calls = "agirails_paywall_calls_total{route=\"POST /api/generate\"} 1\n";
+    assert!(metrics.contains(calls), "{metrics}");
+    assert!(page(&format!("/api/payments/{id}")).await.contains("\"stage\":\"delivered\""));
+    let missing = server.http.get(server.url("/nothing")).send().await.unwrap();
+    assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_stream_is_delivered_at_its_end_and_kept_up_to_the_limit() {
+    let server = Server::of(|paywall| {
+        let charge = charge(paywall, CENTS_10);
+        let handler = async |body: String| {
+            let pieces: usize = body.parse().unwrap();
+            let (send, receive) = mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+            tokio::spawn(async move {
+                for _ in 0..pieces {
+                    let _ = send.send(Ok(Bytes::from_static(b"0123456789"))).await;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            });
+            Body::from_stream(futures_util::stream::unfold(receive, async |mut receive| {
+                receive.recv().await.map(|piece| (piece, receive))
+            }))
+        };
+        Router::new()
+            .route("/api/generate", post(handler).layer(PaywallLayer::new(paywall, &charge)))
+    })
+    .await;
+    let short = server.stage.funded(CENTS_10).await;
+    for _ in 0..2 {
+        let answer = server.call(short, "/api/generate", "5").await;
+        assert_eq!(answer.text().await.unwrap().len(), 50);
+    }
+    server.stage.becomes(short, State::Delivered).await;
+    let long = server.stage.funded(CENTS_10).await;
+    assert_eq!(server.call(long, "/api/generate", "20").await.text().await.unwrap().len(), 200);
+    server.stage.becomes(long, State::Delivered).await;
+    assert_eq!(server.call(long, "/api/generate", "20").await.status(), StatusCode::GONE);
+    // A caller that goes away after the first piece.
+    let left = server.stage.funded(CENTS_10).await;
+    let mut answer = server.call(left, "/api/generate", "8").await;
+    answer.chunk().await.unwrap();
+    drop(answer);
+    server.stage.becomes(left, State::Delivered).await;
+    assert_eq!(server.call(left, "/api/generate", "8").await.text().await.unwrap().len(), 80);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_does_not_stop_the_run() {
+    let server = Server::of(|paywall| {
+        let charge = charge(paywall, CENTS_10);
+        let handler = async || {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            "done"
+        };
+        Router::new()
+            .route("/api/generate", post(handler).layer(PaywallLayer::new(paywall, &charge)))
+    })
+    .await;
+    let id = server.stage.funded(CENTS_10).await;
+    let call = server.call(id, "/api/generate", "");
+    assert!(tokio::time::timeout(Duration::from_millis(150), call).await.is_err());
+    server.stage.becomes(id, State::Delivered).await;
+    assert_eq!(server.call(id, "/api/generate", "").await.text().await.unwrap(), "done");
+}
+
+#[tokio::test]
+async fn failures_and_panics_are_passed_on_and_nothing_is_taken() {
+    let server = Server::of(|paywall| {
+        let charge = charge(paywall, CENTS_10);
+        let handler = async |body: String| match body.as_str() {
+            "panic" => panic!("a handler's mistake"),
+            "redirect" => axum::response::Redirect::to("/elsewhere").into_response(),
+            _ => (StatusCode::BAD_GATEWAY, "no").into_response(),
+        };
+        Router::new()
+            .route("/api/generate", post(handler).layer(PaywallLayer::new(paywall, &charge)))
+    })
+    .await;
+    let id = server.stage.funded(CENTS_10).await;
+    let answer = server.call(id, "/api/generate", "x").await;
+    assert_eq!(
+        (answer.status(), answer.text().await.unwrap().as_str()),
+        (StatusCode::BAD_GATEWAY, "no")
+    );
+    assert_eq!(server.stage.state(id).await, State::Committed);
+    let id = server.stage.funded(CENTS_10).await;
+    let signed = server.stage.signed_by(2, id, None, "/api/generate", b"panic").await;
+    let panicked = server
+        .http
+        .post(server.url("/api/generate"))
+        .header("X-AGIRAILS-TX-ID", id.to_string())
+        .header("X-AGIRAILS-SIGNATURE", signed.signature.unwrap())
+        .body("panic")
+        .send()
+        .await;
+    assert!(panicked.is_err(), "axum cuts the connection of a handler that panics");
+    assert_eq!(server.stage.state(id).await, State::Committed);
+}
+
+#[tokio::test]
+async fn a_nested_route_is_signed_by_its_whole_path_and_priced_by_its_body() {
+    let server = Server::of(|paywall| {
+        let charge = paywall.charge(Charge::per_request("POST /v1/echo")).unwrap();
+        let layer = PaywallLayer::new(paywall, &charge)
+            .nested_under("/v1")
+            .priced(|_, body| (!body.is_empty()).then(|| Usdc(50_000 * body.len() as u64)));
+        let inner = Router::new().route("/echo", post(async |body: String| body).layer(layer));
+        Router::new().nest("/v1", inner)
+    })
+    .await;
+    let id = server.stage.funded(CENTS_10).await;
+    assert_eq!(server.call(id, "/v1/echo?q=1", "abc").await.status(), StatusCode::PAYMENT_REQUIRED);
+    let answer = server.call(id, "/v1/echo?q=1", "ab").await;
+    assert_eq!(answer.text().await.unwrap(), "ab");
+    assert_eq!(server.call(id, "/v1/echo", "").await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(server.paywall.max_body_bytes(), 16 << 20);
+    let big = server.http.post(server.url("/v1/echo")).body(vec![0; 17 << 20]).send().await;
+    // The server may cut the connection before it is sent whole.
+    assert!(big.is_err() || big.unwrap().status() == StatusCode::PAYLOAD_TOO_LARGE);
+}

@@ -1,0 +1,42 @@
+//! A paid route in axum: `cargo run -p agirails --features tower --example axum_provider`.
+//!
+//! It runs on mock: transactions live in a file below the working directory.
+
+use agirails::{
+    ACTPClient, Address,
+    paywall::{CallPayment, Charge, Paywall, PaywallLayer},
+};
+use axum::{Extension, Json, Router, routing::post};
+use serde_json::{Value, json};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let provider: Address = std::env::var("PROVIDER_ADDRESS")
+        .unwrap_or_else(|_| format!("0x{}", "aa".repeat(20)))
+        .parse()?;
+    let client = ACTPClient::builder().address(provider).connect().await?;
+    let paywall = Paywall::builder(client).open().await?;
+    let charge = paywall.charge(Charge::new("POST /api/generate", "0.10".parse()?))?;
+
+    let app = Router::new()
+        .route("/api/generate", post(generate).layer(PaywallLayer::new(&paywall, &charge)))
+        .fallback_service(paywall.pages());
+
+    let address = std::env::var("ADDRESS").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    println!("serving http://{}", listener.local_addr()?);
+    axum::serve(listener, app).await?;
+    Ok(())
+}
+
+/// Runs once for every paid call.
+async fn generate(
+    Extension(payment): Extension<CallPayment>,
+    Json(body): Json<Value>,
+) -> Json<Value> {
+    let prompt = body["prompt"].as_str().unwrap_or_default();
+    Json(json!({
+        "result": format!("Generated response for: {prompt}"),
+        "paid": format!("{} USDC by {}", payment.price, payment.requester),
+    }))
+}
