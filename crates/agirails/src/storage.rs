@@ -43,13 +43,19 @@ pub(crate) struct Format {
     pub(crate) file: String,
     /// In the file's header: the file is one of ours, of this kind.
     pub(crate) application_id: i64,
-    /// In the file's header: the schema this version reads and writes.
-    pub(crate) version: i64,
-    /// Makes the tables of a new file.
-    pub(crate) schema: &'static str,
+    /// The n-th step makes a file of schema n out of one of schema n - 1; a new file takes them
+    /// all. Steps are only ever added. The file's header tells how many it has taken.
+    pub(crate) schema: &'static [&'static str],
     /// SQLite's `synchronous`: with a write-ahead log, `NORMAL` loses nothing to a killed
     /// process and at most the last commits to a power cut, `FULL` not even those.
     pub(crate) synchronous: &'static str,
+}
+
+impl Format {
+    /// The schema that this version reads and writes.
+    fn version(&self) -> i64 {
+        self.schema.len() as i64
+    }
 }
 
 /// Why an attempt at the file ended early.
@@ -405,17 +411,18 @@ fn check_header(connection: &Connection, format: &Format) -> Attempt<()> {
         let message = "the file is no state file of agirails, or one of another kind";
         return Err(Error::new(Code::StorageDamaged, message).into());
     }
-    if version > format.version {
+    if version > format.version() {
         let message = format!(
             "the state file has format {version}, this version reads up to {}",
-            format.version
+            format.version()
         );
         return Err(Error::new(Code::StorageVersion, message).into());
     }
     Ok(())
 }
 
-/// Fills a new file. Two processes may come here at once; the second finds it done.
+/// Fills a new file, and brings an old one up to date. Two processes may come here at once; the
+/// second finds it done.
 fn prepare_file(
     connection: &Connection,
     format: &Format,
@@ -424,17 +431,19 @@ fn prepare_file(
     let version = |connection: &Connection| {
         connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
     };
-    if version(connection)? == format.version {
+    if version(connection)? == format.version() {
         return Ok(());
     }
     transact(connection, &mut |connection: &Connection| {
-        if version(connection)? == format.version {
-            return Ok(());
+        let taken = version(connection)?;
+        for step in format.schema.iter().skip(usize::try_from(taken).unwrap_or_default()) {
+            connection.execute_batch(step)?;
         }
-        connection.execute_batch(format.schema)?;
-        fill(connection)?;
+        if taken == 0 {
+            fill(connection)?;
+        }
         connection.pragma_update(None, "application_id", format.application_id)?;
-        connection.pragma_update(None, "user_version", format.version)?;
+        connection.pragma_update(None, "user_version", format.version())?;
         Ok(())
     })
 }
@@ -462,4 +471,67 @@ fn storage_error(error: rusqlite::Error) -> Error {
         Some(_) => (Code::StorageUnavailable, format!("the state file cannot be used ({error})")),
     };
     Error::new(code, message).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const FIRST: &str = "CREATE TABLE notes (text TEXT NOT NULL)";
+    const SECOND: &str = "ALTER TABLE notes ADD COLUMN stars INTEGER NOT NULL DEFAULT 3";
+
+    fn format(schema: &'static [&'static str]) -> Format {
+        Format {
+            file: "notes.sqlite3".to_owned(),
+            application_id: 0x0a51_7e58,
+            schema,
+            synchronous: "NORMAL",
+        }
+    }
+
+    async fn open(directory: &Path, schema: &'static [&'static str]) -> Result<Arc<Store>> {
+        let storage = Storage::Directory(directory.to_owned());
+        Store::open(storage, format(schema), |connection| {
+            connection.execute("INSERT INTO notes (text) VALUES ('first')", [])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn stars(store: &Store) -> Vec<i64> {
+        let sql = "SELECT stars FROM notes";
+        store
+            .read(|connection| {
+                let mut statement = connection.prepare(sql)?;
+                let rows = statement.query_map([], |row| row.get(0))?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_old_file_takes_the_steps_it_lacks_and_keeps_what_it_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(open(directory.path(), &[FIRST]).await.unwrap());
+        // Several at once: one of them takes the step, the others find it taken.
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let directory = directory.path().to_owned();
+                std::thread::spawn(move || {
+                    let mut runtime = tokio::runtime::Builder::new_current_thread();
+                    runtime.enable_time().build().unwrap().block_on(async {
+                        stars(&open(&directory, &[FIRST, SECOND]).await.unwrap()).await
+                    })
+                })
+            })
+            .collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), [3]);
+        }
+        drop(open(directory.path(), &[FIRST, SECOND]).await.unwrap());
+        let error = open(directory.path(), &[FIRST]).await.unwrap_err();
+        assert_eq!(error.code(), Code::StorageVersion);
+    }
 }

@@ -29,12 +29,11 @@ pub(crate) async fn open_file(
     let format = Format {
         file: format!("chain-{chain_id}-{}.sqlite3", hex::encode(&kernel[..4])),
         application_id: 0x6163_7463,
-        version: 1,
-        schema: concat!(
+        schema: &[concat!(
             include_str!("schema.sql"),
             include_str!("sender/journal.sql"),
             include_str!("events/schema.sql"),
-        ),
+        )],
         synchronous: "FULL",
     };
     Store::open(storage, format, |_| Ok(())).await

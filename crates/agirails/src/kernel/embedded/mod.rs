@@ -36,8 +36,7 @@ fn format() -> Format {
     Format {
         file: "kernel.sqlite3".to_owned(),
         application_id: 0x6163_7470,
-        version: 1,
-        schema: include_str!("schema.sql"),
+        schema: &[include_str!("schema.sql")],
         synchronous: "NORMAL",
     }
 }

@@ -44,8 +44,7 @@ impl SqliteStore {
         let format = Format {
             file: format!("paywall-{scope}.sqlite3"),
             application_id: 0x6163_7477,
-            version: 1,
-            schema: include_str!("sqlite.sql"),
+            schema: &[include_str!("sqlite.sql")],
             synchronous: if survives_power_cut { "FULL" } else { "NORMAL" },
         };
         let file = storage::Store::open(storage, format, |_| Ok(())).await?;

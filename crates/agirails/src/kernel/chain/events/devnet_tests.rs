@@ -28,8 +28,7 @@ fn logs_of(devnet: &Devnet, urls: &[&str]) -> Logs {
     let format = Format {
         file: "chain.sqlite".to_owned(),
         application_id: 0x0a51_7e57,
-        version: 1,
-        schema: index::SCHEMA,
+        schema: &[index::SCHEMA],
         synchronous: "NORMAL",
     };
     let store = Store::open(Storage::Memory, format, |_| Ok(())).now_or_never();

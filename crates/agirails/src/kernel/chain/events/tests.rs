@@ -447,8 +447,7 @@ fn logs(chain: &Arc<Fake>) -> Logs {
     let format = Format {
         file: "chain.sqlite".to_owned(),
         application_id: 0x0a51_7e57,
-        version: 1,
-        schema: index::SCHEMA,
+        schema: &[index::SCHEMA],
         synchronous: "NORMAL",
     };
     let store = Store::open(Storage::Memory, format, |_| Ok(()));
