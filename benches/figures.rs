@@ -57,9 +57,11 @@ impl Figures {
 }
 
 /// The times of several operations, in the order in which they were first seen.
+#[allow(dead_code, reason = "not every benchmark has several")]
 #[derive(Default)]
 pub struct Stopwatch(pub Vec<(&'static str, Vec<Duration>)>);
 
+#[allow(dead_code, reason = "not every benchmark has several")]
 impl Stopwatch {
     pub async fn time<T>(&mut self, name: &'static str, call: impl Future<Output = T>) -> T {
         let started = Instant::now();

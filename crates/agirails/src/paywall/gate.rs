@@ -105,20 +105,41 @@ impl Inner {
         incoming: &Incoming,
         price: Option<Usdc>,
     ) -> Entry {
-        let price = match (charge.price, price) {
-            (Price::Fixed(price), _) => Some(price),
-            (Price::PerRequest, Some(price)) if check_price(price).is_ok() => Some(price),
-            (Price::PerRequest, _) => None,
+        let priced = price_of(charge, price);
+        let outcome = match priced {
+            Some(price) => self.pass(charge, incoming, price).await,
+            None => Err(Rejection::no_price().into()),
         };
-        let Some(price) = price else {
-            return Entry::Answer(self.reject(charge, Usdc::ZERO, &Rejection::no_price(), None));
+        outcome.unwrap_or_else(|Refused(rejection, cause)| {
+            let price = priced.unwrap_or_default();
+            Entry::Answer(self.reject(charge, price, &rejection, cause.as_ref()))
+        })
+    }
+
+    /// The refusal before any claim, if there is one.
+    pub(super) async fn look(
+        &self,
+        charge: &Charge,
+        incoming: &Incoming,
+        price: Option<Usdc>,
+    ) -> Option<Answer> {
+        let priced = price_of(charge, price);
+        let outcome = match priced {
+            Some(price) => self.look_at(charge, incoming, price).await,
+            None => Err(Rejection::no_price().into()),
         };
-        match self.pass(charge, incoming, price).await {
-            Ok(entry) => entry,
-            Err(Refused(rejection, cause)) => {
-                Entry::Answer(self.reject(charge, price, &rejection, cause.as_ref()))
-            }
-        }
+        let Refused(rejection, cause) = outcome.err()?;
+        Some(self.reject(charge, priced.unwrap_or_default(), &rejection, cause.as_ref()))
+    }
+
+    async fn look_at(
+        &self,
+        charge: &Charge,
+        incoming: &Incoming,
+        price: Usdc,
+    ) -> Result<(), Refused> {
+        let checked = self.check(charge, incoming, price).await?;
+        self.check_time(charge, &checked).await
     }
 
     /// Words, numbers and logs of a refusal.
@@ -163,18 +184,23 @@ impl Inner {
         price: Usdc,
     ) -> Result<Entry, Refused> {
         let checked = self.check(charge, incoming, price).await?;
-        let left = checked.facts.deadline.saturating_sub(self.clock.now().await?);
-        if left < self.min_seconds_left(charge) {
+        if let Err(refused) = self.check_time(charge, &checked).await {
             // What was answered stays answered; nothing new is begun.
-            if let Some(kept) = self.kept(&checked).await? {
-                return self.repeat(charge, &checked, kept).await.map(Entry::Answer);
-            }
-            return Err(match left {
-                0 => Rejection::expired().into(),
-                left => Rejection::expires_soon(left, self.min_seconds_left(charge)).into(),
-            });
+            return match self.kept(&checked).await? {
+                Some(kept) => self.repeat(charge, &checked, kept).await.map(Entry::Answer),
+                None => Err(refused),
+            };
         }
         self.claim(charge, checked).await
+    }
+
+    async fn check_time(&self, charge: &Charge, checked: &Checked) -> Result<(), Refused> {
+        let needed = self.min_seconds_left(charge);
+        match checked.facts.deadline.saturating_sub(self.clock.now().await?) {
+            0 => Err(Rejection::expired().into()),
+            left if left < needed => Err(Rejection::expires_soon(left, needed).into()),
+            _ => Ok(()),
+        }
     }
 
     /// All that needs no claim.
@@ -417,6 +443,13 @@ pub(super) fn parse_id(text: &str) -> Option<TransactionId> {
 
 fn is_key(key: &str) -> bool {
     (1..=KEY_CHARACTERS).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn price_of(charge: &Charge, given: Option<Usdc>) -> Option<Usdc> {
+    match charge.price {
+        Price::Fixed(price) => Some(price),
+        Price::PerRequest => given.filter(|price| check_price(*price).is_ok()),
+    }
 }
 
 /// What makes two requests the same. Lengths stand before the parts, so that no part can reach

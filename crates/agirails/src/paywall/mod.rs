@@ -241,6 +241,18 @@ impl Paywall {
         self.inner.enter(charge, incoming, price).await
     }
 
+    /// All checks but the claim: the refusal that a request would get, `None` where it would go on
+    /// to its claim. Nothing is used up. For what cannot be a ticket's: a WebSocket before it opens.
+    pub async fn check(
+        &self,
+        charge: &Arc<Charge>,
+        incoming: &Incoming,
+        price: Option<Usdc>,
+    ) -> Option<Answer> {
+        self.tend();
+        self.inner.look(charge, incoming, price).await
+    }
+
     /// The refusal of a body that could not be read.
     pub fn unreadable_body(&self, charge: &Charge) -> Answer {
         self.inner.reject(charge, Usdc::ZERO, &rejection::Rejection::body_unreadable(), None)
