@@ -33,3 +33,7 @@ pub use wallet::{
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "tower"))]
+#[doc = include_str!("../../../docs/guide/axum.md")]
+struct AxumGuide;
