@@ -208,7 +208,10 @@ impl ClientBuilder {
         let Identity { address, wallet, warnings } = identity;
         let warnings = warnings.into();
         let Some(profile) = profile else {
-            let options = EmbeddedOptions { storage, starting_balance: self.starting_balance };
+            let options = EmbeddedOptions {
+                storage: storage.clone(),
+                starting_balance: self.starting_balance,
+            };
             let embedded = EmbeddedKernel::open(options).await?;
             embedded.greet(address).await?;
             let embedded = Arc::new(embedded);
@@ -219,6 +222,7 @@ impl ClientBuilder {
                 wallet,
                 read_only: false,
                 warnings,
+                storage,
             });
         };
         // A key of a chain on this machine guards nothing.
@@ -226,13 +230,13 @@ impl ClientBuilder {
         let warnings = if local { Default::default() } else { warnings };
         let mut settings = ChainSettings::new(profile);
         settings.wallets = wallet.iter().cloned().collect();
-        settings.storage = storage;
+        settings.storage = storage.clone();
         settings.confirmations = self.confirmations.unwrap_or(settings.confirmations);
         settings.wait_timeout = self.wait_timeout.unwrap_or(settings.wait_timeout);
         settings.max_fee_per_gas = self.max_fee_per_gas.unwrap_or(settings.max_fee_per_gas);
         let kernel = Arc::new(ChainKernel::connect(settings).await?);
         let read_only = wallet.is_none();
-        Ok(ACTPClient { kernel, embedded: None, address, wallet, read_only, warnings })
+        Ok(ACTPClient { kernel, embedded: None, address, wallet, read_only, warnings, storage })
     }
 
     /// The chain to reach, with what was set in place of its profile's; `None` for mock.

@@ -21,6 +21,7 @@ use crate::{
         },
         registry::{AgentProfile, ServiceDescriptor, service_type_hash},
     },
+    storage::Storage,
     wallet::{NO_KEY_HINT, Wallet},
 };
 
@@ -79,6 +80,8 @@ pub struct ACTPClient {
     /// On a chain without a key: every write ends here.
     pub(crate) read_only: bool,
     pub(crate) warnings: Arc<[String]>,
+    /// Where its state is kept, for what else keeps state beside it.
+    pub(crate) storage: Storage,
 }
 
 impl ACTPClient {
@@ -89,8 +92,8 @@ impl ACTPClient {
 
     /// A client of any kernel. It signs no deliveries; whether it can write, the kernel knows.
     pub fn with_kernel(kernel: Arc<dyn Kernel>, address: Address) -> Self {
-        let warnings = Arc::default();
-        Self { kernel, embedded: None, address, wallet: None, read_only: false, warnings }
+        let (warnings, storage) = (Arc::default(), Storage::Directory(".".into()));
+        Self { kernel, embedded: None, address, wallet: None, read_only: false, warnings, storage }
     }
 
     /// The address this client acts for.

@@ -6,6 +6,7 @@ mod error;
 pub mod fork;
 pub mod kernel;
 mod network;
+pub mod paywall;
 pub mod protocol;
 mod storage;
 #[cfg(feature = "testkit")]

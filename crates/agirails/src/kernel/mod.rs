@@ -14,7 +14,8 @@ use crate::{
     error::Result,
     network::Network,
     protocol::{
-        CreateTransaction, EventRecord, LinkEscrow, State, Transaction, TransactionId, Usdc,
+        CreateTransaction, EventRecord, LinkEscrow, Refusal, State, Transaction, TransactionId,
+        Usdc,
         proof::DeliveryProof,
         registry::{AgentProfile, ServiceDescriptor},
     },
@@ -147,6 +148,18 @@ pub trait Kernel: fmt::Debug + Send + Sync {
 
     /// `transitionState`; for a dispute, approves exactly what the bond lacks before.
     async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()>;
+
+    /// IN_PROGRESS and DELIVERED, one right behind the other, since in between nobody but the
+    /// provider can move the money. `delivery` is the transition to DELIVERED; the transaction is
+    /// COMMITTED, or IN_PROGRESS already.
+    async fn deliver(&self, sender: Address, delivery: &Transition) -> Result<()> {
+        let begin =
+            Transition { id: delivery.id, to: State::InProgress, data: vec![], proof: None };
+        match self.transition_state(sender, &begin).await {
+            Err(error) if error.refusal() != Some(Refusal::NoOp) => return Err(error),
+            _ => self.transition_state(sender, delivery).await,
+        }
+    }
 
     /// `releaseMilestone`.
     async fn release_milestone(

@@ -142,8 +142,6 @@ fn check(
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
-
     use super::{super::contracts::kernel::TransactionView, *};
 
     #[test]

@@ -555,8 +555,6 @@ readers! {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
-
     use alloy_primitives::{B256, LogData};
     use alloy_sol_types::SolValue;
 

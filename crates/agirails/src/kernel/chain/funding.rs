@@ -115,6 +115,10 @@ impl ChainKernel {
         match self.sender.resume(alone).await {
             Ok(Some(mined)) => return Ok(mined),
             Ok(None) => {}
+            // It moved nothing, and the allowance it counted on may just have been another's.
+            Err(error) if error.code() == Code::Reverted => {
+                tracing::debug!(%error, id = %pull.id, "the earlier call failed; looking anew");
+            }
             Err(error) => return Err(self.tell(error, pull.id).await),
         }
         let mut tries = 1;

@@ -167,8 +167,6 @@ pub(super) fn is_too_large(message: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
-
     use alloy_primitives::{B256, U256};
 
     use super::{super::contracts::kernel, *};

@@ -121,8 +121,6 @@ fn put(connection: &Connection, id: TransactionId, proof: &str) -> Attempt<()> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
-
     use super::*;
 
     fn proof(timestamp: u64) -> DeliveryProof {

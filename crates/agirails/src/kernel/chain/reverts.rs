@@ -256,8 +256,6 @@ fn reason(message: &str) -> Option<Revert> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
-
     use std::error::Error as _;
 
     use alloy_primitives::hex;

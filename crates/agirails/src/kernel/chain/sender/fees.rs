@@ -122,8 +122,6 @@ impl Verdict {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
-
     use super::*;
 
     #[test]

@@ -1,0 +1,348 @@
+//! The paywall: every paid call is served exactly once and delivered on chain, whatever dies when.
+//!
+//! A call passes the gate: the transaction is verified once, the call is claimed, durably and by
+//! one worker only, and the handler runs. Its success is kept together with its proof and the duty
+//! to deliver before the first byte leaves; whoever repeats the request gets the same bytes. The
+//! outbox moves what is owed on chain until it stands there, and gives back what will not be
+//! delivered. What exactly-once does not cover: a handler whose process is killed in the middle
+//! runs again, so it gets an idempotency key that is the same for every run.
+//!
+//! ```
+//! use agirails::{ACTPClient, Address, paywall::{Answer, Charge, Entry, Incoming, Paywall}};
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+//! # runtime.block_on(async {
+//! let provider = Address::repeat_byte(0xaa);
+//! let client = ACTPClient::builder().address(provider).in_memory().connect().await?;
+//! let paywall = Paywall::builder(client).open().await?;
+//! let charge = paywall.charge(Charge::new("POST /api/generate", "0.10".parse()?))?;
+//!
+//! let incoming = Incoming::new("POST", "/api/generate", b"{}");
+//! match paywall.enter(&charge, &incoming, None).await {
+//!     Entry::Run(ticket) => drop(ticket.finish(Answer::new(200, "done")).await),
+//!     Entry::Answer(refused) => assert_eq!(refused.status, 402),
+//! }
+//! # Ok::<(), agirails::Error>(())
+//! # }).unwrap();
+//! ```
+
+mod answer;
+mod clock;
+mod gate;
+mod meters;
+mod notice;
+mod outbox;
+mod pages;
+mod price;
+mod process;
+mod rejection;
+mod settings;
+mod store;
+mod ticket;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
+
+use alloy_primitives::hex;
+use lru::LruCache;
+
+pub use self::{
+    answer::Answer,
+    gate::{Entry, Incoming},
+    notice::{Level, Notice},
+    price::{Charge, Price, SELF_CANCELLABLE},
+    settings::{Deliver, Settings, Unsigned},
+    ticket::{CallPayment, Streaming, Ticket},
+};
+use self::{clock::Clock, meters::Meters, notice::Listener, process::Process, store::Store};
+use crate::{
+    client::ACTPClient,
+    error::{Code, Error, Result},
+    fork::Renewed,
+    network::MAINNET_CHAIN_ID,
+    protocol::{TransactionId, Usdc},
+    storage::Storage,
+};
+
+/// A provider's paywall. Cheap to clone; clones are the same one.
+#[derive(Clone)]
+pub struct Paywall {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: ACTPClient,
+    settings: Settings,
+    unsigned: Unsigned,
+    store: Box<dyn Store>,
+    clock: Clock,
+    meters: Meters,
+    listener: Listener,
+    verified: Mutex<gate::Verified>,
+    charges: Mutex<Vec<Arc<Charge>>>,
+    warned: AtomicBool,
+    process: Renewed<Process>,
+}
+
+/// Where a paywall keeps its claims.
+#[derive(Debug, Clone)]
+enum Place {
+    Sqlite(Storage),
+    Postgres(String),
+}
+
+/// Sets a paywall up: [`Paywall::builder`].
+#[derive(Debug, Clone)]
+pub struct PaywallBuilder {
+    client: ACTPClient,
+    place: Option<Place>,
+    settings: Settings,
+    listener: Listener,
+}
+
+impl PaywallBuilder {
+    /// Keeps claims in a SQLite file in this place, which all workers of a machine share. The
+    /// default is the client's state directory.
+    pub fn storage(mut self, storage: Storage) -> Self {
+        self.place = Some(Place::Sqlite(storage));
+        self
+    }
+
+    /// Keeps claims in PostgreSQL, for several machines: `postgresql://user:password@host/database`.
+    /// Needs the feature `postgres`.
+    pub fn database(mut self, url: impl Into<String>) -> Self {
+        self.place = Some(Place::Postgres(url.into()));
+        self
+    }
+
+    /// Replaces the settings.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Has notices told to the application, in place of `tracing`.
+    pub fn on_notice(mut self, listen: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
+        self.listener = Listener::new(listen);
+        self
+    }
+
+    /// Opens the store, and begins to deliver what it owes. Must be called in a tokio runtime
+    /// that stays.
+    ///
+    /// # Errors
+    /// [`Code::InvalidNumber`] for settings that contradict one another,
+    /// [`Code::KeyMissing`] on a chain without a key, since nothing could be delivered, and the
+    /// storage's codes.
+    pub async fn open(self) -> Result<Paywall> {
+        let Self { client, place, settings, listener } = self;
+        settings.check()?;
+        if client.read_only {
+            let message = format!(
+                "this client of {} has no key, so it could deliver nothing",
+                client.address()
+            );
+            return Err(Error::new(Code::KeyMissing, message)
+                .with_hint("give the provider's client its private key or keystore"));
+        }
+        let network = client.network();
+        let scope = format!(
+            "{}-{}-{}",
+            network.chain_id,
+            hex::encode(&network.kernel[..4]),
+            hex::encode(&client.address()[..4])
+        );
+        let place = place.unwrap_or_else(|| Place::Sqlite(client.storage.clone()));
+        let store: Box<dyn Store> = match place {
+            Place::Sqlite(storage) => Box::new(
+                store::SqliteStore::open(storage, &scope, settings.survive_power_cut).await?,
+            ),
+            Place::Postgres(url) => open_database(&url, &scope).await?,
+        };
+        let unsigned = settings.unsigned.unwrap_or(match network.chain_id {
+            MAINNET_CHAIN_ID => Unsigned::Refuse,
+            _ => Unsigned::Serve,
+        });
+        let paywall = Paywall {
+            inner: Arc::new(Inner {
+                clock: Clock::new(client.clone()),
+                client,
+                settings,
+                unsigned,
+                store,
+                meters: Meters::default(),
+                listener,
+                verified: Mutex::new(LruCache::new(gate::REMEMBERED)),
+                charges: Mutex::default(),
+                warned: AtomicBool::new(false),
+                process: Renewed::new(Process::new),
+            }),
+        };
+        paywall.tend();
+        Ok(paywall)
+    }
+}
+
+#[cfg(feature = "postgres")]
+async fn open_database(url: &str, scope: &str) -> Result<Box<dyn Store>> {
+    Ok(Box::new(store::PostgresStore::connect(url, scope).await?))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn open_database(_url: &str, _scope: &str) -> Result<Box<dyn Store>> {
+    Err(Error::new(Code::InvalidSettings, "this build has no PostgreSQL store")
+        .with_hint("build agirails with the feature postgres"))
+}
+
+impl Paywall {
+    /// Starts with the defaults. The client is the provider's: its address is paid.
+    pub fn builder(client: ACTPClient) -> PaywallBuilder {
+        PaywallBuilder {
+            client,
+            place: None,
+            settings: Settings::default(),
+            listener: Listener::default(),
+        }
+    }
+
+    /// The provider's client.
+    pub fn client(&self) -> &ACTPClient {
+        &self.inner.client
+    }
+
+    /// Puts a price on a route, which the price page shows from then on.
+    ///
+    /// # Errors
+    /// [`Code::InvalidAmount`] for a price that the protocol cannot carry,
+    /// [`Code::InvalidNumber`] for a minimum of time that is too short.
+    pub fn charge(&self, charge: Charge) -> Result<Arc<Charge>> {
+        charge.check(self.inner.settings.closing_seconds)?;
+        let charge = Arc::new(charge);
+        let mut charges = lock(&self.inner.charges);
+        charges.retain(|known| known.name != charge.name);
+        charges.push(charge.clone());
+        Ok(charge)
+    }
+
+    /// Lets a request in, or answers it. `price` is the request's where the route's charge is
+    /// [`Charge::per_request`], and of no effect elsewhere.
+    pub async fn enter(
+        &self,
+        charge: &Arc<Charge>,
+        incoming: &Incoming,
+        price: Option<Usdc>,
+    ) -> Entry {
+        self.tend();
+        self.inner.enter(charge, incoming, price).await
+    }
+
+    /// The refusal of a body that could not be read.
+    pub fn unreadable_body(&self, charge: &Charge) -> Answer {
+        self.inner.reject(charge, Usdc::ZERO, &rejection::Rejection::body_unreadable(), None)
+    }
+
+    /// The refusal of a body longer than [`Settings::max_body_bytes`].
+    pub fn oversized_body(&self, charge: &Charge) -> Answer {
+        let rejection = rejection::Rejection::body_too_large(self.inner.settings.max_body_bytes);
+        self.inner.reject(charge, Usdc::ZERO, &rejection, None)
+    }
+
+    /// The longest request body that adapters read.
+    pub fn max_body_bytes(&self) -> usize {
+        self.inner.settings.max_body_bytes
+    }
+
+    /// Answers the free routes: `/api/pricing`, `/health`, `/metrics`, `/api/payments/…`. `None`
+    /// for all other paths.
+    pub async fn page(&self, incoming: &Incoming) -> Option<Answer> {
+        self.tend();
+        self.inner.page(incoming).await
+    }
+
+    /// Ends an open payment now: delivers it where something was served, else gives it back.
+    /// Returns where it stands, such as `"delivering"`, and `"open"` where a call is running;
+    /// `None` where no call was ever made with it.
+    ///
+    /// # Errors
+    /// The storage's codes.
+    pub async fn close(&self, id: TransactionId) -> Result<Option<&'static str>> {
+        self.tend();
+        let stage = self.inner.store.close(id).await?;
+        self.inner.process.get().wake();
+        Ok(stage.map(store::Stage::as_str))
+    }
+
+    /// How many deliveries and refunds are owed on chain.
+    ///
+    /// # Errors
+    /// The storage's codes.
+    pub async fn owed(&self) -> Result<u64> {
+        let backlog = self.inner.store.backlog().await?;
+        Ok(backlog.deliveries + backlog.returns)
+    }
+
+    /// Has one task of this process tend the store; a forked child begins its own.
+    fn tend(&self) {
+        let process = self.inner.process.get();
+        if process.begin_tending() {
+            tokio::spawn(outbox::tend(Arc::downgrade(&self.inner), process));
+        }
+    }
+}
+
+impl Inner {
+    fn warn_of_unsigned(&self) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            self.listener.tell(
+                Level::Warning,
+                "an unsigned request was served: a transaction id is public, so anybody could \
+                 have made it. On mainnet such requests are refused; unsigned=\"refuse\" does \
+                 that here too",
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Paywall").field("provider", &self.client.address()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Paywall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+/// A panic under one of these locks leaves a map or a list as it was.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wall_seconds() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs())
+}
+
+/// Bytes that no other process has.
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        // A system without randomness: the time and the process tell processes apart still.
+        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
+        bytes[..8].copy_from_slice(&now.to_be_bytes());
+        bytes[8..12].copy_from_slice(&std::process::id().to_be_bytes());
+    }
+    bytes
+}
+
+/// What ties a refusal to the operator's log.
+fn request_id() -> String {
+    hex::encode(&random()[..8])
+}

@@ -1,0 +1,214 @@
+//! What a call costs, and how it is offered.
+
+use serde_json::{Value, json};
+
+use super::settings::Deliver;
+use crate::{
+    error::{Code, Error, Result},
+    protocol::{Usdc, money},
+};
+
+/// From this amount on a requester can cancel a transaction by itself after its deadline: 5 % of
+/// less do not pay the protocol's least fee, and the cancellation is refused.
+pub const SELF_CANCELLABLE: Usdc = Usdc(1_000_000);
+/// The fee of transactions that are made now, for the price page; the rate that counts is locked
+/// into each transaction.
+const FEE_BPS: u16 = 100;
+
+/// What one call costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Price {
+    /// The same for every call.
+    Fixed(Usdc),
+    /// Worked out from each request by the application, which passes it along with the request.
+    PerRequest,
+}
+
+/// What is put on a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    pub(super) name: String,
+    pub(super) price: Price,
+    pub(super) calls: u32,
+    pub(super) min_seconds_left: Option<u64>,
+    pub(super) deliver: Option<Deliver>,
+}
+
+impl Charge {
+    /// A price per call. The name tells routes apart in prices, logs and metrics, such as
+    /// `POST /api/generate`.
+    pub fn new(name: impl Into<String>, price: Usdc) -> Self {
+        let price = Price::Fixed(price);
+        Self { name: name.into(), price, calls: 0, min_seconds_left: None, deliver: None }
+    }
+
+    /// A price that the application works out from each request.
+    pub fn per_request(name: impl Into<String>) -> Self {
+        Self { price: Price::PerRequest, ..Self::new(name, Usdc::ZERO) }
+    }
+
+    /// Sells bundles of this many calls only: one transaction is drawn down call by call.
+    pub const fn calls(mut self, calls: u32) -> Self {
+        self.calls = calls;
+        self
+    }
+
+    /// How much time a transaction must have left before its deadline, in place of the paywall's
+    /// setting. For handlers that run long.
+    pub const fn min_seconds_left(mut self, seconds: u64) -> Self {
+        self.min_seconds_left = Some(seconds);
+        self
+    }
+
+    /// When the response leaves, in place of the paywall's setting.
+    pub const fn deliver(mut self, deliver: Deliver) -> Self {
+        self.deliver = Some(deliver);
+        self
+    }
+
+    /// # Errors
+    /// [`Code::InvalidAmount`] for a price of nothing or a bundle that the protocol does not take,
+    /// [`Code::InvalidNumber`] for a minimum that could never be met.
+    pub(super) fn check(&self, closing_seconds: u64) -> Result<()> {
+        if let Price::Fixed(price) = self.price {
+            check_price(price)?;
+            let amount = self.bundle(price);
+            if amount < money::MIN_AMOUNT || amount > money::MAX_AMOUNT {
+                let problem = format!(
+                    "times {} calls is {amount} USDC; a transaction holds {} to {} USDC",
+                    self.calls,
+                    money::MIN_AMOUNT,
+                    money::MAX_AMOUNT
+                );
+                return Err(Error::invalid(
+                    Code::InvalidAmount,
+                    "price",
+                    &price.to_string(),
+                    &problem,
+                )
+                .with_hint("sell more calls with one transaction, or leave calls out"));
+            }
+        }
+        if let Some(seconds) = self.min_seconds_left
+            && seconds <= closing_seconds
+        {
+            let problem = format!("must be more than closing_seconds, {closing_seconds}");
+            return Err(Error::invalid(
+                Code::InvalidNumber,
+                "min_seconds_left",
+                &seconds.to_string(),
+                &problem,
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether only bundles are sold at this price.
+    pub(super) fn is_bundled(&self, price: Usdc) -> bool {
+        self.calls > 0 || price < money::MIN_AMOUNT
+    }
+
+    /// How many calls the least transaction holds that is sold at this price.
+    pub(super) fn least_calls(&self, price: Usdc) -> u64 {
+        match u64::from(self.calls) {
+            0 if price < money::MIN_AMOUNT => sensible_calls(price),
+            0 => 1,
+            calls => calls,
+        }
+    }
+
+    /// What the least transaction is worth.
+    pub(super) fn bundle(&self, price: Usdc) -> Usdc {
+        Usdc(price.0.saturating_mul(self.least_calls(price)))
+    }
+
+    /// How a call at this price can be paid for: how many calls with how much.
+    pub(super) fn offers(&self, price: Usdc) -> Vec<Offer> {
+        let offer = |calls: u64| Offer { calls, amount: Usdc(price.0.saturating_mul(calls)) };
+        if self.is_bundled(price) {
+            return vec![offer(self.least_calls(price))];
+        }
+        let mut offers = vec![offer(1)];
+        if sensible_calls(price) > 1 {
+            offers.push(offer(sensible_calls(price)));
+        }
+        offers
+    }
+}
+
+/// # Errors
+/// [`Code::InvalidAmount`] for nothing, or more than the protocol moves.
+pub(super) fn check_price(price: Usdc) -> Result<()> {
+    if price == Usdc::ZERO || price > money::MAX_AMOUNT {
+        let problem = format!("is no price: it must be above 0 and at most {}", money::MAX_AMOUNT);
+        return Err(Error::invalid(Code::InvalidAmount, "price", &price.to_string(), &problem)
+            .with_hint("name a price in USDC such as \"0.10\"; a free route needs no paywall"));
+    }
+    Ok(())
+}
+
+/// A way to pay: one transaction of this amount for this many calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Offer {
+    pub(super) calls: u64,
+    pub(super) amount: Usdc,
+}
+
+impl Offer {
+    /// For the price page: what of it the protocol keeps.
+    pub(super) fn describe(self) -> Value {
+        let fee = money::payout(self.amount, FEE_BPS).map_or(self.amount, |payout| payout.fee);
+        json!({
+            "calls": self.calls,
+            "amount": usdc(self.amount),
+            "protocolFee": usdc(fee),
+            "protocolFeePerCall": usdc(Usdc(fee.0.div_ceil(self.calls.max(1)))),
+            "providerReceives": usdc(self.amount.checked_sub(fee).unwrap_or_default()),
+            "cancellableByRequester": self.amount >= SELF_CANCELLABLE,
+        })
+    }
+}
+
+/// The fewest calls whose transaction its requester could cancel by itself.
+pub(super) fn sensible_calls(price: Usdc) -> u64 {
+    SELF_CANCELLABLE.0.div_ceil(price.0.max(1)).max(1)
+}
+
+/// An amount as people read it.
+pub(super) fn usdc(amount: Usdc) -> String {
+    format!("{amount} USDC")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn cheap_calls_are_sold_in_the_least_sensible_bundle() {
+        let charge = Charge::new("GET /", Usdc(300));
+        assert!(charge.is_bundled(Usdc(300)));
+        let [offer] = charge.offers(Usdc(300))[..] else { panic!() };
+        assert_eq!((offer.calls, offer.amount), (3_334, Usdc(1_000_200)));
+    }
+
+    #[test]
+    fn a_call_below_a_dollar_is_offered_alone_and_in_a_bundle() {
+        let charge = Charge::new("GET /", Usdc(100_000));
+        let offers = charge.offers(Usdc(100_000));
+        let calls: Vec<_> = offers.iter().map(|offer| offer.calls).collect();
+        assert_eq!(calls, [1, 10]);
+        assert_eq!(charge.offers(Usdc(2_000_000)).len(), 1);
+        let page = offers[0].describe();
+        assert_eq!(page["protocolFee"], "0.05 USDC");
+        assert_eq!(page["cancellableByRequester"], false);
+    }
+
+    #[test]
+    fn a_charge_the_protocol_cannot_carry_is_refused() {
+        assert!(Charge::new("GET /", Usdc(0)).check(60).is_err());
+        assert!(Charge::new("GET /", Usdc(10)).calls(10).check(60).is_err());
+        assert!(Charge::new("GET /", Usdc(10)).check(60).is_ok());
+        assert!(Charge::new("GET /", Usdc(100_000)).min_seconds_left(60).check(60).is_err());
+    }
+}

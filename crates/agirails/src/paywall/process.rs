@@ -1,0 +1,116 @@
+//! What belongs to one process: its name, the claims it runs, and who waits for what.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::sync::{Mutex as Turn, Notify, Semaphore, SemaphorePermit};
+
+use super::{
+    lock,
+    store::{Claim, Owner},
+};
+use crate::protocol::TransactionId;
+
+/// How many unknown transactions are looked up at once.
+const LOOKUPS: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) owner: Owner,
+    /// A call was answered, or given back: whoever waits for one looks again.
+    pub(super) answered: Notify,
+    /// Something is owed on chain.
+    pub(super) owed: Notify,
+    /// Something was delivered.
+    pub(super) settled: Notify,
+    pub(super) lookups: Lookups,
+    pub(super) is_tending: AtomicBool,
+    running: Mutex<HashSet<Claim>>,
+    abandoned: Mutex<Vec<Claim>>,
+}
+
+impl Process {
+    pub(super) fn new() -> Self {
+        Self {
+            owner: super::random(),
+            answered: Notify::new(),
+            owed: Notify::new(),
+            settled: Notify::new(),
+            lookups: Lookups::default(),
+            is_tending: AtomicBool::new(false),
+            running: Mutex::default(),
+            abandoned: Mutex::default(),
+        }
+    }
+
+    /// Renews this claim from now on.
+    pub(super) fn hold(&self, claim: &Claim) {
+        lock(&self.running).insert(claim.clone());
+    }
+
+    pub(super) fn let_go(&self, claim: &Claim) {
+        lock(&self.running).remove(claim);
+        self.answered.notify_waiters();
+    }
+
+    /// Has this claim given back by whoever tends the store next.
+    pub(super) fn abandon(&self, claim: &Claim) {
+        self.let_go(claim);
+        lock(&self.abandoned).push(claim.clone());
+        self.wake();
+    }
+
+    pub(super) fn running(&self) -> Vec<Claim> {
+        lock(&self.running).iter().cloned().collect()
+    }
+
+    pub(super) fn take_abandoned(&self) -> Vec<Claim> {
+        std::mem::take(&mut *lock(&self.abandoned))
+    }
+
+    pub(super) fn put_back_abandoned(&self, claims: Vec<Claim>) {
+        lock(&self.abandoned).extend(claims);
+    }
+
+    pub(super) fn wake(&self) {
+        self.owed.notify_one();
+    }
+
+    /// Whether nobody tended before; then the caller must.
+    pub(super) fn begin_tending(&self) -> bool {
+        !self.is_tending.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// Reads of transactions that are not known yet: one at a time for each, and not too many.
+#[derive(Debug)]
+pub(super) struct Lookups {
+    turns: Mutex<HashMap<TransactionId, Arc<Turn<()>>>>,
+    permits: Semaphore,
+}
+
+impl Default for Lookups {
+    fn default() -> Self {
+        Self { turns: Mutex::default(), permits: Semaphore::new(LOOKUPS) }
+    }
+}
+
+impl Lookups {
+    pub(super) fn turn(&self, id: TransactionId) -> Arc<Turn<()>> {
+        let mut turns = lock(&self.turns);
+        // Those that nobody waits for any more.
+        if turns.len() >= 2 * LOOKUPS {
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        }
+        turns.entry(id).or_default().clone()
+    }
+
+    pub(super) fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.permits.try_acquire().ok()
+    }
+}

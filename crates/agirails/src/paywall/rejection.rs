@@ -1,0 +1,302 @@
+//! Why a call is not run, as its caller is told: HTTP status, words for people, keys for programs.
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use serde_json::{Map, Value, json};
+
+use super::{
+    answer::Answer,
+    price::{Charge, Offer},
+};
+use crate::{
+    network::Network,
+    protocol::{
+        State, Usdc,
+        paid_request::{
+            CLOCK_SKEW_SECONDS, IDEMPOTENCY_HEADER, SIGNATURE_HEADER, TRANSACTION_HEADER,
+        },
+    },
+};
+
+/// A refusal. `reason` is its stable name, in metrics and as the problem's type.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Rejection {
+    pub(super) status: u16,
+    pub(super) reason: &'static str,
+    title: &'static str,
+    detail: String,
+    more: Vec<(&'static str, Value)>,
+    retry_after: Option<u64>,
+}
+
+impl Rejection {
+    fn new(
+        status: u16,
+        reason: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self { status, reason, title, detail: detail.into(), more: vec![], retry_after: None }
+    }
+
+    fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
+        self.more.push((key, value.into()));
+        self
+    }
+
+    fn later(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    pub(super) fn payment_required() -> Self {
+        let detail = format!("Include {TRANSACTION_HEADER} header with funded transaction");
+        Self::new(402, "payment_required", "Payment Required", detail)
+    }
+
+    pub(super) fn malformed_id() -> Self {
+        let detail = format!("{TRANSACTION_HEADER} must be 0x and 64 hex digits");
+        Self::new(400, "invalid_transaction_id", "Invalid Transaction Id", detail)
+    }
+
+    pub(super) fn malformed_key() -> Self {
+        let detail = format!("{IDEMPOTENCY_HEADER} must be 1 to 255 visible ASCII characters");
+        Self::new(400, "invalid_idempotency_key", "Invalid Idempotency Key", detail)
+    }
+
+    pub(super) fn malformed_signature() -> Self {
+        let detail = format!("{SIGNATURE_HEADER} must be t=<Unix seconds>,s=0x<65 bytes in hex>");
+        Self::new(400, "invalid_signature_header", "Invalid Signature Header", detail)
+    }
+
+    pub(super) fn key_required() -> Self {
+        let detail = format!(
+            "This transaction is a balance for many calls: give each its own {IDEMPOTENCY_HEADER} \
+             header"
+        );
+        Self::new(400, "idempotency_key_required", "Idempotency Key Required", detail)
+    }
+
+    pub(super) fn body_unreadable() -> Self {
+        let detail = "The request's body ended early or could not be read";
+        Self::new(400, "body_unreadable", "Body Unreadable", detail)
+    }
+
+    pub(super) fn body_too_large(limit: usize) -> Self {
+        let detail = format!("The request's body has more than {limit} bytes");
+        Self::new(413, "body_too_large", "Body Too Large", detail)
+    }
+
+    pub(super) fn not_found() -> Self {
+        let detail = "No such transaction on this network: create and fund it first";
+        Self::new(402, "transaction_not_found", "Transaction Not Found", detail)
+    }
+
+    pub(super) fn other_provider() -> Self {
+        let detail = "Transaction provider does not match this API";
+        Self::new(403, "other_provider", "Invalid Transaction", detail)
+    }
+
+    pub(super) fn wrong_state(state: State) -> Self {
+        let detail = format!("Transaction is {state}, expected COMMITTED or IN_PROGRESS");
+        Self::new(402, "wrong_state", "Invalid Transaction State", detail)
+            .with("currentState", state.to_string())
+    }
+
+    pub(super) fn too_little(provided: Usdc, required: Usdc) -> Self {
+        let detail = format!("Minimum payment is {required} USDC");
+        Self::new(402, "insufficient_payment", "Insufficient Payment", detail)
+            .with("provided", provided.to_string())
+            .with("required", required.to_string())
+    }
+
+    pub(super) fn exhausted(left: Usdc, required: Usdc) -> Self {
+        let detail = format!("{left} USDC are left of the transaction, this call costs {required}");
+        Self::new(402, "balance_exhausted", "Insufficient Payment", detail)
+            .with("provided", left.to_string())
+            .with("required", required.to_string())
+    }
+
+    pub(super) fn expired() -> Self {
+        let detail = "Transaction deadline has passed";
+        Self::new(402, "expired", "Transaction Expired", detail)
+    }
+
+    pub(super) fn expires_soon(left: u64, needed: u64) -> Self {
+        let detail = format!(
+            "The transaction's deadline is in {left} seconds, and this call needs {needed}: \
+             create one with a later deadline"
+        );
+        Self::new(402, "expires_soon", "Transaction Expires Too Soon", detail)
+    }
+
+    pub(super) fn signature_required() -> Self {
+        let detail = format!(
+            "Sign the request as the transaction's requester: {SIGNATURE_HEADER}: \
+             t=<Unix seconds>,s=<EIP-712 signature of PaidRequest(bytes32 txId,string method,\
+             string target,bytes32 bodyHash,string idempotencyKey,uint256 timestamp)>"
+        );
+        Self::new(401, "signature_required", "Signature Required", detail)
+    }
+
+    pub(super) fn wrong_signer() -> Self {
+        let detail = "The signature is not the transaction requester's for this very request: \
+                      method, target, body, key and time are signed";
+        Self::new(401, "wrong_signature", "Invalid Signature", detail)
+    }
+
+    pub(super) fn stale_signature() -> Self {
+        let detail = format!(
+            "The signature's time is more than {CLOCK_SKEW_SECONDS} seconds from this server's: \
+             set your clock and sign anew"
+        );
+        Self::new(401, "stale_signature", "Signature Expired", detail)
+    }
+
+    pub(super) fn used() -> Self {
+        let detail = "Another request was made with this transaction: one pays for one request, or \
+                      with keys for one request each";
+        Self::new(409, "already_used", "Transaction Already Used", detail)
+    }
+
+    pub(super) fn not_kept() -> Self {
+        let detail = "This request was answered with a stream that was too long to be kept";
+        Self::new(410, "answer_not_kept", "Answer Not Kept", detail)
+    }
+
+    pub(super) fn too_many() -> Self {
+        let detail = "Too many unknown transactions are being looked up; try again";
+        Self::new(429, "too_many_lookups", "Too Many Requests", detail).later(1)
+    }
+
+    pub(super) fn still_running() -> Self {
+        let detail = "The same request is still being served; repeat it for its answer";
+        Self::new(503, "still_running", "Still Being Served", detail).later(2)
+    }
+
+    pub(super) fn unverifiable() -> Self {
+        let detail = "The transaction cannot be verified just now; nothing was used, try again";
+        Self::new(503, "kernel_unavailable", "Payment Verification Failed", detail).later(5)
+    }
+
+    pub(super) fn store_unavailable() -> Self {
+        let detail = "The service cannot keep its records just now; nothing was used, try again";
+        Self::new(503, "store_unavailable", "Store Unavailable", detail).later(5)
+    }
+
+    /// The handler ran, and its answer could not be kept.
+    pub(super) fn answer_lost() -> Self {
+        let detail = "The answer could not be kept, so it was not given; repeat the request";
+        Self::new(503, "answer_lost", "Store Unavailable", detail).later(5)
+    }
+
+    /// The handler ran for too long: the money is on its way back.
+    pub(super) fn too_late() -> Self {
+        let detail = "The call took longer than its transaction lasts; its money is given back";
+        Self::new(503, "too_late", "Answered Too Late", detail)
+    }
+
+    pub(super) fn unconfirmed() -> Self {
+        let detail = "The call was served, and its delivery is not confirmed yet; repeat the \
+                      request for its answer";
+        Self::new(503, "unconfirmed", "Delivery Not Confirmed", detail).later(5)
+    }
+
+    pub(super) fn nothing_here() -> Self {
+        Self::new(404, "not_found", "Not Found", "No such payment or receipt")
+    }
+
+    pub(super) fn call_is_running() -> Self {
+        let detail = "A call of this transaction is still being served; try again";
+        Self::new(409, "call_running", "Still Being Served", detail).later(2)
+    }
+
+    pub(super) fn no_price() -> Self {
+        let detail = "The price of this request could not be worked out";
+        Self::new(500, "no_price", "No Price", detail)
+    }
+
+    /// The response: problem details (RFC 9457) with the recipe's keys, and where money helps also
+    /// what x402 clients read.
+    pub(super) fn answer(&self, request_id: &str, terms: Option<&Terms<'_>>) -> Answer {
+        let mut body = Map::new();
+        let mut put = |key: &str, value: Value| body.insert(key.to_owned(), value);
+        put("type", format!("urn:agirails:problem:{}", self.reason).into());
+        put("title", self.title.into());
+        put("status", self.status.into());
+        put("detail", self.detail.as_str().into());
+        put("error", self.title.into());
+        put("message", self.detail.as_str().into());
+        put("requestId", request_id.into());
+        for (key, value) in &self.more {
+            put(key, value.clone());
+        }
+        if let Some(seconds) = self.retry_after {
+            put("retryAfter", seconds.into());
+        }
+        let mut challenge = None;
+        if let (402, Some(terms)) = (self.status, terms) {
+            let accepts = terms.accepts();
+            put("x402Version", 2.into());
+            put("accepts", accepts.clone());
+            let object = json!({"x402Version": 2, "error": self.detail, "accepts": accepts});
+            challenge = Some(BASE64.encode(object.to_string()));
+        }
+        let text = Value::Object(body).to_string();
+        let mut answer = Answer::text(self.status, "application/problem+json", text)
+            .with("Cache-Control", "no-store");
+        if let Some(seconds) = self.retry_after {
+            answer = answer.with("Retry-After", seconds.to_string());
+        }
+        if let Some(challenge) = challenge {
+            answer = answer.with("PAYMENT-REQUIRED", challenge);
+        }
+        answer
+    }
+}
+
+/// On which terms a route is sold.
+#[derive(Debug)]
+pub(super) struct Terms<'a> {
+    pub(super) network: &'a Network,
+    pub(super) provider: String,
+    pub(super) charge: &'a Charge,
+    pub(super) price: Usdc,
+    pub(super) min_seconds_left: u64,
+    pub(super) signature_required: bool,
+}
+
+impl Terms<'_> {
+    /// The `accepts` of an x402 object. Escrow is a scheme of its own.
+    pub(super) fn accepts(&self) -> Value {
+        let is_bundled = self.charge.is_bundled(self.price);
+        self.charge
+            .offers(self.price)
+            .into_iter()
+            .map(|offer| self.accept(offer, is_bundled))
+            .collect()
+    }
+
+    fn accept(&self, offer: Offer, is_bundled: bool) -> Value {
+        let kind = if is_bundled || offer.calls > 1 { "prepaid" } else { "single" };
+        json!({
+            "scheme": "actp-escrow",
+            "network": format!("eip155:{}", self.network.chain_id),
+            "amount": offer.amount.0.to_string(),
+            "asset": self.network.usdc.to_string(),
+            "payTo": self.provider,
+            "maxTimeoutSeconds": 3_600.max(self.min_seconds_left * 2),
+            "extra": {
+                "kind": kind,
+                "pricePerCall": self.price.0.to_string(),
+                "calls": offer.calls,
+                "kernel": self.network.kernel.to_string(),
+                "vault": self.network.vault.to_string(),
+                "header": TRANSACTION_HEADER,
+                "signatureHeader": SIGNATURE_HEADER,
+                "signature": if self.signature_required { "required" } else { "optional" },
+                "minSecondsLeft": self.min_seconds_left,
+                "disputeWindowSeconds": 172_800,
+            },
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! How a paywall behaves.
+
+use std::time::Duration;
+
+use crate::error::{Code, Error, Result};
+
+/// When a paid response leaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Deliver {
+    /// As soon as it is durable; the outbox delivers on chain behind it.
+    #[default]
+    Outbox,
+    /// When the delivery stands on chain.
+    Confirmed,
+}
+
+/// What is done with requests that carry no signature of the transaction's requester.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsigned {
+    /// They are served. Whoever watches the chain can spend a stranger's transaction.
+    Serve,
+    /// They are refused (401).
+    Refuse,
+}
+
+/// The settings of a paywall. Durations are wall-clock; seconds before a deadline are of the
+/// kernel's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Requests without a signature: by default served on mock and testnet, refused on mainnet.
+    pub unsigned: Option<Unsigned>,
+    /// When a paid response leaves.
+    pub deliver: Deliver,
+    /// How much time a transaction must have left before its deadline for a call to be run: 120.
+    pub min_seconds_left: u64,
+    /// How long before its deadline a transaction is closed: delivered where something was
+    /// served, else given back. 60; less than `min_seconds_left`.
+    pub closing_seconds: u64,
+    /// After how long the claim of a process that died is taken over: 15 s.
+    pub lease: Duration,
+    /// How long a repeat waits for the run that is under way: 30 s.
+    pub wait: Duration,
+    /// How long a response waits for its delivery, with [`Deliver::Confirmed`]: 60 s.
+    pub confirm_wait: Duration,
+    /// After how many failed runs of a call a payment of which nothing was served is given back: 5.
+    pub give_up_after: u32,
+    /// The longest request body: 16 MiB.
+    pub max_body_bytes: usize,
+    /// The longest streamed response that is kept for repeats: 1 MiB.
+    pub max_kept_stream_bytes: usize,
+    /// For how long ended payments are kept: 30 days.
+    pub keep: Duration,
+    /// Whether transactions on which no call was ever made are given back before their deadline,
+    /// and those that somebody left IN_PROGRESS after it. Turn it off where another service of
+    /// the same key takes jobs that last until the deadline.
+    pub give_back_unclaimed: bool,
+    /// Whether the SQLite store syncs every commit to the disk. Without it, a commit survives
+    /// whatever happens to processes, and a power cut may take the last ones.
+    pub survive_power_cut: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            unsigned: None,
+            deliver: Deliver::default(),
+            min_seconds_left: 120,
+            closing_seconds: 60,
+            lease: Duration::from_secs(15),
+            wait: Duration::from_secs(30),
+            confirm_wait: Duration::from_secs(60),
+            give_up_after: 5,
+            max_body_bytes: 16 << 20,
+            max_kept_stream_bytes: 1 << 20,
+            keep: Duration::from_secs(30 * 86_400),
+            give_back_unclaimed: true,
+            survive_power_cut: false,
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn check(&self) -> Result<()> {
+        let refuse = |field, value: String, problem: &str| {
+            Err(Error::invalid(Code::InvalidNumber, field, &value, problem))
+        };
+        if self.closing_seconds == 0 {
+            return refuse("closing_seconds", "0".to_owned(), "leaves no time to deliver");
+        }
+        if self.min_seconds_left <= self.closing_seconds {
+            let problem = format!("must be more than closing_seconds, {}", self.closing_seconds);
+            return refuse("min_seconds_left", self.min_seconds_left.to_string(), &problem);
+        }
+        if self.lease < Duration::from_secs(1) {
+            let value = format!("{:?}", self.lease);
+            return refuse("lease_seconds", value, "must be at least a second");
+        }
+        if self.give_up_after == 0 {
+            return refuse("give_up_after", "0".to_owned(), "must be at least 1");
+        }
+        Ok(())
+    }
+}

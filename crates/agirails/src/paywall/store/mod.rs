@@ -1,0 +1,325 @@
+//! Where payments and claims are kept, durably and shared by all workers: SQLite on one machine,
+//! PostgreSQL for several. Every method is one atomic step; what it promises is durable when it
+//! returns, and where it fails nothing was done.
+
+// CONFORMANCE
+mod commits;
+// POSTGRES
+mod sqlite;
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use alloy_primitives::{Address, B256};
+use async_trait::async_trait;
+
+// POSTGRES2
+pub(super) use self::sqlite::SqliteStore;
+use super::answer::Answer;
+use crate::{
+    error::Result,
+    protocol::{TransactionId, Usdc},
+};
+
+/// A transaction as it was verified once. Nothing of it changes before its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) id: TransactionId,
+    pub(super) requester: Address,
+    pub(super) amount: Usdc,
+    /// Unix seconds of the kernel's clock.
+    pub(super) deadline: u64,
+    /// The dispute window's length.
+    pub(super) window_seconds: u64,
+}
+
+/// How far a payment is. It only ever moves down this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Stage {
+    /// Calls may be claimed.
+    Open,
+    /// Something was served: it has to be DELIVERED on chain.
+    Delivering,
+    /// DELIVERED stands on chain.
+    Delivered,
+    /// Nothing will be served: it has to be CANCELLED on chain.
+    Returning,
+    /// CANCELLED stands on chain.
+    Returned,
+    /// Neither is possible any more; the operator was told.
+    Lost,
+}
+
+impl Stage {
+    const ALL: [Self; 6] = [
+        Self::Open,
+        Self::Delivering,
+        Self::Delivered,
+        Self::Returning,
+        Self::Returned,
+        Self::Lost,
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Delivering => "delivering",
+            Self::Delivered => "delivered",
+            Self::Returning => "returning",
+            Self::Returned => "returned",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// As the stores keep it.
+    pub(super) const fn number(self) -> i16 {
+        self as i16
+    }
+
+    pub(super) fn from_number(number: i16) -> Option<Self> {
+        usize::try_from(number).ok().and_then(|number| Self::ALL.get(number)).copied()
+    }
+}
+
+/// A payment as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Payment {
+    pub(super) facts: Facts,
+    pub(super) stage: Stage,
+    /// What answered calls took.
+    pub(super) spent: Usdc,
+    /// What running calls hold.
+    pub(super) reserved: Usdc,
+    /// How many calls were answered.
+    pub(super) calls: u64,
+    /// The delivery proof's content hash, once it is known.
+    pub(super) content_hash: Option<B256>,
+    /// Why the last move on chain failed.
+    pub(super) trouble: Option<String>,
+}
+
+/// Which call of which transaction. The key is empty for a call that takes the whole transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct CallId {
+    pub(super) transaction: TransactionId,
+    pub(super) key: String,
+}
+
+/// One process's name for itself; whoever runs a claim.
+pub(super) type Owner = [u8; 16];
+
+/// Asks to run the handler.
+#[derive(Debug, Clone)]
+pub(super) struct ClaimRequest {
+    /// Inserted where the transaction is not known yet.
+    pub(super) facts: Facts,
+    /// The call's key, empty for the whole transaction.
+    pub(super) key: String,
+    /// What tells this request from others: method, target, body.
+    pub(super) digest: B256,
+    /// What the call takes from the balance; for a call without a key the whole amount.
+    pub(super) price: Usdc,
+    /// What the transaction must be worth when it is used for the first time.
+    pub(super) least: Usdc,
+    pub(super) owner: Owner,
+    /// How long the claim stands without being renewed.
+    pub(super) lease: Duration,
+}
+
+/// The answer to a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Claimed {
+    /// Run it. `attempt` counts from 1, failed and lost runs included, and fences: only the
+    /// latest attempt can answer.
+    Run { attempt: u32 },
+    /// The same request is being run by somebody, whose claim may be taken over after this time.
+    Running { lease_left: Duration },
+    /// The same request was answered.
+    Answered(Kept),
+    /// The id, or the key, was used by another request.
+    OtherRequest,
+    /// A call without a key takes all, and there are calls with keys; or the other way round.
+    OtherKind,
+    /// The balance does not cover the price.
+    NoBalance { left: Usdc },
+    /// The payment is not open any more, and holds no answer to this request.
+    Closed(Stage),
+}
+
+/// An answer as it was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) index: u64,
+    pub(super) content_hash: B256,
+    /// Unix seconds.
+    pub(super) answered_at: u64,
+    /// `None` where it was streamed and longer than the limit.
+    pub(super) answer: Option<Answer>,
+}
+
+/// A running claim, named so that only its own attempt is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Claim {
+    pub(super) call: CallId,
+    pub(super) owner: Owner,
+    pub(super) attempt: u32,
+    pub(super) price: Usdc,
+}
+
+/// What is made durable when a handler succeeded.
+#[derive(Debug, Clone)]
+pub(super) struct AnswerRequest {
+    pub(super) claim: Claim,
+    pub(super) content_hash: B256,
+    /// Unix seconds.
+    pub(super) answered_at: u64,
+    pub(super) answer: Option<Answer>,
+    /// For the totals.
+    pub(super) route: String,
+    /// Delivers once less than this is left and no other call is running.
+    pub(super) close_below: Usdc,
+}
+
+/// How a claim ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It took effect. The payment is at this stage now; `index` counts its answered calls before
+    /// this one.
+    Done { stage: Stage, index: u64 },
+    /// The claim was taken over, or the payment was closed, meanwhile: nothing was done.
+    TooLate,
+}
+
+/// A move that is owed on chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Duty {
+    pub(super) facts: Facts,
+    /// [`Stage::Delivering`] or [`Stage::Returning`].
+    pub(super) stage: Stage,
+    /// Of a delivery, once it was found out.
+    pub(super) content_hash: Option<B256>,
+    /// When the last call was answered, Unix seconds.
+    pub(super) answered_at: u64,
+    /// How often it was tried.
+    pub(super) tries: u32,
+    /// For how long it has been owed.
+    pub(super) age: Duration,
+}
+
+/// What became of a duty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It stands on chain, or never can: [`Stage::Delivered`], [`Stage::Returned`] or [`Stage::Lost`],
+    /// or, where a delivery is refused for good, [`Stage::Returning`].
+    Moved { to: Stage, trouble: Option<String> },
+    /// To be tried again.
+    Later { after: Duration, trouble: String },
+}
+
+/// What is owed in all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Backlog {
+    pub(super) deliveries: u64,
+    pub(super) returns: u64,
+    /// Payments that calls may be claimed on.
+    pub(super) open: u64,
+    pub(super) lost: u64,
+    /// The age of the oldest duty.
+    pub(super) oldest: Duration,
+    /// Why the oldest duty that failed did.
+    pub(super) trouble: Option<String>,
+}
+
+/// One call, for receipts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CallRow {
+    pub(super) key: String,
+    pub(super) index: u64,
+    pub(super) content_hash: B256,
+    pub(super) answered_at: u64,
+}
+
+/// Counters by name and labels, in Prometheus' spelling: `name{label="value"}`.
+pub(super) type Counters = BTreeMap<String, u64>;
+
+/// The counter of a route's answered calls.
+pub(super) fn calls_counter(route: &str) -> String {
+    format!("agirails_paywall_calls_total{{route={route:?}}}")
+}
+
+/// The counter of what a route's answered calls took, in base units of USDC.
+pub(super) fn revenue_counter(route: &str) -> String {
+    format!("agirails_paywall_revenue_base_units_total{{route={route:?}}}")
+}
+
+/// Keeps payments and claims of one provider on one network. Clocks are the store's own, but for
+/// deadlines, which are the kernel's.
+#[async_trait]
+pub(super) trait Store: fmt::Debug + Send + Sync {
+    /// A payment as it stands; `None` where no call was ever claimed on it.
+    async fn payment(&self, id: TransactionId) -> Result<Option<Payment>>;
+
+    /// Claims a call: at most one [`Claimed::Run`] at a time for one call, and none after an answer.
+    ///
+    /// In this order: an answer of the same request → Answered; another request's key →
+    /// `OtherRequest`; a running claim whose lease stands → Running; payment not open → Closed; other
+    /// kind → `OtherKind` (the payment's first claim decides whether its calls have keys); the price
+    /// not covered by `amount - spent - reserved`, or on an unknown payment `amount < least` →
+    /// `NoBalance`, and nothing is inserted; else the price is reserved (a claim that is taken over
+    /// gives back what it held before) and Run returned.
+    async fn claim(&self, request: &ClaimRequest) -> Result<Claimed>;
+
+    /// The answer to this very request; `None` where there is none, or only another request's.
+    async fn kept(&self, call: &CallId, digest: B256) -> Result<Option<Kept>>;
+
+    /// Keeps these claims for another lease. Those that are not their owner's any more are passed over.
+    async fn renew(&self, claims: &[Claim], lease: Duration) -> Result<()>;
+
+    /// Keeps the answer, takes the price (reserved → spent), counts call and revenue for the route, and where
+    /// nothing sensible is left of the balance (`amount - spent < close_below` and nothing reserved) moves the payment to
+    /// Delivering: all in one step. `TooLate` where the claim is not the latest attempt, or the payment is not Open.
+    async fn answer(&self, request: &AnswerRequest) -> Result<Ended>;
+
+    /// Gives a claim back: the price returns to the balance, and the same request may be claimed
+    /// again. From `give_up_after` attempts on, a payment of which nothing was ever served and nothing runs is
+    /// moved to Returning.
+    async fn release(&self, claim: &Claim, give_up_after: u32) -> Result<Ended>;
+
+    /// Ends an open payment before its time: Delivering where something was served, else
+    /// Returning. `None` where it is unknown; the stage as it is where it was closed before, and Open where a call
+    /// is running.
+    async fn close(&self, id: TransactionId) -> Result<Option<Stage>>;
+
+    /// Ends all open payments whose deadline is at most this, running calls or not; returns how many.
+    async fn close_expiring(&self, deadline: u64) -> Result<u64>;
+
+    /// Takes in a transaction of which no call was ever claimed, to be given back. Without effect where it is known.
+    async fn give_back(&self, facts: &Facts) -> Result<()>;
+
+    /// Duties whose time has come, the oldest first.
+    async fn duties(&self, limit: u32) -> Result<Vec<Duty>>;
+
+    /// The answered calls of a payment in the order of their index.
+    async fn calls(&self, id: TransactionId) -> Result<Vec<CallRow>>;
+
+    /// Fixes the content hash of a delivery, before it is sent: the first one stays. Returns the one that stands.
+    async fn set_content_hash(&self, id: TransactionId, hash: B256) -> Result<B256>;
+
+    /// Writes down what became of a duty that was at this stage; without effect where it is at another.
+    async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<()>;
+
+    /// Takes or renews a lease for this owner; `false` while another's stands.
+    async fn lease(&self, name: &str, owner: Owner, lease: Duration) -> Result<bool>;
+
+    /// What is owed.
+    async fn backlog(&self) -> Result<Backlog>;
+
+    /// Adds to the counters.
+    async fn count(&self, more: &Counters) -> Result<()>;
+
+    /// All counters, those of [`Store::answer`] among them:
+    /// `agirails_paywall_calls_total{route="…"}` and `agirails_paywall_revenue_base_units_total{route="…"}`.
+    async fn counters(&self) -> Result<Counters>;
+
+    /// Forgets up to `limit` payments that ended longer ago than this, with their calls; returns how many.
+    async fn prune(&self, age: Duration, limit: u32) -> Result<u64>;
+}

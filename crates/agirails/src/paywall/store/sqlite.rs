@@ -1,0 +1,621 @@
+//! The store of one machine: a SQLite file that all its workers share.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use alloy_primitives::{Address, B256};
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
+
+use super::{
+    AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
+    Facts, Kept, Outcome, Owner, Payment, Stage, Store, commits::Commits,
+};
+use crate::{
+    error::Result,
+    fork::Renewed,
+    paywall::answer::Answer,
+    protocol::{TransactionId, Usdc},
+    storage::{self, Attempt, Format, Storage},
+};
+
+const RUNNING: i64 = 0;
+const ANSWERED: i64 = 1;
+const FAILED: i64 = 2;
+
+/// Keeps everything in `.actp/paywall-….sqlite3`.
+#[derive(Debug)]
+pub(in crate::paywall) struct SqliteStore {
+    file: Arc<storage::Store>,
+    /// A forked child's writers wait for one another, not for the parent's.
+    commits: Renewed<Commits>,
+}
+
+impl SqliteStore {
+    /// `survives_power_cut`: whether every commit is synced to the disk. Without it a commit
+    /// survives everything that can happen to processes, and a power cut may take the last ones.
+    pub(in crate::paywall) async fn open(
+        storage: Storage,
+        scope: &str,
+        survives_power_cut: bool,
+    ) -> Result<Self> {
+        let format = Format {
+            file: format!("paywall-{scope}.sqlite3"),
+            application_id: 0x6163_7477,
+            version: 1,
+            schema: include_str!("sqlite.sql"),
+            synchronous: if survives_power_cut { "FULL" } else { "NORMAL" },
+        };
+        let file = storage::Store::open(storage, format, |_| Ok(())).await?;
+        let commits = Renewed::new({
+            let file = file.clone();
+            move || Commits::new(file.clone())
+        });
+        Ok(Self { file, commits })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        step: impl FnMut(&Connection) -> Attempt<T> + Send + 'static,
+    ) -> Result<T> {
+        self.commits.get().write(step).await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn payment(&self, id: TransactionId) -> Result<Option<Payment>> {
+        self.file.read(|connection| payment(connection, id)).await
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Claimed> {
+        let request = request.clone();
+        self.write(move |connection| claim(connection, &request)).await
+    }
+
+    async fn kept(&self, call: &CallId, digest: B256) -> Result<Option<Kept>> {
+        let found = self
+            .file
+            .read(|connection| self::call(connection, call.transaction, &call.key))
+            .await?;
+        Ok(found.filter(|found| found.digest == digest.as_slice()).and_then(|found| found.kept))
+    }
+
+    async fn renew(&self, claims: &[Claim], lease: Duration) -> Result<()> {
+        let claims = claims.to_vec();
+        self.write(move |connection| {
+            let until = now_ms() + ms(lease);
+            let mut statement = connection.prepare_cached(
+                "UPDATE calls SET lease_until = ?1 WHERE payment = ?2 AND key = ?3 AND state = 0 \
+                 AND owner = ?4 AND attempt = ?5",
+            )?;
+            for Claim { call, owner, attempt, .. } in &claims {
+                let id = call.transaction.as_slice();
+                statement.execute(params![until, id, call.key, owner.as_slice(), attempt])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn answer(&self, request: &AnswerRequest) -> Result<Ended> {
+        let request = request.clone();
+        self.write(move |connection| answer(connection, &request)).await
+    }
+
+    async fn release(&self, claim: &Claim, give_up_after: u32) -> Result<Ended> {
+        let claim = claim.clone();
+        self.write(move |connection| {
+            if !end_claim(connection, &claim, FAILED)? {
+                return Ok(Ended::TooLate);
+            }
+            let id = claim.call.transaction;
+            give_price_back(connection, id, claim.price)?;
+            let Some(payment) = payment(connection, id)? else { return Ok(Ended::TooLate) };
+            let hopeless = claim.attempt >= give_up_after
+                && payment.stage == Stage::Open
+                && payment.calls == 0
+                && payment.reserved == Usdc::ZERO;
+            if hopeless {
+                enter(connection, id, Stage::Returning)?;
+                return Ok(Ended::Done { stage: Stage::Returning, index: 0 });
+            }
+            Ok(Ended::Done { stage: payment.stage, index: payment.calls })
+        })
+        .await
+    }
+
+    async fn close(&self, id: TransactionId) -> Result<Option<Stage>> {
+        self.write(move |connection| {
+            let Some(payment) = payment(connection, id)? else { return Ok(None) };
+            if payment.stage != Stage::Open || is_running(connection, id)? {
+                return Ok(Some(payment.stage));
+            }
+            let stage = if payment.calls > 0 { Stage::Delivering } else { Stage::Returning };
+            enter(connection, id, stage)?;
+            Ok(Some(stage))
+        })
+        .await
+    }
+
+    async fn close_expiring(&self, deadline: u64) -> Result<u64> {
+        self.write(move |connection| {
+            let sql = "UPDATE payments SET stage = CASE WHEN calls > 0 THEN 1 ELSE 3 END, \
+                       since = ?2, next_try = 0, tries = 0, trouble = NULL \
+                       WHERE stage = 0 AND deadline <= ?1";
+            let mut statement = connection.prepare_cached(sql)?;
+            Ok(statement.execute(params![deadline as i64, now_ms()])? as u64)
+        })
+        .await
+    }
+
+    async fn give_back(&self, facts: &Facts) -> Result<()> {
+        let facts = *facts;
+        self.write(move |connection| {
+            insert(connection, &facts, None, Stage::Returning)?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn duties(&self, limit: u32) -> Result<Vec<Duty>> {
+        self.file
+            .read(|connection| {
+                let sql = format!(
+                    "SELECT {DUTY} FROM payments WHERE stage IN (1, 3) AND next_try <= ?1 \
+                     ORDER BY next_try, since LIMIT ?2"
+                );
+                let mut statement = connection.prepare_cached(&sql)?;
+                let rows = statement.query_map(params![now_ms(), limit], duty)?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn calls(&self, id: TransactionId) -> Result<Vec<CallRow>> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT key, position, content_hash, answered_at FROM calls \
+                           WHERE payment = ?1 AND state = 1 ORDER BY position";
+                let mut statement = connection.prepare_cached(sql)?;
+                let rows = statement.query_map([id.as_slice()], |row| {
+                    Ok(CallRow {
+                        key: row.get(0)?,
+                        index: number(row, 1)?,
+                        content_hash: hash(row, 2)?,
+                        answered_at: number(row, 3)?,
+                    })
+                })?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn set_content_hash(&self, id: TransactionId, hash: B256) -> Result<B256> {
+        self.write(move |connection| {
+            let sql = "UPDATE payments SET content_hash = coalesce(content_hash, ?2) WHERE id = ?1 \
+                       RETURNING content_hash";
+            let mut statement = connection.prepare_cached(sql)?;
+            let stands = statement
+                .query_row(params![id.as_slice(), hash.as_slice()], |row| self::hash(row, 0));
+            Ok(stands.optional()?.unwrap_or(hash))
+        })
+        .await
+    }
+
+    async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<()> {
+        let outcome = outcome.clone();
+        self.write(move |connection| {
+            match &outcome {
+                Outcome::Moved { to, trouble } => connection
+                    .prepare_cached(
+                        "UPDATE payments SET stage = ?3, since = ?4, next_try = 0, tries = 0, \
+                         trouble = ?5 WHERE id = ?1 AND stage = ?2",
+                    )?
+                    .execute(params![
+                        id.as_slice(),
+                        stage.number(),
+                        to.number(),
+                        now_ms(),
+                        trouble
+                    ])?,
+                Outcome::Later { after, trouble } => connection
+                    .prepare_cached(
+                        "UPDATE payments SET tries = tries + 1, next_try = ?3, trouble = ?4 \
+                         WHERE id = ?1 AND stage = ?2",
+                    )?
+                    .execute(params![
+                        id.as_slice(),
+                        stage.number(),
+                        now_ms() + ms(*after),
+                        trouble
+                    ])?,
+            };
+            Ok(())
+        })
+        .await
+    }
+
+    async fn lease(&self, name: &str, owner: Owner, lease: Duration) -> Result<bool> {
+        let name = name.to_owned();
+        self.write(move |connection| {
+            let sql = "INSERT INTO leases (name, owner, until) VALUES (?1, ?2, ?3) \
+                       ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, \
+                       until = excluded.until WHERE owner = excluded.owner OR until <= ?4";
+            let now = now_ms();
+            let mut statement = connection.prepare_cached(sql)?;
+            let changed =
+                statement.execute(params![name, owner.as_slice(), now + ms(lease), now])?;
+            Ok(changed > 0)
+        })
+        .await
+    }
+
+    async fn backlog(&self) -> Result<Backlog> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT (SELECT count(*) FROM payments WHERE stage = 1), \
+                     (SELECT count(*) FROM payments WHERE stage = 3), \
+                     (SELECT count(*) FROM payments WHERE stage = 0), \
+                     (SELECT count(*) FROM payments WHERE stage = 5), \
+                     (SELECT min(since) FROM payments WHERE stage IN (1, 3)), \
+                     (SELECT trouble FROM payments WHERE stage IN (1, 3) AND trouble IS NOT NULL \
+                      ORDER BY since LIMIT 1)";
+                let mut statement = connection.prepare_cached(sql)?;
+                Ok(statement.query_row([], |row| {
+                    Ok(Backlog {
+                        deliveries: number(row, 0)?,
+                        returns: number(row, 1)?,
+                        open: number(row, 2)?,
+                        lost: number(row, 3)?,
+                        oldest: row.get::<_, Option<i64>>(4)?.map_or(Duration::ZERO, age),
+                        trouble: row.get(5)?,
+                    })
+                })?)
+            })
+            .await
+    }
+
+    async fn count(&self, more: &Counters) -> Result<()> {
+        let more = more.clone();
+        self.write(move |connection| {
+            let sql = "INSERT INTO counters (name, value) VALUES (?1, ?2) \
+                       ON CONFLICT (name) DO UPDATE SET value = value + excluded.value";
+            let mut statement = connection.prepare_cached(sql)?;
+            for (name, value) in &more {
+                statement.execute(params![name, *value as i64])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn counters(&self) -> Result<Counters> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT name, value FROM counters";
+                let mut statement = connection.prepare_cached(sql)?;
+                let rows = statement.query_map([], |row| Ok((row.get(0)?, number(row, 1)?)))?;
+                let mut counters = rows.collect::<rusqlite::Result<Counters>>()?;
+                let sql = "SELECT route, calls, revenue FROM totals";
+                let mut statement = connection.prepare_cached(sql)?;
+                let rows = statement.query_map([], |row| {
+                    Ok((row.get::<_, String>(0)?, number(row, 1)?, number(row, 2)?))
+                })?;
+                for row in rows {
+                    let (route, calls, revenue) = row?;
+                    counters.insert(super::calls_counter(&route), calls);
+                    counters.insert(super::revenue_counter(&route), revenue);
+                }
+                Ok(counters)
+            })
+            .await
+    }
+
+    async fn prune(&self, age: Duration, limit: u32) -> Result<u64> {
+        self.write(move |connection| {
+            let before = now_ms() - ms(age);
+            let sql = "SELECT id FROM payments WHERE stage IN (2, 4, 5) AND since < ?1 LIMIT ?2";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map(params![before, limit], |row| row.get(0))?;
+            let ids = rows.collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
+            for id in &ids {
+                connection.prepare_cached("DELETE FROM calls WHERE payment = ?1")?.execute([id])?;
+                connection.prepare_cached("DELETE FROM payments WHERE id = ?1")?.execute([id])?;
+            }
+            Ok(ids.len() as u64)
+        })
+        .await
+    }
+}
+
+/// A call's row, as far as a claim looks at it.
+struct Call {
+    digest: Vec<u8>,
+    state: i64,
+    attempt: u32,
+    lease_until: i64,
+    price: Usdc,
+    kept: Option<Kept>,
+}
+
+fn claim(connection: &Connection, request: &ClaimRequest) -> Attempt<Claimed> {
+    let id = request.facts.id;
+    let earlier = call(connection, id, &request.key)?;
+    if let Some(earlier) = &earlier {
+        if earlier.digest != request.digest.as_slice() {
+            return Ok(Claimed::OtherRequest);
+        }
+        if let Some(kept) = &earlier.kept {
+            return Ok(Claimed::Answered(kept.clone()));
+        }
+    }
+    let now = now_ms();
+    if let Some(Call { state: RUNNING, lease_until, .. }) = earlier
+        && lease_until > now
+    {
+        let left = u64::try_from(lease_until - now).unwrap_or_default();
+        return Ok(Claimed::Running { lease_left: Duration::from_millis(left) });
+    }
+    let is_keyed = !request.key.is_empty();
+    match payment_and_kind(connection, id)? {
+        None => {
+            let amount = request.facts.amount;
+            if amount < request.least || amount < request.price {
+                return Ok(Claimed::NoBalance { left: amount });
+            }
+            insert(connection, &request.facts, Some(is_keyed), Stage::Open)?;
+        }
+        Some((payment, kind)) => {
+            if payment.stage != Stage::Open {
+                return Ok(Claimed::Closed(payment.stage));
+            }
+            if kind.is_some_and(|kind| kind != is_keyed) {
+                return Ok(Claimed::OtherKind);
+            }
+            // A claim whose process died holds its price still.
+            let held = match &earlier {
+                Some(Call { state: RUNNING, price, .. }) => *price,
+                _ => Usdc::ZERO,
+            };
+            let left = payment.facts.amount.0 - payment.spent.0 - (payment.reserved.0 - held.0);
+            if left < request.price.0 {
+                return Ok(Claimed::NoBalance { left: Usdc(left) });
+            }
+            give_price_back(connection, id, held)?;
+        }
+    }
+    let sql = "UPDATE payments SET reserved = reserved + ?2 WHERE id = ?1";
+    connection.prepare_cached(sql)?.execute(params![id.as_slice(), request.price.0 as i64])?;
+    let attempt = earlier.map_or(0, |earlier| earlier.attempt).saturating_add(1);
+    let sql = "INSERT INTO calls (payment, key, digest, state, owner, attempt, lease_until, price) \
+               VALUES (?1, ?2, ?3, 0, ?4, ?5, ?6, ?7) ON CONFLICT (payment, key) DO UPDATE SET \
+               state = 0, owner = excluded.owner, attempt = excluded.attempt, \
+               lease_until = excluded.lease_until, price = excluded.price";
+    connection.prepare_cached(sql)?.execute(params![
+        id.as_slice(),
+        request.key,
+        request.digest.as_slice(),
+        request.owner.as_slice(),
+        attempt,
+        now + ms(request.lease),
+        request.price.0 as i64,
+    ])?;
+    Ok(Claimed::Run { attempt })
+}
+
+fn answer(connection: &Connection, request: &AnswerRequest) -> Attempt<Ended> {
+    let AnswerRequest { claim, answer, .. } = request;
+    let id = claim.call.transaction;
+    let Some(before) = payment(connection, id)? else { return Ok(Ended::TooLate) };
+    if before.stage != Stage::Open || !end_claim(connection, claim, ANSWERED)? {
+        return Ok(Ended::TooLate);
+    }
+    let headers = match answer {
+        // Pairs of text and bytes always have JSON.
+        Some(answer) => Some(serde_json::to_vec(&answer.headers).unwrap_or_default()),
+        None => None,
+    };
+    let sql = "UPDATE calls SET position = ?3, content_hash = ?4, answered_at = ?5, status = ?6, \
+               headers = ?7, body = ?8 WHERE payment = ?1 AND key = ?2";
+    connection.prepare_cached(sql)?.execute(params![
+        id.as_slice(),
+        claim.call.key,
+        before.calls as i64,
+        request.content_hash.as_slice(),
+        request.answered_at as i64,
+        answer.as_ref().map(|answer| answer.status),
+        headers,
+        answer.as_ref().map(|answer| answer.body.as_slice()),
+    ])?;
+    let sql = "UPDATE payments SET reserved = reserved - ?2, spent = spent + ?2, \
+               calls = calls + 1, answered_at = ?3 WHERE id = ?1";
+    connection.prepare_cached(sql)?.execute(params![
+        id.as_slice(),
+        claim.price.0 as i64,
+        request.answered_at as i64
+    ])?;
+    let sql = "INSERT INTO totals (route, calls, revenue) VALUES (?1, 1, ?2) ON CONFLICT (route) \
+               DO UPDATE SET calls = calls + 1, revenue = revenue + excluded.revenue";
+    connection.prepare_cached(sql)?.execute(params![request.route, claim.price.0 as i64])?;
+    let left = before.facts.amount.0 - before.spent.0 - claim.price.0;
+    let index = before.calls;
+    if before.reserved == claim.price && left < request.close_below.0 {
+        enter(connection, id, Stage::Delivering)?;
+        return Ok(Ended::Done { stage: Stage::Delivering, index });
+    }
+    Ok(Ended::Done { stage: Stage::Open, index })
+}
+
+/// Ends a running claim, if it is still the latest attempt.
+fn end_claim(connection: &Connection, claim: &Claim, state: i64) -> Attempt<bool> {
+    let sql = "UPDATE calls SET state = ?5 WHERE payment = ?1 AND key = ?2 AND state = 0 \
+               AND owner = ?3 AND attempt = ?4";
+    let Claim { call, owner, attempt, .. } = claim;
+    let id = call.transaction.as_slice();
+    let mut statement = connection.prepare_cached(sql)?;
+    Ok(statement.execute(params![id, call.key, owner.as_slice(), attempt, state])? > 0)
+}
+
+fn give_price_back(connection: &Connection, id: TransactionId, price: Usdc) -> Attempt<()> {
+    let sql = "UPDATE payments SET reserved = reserved - ?2 WHERE id = ?1";
+    connection.prepare_cached(sql)?.execute(params![id.as_slice(), price.0 as i64])?;
+    Ok(())
+}
+
+fn insert(
+    connection: &Connection,
+    facts: &Facts,
+    keyed: Option<bool>,
+    stage: Stage,
+) -> Attempt<()> {
+    let sql = "INSERT OR IGNORE INTO payments \
+               (id, requester, amount, deadline, window, keyed, stage, since) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    connection.prepare_cached(sql)?.execute(params![
+        facts.id.as_slice(),
+        facts.requester.as_slice(),
+        facts.amount.0 as i64,
+        facts.deadline as i64,
+        facts.window_seconds as i64,
+        keyed,
+        stage.number(),
+        now_ms(),
+    ])?;
+    Ok(())
+}
+
+/// Moves an open payment on.
+fn enter(connection: &Connection, id: TransactionId, stage: Stage) -> Attempt<()> {
+    let sql = "UPDATE payments SET stage = ?2, since = ?3, next_try = 0, tries = 0, trouble = NULL \
+               WHERE id = ?1";
+    connection.prepare_cached(sql)?.execute(params![id.as_slice(), stage.number(), now_ms()])?;
+    Ok(())
+}
+
+fn is_running(connection: &Connection, id: TransactionId) -> Attempt<bool> {
+    let sql = "SELECT 1 FROM calls WHERE payment = ?1 AND state = 0 AND lease_until > ?2";
+    Ok(connection.prepare_cached(sql)?.exists(params![id.as_slice(), now_ms()])?)
+}
+
+fn call(connection: &Connection, id: TransactionId, key: &str) -> Attempt<Option<Call>> {
+    let sql = "SELECT digest, state, attempt, lease_until, price, position, content_hash, \
+               answered_at, status, headers, body FROM calls WHERE payment = ?1 AND key = ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_row(params![id.as_slice(), key], |row| {
+        let state = row.get(1)?;
+        let kept = if state == ANSWERED {
+            Some(Kept {
+                index: number(row, 5)?,
+                content_hash: hash(row, 6)?,
+                answered_at: number(row, 7)?,
+                answer: kept_answer(row)?,
+            })
+        } else {
+            None
+        };
+        Ok(Call {
+            digest: row.get(0)?,
+            state,
+            attempt: row.get(2)?,
+            lease_until: row.get(3)?,
+            price: Usdc(number(row, 4)?),
+            kept,
+        })
+    });
+    Ok(found.optional()?)
+}
+
+fn kept_answer(row: &Row<'_>) -> rusqlite::Result<Option<Answer>> {
+    let Some(status) = row.get(8)? else { return Ok(None) };
+    let headers: Vec<u8> = row.get(9)?;
+    let headers = serde_json::from_slice(&headers).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(9, Type::Blob, Box::new(error))
+    })?;
+    Ok(Some(Answer { status, headers, body: row.get(10)? }))
+}
+
+fn payment(connection: &Connection, id: TransactionId) -> Attempt<Option<Payment>> {
+    Ok(payment_and_kind(connection, id)?.map(|(payment, _)| payment))
+}
+
+fn payment_and_kind(
+    connection: &Connection,
+    id: TransactionId,
+) -> Attempt<Option<(Payment, Option<bool>)>> {
+    let sql = "SELECT requester, amount, deadline, window, stage, spent, reserved, calls, \
+               content_hash, trouble, keyed FROM payments WHERE id = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_row([id.as_slice()], |row| {
+        let payment = Payment {
+            facts: facts(id, row, 0)?,
+            stage: stage(row, 4)?,
+            spent: Usdc(number(row, 5)?),
+            reserved: Usdc(number(row, 6)?),
+            calls: number(row, 7)?,
+            content_hash: optional_hash(row, 8)?,
+            trouble: row.get(9)?,
+        };
+        Ok((payment, row.get(10)?))
+    });
+    Ok(found.optional()?)
+}
+
+const DUTY: &str = "id, requester, amount, deadline, window, stage, content_hash, answered_at, \
+                    tries, since";
+
+fn duty(row: &Row<'_>) -> rusqlite::Result<Duty> {
+    Ok(Duty {
+        facts: facts(hash(row, 0)?, row, 1)?,
+        stage: stage(row, 5)?,
+        content_hash: optional_hash(row, 6)?,
+        answered_at: number(row, 7)?,
+        tries: row.get(8)?,
+        age: age(row.get(9)?),
+    })
+}
+
+/// Requester, amount, deadline and window, from this column on.
+fn facts(id: TransactionId, row: &Row<'_>, first: usize) -> rusqlite::Result<Facts> {
+    let requester: [u8; 20] = row.get(first)?;
+    Ok(Facts {
+        id,
+        requester: Address::from(requester),
+        amount: Usdc(number(row, first + 1)?),
+        deadline: number(row, first + 2)?,
+        window_seconds: number(row, first + 3)?,
+    })
+}
+
+fn stage(row: &Row<'_>, column: usize) -> rusqlite::Result<Stage> {
+    let number: i16 = row.get(column)?;
+    Stage::from_number(number)
+        .ok_or(rusqlite::Error::IntegralValueOutOfRange(column, number.into()))
+}
+
+fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<B256> {
+    Ok(B256::from(row.get::<_, [u8; 32]>(column)?))
+}
+
+fn optional_hash(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<B256>> {
+    Ok(row.get::<_, Option<[u8; 32]>>(column)?.map(B256::from))
+}
+
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
+}
+
+fn ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2)
+}
+
+fn now_ms() -> i64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, ms)
+}
+
+fn age(since: i64) -> Duration {
+    Duration::from_millis(u64::try_from(now_ms() - since).unwrap_or_default())
+}

@@ -1,0 +1,233 @@
+//! A paid request: what its sender signs, so that nobody else can spend the transaction.
+
+use alloy_primitives::{Address, B256, Signature, U256, hex, keccak256};
+use alloy_signer::Signer;
+use alloy_sol_types::{SolStruct, eip712_domain};
+
+use super::TransactionId;
+use crate::{
+    error::{Code, Error, Result},
+    wallet::Wallet,
+};
+
+/// The header that names the transaction a request is paid with.
+pub const TRANSACTION_HEADER: &str = "X-AGIRAILS-TX-ID";
+/// The header that carries the requester's signature of a request.
+pub const SIGNATURE_HEADER: &str = "X-AGIRAILS-SIGNATURE";
+/// The header that tells the calls of one transaction apart.
+pub const IDEMPOTENCY_HEADER: &str = "Idempotency-Key";
+/// By how many seconds the clocks of signer and server may differ, either way.
+pub const CLOCK_SKEW_SECONDS: u64 = 300;
+
+const HEADER_HINT: &str = "the header is t=<Unix seconds>,s=0x<65 bytes in hex>";
+
+/// The struct that is signed; its name and its fields' names go into the type hash.
+mod eip712 {
+    alloy_sol_types::sol! {
+        struct PaidRequest {
+            bytes32 txId;
+            string method;
+            string target;
+            bytes32 bodyHash;
+            string idempotencyKey;
+            uint256 timestamp;
+        }
+    }
+}
+
+/// One HTTP request and the transaction that pays for it, as the transaction's requester signs it.
+///
+/// A transaction id stands on a public chain before the call is made, so knowing it proves
+/// nothing; this signature proves that the request comes from who paid.
+///
+/// Source: EIP-712, in the domain of the AIP-4 delivery messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PaidRequest {
+    /// The transaction.
+    pub transaction_id: TransactionId,
+    /// The HTTP method in upper case.
+    pub method: String,
+    /// Path and query as they stand in the request line.
+    pub target: String,
+    /// keccak256 of the body's bytes.
+    pub body_hash: B256,
+    /// The `Idempotency-Key` header, empty where there is none.
+    pub idempotency_key: String,
+    /// When it was signed, Unix seconds.
+    pub timestamp: u64,
+}
+
+impl PaidRequest {
+    /// A request with this body and without an idempotency key.
+    pub fn new(
+        transaction_id: TransactionId,
+        method: &str,
+        target: &str,
+        body: &[u8],
+        timestamp: u64,
+    ) -> Self {
+        Self {
+            transaction_id,
+            method: method.to_ascii_uppercase(),
+            target: target.to_owned(),
+            body_hash: keccak256(body),
+            idempotency_key: String::new(),
+            timestamp,
+        }
+    }
+
+    /// The EIP-712 hash that is signed, for the kernel at this address of this chain.
+    pub fn signing_hash(&self, chain_id: u64, kernel: Address) -> B256 {
+        let domain = eip712_domain! {
+            name: "AGIRAILS",
+            version: "1",
+            chain_id: chain_id,
+            verifying_contract: kernel,
+        };
+        let signed = eip712::PaidRequest {
+            txId: self.transaction_id,
+            method: self.method.clone(),
+            target: self.target.clone(),
+            bodyHash: self.body_hash,
+            idempotencyKey: self.idempotency_key.clone(),
+            timestamp: U256::from(self.timestamp),
+        };
+        signed.eip712_signing_hash(&domain)
+    }
+
+    /// Signs it and writes the [`SIGNATURE_HEADER`].
+    ///
+    /// # Errors
+    /// [`Code::InvalidSignature`] where the wallet signs nothing.
+    ///
+    /// ```
+    /// use agirails::{Address, PrivateKey, protocol::paid_request::{PaidRequest, RequestSignature}};
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    /// # runtime.block_on(async {
+    /// // A published test key: never fund it.
+    /// let key: PrivateKey = format!("{:064x}", 1).parse()?;
+    /// let kernel = Address::repeat_byte(7);
+    /// let request = PaidRequest::new([1; 32].into(), "POST", "/api/generate", b"{}", 1_780_000_000);
+    /// let header = request.sign(&key, 8453, kernel).await?;
+    ///
+    /// let signature: RequestSignature = header.parse()?;
+    /// assert_eq!(signature.timestamp, request.timestamp);
+    /// assert_eq!(signature.recover(&request, 8453, kernel)?, key.address());
+    /// # Ok::<(), agirails::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn sign(
+        &self,
+        wallet: &dyn Wallet,
+        chain_id: u64,
+        kernel: Address,
+    ) -> Result<String> {
+        let hash = self.signing_hash(chain_id, kernel);
+        let signature = Signer::sign_hash(wallet, &hash).await.map_err(|error| {
+            Error::new(Code::InvalidSignature, "the wallet signed nothing")
+                .with_hint("see to the wallet, and call again: nothing was sent")
+                .with_source(error)
+        })?;
+        let bytes = signature.normalized_s().as_bytes();
+        Ok(format!("t={},s={}", self.timestamp, hex::encode_prefixed(bytes)))
+    }
+}
+
+/// What the [`SIGNATURE_HEADER`] holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestSignature {
+    /// When it was signed, Unix seconds.
+    pub timestamp: u64,
+    /// By whom, [`Self::recover`] tells.
+    pub signature: Signature,
+}
+
+impl RequestSignature {
+    /// Who signed this request. Its timestamp is taken from the signature.
+    ///
+    /// # Errors
+    /// [`Code::InvalidSignature`] where no key can have made it.
+    pub fn recover(
+        &self,
+        request: &PaidRequest,
+        chain_id: u64,
+        kernel: Address,
+    ) -> Result<Address> {
+        let request = PaidRequest { timestamp: self.timestamp, ..request.clone() };
+        let hash = request.signing_hash(chain_id, kernel);
+        self.signature.recover_address_from_prehash(&hash).map_err(|error| {
+            Error::new(Code::InvalidSignature, "no key can have made the request's signature")
+                .with_source(error)
+        })
+    }
+}
+
+impl std::str::FromStr for RequestSignature {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refuse = |problem: &str| {
+            Error::invalid(Code::InvalidSignature, SIGNATURE_HEADER, text, problem)
+                .with_hint(HEADER_HINT)
+        };
+        let (timestamp, signature) = text
+            .strip_prefix("t=")
+            .and_then(|rest| rest.split_once(",s=0x"))
+            .ok_or_else(|| refuse("is no signature of a request"))?;
+        if !timestamp.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(refuse("has no Unix time in it"));
+        }
+        let timestamp = timestamp.parse().map_err(|_| refuse("has no Unix time in it"))?;
+        let mut bytes = [0; 65];
+        hex::decode_to_slice(signature, &mut bytes)
+            .map_err(|_| refuse("does not hold 65 bytes in hex"))?;
+        let signature = Signature::from_raw_array(&bytes)
+            .map_err(|_| refuse("does not end in a recovery id"))?;
+        if signature.normalize_s().is_some() {
+            return Err(refuse("has a high s, which anybody can make from the signer's own"));
+        }
+        Ok(Self { timestamp, signature })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::wallet::PrivateKey;
+
+    #[tokio::test]
+    async fn every_field_is_signed() {
+        let key: PrivateKey = format!("{:064x}", 1).parse().unwrap();
+        let kernel = Address::repeat_byte(7);
+        let request = PaidRequest::new([1; 32].into(), "post", "/a?b=c", b"body", 5);
+        let header = request.sign(&key, 1, kernel).await.unwrap();
+        let signature: RequestSignature = header.parse().unwrap();
+        assert_eq!(signature.recover(&request, 1, kernel).unwrap(), key.address());
+        let changed = [
+            PaidRequest { transaction_id: [2; 32].into(), ..request.clone() },
+            PaidRequest { method: "PUT".to_owned(), ..request.clone() },
+            PaidRequest { target: "/a".to_owned(), ..request.clone() },
+            PaidRequest { body_hash: B256::ZERO, ..request.clone() },
+            PaidRequest { idempotency_key: "1".to_owned(), ..request.clone() },
+        ];
+        for other in changed {
+            assert_ne!(signature.recover(&other, 1, kernel).ok(), Some(key.address()), "{other:?}");
+        }
+        assert_ne!(signature.recover(&request, 2, kernel).ok(), Some(key.address()));
+        let later = RequestSignature { timestamp: 6, ..signature.clone() };
+        assert_ne!(later.recover(&request, 1, kernel).ok(), Some(key.address()));
+    }
+
+    #[test]
+    fn a_malformed_header_is_refused_by_name() {
+        let long = "t=1,s=0x".to_owned() + &"00".repeat(10_000_000);
+        let plus = format!("t=+1,s=0x{}", "11".repeat(65));
+        for text in ["", "t=,s=0x", "t=1", "0x00", "t=1,s=0x00", &long, &plus] {
+            let error = text.parse::<RequestSignature>().unwrap_err();
+            assert_eq!(error.code(), Code::InvalidSignature);
+            assert!(error.to_string().len() < 400, "{}", error.to_string().len());
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! A provider with a paywall and a requester who pays, on the embedded kernel.
+
+use std::{sync::Arc, time::Duration};
+
+use agirails::{
+    ACTPClient, Address, CreateTransaction, PrivateKey, State, TransactionId, Usdc,
+    paywall::{Answer, Charge, Entry, Incoming, Paywall, PaywallBuilder, Ticket},
+    protocol::paid_request::PaidRequest,
+};
+use serde_json::Value;
+
+pub const CENTS_10: Usdc = Usdc(100_000);
+
+pub fn key(number: u64) -> PrivateKey {
+    format!("{number:064x}").parse().unwrap()
+}
+
+pub struct Stage {
+    pub provider: ACTPClient,
+    pub requester: ACTPClient,
+    pub directory: tempfile::TempDir,
+}
+
+impl Stage {
+    pub async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let client = async |number| {
+            ACTPClient::builder()
+                .private_key(key(number))
+                .state_directory(directory.path())
+                .connect()
+                .await
+                .unwrap()
+        };
+        let (provider, requester) = (client(1).await, client(2).await);
+        Self { provider, requester, directory }
+    }
+
+    pub fn builder(&self) -> PaywallBuilder {
+        Paywall::builder(self.provider.clone())
+    }
+
+    pub async fn paywall(&self) -> Paywall {
+        self.builder().open().await.unwrap()
+    }
+
+    pub async fn funded(&self, amount: Usdc) -> TransactionId {
+        self.funded_for(amount, 3_600).await
+    }
+
+    pub async fn funded_for(&self, amount: Usdc, seconds: u64) -> TransactionId {
+        let deadline = self.requester.now().await.unwrap() + seconds;
+        let request = CreateTransaction::new(
+            self.requester.address(),
+            self.provider.address(),
+            amount,
+            deadline,
+        );
+        let id = self.requester.create_transaction(&request).await.unwrap();
+        self.requester.link_escrow(id).await.unwrap();
+        id
+    }
+
+    pub async fn state(&self, id: TransactionId) -> State {
+        self.requester.get_transaction(id).await.unwrap().state
+    }
+
+    /// Waits until the outbox has moved a transaction there.
+    pub async fn becomes(&self, id: TransactionId, state: State) {
+        for _ in 0..200 {
+            if self.state(id).await == state {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{id} is {} and not {state}", self.state(id).await);
+    }
+
+    /// A request that its requester signed.
+    pub async fn signed(&self, id: TransactionId, key: Option<&str>, body: &[u8]) -> Incoming {
+        self.signed_by(2, id, key, "/api/generate", body).await
+    }
+
+    pub async fn signed_by(
+        &self,
+        number: u64,
+        id: TransactionId,
+        idempotency_key: Option<&str>,
+        target: &str,
+        body: &[u8],
+    ) -> Incoming {
+        let now = self.requester.now().await.unwrap();
+        let mut request = PaidRequest::new(id, "POST", target, body, now);
+        request.idempotency_key = idempotency_key.unwrap_or_default().to_owned();
+        let network = self.requester.network();
+        let header = request.sign(&key(number), network.chain_id, network.kernel).await.unwrap();
+        let mut incoming = unsigned(id, target, body);
+        incoming.idempotency_key = idempotency_key.map(str::to_owned);
+        incoming.signature = Some(header);
+        incoming
+    }
+}
+
+pub fn unsigned(id: TransactionId, target: &str, body: &[u8]) -> Incoming {
+    let mut incoming = Incoming::new("POST", target, body);
+    incoming.transaction_id = Some(id.to_string());
+    incoming
+}
+
+pub fn charge(paywall: &Paywall, price: Usdc) -> Arc<Charge> {
+    paywall.charge(Charge::new("POST /api/generate", price)).unwrap()
+}
+
+pub fn ok(text: &str) -> Answer {
+    Answer::new(200, text).with("Content-Type", "text/plain")
+}
+
+pub fn run(entry: Entry) -> Ticket {
+    match entry {
+        Entry::Run(ticket) => *ticket,
+        Entry::Answer(answer) => panic!("{} {}", answer.status, body(&answer)),
+    }
+}
+
+pub fn answer(entry: Entry) -> Answer {
+    match entry {
+        Entry::Answer(answer) => answer,
+        Entry::Run(ticket) => panic!("let in: {ticket:?}"),
+    }
+}
+
+pub fn body(answer: &Answer) -> String {
+    String::from_utf8_lossy(&answer.body).into_owned()
+}
+
+pub fn json(answer: &Answer) -> Value {
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+/// The address of nobody.
+pub fn stranger() -> Address {
+    Address::repeat_byte(0x99)
+}
