@@ -180,6 +180,8 @@ codes! {
         "Another process held the state file for too long.";
     StorageUnavailable, "storage_unavailable", Storage, Never,
         "The state directory or file cannot be used.";
+    StoreUnreachable, "store_unreachable", Storage, Safe,
+        "The database gave no answer. A call whose answer was lost on the way may be made again.";
     StorageFull, "storage_full", Storage, Safe,
         "No space is left for the state file.";
     StorageDamaged, "storage_damaged", Storage, Never,
