@@ -74,6 +74,10 @@ use crate::{
     storage::Storage,
 };
 
+/// How long a database that is not there yet is waited for: services start together.
+#[cfg(feature = "postgres")]
+const DATABASE_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// A provider's paywall. Cheap to clone; clones are the same one.
 #[derive(Clone)]
 pub struct Paywall {
@@ -193,7 +197,12 @@ impl PaywallBuilder {
     }
 }
 
-// POSTGRES
+#[cfg(feature = "postgres")]
+async fn open_database(url: &str, scope: &str) -> Result<Box<dyn Store>> {
+    Ok(Box::new(store::PostgresStore::connect(url, scope, DATABASE_WAIT).await?))
+}
+
+#[cfg(not(feature = "postgres"))]
 async fn open_database(_url: &str, _scope: &str) -> Result<Box<dyn Store>> {
     Err(Error::new(Code::InvalidSettings, "this build has no PostgreSQL store")
         .with_hint("build agirails with the feature postgres"))

@@ -2,9 +2,9 @@
 //! PostgreSQL for several. Every method is one atomic step; what it promises is durable when it
 //! returns, and where it fails nothing was done.
 
-// CONFORMANCE
 mod commits;
-// POSTGRES
+#[cfg(feature = "postgres")]
+mod postgres;
 mod sqlite;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -12,7 +12,8 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use alloy_primitives::{Address, B256};
 use async_trait::async_trait;
 
-// POSTGRES2
+#[cfg(feature = "postgres")]
+pub(super) use self::postgres::PostgresStore;
 pub(super) use self::sqlite::SqliteStore;
 use super::answer::Answer;
 use crate::{

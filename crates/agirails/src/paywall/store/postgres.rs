@@ -1,0 +1,602 @@
+//! The store in a PostgreSQL database, for workers on several machines.
+//!
+//! Every step is a function in the database (`postgres.sql`): one statement, one round trip, one
+//! transaction. Clocks are the database's. Where the answer to a step is lost on the way, the step
+//! is sent once more, since each finds out whether it was done already; counters alone are not.
+
+mod address;
+mod errors;
+mod pool;
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use alloy_primitives::{Address as Account, B256};
+use async_trait::async_trait;
+use tokio::time;
+use tokio_postgres::{
+    Row,
+    types::{FromSqlOwned, Type},
+};
+
+use self::{
+    address::Address,
+    errors::damaged,
+    pool::{Again, Limits, Parameter, Pool},
+};
+use super::{
+    AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
+    Facts, Kept, Outcome, Owner, Payment, Stage, Store, calls_counter, revenue_counter,
+};
+use crate::{
+    error::{Code, Error, Result},
+    paywall::answer::Answer,
+    protocol::{TransactionId, Usdc},
+};
+
+/// The schema that this version reads and writes.
+const VERSION: i32 = 1;
+const SCHEMA: &str = include_str!("postgres.sql");
+/// In PostgreSQL's space of advisory locks: ours is held while the schema is made or changed.
+const MIGRATION_LOCK: i64 = 0x6167_6972_6169_6c73;
+/// How long a database that is not there yet is left alone.
+const PAUSE: Duration = Duration::from_millis(250);
+/// The longest lease or delay that is kept as it is; what is longer is as good as for ever.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// Payments and claims of one scope in a PostgreSQL database.
+pub(in crate::paywall) struct PostgresStore {
+    pool: Pool,
+    scope: String,
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("database", &self.pool.shown())
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PostgresStore {
+    /// Connects, and makes or updates the schema. A database that is not there yet is waited for
+    /// until `give_up`, which may be zero. Stores of different scopes do not see each other.
+    pub(in crate::paywall) async fn connect(
+        url: &str,
+        scope: &str,
+        give_up: Duration,
+    ) -> Result<Self> {
+        Self::connect_within(url, scope, give_up, Limits::USUAL).await
+    }
+
+    async fn connect_within(
+        url: &str,
+        scope: &str,
+        give_up: Duration,
+        limits: Limits,
+    ) -> Result<Self> {
+        let pool = Pool::new(Address::read(url, limits.connect)?, limits);
+        let started = Instant::now();
+        while let Err(error) = migrate(&pool).await {
+            if error.code() != Code::StoreUnreachable || started.elapsed() >= give_up {
+                return Err(error);
+            }
+            time::sleep(PAUSE).await;
+        }
+        Ok(Self { pool, scope: text(scope) })
+    }
+
+    async fn ask(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
+        self.pool.ask(Again::Harmless, sql, parameters).await
+    }
+
+    /// The one value of the one row.
+    async fn ask_one<T: FromSqlOwned>(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<T> {
+        let rows = self.ask(sql, parameters).await?;
+        let row = rows.first().ok_or_else(|| damaged("a step without an answer"))?;
+        value(row, 0)
+    }
+}
+
+/// Brings the schema to this version.
+async fn migrate(pool: &Pool) -> Result<()> {
+    const FOUND: &str = "SELECT current_setting('server_encoding'),
+        to_regnamespace('agirails_paywall') IS NOT NULL,
+        to_regclass('agirails_paywall.version') IS NOT NULL";
+    let rows = pool.ask(Again::Harmless, FOUND, &[]).await?;
+    let row = rows.first().ok_or_else(|| damaged("a step without an answer"))?;
+    let encoding: String = value(row, 0)?;
+    if encoding != "UTF8" {
+        return Err(Error::new(
+            Code::StorageUnavailable,
+            format!("the database {} is encoded as {encoding}, not as UTF8", pool.shown()),
+        )
+        .with_hint("make one with createdb --encoding=UTF8 --template=template0"));
+    }
+    if !value::<bool>(row, 2)? {
+        make(pool).await?;
+    }
+    let rows =
+        pool.ask(Again::Harmless, "SELECT number FROM agirails_paywall.version", &[]).await?;
+    let row = rows.first().ok_or_else(|| damaged("no version"))?;
+    match value::<i32>(row, 0)? {
+        VERSION => Ok(()),
+        newer if newer > VERSION => Err(Error::new(
+            Code::StorageVersion,
+            format!(
+                "the paywall's tables in {} are of version {newer}, newer than {VERSION}",
+                pool.shown()
+            ),
+        )
+        .with_hint("update agirails, or use another database")),
+        other => Err(damaged(&format!("the version {other}"))),
+    }
+}
+
+/// Makes the schema, unless another process did meanwhile.
+async fn make(pool: &Pool) -> Result<()> {
+    let in_words = |cause| errors::in_words(cause, pool.shown());
+    let mut link = pool.connect().await?;
+    let transaction = link.client.transaction().await.map_err(in_words)?;
+    let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
+    transaction.batch_execute(&lock).await.map_err(in_words)?;
+    const FOUND: &str = "SELECT to_regnamespace('agirails_paywall') IS NOT NULL,
+        to_regclass('agirails_paywall.version') IS NOT NULL";
+    let rows = transaction.query_typed(FOUND, &[]).await.map_err(in_words)?;
+    let row = rows.first().ok_or_else(|| damaged("a step without an answer"))?;
+    if value(row, 1)? {
+        return Ok(());
+    }
+    // Whoever owns the schema need not be allowed to make one.
+    if !value::<bool>(row, 0)? {
+        transaction.batch_execute("CREATE SCHEMA agirails_paywall").await.map_err(in_words)?;
+    }
+    transaction.batch_execute(SCHEMA).await.map_err(in_words)?;
+    transaction.commit().await.map_err(in_words)
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn payment(&self, id: TransactionId) -> Result<Option<Payment>> {
+        const SQL: &str = "SELECT id, requester, amount, deadline, window_seconds,
+            stage, spent, reserved, calls, content_hash, trouble
+            FROM agirails_paywall.payment WHERE scope = $1 AND id = $2";
+        let rows =
+            self.ask(SQL, &[(&self.scope, Type::TEXT), (&id.as_slice(), Type::BYTEA)]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some(Payment {
+            facts: facts(row)?,
+            stage: stage(value(row, 5)?)?,
+            spent: usdc(row, 6)?,
+            reserved: usdc(row, 7)?,
+            calls: unsigned(row, 8)?,
+            content_hash: optional_hash(row, 9)?,
+            trouble: value(row, 10)?,
+        }))
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Claimed> {
+        const SQL: &str = "SELECT * FROM agirails_paywall.claim(
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+        let mut ticket = [0_u8; 16];
+        getrandom::fill(&mut ticket).map_err(|error| {
+            Error::new(Code::Internal, "the system gives no random numbers").with_source(error)
+        })?;
+        let facts = KeptFacts::of(&request.facts)?;
+        let rows = self
+            .ask(
+                SQL,
+                &[
+                    (&self.scope, Type::TEXT),
+                    (&facts.id, Type::BYTEA),
+                    (&facts.requester, Type::BYTEA),
+                    (&facts.amount, Type::INT8),
+                    (&facts.deadline, Type::INT8),
+                    (&facts.window_seconds, Type::INT8),
+                    (&request.key.as_bytes(), Type::BYTEA),
+                    (&request.digest.as_slice(), Type::BYTEA),
+                    (&at_most(request.price.0), Type::INT8),
+                    (&at_most(request.least.0), Type::INT8),
+                    (&&request.owner[..], Type::BYTEA),
+                    (&&ticket[..], Type::BYTEA),
+                    (&microseconds(request.lease), Type::INT8),
+                ],
+            )
+            .await?;
+        let row = rows.first().ok_or_else(|| damaged("a claim without an answer"))?;
+        match value::<&str>(row, 0)? {
+            "run" => {
+                let attempt = u32::try_from(value::<i32>(row, 1)?);
+                Ok(Claimed::Run { attempt: attempt.map_err(|_| damaged("a negative attempt"))? })
+            }
+            "running" => {
+                Ok(Claimed::Running { lease_left: Duration::from_micros(unsigned(row, 2)?) })
+            }
+            "answered" => kept(row).map(Claimed::Answered),
+            "other_request" => Ok(Claimed::OtherRequest),
+            "other_kind" => Ok(Claimed::OtherKind),
+            "no_balance" => Ok(Claimed::NoBalance { left: usdc(row, 3)? }),
+            "closed" => Ok(Claimed::Closed(stage(value(row, 4)?)?)),
+            other => Err(damaged(&format!("the outcome {other:?}"))),
+        }
+    }
+
+    async fn kept(&self, call: &CallId, digest: B256) -> Result<Option<Kept>> {
+        const SQL: &str = "SELECT '', 0, 0, 0, 0, index, content_hash, answered_at,
+            status, header_names, header_values, body FROM agirails_paywall.call
+            WHERE scope = $1 AND payment = $2 AND key = $3 AND state = 2 AND digest = $4";
+        let rows = self
+            .ask(
+                SQL,
+                &[
+                    (&self.scope, Type::TEXT),
+                    (&call.transaction.as_slice(), Type::BYTEA),
+                    (&call.key.as_bytes(), Type::BYTEA),
+                    (&digest.as_slice(), Type::BYTEA),
+                ],
+            )
+            .await?;
+        rows.first().map(kept).transpose()
+    }
+
+    async fn renew(&self, claims: &[Claim], lease: Duration) -> Result<()> {
+        const SQL: &str = "SELECT agirails_paywall.renew($1, $2, $3, $4, $5, $6)";
+        if claims.is_empty() {
+            return Ok(());
+        }
+        let payments: Vec<&[u8]> =
+            claims.iter().map(|claim| claim.call.transaction.as_slice()).collect();
+        let keys: Vec<&[u8]> = claims.iter().map(|claim| claim.call.key.as_bytes()).collect();
+        let owners: Vec<&[u8]> = claims.iter().map(|claim| &claim.owner[..]).collect();
+        let attempts: Vec<i32> = claims.iter().map(|claim| number(claim.attempt)).collect();
+        self.ask(
+            SQL,
+            &[
+                (&self.scope, Type::TEXT),
+                (&payments, Type::BYTEA_ARRAY),
+                (&keys, Type::BYTEA_ARRAY),
+                (&owners, Type::BYTEA_ARRAY),
+                (&attempts, Type::INT4_ARRAY),
+                (&microseconds(lease), Type::INT8),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn answer(&self, request: &AnswerRequest) -> Result<Ended> {
+        const SQL: &str = "SELECT * FROM agirails_paywall.answer(
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+        let Claim { call, owner, attempt, .. } = &request.claim;
+        let answer = request.answer.as_ref();
+        let status = answer.map(|answer| i32::from(answer.status));
+        let names: Option<Vec<&[u8]>> =
+            answer.map(|answer| answer.headers.iter().map(|(name, _)| name.as_bytes()).collect());
+        let values: Option<Vec<&[u8]>> =
+            answer.map(|answer| answer.headers.iter().map(|(_, value)| value.as_slice()).collect());
+        let body = answer.map(|answer| answer.body.as_slice());
+        let rows = self
+            .ask(
+                SQL,
+                &[
+                    (&self.scope, Type::TEXT),
+                    (&call.transaction.as_slice(), Type::BYTEA),
+                    (&call.key.as_bytes(), Type::BYTEA),
+                    (&&owner[..], Type::BYTEA),
+                    (&number(*attempt), Type::INT4),
+                    (&request.content_hash.as_slice(), Type::BYTEA),
+                    (&at_most(request.answered_at), Type::INT8),
+                    (&status, Type::INT4),
+                    (&names, Type::BYTEA_ARRAY),
+                    (&values, Type::BYTEA_ARRAY),
+                    (&body, Type::BYTEA),
+                    (&text(&calls_counter(&request.route)), Type::TEXT),
+                    (&text(&revenue_counter(&request.route)), Type::TEXT),
+                    (&at_most(request.close_below.0), Type::INT8),
+                ],
+            )
+            .await?;
+        ended(&rows)
+    }
+
+    async fn release(&self, claim: &Claim, give_up_after: u32) -> Result<Ended> {
+        const SQL: &str = "SELECT * FROM agirails_paywall.release($1, $2, $3, $4, $5, $6)";
+        let Claim { call, owner, attempt, .. } = claim;
+        let rows = self
+            .ask(
+                SQL,
+                &[
+                    (&self.scope, Type::TEXT),
+                    (&call.transaction.as_slice(), Type::BYTEA),
+                    (&call.key.as_bytes(), Type::BYTEA),
+                    (&&owner[..], Type::BYTEA),
+                    (&number(*attempt), Type::INT4),
+                    (&i64::from(give_up_after), Type::INT8),
+                ],
+            )
+            .await?;
+        ended(&rows)
+    }
+
+    async fn close(&self, id: TransactionId) -> Result<Option<Stage>> {
+        const SQL: &str = "SELECT agirails_paywall.close($1, $2)";
+        let parameters: [Parameter<'_>; 2] =
+            [(&self.scope, Type::TEXT), (&id.as_slice(), Type::BYTEA)];
+        self.ask_one::<Option<i16>>(SQL, &parameters).await?.map(stage).transpose()
+    }
+
+    async fn close_expiring(&self, deadline: u64) -> Result<u64> {
+        const SQL: &str = "SELECT agirails_paywall.close_expiring($1, $2)";
+        let parameters: [Parameter<'_>; 2] =
+            [(&self.scope, Type::TEXT), (&at_most(deadline), Type::INT8)];
+        self.ask_one::<i64>(SQL, &parameters).await.and_then(positive)
+    }
+
+    async fn give_back(&self, facts: &Facts) -> Result<()> {
+        const SQL: &str = "SELECT agirails_paywall.give_back($1, $2, $3, $4, $5, $6)";
+        let kept = KeptFacts::of(facts)?;
+        self.ask(
+            SQL,
+            &[
+                (&self.scope, Type::TEXT),
+                (&kept.id, Type::BYTEA),
+                (&kept.requester, Type::BYTEA),
+                (&kept.amount, Type::INT8),
+                (&kept.deadline, Type::INT8),
+                (&kept.window_seconds, Type::INT8),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn duties(&self, limit: u32) -> Result<Vec<Duty>> {
+        const SQL: &str = "SELECT * FROM agirails_paywall.duties($1, $2)";
+        let parameters: [Parameter<'_>; 2] =
+            [(&self.scope, Type::TEXT), (&i64::from(limit), Type::INT8)];
+        self.ask(SQL, &parameters).await?.iter().map(duty).collect()
+    }
+
+    async fn calls(&self, id: TransactionId) -> Result<Vec<CallRow>> {
+        const SQL: &str = "SELECT key, index, content_hash, answered_at FROM agirails_paywall.call
+            WHERE scope = $1 AND payment = $2 AND state = 2 ORDER BY index";
+        let rows =
+            self.ask(SQL, &[(&self.scope, Type::TEXT), (&id.as_slice(), Type::BYTEA)]).await?;
+        let call = |row: &Row| {
+            Ok(CallRow {
+                key: utf8(value(row, 0)?)?,
+                index: unsigned(row, 1)?,
+                content_hash: hash(value(row, 2)?)?,
+                answered_at: unsigned(row, 3)?,
+            })
+        };
+        rows.iter().map(call).collect()
+    }
+
+    async fn set_content_hash(&self, id: TransactionId, content_hash: B256) -> Result<B256> {
+        const SQL: &str =
+            "UPDATE agirails_paywall.payment SET content_hash = coalesce(content_hash, $3)
+            WHERE scope = $1 AND id = $2 RETURNING content_hash";
+        let rows = self
+            .ask(
+                SQL,
+                &[
+                    (&self.scope, Type::TEXT),
+                    (&id.as_slice(), Type::BYTEA),
+                    (&content_hash.as_slice(), Type::BYTEA),
+                ],
+            )
+            .await?;
+        let row =
+            rows.first().ok_or_else(|| damaged(&format!("no payment {id}, which is delivered")))?;
+        hash(value(row, 0)?)
+    }
+
+    async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<()> {
+        const SQL: &str = "SELECT agirails_paywall.settle($1, $2, $3, $4, $5, $6)";
+        let (to, after, trouble) = match outcome {
+            Outcome::Moved { to, trouble } => (Some(to.number()), 0, trouble.as_deref().map(text)),
+            Outcome::Later { after, trouble } => (None, microseconds(*after), Some(text(trouble))),
+        };
+        self.ask(
+            SQL,
+            &[
+                (&self.scope, Type::TEXT),
+                (&id.as_slice(), Type::BYTEA),
+                (&stage.number(), Type::INT2),
+                (&to, Type::INT2),
+                (&after, Type::INT8),
+                (&trouble, Type::TEXT),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn lease(&self, name: &str, owner: Owner, lease: Duration) -> Result<bool> {
+        const SQL: &str = "SELECT agirails_paywall.take_lease($1, $2, $3, $4)";
+        let parameters: [Parameter<'_>; 4] = [
+            (&self.scope, Type::TEXT),
+            (&text(name), Type::TEXT),
+            (&&owner[..], Type::BYTEA),
+            (&microseconds(lease), Type::INT8),
+        ];
+        Ok(self.ask_one::<i64>(SQL, &parameters).await? > 0)
+    }
+
+    async fn backlog(&self) -> Result<Backlog> {
+        const SQL: &str = "SELECT * FROM agirails_paywall.backlog($1)";
+        let rows = self.ask(SQL, &[(&self.scope, Type::TEXT)]).await?;
+        let row = rows.first().ok_or_else(|| damaged("a step without an answer"))?;
+        Ok(Backlog {
+            deliveries: unsigned(row, 0)?,
+            returns: unsigned(row, 1)?,
+            open: unsigned(row, 2)?,
+            lost: unsigned(row, 3)?,
+            oldest: Duration::from_micros(unsigned(row, 4)?),
+            trouble: value(row, 5)?,
+        })
+    }
+
+    async fn count(&self, more: &Counters) -> Result<()> {
+        const SQL: &str = "SELECT agirails_paywall.add($1, $2, $3)";
+        if more.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = more.keys().map(|name| text(name)).collect();
+        let values: Vec<i64> = more.values().map(|value| at_most(*value)).collect();
+        let parameters: [Parameter<'_>; 3] =
+            [(&self.scope, Type::TEXT), (&names, Type::TEXT_ARRAY), (&values, Type::INT8_ARRAY)];
+        self.pool.ask(Again::No, SQL, &parameters).await?;
+        Ok(())
+    }
+
+    async fn counters(&self) -> Result<Counters> {
+        const SQL: &str = "SELECT name, sum(value)::bigint FROM agirails_paywall.counter
+            WHERE scope = $1 GROUP BY name";
+        let rows = self.ask(SQL, &[(&self.scope, Type::TEXT)]).await?;
+        rows.iter().map(|row| Ok((value(row, 0)?, unsigned(row, 1)?))).collect()
+    }
+
+    async fn prune(&self, age: Duration, limit: u32) -> Result<u64> {
+        const SQL: &str = "SELECT agirails_paywall.prune($1, $2, $3)";
+        let parameters: [Parameter<'_>; 3] = [
+            (&self.scope, Type::TEXT),
+            (&microseconds(age), Type::INT8),
+            (&i64::from(limit), Type::INT8),
+        ];
+        self.ask_one::<i64>(SQL, &parameters).await.and_then(positive)
+    }
+}
+
+/// Facts in the database's types.
+struct KeptFacts<'a> {
+    id: &'a [u8],
+    requester: &'a [u8],
+    amount: i64,
+    deadline: i64,
+    window_seconds: i64,
+}
+
+impl<'a> KeptFacts<'a> {
+    fn of(facts: &'a Facts) -> Result<Self> {
+        // The kernels allow no such amounts, and no such times.
+        let fits = |field, value: u64| {
+            i64::try_from(value).map_err(|_| {
+                let problem = "is more than a payment can have";
+                Error::invalid(Code::InvalidNumber, field, &value.to_string(), problem)
+            })
+        };
+        Ok(Self {
+            id: facts.id.as_slice(),
+            requester: facts.requester.as_slice(),
+            amount: fits("amount", facts.amount.0)?,
+            deadline: fits("deadline", facts.deadline)?,
+            window_seconds: fits("window_seconds", facts.window_seconds)?,
+        })
+    }
+}
+
+/// A text without what PostgreSQL's texts cannot hold.
+fn text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// A number that is compared, where everything beyond the range is as much as the range's end.
+fn at_most(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn number(attempt: u32) -> i32 {
+    i32::try_from(attempt).unwrap_or(i32::MAX)
+}
+
+fn microseconds(length: Duration) -> i64 {
+    i64::try_from(length.min(FOR_EVER).as_micros()).unwrap_or(i64::MAX)
+}
+
+fn value<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {
+    row.try_get(column).map_err(|error| damaged("a value of another type").with_source(error))
+}
+
+fn unsigned(row: &Row, column: usize) -> Result<u64> {
+    positive(value(row, column)?)
+}
+
+fn positive(number: i64) -> Result<u64> {
+    u64::try_from(number).map_err(|_| damaged("a negative number"))
+}
+
+fn usdc(row: &Row, column: usize) -> Result<Usdc> {
+    unsigned(row, column).map(Usdc)
+}
+
+fn hash(bytes: &[u8]) -> Result<B256> {
+    B256::try_from(bytes).map_err(|_| damaged("a hash that is not 32 bytes long"))
+}
+
+fn optional_hash(row: &Row, column: usize) -> Result<Option<B256>> {
+    value::<Option<&[u8]>>(row, column)?.map(hash).transpose()
+}
+
+fn utf8(bytes: &[u8]) -> Result<String> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| damaged("a text that is not UTF-8"))
+}
+
+fn stage(number: i16) -> Result<Stage> {
+    Stage::from_number(number).ok_or_else(|| damaged(&format!("the stage {number}")))
+}
+
+fn ended(rows: &[Row]) -> Result<Ended> {
+    let row = rows.first().ok_or_else(|| damaged("a step without an answer"))?;
+    Ok(match value::<Option<i16>>(row, 0)? {
+        Some(number) => Ended::Done { stage: stage(number)?, index: unsigned(row, 1)? },
+        None => Ended::TooLate,
+    })
+}
+
+/// From the first five columns.
+fn facts(row: &Row) -> Result<Facts> {
+    let requester = value::<&[u8]>(row, 1)?;
+    Ok(Facts {
+        id: hash(value(row, 0)?)?,
+        requester: Account::try_from(requester)
+            .map_err(|_| damaged("an address that is not 20 bytes long"))?,
+        amount: usdc(row, 2)?,
+        deadline: unsigned(row, 3)?,
+        window_seconds: unsigned(row, 4)?,
+    })
+}
+
+fn duty(row: &Row) -> Result<Duty> {
+    Ok(Duty {
+        facts: facts(row)?,
+        stage: stage(value(row, 5)?)?,
+        content_hash: optional_hash(row, 6)?,
+        answered_at: unsigned(row, 7)?,
+        tries: u32::try_from(value::<i32>(row, 8)?).map_err(|_| damaged("a negative number"))?,
+        age: Duration::from_micros(unsigned(row, 9)?),
+    })
+}
+
+/// From the columns of a claim's answer.
+fn kept(row: &Row) -> Result<Kept> {
+    Ok(Kept {
+        index: unsigned(row, 5)?,
+        content_hash: hash(value(row, 6)?)?,
+        answered_at: unsigned(row, 7)?,
+        answer: answer(row)?,
+    })
+}
+
+fn answer(row: &Row) -> Result<Option<Answer>> {
+    let Some(status) = value::<Option<i32>>(row, 8)? else { return Ok(None) };
+    let status = u16::try_from(status).map_err(|_| damaged("a status that HTTP has not"))?;
+    let (names, values): (Vec<&[u8]>, Vec<&[u8]>) = (value(row, 9)?, value(row, 10)?);
+    let headers =
+        names.into_iter().zip(values).map(|(name, value)| Ok((utf8(name)?, value.to_vec())));
+    Ok(Some(Answer { status, headers: headers.collect::<Result<_>>()?, body: value(row, 11)? }))
+}
