@@ -475,9 +475,8 @@ class _Call:
 
     async def send_answer(self, answer: _Answer) -> None:
         self.is_over = self.is_started = True
-        head = {"status": answer.status, "headers": answer.raw_headers}
-        await self.pass_on({"type": "http.response.start", **head})
-        await self.pass_on({"type": "http.response.body", "body": answer.body})
+        for message in _messages(answer):
+            await self.pass_on(message)
 
     async def send_paid(self, message: Message) -> None:
         assert self.start is not None, "a response begins with its start"
@@ -768,9 +767,18 @@ async def _page(paywall: Paywall, scope: Scope, path: str, receive: Receive, sen
         return False
     if answer is None:
         # Its body was read: nobody else can answer it any more.
-        status, headers, content = 404, [(b"content-type", b"text/plain")], b"Not Found"
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
     else:
-        status, headers, content = answer.status, answer.raw_headers, answer.body
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+        for message in _messages(answer):
+            await send(message)
     return True
+
+
+def _messages(answer: _Answer) -> tuple[Message, Message]:
+    headers, body = answer.raw_headers, answer.body
+    # A server that is not told the length sends pieces.
+    if answer.status not in (204, 304) and not any(name == b"content-length" for name, _ in headers):
+        headers.append((b"content-length", b"%d" % len(body)))
+    start = {"type": "http.response.start", "status": answer.status, "headers": headers}
+    return start, {"type": "http.response.body", "body": body}
