@@ -313,15 +313,8 @@ def _run(ticket: _Ticket, call: Callable[[], Any]) -> Response:
     try:
         response: Response = current_app.make_response(call())
         # HEAD is answered without its body, so nobody would generate it.
-        is_stream = response.is_streamed and request.method != "HEAD"
-        if is_stream and 200 <= response.status_code < 300:
-            response.direct_passthrough = False
-            streaming = ticket.stream(response.status_code, response.headers.to_wsgi_list())
-            pieces = _Stream(response, streaming, payment)
-            return current_app.response_class(pieces, streaming.status, streaming.headers)
-        if is_stream:
-            ticket.fail(f"the handler answered {response.status_code}")
-            return response
+        if response.is_streamed and request.method != "HEAD":
+            return _stream(ticket, response)
         response.direct_passthrough = False
         body = response.get_data()
     except BaseException as error:
@@ -339,36 +332,55 @@ def _run(ticket: _Ticket, call: Callable[[], Any]) -> Response:
     return kept
 
 
-class _Stream:
-    """A response's pieces, hashed as they pass."""
+def _stream(ticket: _Ticket, response: Response) -> Response:
+    """The same response, whose pieces pass through here."""
+    response.direct_passthrough = False
+    status, headers = response.status_code, response.headers.to_wsgi_list()
+    if 200 <= status < 300:
+        streaming = ticket.stream(status, headers)
+        headers = streaming.headers
+    else:
+        streaming = None
+        ticket.fail(f"the handler answered {status}")
+    pieces = _Pieces(response, streaming, ticket.payment)
+    passing = current_app.response_class(pieces, status, headers)
+    if "Content-Type" not in response.headers:
+        del passing.headers["Content-Type"]
+    return passing
 
-    def __init__(self, response: Response, streaming: _Streaming, payment: CallPayment) -> None:
+
+class _Pieces:
+    """A response's pieces, hashed as they pass where they are paid for."""
+
+    def __init__(
+        self, response: Response, streaming: _Streaming | None, payment: CallPayment
+    ) -> None:
         self._response, self._payment = response, payment
         self._pieces = response.iter_encoded()
-        self._streaming: _Streaming | None = streaming
+        self._streaming = streaming
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        if self._streaming is None:
-            raise StopIteration
+        # A generator runs in the context of whoever asks for its next piece: the server's.
         token = current.set(self._payment)
         try:
             piece = next(self._pieces)
-            self._streaming.push(piece)
+            if self._streaming is not None:
+                self._streaming.push(piece)
             return piece
         except StopIteration:
-            pass
+            streaming, self._streaming = self._streaming, None
         except BaseException as error:
             streaming, self._streaming = self._streaming, None
-            streaming.fail(f"the stream raised {type(error).__name__}")
-            fetcher.fetch()
+            if streaming is not None:
+                streaming.fail(f"the stream raised {type(error).__name__}")
+                fetcher.fetch()
             raise
         finally:
             current.reset(token)
-        streaming, self._streaming = self._streaming, None
-        is_kept = streaming.finish()
+        is_kept = streaming is None or streaming.finish()
         fetcher.fetch()
         if not is_kept:
             raise BrokenOff
@@ -378,8 +390,8 @@ class _Stream:
         """The server is done with it, be it that the consumer went away: what was begun is served
         to its end all the same, so that it is delivered, and a repeat gets it."""
         try:
-            for _ in self:
-                pass
+            while self._streaming is not None:
+                next(self, None)
         except BrokenOff:
             # Nobody is there to whom the end could be denied.
             pass
