@@ -28,6 +28,8 @@ import functools
 import inspect
 import re
 from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -53,10 +55,8 @@ try:
 except ModuleNotFoundError:  # another framework, or none
     run_in_threadpool = HTTPException = Request = Response = None  # type: ignore
 
-from contextvars import ContextVar
-
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+    from collections.abc import Iterable, Iterator, Mapping
     from decimal import Decimal
 
     from typing_extensions import Unpack
@@ -65,14 +65,13 @@ if TYPE_CHECKING:
     from ._paywall import Settings
     from .aio import AsyncACTPClient
 
-    Scope = MutableMapping[str, Any]
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
-    App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 __all__ = ["CallPayment", "Paywall"]
 
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 F = TypeVar("F", bound="Callable[..., Any]")
 _MARK = "__agirails_charge__"
 _HEADERS = tuple(name.lower().encode() for name in HEADERS)
@@ -453,7 +452,9 @@ class _Call:
             price = self.price or _price_of(self.scope.get("endpoint"), self.scope["method"])
             if price is None:
                 await self.send_start()
-            elif self.price is None and self.headers[0] is None and self.scope["method"] != "OPTIONS":
+            elif (
+                self.price is None and self.headers[0] is None and self.scope["method"] != "OPTIONS"
+            ):
                 # Whoever asks without paying is told the price, whatever else is wrong.
                 if message["status"] in _LOOKED_AT and price.function is None:
                     await self.enter(price)
@@ -661,11 +662,15 @@ class _Wrapped:
             if await _page(self._paywall, scope, path, receive, send):
                 return
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        for charged, pattern, name, price in self._routes:
-            if charged == method and pattern.fullmatch(_plain(path)):
-                break
-        else:
+        charged = (
+            (name, price)
+            for known, pattern, name, price in self._routes
+            if known == method and pattern.fullmatch(_plain(path))
+        )
+        found = next(charged, None)
+        if found is None:
             return await self._app(scope, receive, send)
+        name, price = found
         call = _Call(self._paywall, scope, receive, send, lambda _: name)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -778,7 +783,9 @@ async def _page(paywall: Paywall, scope: Scope, path: str, receive: Receive, sen
 def _messages(answer: _Answer) -> tuple[Message, Message]:
     headers, body = answer.raw_headers, answer.body
     # A server that is not told the length sends pieces.
-    if answer.status not in (204, 304) and not any(name == b"content-length" for name, _ in headers):
+    if answer.status not in (204, 304) and not any(
+        name == b"content-length" for name, _ in headers
+    ):
         headers.append((b"content-length", b"%d" % len(body)))
     start = {"type": "http.response.start", "status": answer.status, "headers": headers}
     return start, {"type": "http.response.body", "body": body}

@@ -220,8 +220,8 @@ class Paywall(Base):
                 raise
             except Exception as error:
                 price_problem(price, error)
-        headers = tuple(map(request.environ.get, _HEADERS))
-        entry = self._core.enter(charge, request.method, _target(), headers, body, amount)
+        method, target = request.method, _target()
+        entry = self._core.enter(charge, method, target, _headers(), body, amount)
         return _respond(entry) if isinstance(entry, _Answer) else _run(entry, call)
 
     def _free(self, rest: str = "") -> Any:
@@ -234,8 +234,7 @@ class Paywall(Base):
         # Whoever mounts an application below a prefix does not move its pages.
         target = _target()
         target = target.removeprefix(request.root_path.rstrip("/"))
-        headers = tuple(map(request.environ.get, _HEADERS))
-        answer = self._core.page(request.method, target, headers, _body(MOST_FREE_BYTES))
+        answer = self._core.page(request.method, target, _headers(), _body(MOST_FREE_BYTES))
         fetcher.fetch()
         return abort(404) if answer is None else _respond(answer)
 
@@ -283,6 +282,12 @@ def _target() -> str:
     path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
     query = environ.get("QUERY_STRING", "")
     return quote(path, safe="/:@!$&'()*+,;=~") + (f"?{query}" if query else "")
+
+
+def _headers() -> tuple[str | None, str | None, str | None]:
+    """What a paywall reads. Two of one name come joined by a comma, which is malformed."""
+    transaction, signature, key = map(request.environ.get, _HEADERS)
+    return transaction, signature, key
 
 
 def _body(limit: int) -> bytes:

@@ -216,7 +216,12 @@ def asgi_app(client: Any, runs: list[Any], **settings: Any) -> tuple[Any, Any]:
         status, answer = 200, None
         if scope["path"] == "/free":
             answer = {"free": True}
-        elif scope["path"] not in ("/api/generate", "/api/cheap", "/api/priced", "/api/priced/async"):
+        elif scope["path"] not in (
+            "/api/generate",
+            "/api/cheap",
+            "/api/priced",
+            "/api/priced/async",
+        ):
             status, answer = 404, "no such page"
         elif body.startswith((b"status ", b"abort ")):
             status, answer = int(body.split()[1]), "no"
@@ -383,4 +388,3 @@ def request(
         return Reply(answer.status, given, answer.read())
     finally:
         connection.close()
-

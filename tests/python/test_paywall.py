@@ -524,8 +524,6 @@ class TestSettings:
 
 
 def test_a_full_disk_serves_nothing_and_says_so(tmp_path):
-    from test_bad_input import in_own_mounts
-
     said = in_own_mounts(tmp_path, "size=2m", "paywall_on_a_full_disk")
     assert said["error"] == "Store Unavailable"
     assert said["logged"] and not said["leaked"]
@@ -548,4 +546,3 @@ def test_a_kernel_out_of_reach_is_503_and_nothing_is_claimed(tmp_path):
     assert reply.headers["retry-after"]
     assert (runs, paywall.owed()) == ([], 0)
     assert ask_wsgi(app, "GET", f"/api/payments/{tx_id}", {}, b"").status == 404
-

@@ -75,9 +75,7 @@ def service(
 def test_fifty_identical_requests_at_once_are_one_run_and_one_answer(service):
     tx_id = service.fund()
     with ThreadPoolExecutor(50) as pool:
-        replies = list(
-            pool.map(lambda _: service.pay(tx_id, "POST", TARGET, b"prompt"), range(50))
-        )
+        replies = list(pool.map(lambda _: service.pay(tx_id, "POST", TARGET, b"prompt"), range(50)))
     assert [reply.status for reply in replies] == [200] * 50
     assert len({reply.body for reply in replies}) == 1
     assert service.runs.count(tx_id) == 1
