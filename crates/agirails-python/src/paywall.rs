@@ -403,11 +403,13 @@ impl _Ticket {
         run(py, self.style, Commits, call, answer_object)
     }
 
-    /// Ends a run that raised: the claim is free again.
+    /// Ends a run that raised: the claim is free again. Without effect where it was ended.
     fn fail(&self, py: Python<'_>, problem: String) -> Object {
-        let ticket = self.take()?;
+        let ticket = lock(&self.ticket).take();
         let call = async move {
-            ticket.fail(&problem).await;
+            if let Some(ticket) = ticket {
+                ticket.fail(&problem).await;
+            }
             Ok(())
         };
         run(py, self.style, Commits, call, convert::nothing)
@@ -484,11 +486,13 @@ impl _Streaming {
         run(py, self.style, Commits, async move { Ok(streaming.finish().await) }, convert::plain)
     }
 
-    /// The stream broke off: the claim is free again.
+    /// The stream broke off: the claim is free again. Without effect where it was ended.
     fn fail(&self, py: Python<'_>, problem: String) -> Object {
-        let streaming = self.take()?;
+        let streaming = lock(&self.streaming).take();
         let call = async move {
-            streaming.fail(&problem).await;
+            if let Some(streaming) = streaming {
+                streaming.fail(&problem).await;
+            }
             Ok(())
         };
         run(py, self.style, Commits, call, convert::nothing)
