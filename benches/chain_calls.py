@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from itertools import cycle, islice
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 from measure import Figures, done, progress
@@ -40,7 +40,8 @@ async def measure_reads(
 async def measure_singles(figures: Figures, on: dict[str, Any], start: Call) -> None:
     """One after another, at all moments between two blocks."""
     for tx_id, phase in zip(on["singles"], on["phases"], strict=True):
-        await asyncio.sleep(phase)
+        into_block = (time() - on["block"]) % on["blockSeconds"]
+        await asyncio.sleep((phase - into_block) % on["blockSeconds"])
         await figures.time("transition", start, tx_id)
 
 

@@ -149,7 +149,7 @@ Reads ask the node directly, one after the other. The bare `eth_call` sends the 
 kept connection and does not look at the answer; both take turns. Transitions are from COMMITTED
 to IN_PROGRESS, on blocks of {block:.0f} s and behind a proxy that adds {latency:.0f} ms to each request
 (a round trip takes {show_time(chain.own("round trip", "median_ns"))}): {chain.about["singles"]} one after
-another, begun at moments spread evenly between two blocks, then {chain.about["crowd"]} at once from
+another, begun at moments spread evenly from one block to the next, then {chain.about["crowd"]} at once from
 one key. "After its block" is the time from the block's arrival at the node to the call's return; a
 block is missed where one that came more than three round trips after the call does not hold it.
 Blocks are counted from the first that holds one of the transitions to the last. Sending takes two

@@ -123,8 +123,8 @@ pub fn start(id: TransactionId) -> Transition {
     Transition { id, to: State::InProgress, data: vec![], proof: None }
 }
 
-/// The fraction of a block after which the call of this number is made: steps of the golden ratio
-/// spread evenly, however many there are.
+/// How long after a block the call of this number is made: steps of the golden ratio spread evenly,
+/// however many there are.
 pub fn phase(number: usize) -> Duration {
     BLOCK.mul_f64((number as f64 * 0.618_034).fract())
 }

@@ -1,15 +1,20 @@
 //! The same from Python, ours and the peer's, on the same chain.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{
+    env, fs,
+    path::Path,
+    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use agirails::TransactionId;
 use serde_json::json;
 
 use crate::{
-    Plan,
+    BLOCK, Plan,
     figures::{Figures, Outcome},
     ground::{Ground, phase},
-    sends::note_blocks,
+    sends::{Blocks, note_blocks},
 };
 
 /// Which variable names the interpreter, and what it runs.
@@ -35,7 +40,7 @@ pub async fn measure(
         }
         let (singles, crowd) = ids.split_at(plan.singles);
         let handover = state.join("ground.json");
-        fs::write(&handover, describe(plan, ground, singles, crowd)?)?;
+        fs::write(&handover, describe(plan, ground, singles, crowd).await?)?;
         let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches");
         let status = Command::new(&python)
             .arg(benches.join(script).with_extension("py"))
@@ -50,7 +55,7 @@ pub async fn measure(
 }
 
 /// All that a script has to know of the chain. The key is one that anvil publishes.
-fn describe(
+async fn describe(
     plan: &Plan,
     ground: &Ground,
     singles: &[TransactionId],
@@ -58,12 +63,17 @@ fn describe(
 ) -> Outcome<String> {
     let reads: Vec<_> = singles.iter().chain(crowd).take(READ).collect();
     let phases: Vec<_> = (0..singles.len()).map(|number| phase(number).as_secs_f64()).collect();
+    let blocks = Blocks::watch(&ground.devnet.ws_url()).await?;
+    let block = SystemTime::now() - blocks.newest().await?.elapsed();
     Ok(serde_json::to_string_pretty(&json!({
         "quick": plan.quick,
         "profile": ground.devnet.profile(),
         "slowUrl": ground.network.url(),
         "privateKey": ground.provider().secret(),
         "reads": reads,
+        // Blocks come at this time and every so many seconds.
+        "block": block.duration_since(UNIX_EPOCH)?.as_secs_f64(),
+        "blockSeconds": BLOCK.as_secs_f64(),
         "singles": singles,
         "phases": phases,
         "crowd": crowd,

@@ -16,10 +16,10 @@ use alloy_transport_ws::WsConnect;
 use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 use crate::{
-    Plan,
+    BLOCK, Plan,
     figures::{Figures, Outcome},
     ground::{Ground, phase, start},
     put,
@@ -69,7 +69,7 @@ async fn measure_singles(
     let blocks = Blocks::watch(&ground.devnet.ws_url()).await?;
     let mut calls = vec![];
     for (number, id) in ids.iter().enumerate() {
-        sleep(phase(number)).await;
+        sleep_until(blocks.moment(number).await?.into()).await;
         let started = Instant::now();
         kernel.transition_state(ground.provider().address, &start(*id)).await?;
         calls.push((*id, started, Instant::now()));
@@ -127,13 +127,13 @@ pub fn note_blocks(figures: &mut Figures, who: &str, starts: &HashMap<Transactio
 type Arrivals = BTreeMap<u64, Instant>;
 
 /// When each block came, told by the node itself, past the slow network.
-struct Blocks {
+pub struct Blocks {
     arrivals: Arc<Mutex<Arrivals>>,
     _line: RpcClient,
 }
 
 impl Blocks {
-    async fn watch(url: &str) -> Outcome<Self> {
+    pub async fn watch(url: &str) -> Outcome<Self> {
         #[derive(Deserialize)]
         struct Head {
             number: U64,
@@ -154,6 +154,27 @@ impl Blocks {
             }
         });
         Ok(Self { arrivals, _line: line })
+    }
+
+    /// When the newest one came; it waits for the first, a few blocks long at most.
+    pub async fn newest(&self) -> Outcome<Instant> {
+        let until = Instant::now() + 5 * BLOCK;
+        while Instant::now() < until {
+            if let Some((_, arrived)) = self.arrivals().pop_last() {
+                return Ok(arrived);
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        Err("the node told of no block".into())
+    }
+
+    /// When to begin the call of this number.
+    async fn moment(&self, number: usize) -> Outcome<Instant> {
+        let mut moment = self.newest().await? + phase(number);
+        while moment < Instant::now() {
+            moment += BLOCK;
+        }
+        Ok(moment)
     }
 
     fn arrivals(&self) -> Arrivals {

@@ -1,9 +1,10 @@
 //! Where a kernel runs.
 
-use std::{fs, path::Path, str::FromStr};
+use std::{fmt, fs, path::Path, str::FromStr};
 
 use alloy_primitives::{Address, B256, address, b256, keccak256};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use crate::error::{Code, Error, Result, shown_path};
 
@@ -66,7 +67,7 @@ impl FromStr for Mode {
 /// assert_eq!(profile.rpc_urls, ["http://127.0.0.1:8545"]);
 /// # Ok::<(), agirails::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NetworkProfile {
     /// Its name.
@@ -85,6 +86,29 @@ pub struct NetworkProfile {
     /// The EAS schema of delivery attestations, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eas_schema: Option<B256>,
+}
+
+/// Shows of each URL its scheme, host and port only: the rest is where keys stand.
+impl fmt::Debug for NetworkProfile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, chain_id, rpc_urls, contracts, deployment_block, eas_schema } = self;
+        let urls: Vec<_> = rpc_urls.iter().map(|url| shown_url(url)).collect();
+        f.debug_struct("NetworkProfile")
+            .field("name", name)
+            .field("chain_id", chain_id)
+            .field("rpc_urls", &urls)
+            .field("contracts", contracts)
+            .field("deployment_block", deployment_block)
+            .field("eas_schema", eas_schema)
+            .finish()
+    }
+}
+
+fn shown_url(text: &str) -> String {
+    match Url::parse(text).map(|url| url.origin()) {
+        Ok(origin) if origin.is_tuple() => origin.ascii_serialization(),
+        _ => "(no URL of a node)".to_owned(),
+    }
 }
 
 /// The addresses of a network's contracts.
@@ -280,5 +304,27 @@ impl Network {
             agent_registry: Some(at("agent registry")),
             eas: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_shows_no_more_of_a_url_than_its_host() {
+        let mut profile = NetworkProfile::testnet();
+        profile.rpc_urls = [
+            "https://SECRET:SECRET@node.example:8443/v3/SECRET?key=SECRET#SECRET",
+            "wss://node.example/SECRET",
+            "SECRET",
+            "ipc://SECRET/SECRET",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let shown = format!("{profile:?} {profile:#?}");
+        assert!(!shown.contains("SECRET"), "{shown}");
+        assert!(shown.contains(r#""https://node.example:8443", "wss://node.example""#), "{shown}");
+        assert!(shown.contains("84532"), "{shown}");
     }
 }

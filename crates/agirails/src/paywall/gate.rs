@@ -269,7 +269,7 @@ impl Inner {
     }
 
     /// The transaction, read once: what protocol rules say cannot change is never asked again.
-    async fn verify(&self, id: TransactionId, least: Usdc) -> Result<Facts, Refused> {
+    pub(super) async fn verify(&self, id: TransactionId, least: Usdc) -> Result<Facts, Refused> {
         if let Some(facts) = self.remembered(id) {
             return Ok(facts);
         }

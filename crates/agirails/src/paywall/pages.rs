@@ -179,11 +179,9 @@ impl Inner {
     /// The requester has no more calls to make: what was served is delivered now, and what was
     /// never used is given back.
     async fn close(&self, id: TransactionId, incoming: &Incoming) -> Result<Answer, Refused> {
-        let payment = self.store.payment(id).await.map_err(Refused::store)?;
-        let requester = match &payment {
-            Some(payment) => payment.facts.requester,
-            None => return Err(Rejection::nothing_here().into()),
-        };
+        // Also one that no call was ever made with: its requester may have no other way to its money.
+        let facts = self.verify(id, Usdc::ZERO).await?;
+        let requester = facts.requester;
         match &incoming.signature {
             Some(text) => {
                 let signature: RequestSignature =
@@ -213,6 +211,7 @@ impl Inner {
             }
             None => self.warn_of_unsigned(),
         }
+        self.store.give_back(&facts).await.map_err(Refused::store)?;
         let stage = self.store.close(id).await.map_err(Refused::store)?;
         let stage = stage.ok_or_else(Rejection::nothing_here)?;
         if stage == Stage::Open {

@@ -4,7 +4,7 @@
 
 use agirails::{
     Address, B256, DisputeWindow, Event, Network, State, Transaction, U256, Usdc,
-    kernel::Escrow,
+    kernel::{AgentQuery, Escrow, Transition},
     protocol::registry::{AgentProfile, ServiceDescriptor},
 };
 use agirails_devnet::artifacts::{self, Artifact};
@@ -16,6 +16,11 @@ use revm::{
     database::{CacheDB, EmptyDB},
     handler::MainnetContext,
     primitives::{TxKind, hardfork::SpecId},
+};
+
+use crate::{
+    operations::Operation,
+    side::{Answer, Call, Reverted, Side},
 };
 
 sol! {
@@ -145,19 +150,6 @@ sol! {
 
 /// Enough for a registration with a hundred services; running out of it is a failure.
 const GAS: u64 = 60_000_000;
-
-/// Why a call changed nothing.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Reverted {
-    /// In the contracts' words.
-    Words(String),
-    /// In the token's words: the owner has less.
-    Balance,
-    /// In the token's words: the vault may take less than this.
-    Allowance { needed: U256 },
-    /// What no contract should do: panics, halts, words of nobody.
-    Broken(String),
-}
 
 type Evm = MainnetEvm<MainnetContext<CacheDB<EmptyDB>>>;
 
@@ -311,8 +303,110 @@ impl Chain {
         let call = Token::allowanceCall { owner, spender: self.network.vault };
         usdc(self.ask(self.network.usdc, call).unwrap())
     }
+}
 
-    pub fn transaction(&mut self, id: B256) -> Result<Transaction, Reverted> {
+impl Side for Chain {
+    async fn call(&mut self, call: &Call, now: u64) -> Result<(Answer, Vec<Event>), Reverted> {
+        let chain = self;
+        let (kernel, registry) = (chain.network.kernel, chain.network.agent_registry.unwrap());
+        let (usdc, admin) = (chain.network.usdc, chain.network.admin);
+        let nothing = |events| (Answer::Nothing, events);
+        match call {
+            Call::Create(sender, request) => {
+                let call = Kernel::createTransactionCall {
+                    provider: request.provider,
+                    requester: request.requester,
+                    amount: U256::from(request.amount.0),
+                    deadline: U256::from(request.deadline),
+                    disputeWindow: U256::from(request.dispute_window_seconds),
+                    serviceHash: request.service_hash,
+                    agentId: request.agent_id,
+                    requesterAgentId: request.requester_agent_id,
+                };
+                let (id, events) = chain.send(*sender, kernel, call, now)?;
+                Ok((Answer::Id(id), events))
+            }
+            Call::Link(sender, id, link) => {
+                let call = Kernel::linkEscrowCall {
+                    id: *id,
+                    escrowContract: link.escrow_contract.unwrap_or(chain.network.vault),
+                    escrowId: link.escrow_id.unwrap_or(*id),
+                };
+                let escrow_id = call.escrowId;
+                let events = chain.send_paying(*sender, kernel, call, now)?;
+                Ok((Answer::Id(escrow_id), events))
+            }
+            Call::Accept(sender, id, amount) => {
+                let call = Kernel::acceptQuoteCall { id: *id, newAmount: U256::from(*amount) };
+                chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
+            }
+            Call::Step(sender, Transition { id, to, data, .. }) => {
+                let proof = data.clone().into();
+                let call = Kernel::transitionStateCall { id: *id, newState: *to as u8, proof };
+                chain.send_paying(*sender, kernel, call, now).map(nothing)
+            }
+            Call::Milestone(sender, id, amount) => {
+                let call = Kernel::releaseMilestoneCall { id: *id, amount: U256::from(*amount) };
+                chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
+            }
+            Call::Release(sender, id) => {
+                let call = Kernel::releaseEscrowCall { id: *id };
+                chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
+            }
+            Call::Anchor(sender, id, uid) => {
+                let call = Kernel::anchorAttestationCall { id: *id, uid: *uid };
+                chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
+            }
+            Call::Other(operation) => match operation.clone() {
+                Operation::Approve { sender, amount } => {
+                    chain.approve(sender, U256::from(amount), now);
+                    Ok(nothing(vec![]))
+                }
+                Operation::Mint { to, amount } => {
+                    let call = Token::mintCall { to, amount: U256::from(amount) };
+                    chain.send(admin, usdc, call, now).map(|(_, events)| nothing(events))
+                }
+                Operation::Pause(true) => chain
+                    .send(admin, kernel, Kernel::pauseCall {}, now)
+                    .map(|(_, events)| nothing(events)),
+                Operation::Pause(false) => chain
+                    .send(admin, kernel, Kernel::unpauseCall {}, now)
+                    .map(|(_, events)| nothing(events)),
+                Operation::ApproveMediator(mediator) => {
+                    let call = Kernel::approveMediatorCall { mediator, approved: true };
+                    chain.send(admin, kernel, call, now).map(|(_, events)| nothing(events))
+                }
+                Operation::Register { sender, endpoint, services } => {
+                    let services = services.iter().map(Registry::Service::from).collect();
+                    let call = Registry::registerAgentCall { endpoint, services };
+                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
+                }
+                Operation::UpdateEndpoint { sender, endpoint } => {
+                    let call = Registry::updateEndpointCall { newEndpoint: endpoint };
+                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
+                }
+                Operation::AddService { sender, service_type } => {
+                    let call = Registry::addServiceTypeCall { serviceType: service_type };
+                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
+                }
+                Operation::RemoveService { sender, hash } => {
+                    let call = Registry::removeServiceTypeCall { serviceTypeHash: hash };
+                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
+                }
+                Operation::SetActive { sender, active } => {
+                    let call = Registry::setActiveStatusCall { isActive: active };
+                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
+                }
+                Operation::Query(query) => {
+                    let found = chain.ask(registry, query_call(query))?;
+                    Ok((Answer::Agents(found), vec![]))
+                }
+                other => unreachable!("{other:?} is concrete"),
+            },
+        }
+    }
+
+    async fn transaction(&mut self, id: B256) -> Result<Transaction, Reverted> {
         let view = self.ask(self.network.kernel, Kernel::getTransactionCall { id })?;
         Ok(Transaction {
             id: view.transactionId,
@@ -339,9 +433,9 @@ impl Chain {
         })
     }
 
-    pub fn escrow(&mut self, escrow_id: B256) -> Escrow {
-        let record =
-            self.ask(self.network.vault, Vault::escrowsCall { escrowId: escrow_id }).unwrap();
+    async fn escrow(&mut self, of: &Transaction) -> Escrow {
+        let call = Vault::escrowsCall { escrowId: of.escrow_id };
+        let record = self.ask(self.network.vault, call).unwrap();
         Escrow {
             requester: record.requester,
             provider: record.provider,
@@ -351,14 +445,19 @@ impl Chain {
         }
     }
 
-    pub fn bond(&mut self, escrow_id: B256) -> Usdc {
-        usdc(self.ask(self.network.vault, Vault::bondsCall { escrowId: escrow_id }).unwrap())
+    async fn bond(&mut self, of: &Transaction) -> Usdc {
+        let call = Vault::bondsCall { escrowId: of.escrow_id };
+        usdc(self.ask(self.network.vault, call).unwrap())
     }
 
-    /// `None` for an address that never registered, of which the contract knows zeros.
-    pub fn agent(&mut self, agent: Address) -> Option<AgentProfile> {
+    async fn money(&mut self, owners: &[Address]) -> Vec<(Usdc, Usdc)> {
+        owners.iter().map(|owner| (self.balance(*owner), self.allowance(*owner))).collect()
+    }
+
+    async fn agent(&mut self, agent: Address) -> Option<AgentProfile> {
         let registry = self.network.agent_registry.unwrap();
         let profile = self.ask(registry, Registry::getAgentCall { agent }).unwrap();
+        // Of who never registered the contract knows zeros.
         (profile.registeredAt != U256::ZERO).then(|| AgentProfile {
             agent_address: profile.agentAddress,
             did: profile.did,
@@ -378,10 +477,24 @@ impl Chain {
         })
     }
 
-    pub fn services(&mut self, agent: Address) -> Vec<ServiceDescriptor> {
+    async fn services(&mut self, agent: Address) -> Vec<ServiceDescriptor> {
         let registry = self.network.agent_registry.unwrap();
         let services = self.ask(registry, Registry::getServiceDescriptorsCall { agent }).unwrap();
         services.into_iter().map(ServiceDescriptor::from).collect()
+    }
+    async fn supports(&mut self, agent: Address, service_type_hash: B256) -> bool {
+        let registry = self.network.agent_registry.unwrap();
+        let call = Registry::supportsServiceCall { agent, serviceTypeHash: service_type_hash };
+        self.ask(registry, call).unwrap()
+    }
+}
+
+pub fn query_call(query: AgentQuery) -> Registry::queryAgentsByServiceCall {
+    Registry::queryAgentsByServiceCall {
+        hash: query.service_type_hash,
+        minReputation: U256::from(query.min_reputation),
+        offset: U256::from(query.offset),
+        limit: U256::from(query.limit),
     }
 }
 

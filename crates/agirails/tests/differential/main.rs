@@ -2,15 +2,20 @@
 //! on both, and after each of them the same states, escrows, balances, allowances, events, agents
 //! and words of refusal.
 //!
+//! The contracts are met twice: very often in an EVM of our own ([`evm`]), and in a sample on a
+//! local chain, through the chain kernel ([`devnet`]), which has to bring all that over.
+//!
 //! | variable | meaning |
 //! |---|---|
-//! | `AGIRAILS_FUZZ_SECONDS=60` | goes on for so long, with new seeds (`make fuzz`) |
+//! | `AGIRAILS_FUZZ_SECONDS=60` | goes on for so long, with new seeds (`make fuzz`); in the EVM alone |
 //! | `AGIRAILS_FUZZ_SEED=7` | one sequence again, the one that a failure named |
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod devnet;
 mod evm;
 mod operations;
+mod side;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,7 +24,7 @@ use std::{
 };
 
 use agirails::{
-    Address, B256, Code, CreateTransaction, Error, Event, LinkEscrow, Refusal, State, Storage,
+    Address, B256, CreateTransaction, Error, Event, LinkEscrow, Network, Refusal, State, Storage,
     Transaction, TransactionId, U256, Usdc,
     kernel::{
         AgentQuery, AgentRegistry, Kernel as _, Transition,
@@ -27,16 +32,20 @@ use agirails::{
     },
     protocol::registry::AgentProfile,
 };
-use evm::{Chain, Kernel, Registry, Reverted, Token};
+use devnet::Local;
+use evm::{Chain, Registry, Token, query_call};
 use operations::{
     Create, DAY, Deal, EscrowId, Generator, Label, MEDIATORS, Operation, PEOPLE, USDC, View, When,
     contracts, describe,
 };
+use side::{Answer, Call, Reverted, Side, send};
 
 /// What everybody owns at the beginning but the protocol's own accounts.
 const START: Usdc = Usdc(1_000 * USDC);
 /// Enough for some twenty transactions; a failure is found again in fewer.
 const SEQUENCE: usize = 250;
+/// How many sequences the sample on a chain has, where each operation takes many requests.
+const SAMPLES: u64 = 6;
 /// How many operations the test makes where no time is given.
 const OPERATIONS: u64 = 100_000;
 /// Everything is compared after so many operations, what one of them touches after each.
@@ -126,21 +135,13 @@ struct Done {
     reached: Vec<State>,
 }
 
-/// What one side answers.
-#[derive(Debug, PartialEq)]
-enum Answer {
-    Nothing,
-    Id(B256),
-    Agents(Vec<Address>),
-}
-
 /// In the words of the protocol, or this one where it is the token that refuses.
 const TOO_LITTLE: &str = "(too little balance)";
 
-/// Both kernels, and what is known of them.
-struct Pair {
+/// The embedded kernel and the contracts, and what is known of them.
+struct Pair<S> {
     embedded: EmbeddedKernel,
-    chain: Chain,
+    contracts: S,
     ids: HashMap<Label, TransactionId>,
     /// In the order of their creation: label, transaction and what is left in escrow.
     deals: Vec<(Label, Transaction, Usdc)>,
@@ -151,22 +152,29 @@ struct Pair {
     played: usize,
 }
 
-impl Pair {
-    async fn open(template: &Chain) -> Self {
+/// Who takes part, in the embedded kernel's names.
+fn everybody(network: &Network) -> Vec<Address> {
+    PEOPLE.into_iter().chain(MEDIATORS).chain(contracts(network)).collect()
+}
+
+/// Who of them begins with [`START`].
+fn owners(network: &Network) -> Vec<Address> {
+    let mut owners = everybody(network);
+    owners.retain(|owner| *owner != network.vault && Some(*owner) != network.archive_treasury);
+    owners
+}
+
+impl<S: Side> Pair<S> {
+    /// Beside contracts whose [`owners`] have what they begin with.
+    async fn open(contracts: S) -> Self {
         let options = EmbeddedOptions { storage: Storage::Memory, starting_balance: Some(START) };
         let embedded = EmbeddedKernel::open(options).await.unwrap();
-        let mut chain = template.fork();
-        let network = chain.network.clone();
-        for owner in PEOPLE.into_iter().chain(MEDIATORS).chain(contracts(&network)) {
+        for owner in everybody(embedded.network()) {
             embedded.greet(owner).await.unwrap();
-            if owner != network.vault && Some(owner) != network.archive_treasury {
-                let call = Token::mintCall { to: owner, amount: U256::from(START.0) };
-                chain.send(network.admin, network.usdc, call, 1).unwrap();
-            }
         }
         Self {
             embedded,
-            chain,
+            contracts,
             ids: HashMap::new(),
             deals: vec![],
             agents: vec![],
@@ -200,23 +208,25 @@ impl Pair {
     async fn play(&mut self, operation: &Operation) -> Result<Option<Done>, End> {
         let Some(call) = self.concrete(operation).await else { return Ok(None) };
         let (answer, events, now) = self.call_embedded(operation, &call).await?;
-        let expected = self.call_chain(&call, now);
-
-        let found = match &answer {
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(match (error.refusal(), error.code()) {
-                (Some(refusal), _) => refusal.words().to_owned(),
-                (None, Code::InsufficientBalance) => TOO_LITTLE.to_owned(),
-                _ => return Err(differs(format_args!("the embedded kernel fails: {error:?}"))),
-            }),
+        let expected = match &call {
+            // The embedded kernel's switch stays where it is; the contract's refuses that.
+            Call::Other(Operation::Pause(paused)) if *paused == self.paused => {
+                Ok((Answer::Nothing, vec![]))
+            }
+            call => self.contracts.call(call, now).await,
+        };
+        let answer = match answer.map_err(Reverted::from) {
+            Err(Reverted::Broken(what)) => {
+                return Err(differs(format_args!("the embedded kernel fails: {what}")));
+            }
+            answer => answer,
         };
         let (told, expected) = match expected {
             Ok((answer, events)) => (events, Ok(answer)),
-            Err(Reverted::Words(words)) => (vec![], Err(words)),
-            Err(Reverted::Balance) => (vec![], Err(TOO_LITTLE.to_owned())),
+            Err(refused @ (Reverted::Words(_) | Reverted::Balance)) => (vec![], Err(refused)),
             Err(broken) => return Err(differs(format_args!("the contracts fail: {broken:?}"))),
         };
-        same("the outcome", found, expected.as_ref().map_err(Clone::clone))?;
+        same("the outcome", &answer, &expected)?;
         same("the events", &events, &told)?;
 
         if let (Operation::Create(label, _), Ok(Answer::Id(id))) = (operation, &answer) {
@@ -249,7 +259,11 @@ impl Pair {
             Event::StateTransitioned { new_state, .. } => Some(*new_state),
             _ => None,
         });
-        Ok(Some(Done { reached: reached.collect(), refused: expected.err() }))
+        let refused = expected.err().map(|refused| match refused {
+            Reverted::Words(words) => words,
+            _ => TOO_LITTLE.to_owned(),
+        });
+        Ok(Some(Done { reached: reached.collect(), refused }))
     }
 
     /// The operation with this moment's ids and times; `None` for a wait, which is over then.
@@ -330,109 +344,6 @@ impl Pair {
         }
     }
 
-    fn call_chain(&mut self, call: &Call, now: u64) -> Result<(Answer, Vec<Event>), Reverted> {
-        let paused = self.paused;
-        let chain = &mut self.chain;
-        let (kernel, registry) = (chain.network.kernel, chain.network.agent_registry.unwrap());
-        let (usdc, admin) = (chain.network.usdc, chain.network.admin);
-        let nothing = |events| (Answer::Nothing, events);
-        match call {
-            Call::Create(sender, request) => {
-                let call = Kernel::createTransactionCall {
-                    provider: request.provider,
-                    requester: request.requester,
-                    amount: U256::from(request.amount.0),
-                    deadline: U256::from(request.deadline),
-                    disputeWindow: U256::from(request.dispute_window_seconds),
-                    serviceHash: request.service_hash,
-                    agentId: request.agent_id,
-                    requesterAgentId: request.requester_agent_id,
-                };
-                let (id, events) = chain.send(*sender, kernel, call, now)?;
-                Ok((Answer::Id(id), events))
-            }
-            Call::Link(sender, id, link) => {
-                let call = Kernel::linkEscrowCall {
-                    id: *id,
-                    escrowContract: link.escrow_contract.unwrap_or(chain.network.vault),
-                    escrowId: link.escrow_id.unwrap_or(*id),
-                };
-                let escrow_id = call.escrowId;
-                let events = chain.send_paying(*sender, kernel, call, now)?;
-                Ok((Answer::Id(escrow_id), events))
-            }
-            Call::Accept(sender, id, amount) => {
-                let call = Kernel::acceptQuoteCall { id: *id, newAmount: U256::from(*amount) };
-                chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
-            }
-            Call::Step(sender, Transition { id, to, data, .. }) => {
-                let proof = data.clone().into();
-                let call = Kernel::transitionStateCall { id: *id, newState: *to as u8, proof };
-                chain.send_paying(*sender, kernel, call, now).map(nothing)
-            }
-            Call::Milestone(sender, id, amount) => {
-                let call = Kernel::releaseMilestoneCall { id: *id, amount: U256::from(*amount) };
-                chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
-            }
-            Call::Release(sender, id) => {
-                let call = Kernel::releaseEscrowCall { id: *id };
-                chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
-            }
-            Call::Anchor(sender, id, uid) => {
-                let call = Kernel::anchorAttestationCall { id: *id, uid: *uid };
-                chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
-            }
-            Call::Other(operation) => match operation.clone() {
-                Operation::Approve { sender, amount } => {
-                    chain.approve(sender, U256::from(amount), now);
-                    Ok(nothing(vec![]))
-                }
-                Operation::Mint { to, amount } => {
-                    let call = Token::mintCall { to, amount: U256::from(amount) };
-                    chain.send(admin, usdc, call, now).map(|(_, events)| nothing(events))
-                }
-                // The embedded kernel's switch stays where it is; the contract's refuses that.
-                Operation::Pause(pause) if pause == paused => Ok(nothing(vec![])),
-                Operation::Pause(true) => chain
-                    .send(admin, kernel, Kernel::pauseCall {}, now)
-                    .map(|(_, events)| nothing(events)),
-                Operation::Pause(false) => chain
-                    .send(admin, kernel, Kernel::unpauseCall {}, now)
-                    .map(|(_, events)| nothing(events)),
-                Operation::ApproveMediator(mediator) => {
-                    let call = Kernel::approveMediatorCall { mediator, approved: true };
-                    chain.send(admin, kernel, call, now).map(|(_, events)| nothing(events))
-                }
-                Operation::Register { sender, endpoint, services } => {
-                    let services = services.iter().map(Registry::Service::from).collect();
-                    let call = Registry::registerAgentCall { endpoint, services };
-                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
-                }
-                Operation::UpdateEndpoint { sender, endpoint } => {
-                    let call = Registry::updateEndpointCall { newEndpoint: endpoint };
-                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
-                }
-                Operation::AddService { sender, service_type } => {
-                    let call = Registry::addServiceTypeCall { serviceType: service_type };
-                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
-                }
-                Operation::RemoveService { sender, hash } => {
-                    let call = Registry::removeServiceTypeCall { serviceTypeHash: hash };
-                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
-                }
-                Operation::SetActive { sender, active } => {
-                    let call = Registry::setActiveStatusCall { isActive: active };
-                    chain.send(sender, registry, call, now).map(|(_, events)| nothing(events))
-                }
-                Operation::Query(query) => {
-                    let found = chain.ask(registry, query_call(query))?;
-                    Ok((Answer::Agents(found), vec![]))
-                }
-                other => unreachable!("{other:?} is concrete"),
-            },
-        }
-    }
-
     fn note(&mut self, call: &Call, now: u64) {
         match call {
             Call::Other(Operation::Pause(paused)) => self.paused = *paused,
@@ -449,22 +360,16 @@ impl Pair {
 
     async fn compare_transaction(&mut self, of: Label) -> Result<(), End> {
         let id = self.id(of);
-        let found = self.embedded.get_transaction(id).await;
-        let expected = match self.chain.transaction(id) {
-            Ok(transaction) => Ok(transaction),
-            Err(Reverted::Words(words)) => Err(words),
-            Err(broken) => return Err(differs(format_args!("getTransaction: {broken:?}"))),
-        };
-        let words = |error: &Error| error.refusal().map_or("", Refusal::words).to_owned();
-        same(
-            "the transaction",
-            found.as_ref().map_err(words),
-            expected.as_ref().map_err(Clone::clone),
-        )?;
+        let found = self.embedded.get_transaction(id).await.map_err(Reverted::from);
+        let expected = self.contracts.transaction(id).await;
+        if let Err(Reverted::Broken(what)) = &expected {
+            return Err(differs(format_args!("getTransaction: {what}")));
+        }
+        same("the transaction", &found, &expected)?;
         let Ok(tx) = found else { return Ok(()) };
         let escrow = self.embedded.escrow(id).await.unwrap();
-        same("the escrow", escrow, self.chain.escrow(tx.escrow_id))?;
-        same("the bond", tx.dispute_bond, self.chain.bond(tx.escrow_id))?;
+        same("the escrow", escrow, self.contracts.escrow(&tx).await)?;
+        same("the bond", tx.dispute_bond, self.contracts.bond(&tx).await)?;
         let deal = (of, tx, escrow.remaining());
         match self.deals.iter_mut().find(|(label, ..)| *label == of) {
             Some(known) => *known = deal,
@@ -474,28 +379,29 @@ impl Pair {
     }
 
     async fn compare_money(&mut self) -> Result<(), End> {
-        let own = [self.chain.network.admin, self.chain.network.fee_recipient];
-        let owners = PEOPLE.into_iter().chain(MEDIATORS).chain(own);
-        for owner in owners.chain(contracts(&self.chain.network)) {
-            let found = self.embedded.balance(owner).await.unwrap();
-            same(format_args!("the balance of {owner}"), found, self.chain.balance(owner))?;
-            let found = self.embedded.allowance(owner).await.unwrap();
-            same(format_args!("the allowance of {owner}"), found, self.chain.allowance(owner))?;
+        let network = self.embedded.network();
+        let mut owners = everybody(network);
+        owners.extend([network.admin, network.fee_recipient]);
+        let expected = self.contracts.money(&owners).await;
+        for (owner, expected) in owners.into_iter().zip(expected) {
+            let found = (
+                self.embedded.balance(owner).await.unwrap(),
+                self.embedded.allowance(owner).await.unwrap(),
+            );
+            same(format_args!("balance and allowance of {owner}"), found, expected)?;
         }
         Ok(())
     }
 
     async fn compare_agent(&mut self, agent: Address) -> Result<(), End> {
         let found = self.embedded.get_agent(agent).await.unwrap();
-        same("the agent", &found, &self.chain.agent(agent))?;
+        same("the agent", &found, &self.contracts.agent(agent).await)?;
         let Some(profile) = found else { return Ok(()) };
         let services = self.embedded.get_service_descriptors(agent).await.unwrap();
-        same("the services", &services, &self.chain.services(agent))?;
-        let registry = self.chain.network.agent_registry.unwrap();
+        same("the services", &services, &self.contracts.services(agent).await)?;
         for hash in services.iter().map(|service| service.service_type_hash).take(8) {
             let found = self.embedded.supports_service(agent, hash).await.unwrap();
-            let call = Registry::supportsServiceCall { agent, serviceTypeHash: hash };
-            same("the support", found, self.chain.ask(registry, call).unwrap())?;
+            same("the support", found, self.contracts.supports(agent, hash).await)?;
         }
         match self.agents.iter_mut().find(|known| known.agent_address == agent) {
             Some(known) => *known = profile,
@@ -517,64 +423,15 @@ impl Pair {
     }
 }
 
-/// An operation with ids and times.
-#[derive(Debug)]
-enum Call {
-    Create(Address, CreateTransaction),
-    Link(Address, TransactionId, LinkEscrow),
-    Accept(Address, TransactionId, u64),
-    Step(Address, Transition),
-    Milestone(Address, TransactionId, u64),
-    Release(Address, TransactionId),
-    Anchor(Address, TransactionId, B256),
-    /// One that names no transaction.
-    Other(Operation),
-}
-
+/// Makes a call of the embedded kernel, or does what its operators do.
 async fn send_embedded(kernel: &EmbeddedKernel, call: &Call) -> Result<Answer, Error> {
     match call {
-        Call::Create(sender, request) => {
-            return kernel.create_transaction(*sender, request).await.map(Answer::Id);
+        Call::Other(Operation::Mint { to, amount }) => kernel.mint(*to, Usdc(*amount)).await?,
+        Call::Other(Operation::Pause(paused)) => kernel.set_paused(*paused).await?,
+        Call::Other(Operation::ApproveMediator(mediator)) => {
+            kernel.approve_mediator(*mediator).await?;
         }
-        Call::Link(sender, id, link) => {
-            return kernel.link_escrow(*sender, *id, *link).await.map(Answer::Id);
-        }
-        Call::Accept(sender, id, amount) => {
-            kernel.accept_quote(*sender, *id, Usdc(*amount)).await?;
-        }
-        Call::Step(sender, transition) => kernel.transition_state(*sender, transition).await?,
-        Call::Milestone(sender, id, amount) => {
-            kernel.release_milestone(*sender, *id, Usdc(*amount)).await?;
-        }
-        Call::Release(sender, id) => kernel.release_escrow(*sender, *id).await?,
-        Call::Anchor(sender, id, uid) => kernel.anchor_attestation(*sender, *id, *uid).await?,
-        Call::Other(operation) => match operation {
-            Operation::Approve { sender, amount } => kernel.approve(*sender, Usdc(*amount)).await?,
-            Operation::Mint { to, amount } => kernel.mint(*to, Usdc(*amount)).await?,
-            Operation::Pause(paused) => kernel.set_paused(*paused).await?,
-            Operation::ApproveMediator(mediator) => kernel.approve_mediator(*mediator).await?,
-            Operation::Register { sender, endpoint, services } => {
-                kernel.register_agent(*sender, endpoint, services).await?;
-            }
-            Operation::UpdateEndpoint { sender, endpoint } => {
-                kernel.update_endpoint(*sender, endpoint).await?;
-            }
-            Operation::AddService { sender, service_type } => {
-                kernel.add_service_type(*sender, service_type).await?;
-            }
-            Operation::RemoveService { sender, hash } => {
-                kernel.remove_service_type(*sender, *hash).await?;
-            }
-            Operation::SetActive { sender, active } => {
-                kernel.set_active_status(*sender, *active).await?;
-            }
-            Operation::Query(query) => {
-                let found = kernel.query_agents_by_service(*query).await?;
-                let addresses = found.into_iter().map(|agent| agent.agent_address);
-                return Ok(Answer::Agents(addresses.collect()));
-            }
-            other => unreachable!("{other:?} is concrete"),
-        },
+        call => return send(kernel, call).await,
     }
     Ok(Answer::Nothing)
 }
@@ -595,37 +452,43 @@ fn request(create: &Create, now: u64) -> CreateTransaction {
     }
 }
 
-fn query_call(query: AgentQuery) -> Registry::queryAgentsByServiceCall {
-    Registry::queryAgentsByServiceCall {
-        hash: query.service_type_hash,
-        minReputation: U256::from(query.min_reputation),
-        offset: U256::from(query.offset),
-        limit: U256::from(query.limit),
-    }
-}
-
 fn timestamp(event: &Event) -> u64 {
     serde_json::to_value(event).unwrap()["timestamp"].as_u64().unwrap()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// The contracts at the addresses that the embedded kernel's network has.
 fn deploy() -> Chain {
+    Chain::deploy(&network())
+}
+
+/// The embedded kernel's network.
+fn network() -> Network {
     let options = EmbeddedOptions { storage: Storage::Memory, starting_balance: None };
-    let kernel = runtime().block_on(EmbeddedKernel::open(options)).unwrap();
-    Chain::deploy(kernel.network())
+    runtime().block_on(EmbeddedKernel::open(options)).unwrap().network().clone()
+}
+
+/// A copy of them, whose [`owners`] have what they begin with.
+fn begin(template: &Chain) -> Chain {
+    let mut chain = template.fork();
+    let network = chain.network.clone();
+    for to in owners(&network) {
+        let call = Token::mintCall { to, amount: U256::from(START.0) };
+        chain.send(network.admin, network.usdc, call, 1).unwrap();
+    }
+    chain
 }
 
 /// One sequence of operations, made up as it goes.
-fn explore(template: &Chain, seed: u64, tally: &mut Tally) {
+fn explore<S: Side>(open: &impl AsyncFn() -> S, seed: u64, length: usize, tally: &mut Tally) {
     let mut played = vec![];
     let end = runtime().block_on(async {
-        let mut pair = Pair::open(template).await;
-        let mut generator = Generator::new(seed, template.network.clone());
-        while played.len() < SEQUENCE {
+        let mut pair = Pair::open(open().await).await;
+        let mut generator = Generator::new(seed, pair.embedded.network().clone());
+        while played.len() < length {
             let operation = generator.next(&pair.view().await);
             played.push(operation.clone());
             if let Some(done) = pair.play(&operation).await? {
@@ -637,14 +500,14 @@ fn explore(template: &Chain, seed: u64, tally: &mut Tally) {
     match end {
         Ok(()) => {}
         Err(End::Untimed) => tally.untimed += 1,
-        Err(End::Differs(what)) => report(template, seed, &what, played),
+        Err(End::Differs(what)) => report(open, seed, &what, played),
     }
 }
 
 /// Plays operations that are known already.
-fn replay(template: &Chain, operations: &[Operation]) -> Result<(), End> {
+fn replay<S: Side>(open: &impl AsyncFn() -> S, operations: &[Operation]) -> Result<(), End> {
     runtime().block_on(async {
-        let mut pair = Pair::open(template).await;
+        let mut pair = Pair::open(open().await).await;
         for operation in operations {
             pair.play(operation).await?;
         }
@@ -653,7 +516,12 @@ fn replay(template: &Chain, operations: &[Operation]) -> Result<(), End> {
 }
 
 /// Leaves out what does not matter, and fails with the rest.
-fn report(template: &Chain, seed: u64, what: &str, mut operations: Vec<Operation>) {
+fn report<S: Side>(
+    open: &impl AsyncFn() -> S,
+    seed: u64,
+    what: &str,
+    mut operations: Vec<Operation>,
+) {
     println!("seed {seed} came to a difference after {} operations: {what}", operations.len());
     let mut found = what.to_owned();
     let until = Instant::now() + Duration::from_secs(60);
@@ -663,7 +531,7 @@ fn report(template: &Chain, seed: u64, what: &str, mut operations: Vec<Operation
         while start < operations.len() && Instant::now() < until {
             let mut fewer = operations.clone();
             fewer.drain(start..(start + size).min(operations.len()));
-            match replay(template, &fewer) {
+            match replay(open, &fewer) {
                 Err(End::Differs(what)) => (operations, found) = (fewer, what),
                 _ => start += size,
             }
@@ -675,7 +543,7 @@ fn report(template: &Chain, seed: u64, what: &str, mut operations: Vec<Operation
         "the embedded kernel and the contracts differ: {found}\n\nafter these operations:\n{}\
          AGIRAILS_FUZZ_SEED={seed} plays the whole sequence again; addresses: {:#?}",
         shown.concat(),
-        template.network
+        network()
     );
 }
 
@@ -687,17 +555,18 @@ fn setting(name: &str) -> Option<u64> {
 #[test]
 fn the_embedded_kernel_does_what_the_contracts_do() {
     let template = deploy();
+    let open = async || begin(&template);
     let mut tally = Tally::default();
     let started = Instant::now();
     if let Some(seed) = setting("AGIRAILS_FUZZ_SEED") {
-        explore(&template, seed, &mut tally);
+        explore(&open, seed, SEQUENCE, &mut tally);
     } else if let Some(seconds) = setting("AGIRAILS_FUZZ_SECONDS") {
         // Seeds that no run before had.
         let first = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
         let mut shown = Instant::now();
         println!("seeds from {first} on");
         for seed in first.. {
-            explore(&template, seed, &mut tally);
+            explore(&open, seed, SEQUENCE, &mut tally);
             let over = started.elapsed().as_secs() >= seconds;
             if over || shown.elapsed().as_secs() >= 10 {
                 shown = Instant::now();
@@ -712,7 +581,7 @@ fn the_embedded_kernel_does_what_the_contracts_do() {
         let mut seed = 0;
         while tally.operations < OPERATIONS {
             seed += 1;
-            explore(&template, seed, &mut tally);
+            explore(&open, seed, SEQUENCE, &mut tally);
         }
         println!("seeds 1 … {seed}");
         for state in State::ALL {
@@ -722,6 +591,28 @@ fn the_embedded_kernel_does_what_the_contracts_do() {
             let met = tally.refused.contains_key(refusal.words());
             assert!(met || OUT_OF_REACH.contains(refusal), "nobody met {refusal:?}\n{tally}");
         }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{tally}\n{:.0} operations a second", tally.operations as f64 / seconds);
+}
+
+#[test]
+fn the_chain_kernel_does_on_a_chain_what_the_embedded_kernel_does() {
+    let network = network();
+    let open = async || Local::start(&network, &owners(&network), START).await.unwrap();
+    let mut tally = Tally::default();
+    let started = Instant::now();
+    if let Some(seed) = setting("AGIRAILS_FUZZ_SEED") {
+        explore(&open, seed, SEQUENCE, &mut tally);
+    } else {
+        for seed in 1..=SAMPLES {
+            explore(&open, seed, SEQUENCE, &mut tally);
+        }
+        println!("seeds 1 … {SAMPLES}");
+        for state in State::ALL {
+            assert!(tally.reached.contains_key(&state), "{state} is not reached\n{tally}");
+        }
+        assert!(tally.refused.len() > 50, "few refusals are met\n{tally}");
     }
     let seconds = started.elapsed().as_secs_f64();
     println!("{tally}\n{:.0} operations a second", tally.operations as f64 / seconds);

@@ -3,5 +3,6 @@
 
 #[cfg(feature = "tower")]
 mod layer;
+mod prepaid;
 mod promise;
 mod stage;

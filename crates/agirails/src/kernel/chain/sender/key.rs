@@ -464,12 +464,12 @@ impl Key {
     async fn take_in(&mut self, found: Result<Look>) -> Duration {
         let pause = match found {
             Ok(look) => {
-                self.rhythm.note(look.head);
+                self.rhythm.note(look.head, Instant::now());
                 if self.shared.seen.required().is_none_or(|required| look.head >= required) {
                     self.head = look.head;
                     self.act_on(look).await;
                 }
-                if self.calls.is_empty() { IDLE } else { self.rhythm.pause() }
+                if self.calls.is_empty() { IDLE } else { self.rhythm.pause(Instant::now()) }
             }
             // The calls that wait end by their own time.
             Err(_) => Duration::from_millis(250),

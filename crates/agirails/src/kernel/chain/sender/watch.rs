@@ -116,14 +116,25 @@ fn collect(
 }
 
 /// How often to look: seldom while no block is due, often when one is.
+///
+/// When a block came is known as exactly as it was looked for, so only one that came between two
+/// looks close to each other tells when others are due: not one that was found after a rest.
 #[derive(Debug, Default)]
 pub(super) struct Rhythm {
     head: u64,
-    /// When the head changed, and how long it had stood before.
-    changed: Option<Instant>,
+    looked: Option<Instant>,
+    sighted: Option<Sighting>,
     period: Option<Duration>,
     /// Whether something was sent since the last look.
     sent: bool,
+}
+
+/// The last block that was seen coming: after one look, before the next.
+#[derive(Debug, Clone, Copy)]
+struct Sighting {
+    head: u64,
+    before: Instant,
+    after: Instant,
 }
 
 /// Chains that mine at once have done so by then.
@@ -134,20 +145,30 @@ const DUE: Duration = Duration::from_millis(20);
 const OVERDUE: Duration = Duration::from_millis(100);
 /// While none is due yet.
 const EARLY: Duration = Duration::from_millis(500);
+/// A block that came between two looks so far apart was seen coming.
+const CLOSE: Duration = Duration::from_millis(300);
+/// So many blocks after the last one that was seen coming, nobody knows when the next is due.
+const FORESEEN: u32 = 10;
 
 impl Rhythm {
     /// A look found this head.
-    pub(super) fn note(&mut self, head: u64) {
+    pub(super) fn note(&mut self, head: u64, now: Instant) {
+        let before = self.looked.replace(now);
         if head == self.head {
             return;
         }
-        let now = Instant::now();
-        // Several blocks at once tell nothing, nor does the first.
-        self.period = match self.changed {
-            Some(changed) if head == self.head + 1 => Some(now - changed),
-            _ => self.period,
+        self.head = head;
+        let Some(before) = before.filter(|before| now - *before <= CLOSE) else { return };
+        let Some(earlier) = self.sighted.replace(Sighting { head, before, after: now }) else {
+            return;
         };
-        (self.head, self.changed) = (head, Some(now));
+        let blocks = head.checked_sub(earlier.head).and_then(|blocks| u32::try_from(blocks).ok());
+        let Some(blocks) = blocks.filter(|blocks| (1..=FORESEEN).contains(blocks)) else { return };
+        // The two tell no more than this. What fits is kept; of a new one the shorter is assumed,
+        // since looking too early costs less than looking too late.
+        let shortest = before.saturating_duration_since(earlier.after) / blocks;
+        let longest = (now - earlier.before) / blocks;
+        self.period = Some(self.period.unwrap_or(shortest).clamp(shortest, longest));
     }
 
     /// Something was sent just now.
@@ -156,18 +177,110 @@ impl Rhythm {
     }
 
     /// How long until the next look.
-    pub(super) fn pause(&mut self) -> Duration {
+    pub(super) fn pause(&mut self, now: Instant) -> Duration {
         if std::mem::take(&mut self.sent) {
             return AT_ONCE;
         }
-        let (Some(changed), Some(period)) = (self.changed, self.period) else { return OVERDUE };
-        let standing = changed.elapsed();
-        if standing + DUE < period {
-            (period - standing - DUE).min(EARLY)
-        } else if standing < period + Duration::from_millis(500) {
+        let Some((due, doubt)) = self.next_block() else { return OVERDUE };
+        if now + doubt < due {
+            (due - now - doubt).min(EARLY)
+        } else if now < due + EARLY {
             DUE
         } else {
             OVERDUE
+        }
+    }
+
+    /// When the next block is due, and how much earlier it may come.
+    fn next_block(&self) -> Option<(Instant, Duration)> {
+        let Sighting { head, before, .. } = self.sighted?;
+        let blocks = u32::try_from(self.head.checked_sub(head)?).ok()?.checked_add(1)?;
+        (blocks <= FORESEEN).then_some(())?;
+        Some((before + self.period? * blocks, DUE * blocks))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+    const BLOCK: Duration = Duration::from_secs(2);
+    const ROUND_TRIP: Duration = Duration::from_millis(30);
+
+    /// A chain with a block every two seconds behind a network, at a time that is told.
+    struct Chain {
+        rhythm: Rhythm,
+        begin: Instant,
+        now: Instant,
+    }
+
+    impl Chain {
+        fn begin() -> Self {
+            let now = Instant::now();
+            Self { rhythm: Rhythm::default(), begin: now, now: now + 300 * MILLISECOND }
+        }
+
+        fn head(&self, at: Instant) -> u64 {
+            (at - self.begin).as_millis() as u64 / BLOCK.as_millis() as u64
+        }
+
+        fn look(&mut self) -> u64 {
+            let head = self.head(self.now + ROUND_TRIP / 2);
+            self.now += ROUND_TRIP;
+            self.rhythm.note(head, self.now);
+            head
+        }
+
+        /// Looks as one does while nobody waits: each second, and after ten of them no more.
+        fn rest(&mut self, time: Duration) {
+            let until = self.now + time;
+            let linger = self.now + 10 * Duration::from_secs(1);
+            while self.now + Duration::from_secs(1) < until.min(linger) {
+                self.now += Duration::from_secs(1);
+                self.look();
+            }
+            self.now = until;
+        }
+
+        /// Sends; tells how long after its block that is known, and after how many looks.
+        fn send(&mut self) -> (Duration, u32) {
+            self.now += ROUND_TRIP;
+            let block = self.head(self.now) + 1;
+            self.rhythm.sent();
+            let mut looks = 1;
+            while self.look() < block {
+                self.now += self.rhythm.pause(self.now);
+                looks += 1;
+            }
+            (self.now - (self.begin + BLOCK * block as u32), looks)
+        }
+    }
+
+    #[test]
+    fn a_block_is_known_two_round_trips_after_it_came() {
+        let mut chain = Chain::begin();
+        // What is learnt of the first blocks is not exact.
+        for _ in 0..3 {
+            chain.send();
+        }
+        for number in 0..200 {
+            // At all moments between two blocks, one or a few apart.
+            chain.rest(number % 5 * BLOCK + (number * 618 % 2_000) * MILLISECOND);
+            let (late, looks) = chain.send();
+            assert!(late <= 2 * ROUND_TRIP + DUE, "call {number} was {late:?} late");
+            assert!(looks <= 16, "call {number} took {looks} looks");
+        }
+    }
+
+    #[test]
+    fn after_a_long_rest_nothing_is_assumed() {
+        let mut chain = Chain::begin();
+        for number in 0..50 {
+            chain.rest(Duration::from_secs(60) + (number * 618 % 2_000) * MILLISECOND);
+            let (late, looks) = chain.send();
+            assert!(late <= 2 * ROUND_TRIP + OVERDUE, "call {number} was {late:?} late");
+            assert!(looks <= 20, "call {number} took {looks} looks");
         }
     }
 }

@@ -1,0 +1,174 @@
+//! One escrow, many calls: how a balance ends, and what its receipts prove.
+
+use agirails::{
+    B256, State, TransactionId, Usdc,
+    paywall::{Answer, Charge, Incoming, Paywall},
+    protocol::{
+        paid_request::PaidRequest,
+        receipt::{Neighbour, Receipt, climb},
+    },
+};
+use serde_json::Value;
+
+use crate::stage::{CENTS_10, Stage, answer, json, key, ok, run};
+
+const DOLLAR: Usdc = Usdc(1_000_000);
+
+struct Sold {
+    stage: Stage,
+    paywall: Paywall,
+    charge: std::sync::Arc<Charge>,
+}
+
+impl Sold {
+    async fn new() -> Self {
+        let stage = Stage::new().await;
+        let paywall = stage.paywall().await;
+        let charge = Charge::new("POST /api/generate", CENTS_10).calls(10);
+        let charge = paywall.charge(charge).unwrap();
+        Self { stage, paywall, charge }
+    }
+
+    async fn call(&self, id: TransactionId, key: &str) -> Answer {
+        let request = self.stage.signed(id, Some(key), b"{}").await;
+        run(self.paywall.enter(&self.charge, &request, None).await).finish(ok(key)).await
+    }
+
+    async fn page(&self, target: &str) -> Value {
+        json(&self.paywall.page(&Incoming::new("GET", target, b"")).await.unwrap())
+    }
+
+    /// Asks to close a payment, signed by this key.
+    async fn close(&self, id: TransactionId, by: u64) -> Answer {
+        let target = format!("/api/payments/{id}/close");
+        let now = self.stage.requester.now().await.unwrap();
+        let request = PaidRequest::new(id, "POST", &target, b"", now);
+        let network = self.stage.requester.network();
+        let mut incoming = Incoming::new("POST", &target, b"");
+        incoming.signature =
+            Some(request.sign(&key(by), network.chain_id, network.kernel).await.unwrap());
+        self.paywall.page(&incoming).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_close_delivers_what_was_served_and_every_receipt_leads_to_its_root() {
+    let sold = Sold::new().await;
+    let id = sold.stage.funded(DOLLAR).await;
+    for number in 0..7 {
+        sold.call(id, &format!("call-{number}")).await;
+    }
+    assert_eq!(sold.stage.state(id).await, State::Committed);
+    let stranger = sold.close(id, 3).await;
+    assert_eq!(
+        (stranger.status, json(&stranger)["error"].clone()),
+        (401, "Invalid Signature".into())
+    );
+    assert_eq!(sold.close(id, 2).await.status, 202);
+    sold.stage.becomes(id, State::Delivered).await;
+    let root = sold.stage.provider.get_delivery_proof(id).await.unwrap().unwrap().content_hash;
+    for number in 0..7 {
+        let page = sold.page(&format!("/api/payments/{id}/receipts/call-{number}")).await;
+        let receipt: Receipt = serde_json::from_value(page["receipt"].clone()).unwrap();
+        let branch: Vec<Neighbour> = serde_json::from_value(page["branch"].clone()).unwrap();
+        assert_eq!(climb(receipt.content_hash, &branch), root);
+        assert_eq!(serde_json::from_value::<B256>(page["root"].clone()).unwrap(), root);
+    }
+    let status = sold.page(&format!("/api/payments/{id}")).await;
+    assert_eq!((&status["stage"], &status["spent"]), (&"delivered".into(), &"0.70 USDC".into()));
+    // No call of it runs any more; what was answered stays answered.
+    let request = sold.stage.signed(id, Some("call-3"), b"{}").await;
+    assert_eq!(answer(sold.paywall.enter(&sold.charge, &request, None).await).body, b"call-3");
+    let request = sold.stage.signed(id, Some("call-8"), b"{}").await;
+    assert_eq!(answer(sold.paywall.enter(&sold.charge, &request, None).await).status, 402);
+}
+
+#[tokio::test]
+async fn a_close_of_what_was_never_served_gives_all_of_it_back() {
+    let sold = Sold::new().await;
+    let before = sold.stage.requester.balance().await.unwrap();
+    let id = sold.stage.funded(DOLLAR).await;
+    let request = sold.stage.signed(id, Some("a"), b"{}").await;
+    let ticket = run(sold.paywall.enter(&sold.charge, &request, None).await);
+    assert_eq!(sold.close(id, 2).await.status, 409, "a call is running");
+    ticket.fail("it broke").await;
+    assert_eq!(sold.close(id, 2).await.status, 202);
+    sold.stage.becomes(id, State::Cancelled).await;
+    assert_eq!(sold.stage.requester.balance().await.unwrap(), before);
+    assert_eq!(sold.close(TransactionId::repeat_byte(9), 2).await.status, 402);
+}
+
+#[tokio::test]
+async fn a_requester_gets_back_at_once_what_it_never_used() {
+    let sold = Sold::new().await;
+    // It could not cancel by itself: 5 % of it are less than the protocol's fee.
+    let id = sold.stage.funded(CENTS_10).await;
+    assert_eq!(sold.close(id, 3).await.status, 401);
+    assert_eq!(sold.stage.state(id).await, State::Committed);
+    assert_eq!(json(&sold.close(id, 2).await)["stage"], "returning");
+    sold.stage.becomes(id, State::Cancelled).await;
+}
+
+#[tokio::test]
+async fn the_approaching_deadline_delivers_what_was_served() {
+    let sold = Sold::new().await;
+    let id = sold.stage.funded_for(DOLLAR, 200).await;
+    sold.call(id, "a").await;
+    sold.stage.provider.mock().unwrap().advance_time(145).await.unwrap();
+    sold.stage.becomes(id, State::Delivered).await;
+}
+
+#[tokio::test]
+async fn a_call_that_fails_gives_its_price_back_to_the_balance() {
+    let sold = Sold::new().await;
+    let id = sold.stage.funded(DOLLAR).await;
+    for round in 0..30 {
+        let request = sold.stage.signed(id, Some(&format!("fails-{round}")), b"{}").await;
+        let ticket = run(sold.paywall.enter(&sold.charge, &request, None).await);
+        ticket.finish(Answer::new(503, "")).await;
+    }
+    for number in 0..10 {
+        sold.call(id, &format!("call-{number}")).await;
+    }
+    sold.stage.becomes(id, State::Delivered).await;
+}
+
+#[tokio::test]
+async fn a_key_is_one_request_and_a_balance_needs_keys() {
+    let sold = Sold::new().await;
+    let id = sold.stage.funded(DOLLAR).await;
+    sold.call(id, "a").await;
+    let other = sold.stage.signed(id, Some("a"), b"other").await;
+    assert_eq!(answer(sold.paywall.enter(&sold.charge, &other, None).await).status, 409);
+    let keyless = sold.stage.signed(id, None, b"{}").await;
+    let refused = answer(sold.paywall.enter(&sold.charge, &keyless, None).await);
+    assert_eq!(
+        (refused.status, json(&refused)["error"].clone()),
+        (400, "Idempotency Key Required".into())
+    );
+    // Less than the bundle that is sold.
+    let small = sold.stage.funded(CENTS_10).await;
+    let request = sold.stage.signed(small, Some("a"), b"{}").await;
+    let refused = answer(sold.paywall.enter(&sold.charge, &request, None).await);
+    assert_eq!((refused.status, json(&refused)["required"].clone()), (402, "1.00".into()));
+}
+
+#[tokio::test]
+async fn a_single_price_also_takes_a_bundle() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    let charge = crate::stage::charge(&paywall, CENTS_10);
+    let refused = answer(paywall.enter(&charge, &Incoming::new("POST", "/", b""), None).await);
+    let accepts = &json(&refused)["accepts"];
+    assert_eq!(
+        (&accepts[0]["amount"], &accepts[1]["amount"]),
+        (&"100000".into(), &"1000000".into())
+    );
+    assert_eq!(accepts[1]["extra"]["kind"], "prepaid");
+    let id = stage.funded(DOLLAR).await;
+    for number in 0..10 {
+        let request = stage.signed(id, Some(&number.to_string()), b"{}").await;
+        run(paywall.enter(&charge, &request, None).await).finish(ok("x")).await;
+    }
+    stage.becomes(id, State::Delivered).await;
+}
