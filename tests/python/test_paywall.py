@@ -10,7 +10,19 @@ from pathlib import Path
 
 import pytest
 from paid import MAKERS, SECRET, TARGET, Stage, ask_wsgi
-from support import PRICE, USDC, create, deliver, fund, new_address, new_hash, until, write_lock
+from support import (
+    HERE,
+    PRICE,
+    USDC,
+    create,
+    deliver,
+    fund,
+    new_address,
+    new_hash,
+    run_python,
+    until,
+    write_lock,
+)
 from test_bad_input import in_own_mounts
 
 from agirails import ACTPClient, State, ValidationError
@@ -546,3 +558,18 @@ def test_a_kernel_out_of_reach_is_503_and_nothing_is_claimed(tmp_path):
     assert reply.headers["retry-after"]
     assert (runs, paywall.owed()) == ([], 0)
     assert ask_wsgi(app, "GET", f"/api/payments/{tx_id}", {}, b"").status == 404
+
+
+def test_an_interpreter_that_exits_takes_nothing_along_and_tells_what_came_up_last(tmp_path):
+    script = (
+        "import logging, sys; sys.path.insert(0, sys.argv[1]); logging.basicConfig(level=20);"
+        "from pathlib import Path; from paid import Stage, TARGET;"
+        "stage = Stage(Path(sys.argv[2]), 'flask');"
+        "assert stage.pay(stage.fund()).status == 200;"
+        "stage.paywall._core.unreadable_body(stage.paywall._core.charge('GET /', 1, 9_999_999,"
+        " None, None)); print('done')"
+    )
+    for _ in range(5):
+        done = run_python("-W", "error", "-c", script, HERE, tmp_path)
+        assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+        assert "GET /: body_unreadable [request " in done.stderr
