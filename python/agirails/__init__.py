@@ -12,6 +12,7 @@
 from ._agirails import (
     ACTPClient,
     AgentProfile,
+    CallPayment,
     Event,
     Kernel,
     Mock,
@@ -27,6 +28,7 @@ from ._agirails import (
     recover_delivery_signer,
     result_hash,
     service_type_hash,
+    sign_request,
     verify_delivery,
 )
 from .aio import AsyncACTPClient, AsyncKernel, AsyncMock, AsyncRegistry
@@ -62,6 +64,7 @@ __all__ = [
     "AsyncKernel",
     "AsyncMock",
     "AsyncRegistry",
+    "CallPayment",
     "ContractPausedError",
     "DeadlineExpiredError",
     "DeadlinePassedError",
@@ -94,5 +97,6 @@ __all__ = [
     "recover_delivery_signer",
     "result_hash",
     "service_type_hash",
+    "sign_request",
     "verify_delivery",
 ]

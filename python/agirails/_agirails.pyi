@@ -1,6 +1,7 @@
 from collections.abc import Awaitable, Coroutine, Sequence
+from decimal import Decimal
 from os import PathLike
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 from .aio import AsyncACTPClient
 from .types import Address, State
@@ -8,6 +9,7 @@ from .types import Address, State
 __all__ = [
     "ACTPClient",
     "AgentProfile",
+    "CallPayment",
     "Devnet",
     "Event",
     "Kernel",
@@ -17,10 +19,17 @@ __all__ = [
     "Registry",
     "Snapshot",
     "Transaction",
+    "_Answer",
+    "_Charge",
+    "_Paywall",
+    "_Streaming",
+    "_Ticket",
     "__version__",
     "_connect",
     "_keystore",
+    "_notices",
     "_play",
+    "_price",
     "_scenarios",
     "_start_devnet",
     "canonical_json",
@@ -30,6 +39,7 @@ __all__ = [
     "recover_delivery_signer",
     "result_hash",
     "service_type_hash",
+    "sign_request",
     "verify_delivery",
 ]
 
@@ -362,8 +372,110 @@ def encode_resolution(
 def service_type_hash(service_type: str) -> str: ...
 def recover_delivery_signer(message: dict[str, Any], kernel_address: str) -> Address: ...
 def verify_delivery(message: dict[str, Any], kernel_address: str) -> None: ...
+def sign_request(
+    client: ACTPClient | AsyncACTPClient,
+    tx_id: str,
+    method: str,
+    target: str,
+    body: str | bytes | bytearray | memoryview = b"",
+    *,
+    idempotency_key: str = "",
+    timestamp: int | None = None,
+) -> str: ...
 def _connect(settings: dict[str, Any]) -> Awaitable[ACTPClient]: ...
 def _keystore(private_key: str, password: str) -> tuple[Address, str]: ...
+
+@final
+class CallPayment:
+    @property
+    def transaction_id(self) -> str: ...
+    @property
+    def requester(self) -> Address: ...
+    @property
+    def price(self) -> int: ...
+    @property
+    def amount(self) -> int: ...
+    @property
+    def deadline(self) -> int: ...
+    @property
+    def call_key(self) -> str | None: ...
+    @property
+    def idempotency_key(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    def __eq__(self, value: object, /) -> bool: ...
+    def __ne__(self, value: object, /) -> bool: ...
+
+# What agirails.flask and agirails.asgi are made of. Where it says Any, an object made with
+# `awaitable` returns something to await.
+_Headers: TypeAlias = tuple[str | None, str | None, str | None]
+
+@final
+class _Paywall:
+    def __new__(cls, client: ACTPClient, awaitable: bool, settings: dict[str, Any]) -> _Paywall: ...
+    def charge(
+        self,
+        name: str | None,
+        price: str | Decimal | int | None,
+        calls: int | None,
+        min_seconds_left: int | None,
+        deliver: str | None,
+    ) -> _Charge | None: ...
+    def enter(
+        self,
+        charge: _Charge,
+        method: str,
+        target: str,
+        headers: _Headers,
+        body: bytes,
+        price: str | Decimal | int | None,
+    ) -> Any: ...
+    def page(self, method: str, target: str, headers: _Headers, body: bytes) -> Any: ...
+    def unreadable_body(self, charge: _Charge) -> _Answer: ...
+    def oversized_body(self, charge: _Charge) -> _Answer: ...
+    def close(self, tx_id: str) -> Any: ...
+    def owed(self) -> Any: ...
+    @property
+    def max_body_bytes(self) -> int: ...
+    @property
+    def max_kept_stream_bytes(self) -> int: ...
+
+@final
+class _Charge: ...
+
+@final
+class _Answer:
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> list[tuple[str, str]]: ...
+    @property
+    def raw_headers(self) -> list[tuple[bytes, bytes]]: ...
+    @property
+    def body(self) -> bytes: ...
+
+@final
+class _Ticket:
+    @property
+    def payment(self) -> CallPayment: ...
+    def finish(self, status: int, headers: list[Any], body: bytes) -> Any: ...
+    def fail(self, problem: str) -> Any: ...
+    def stream(self, status: int, headers: list[Any]) -> _Streaming: ...
+
+@final
+class _Streaming:
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> list[tuple[str, str]]: ...
+    @property
+    def raw_headers(self) -> list[tuple[bytes, bytes]]: ...
+    def push(self, piece: bytes) -> None: ...
+    def finish(self) -> Any: ...
+    def fail(self, problem: str) -> Any: ...
+
+def _notices() -> list[tuple[int, str | None, str]]: ...
+def _price(value: str | Decimal | int) -> int: ...
 
 # Unix only; what agirails.devnet is made of.
 @final

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -440,6 +441,46 @@ def disk_full(directory: str, options: str) -> None:
                 "named": str(small) in str(caught),
                 "sum": balance == START - len(paid) * PRICE and set(states) == {State.COMMITTED},
                 "after": "paid",
+            }
+        )
+    )
+
+
+def paywall_on_a_full_disk(directory: str, options: str) -> None:
+    """In a mount namespace of its own: calls are served until there is no room for answers."""
+    from paid import TARGET, Stage, ask_wsgi, flask_app
+
+    small = Path(directory, "small")
+    small.mkdir()
+    mount(str(small), options)
+    stage = Stage(Path(directory), "flask")
+    runs: list[Any] = []
+    app, paywall = flask_app(stage.provider, runs, store=small)
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("agirails.paywall").addHandler(handler)
+    ballast = small / "ballast"
+    ballast.write_bytes(bytes(500_000))
+    served = 0
+    while served < 1_000:
+        tx_id = stage.fund()
+        reply = ask_wsgi(app, "POST", TARGET, {"X-AGIRAILS-TX-ID": tx_id}, bytes(50_000))
+        if reply.status != 200:
+            break
+        served += 1
+    count = len(runs)
+    ballast.unlink()
+    after = ask_wsgi(app, "POST", TARGET, {"X-AGIRAILS-TX-ID": tx_id}, bytes(50_000))
+    print(
+        json.dumps(
+            {
+                "error": reply.json["error"],
+                "leaked": str(small) in reply.body.decode(),
+                "logged": any(reply.json["requestId"] in message for message in told),
+                "served": served,
+                "runs": count,
+                "after": after.status,
             }
         )
     )

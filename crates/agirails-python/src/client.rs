@@ -1,6 +1,6 @@
 //! The client: one address, one network.
 
-use std::{ffi::CString, time::Duration};
+use std::ffi::CString;
 
 use agirails::{
     ACTPClient as Core, ClientBuilder, Code, Contracts, Mode, NetworkProfile, Password, PrivateKey,
@@ -80,6 +80,11 @@ pub struct ACTPClient {
 }
 
 impl ACTPClient {
+    /// The client of the core.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
     fn wrap(py: Python<'_>, core: Core, mode: Mode, style: Style) -> PyResult<Self> {
         let kernel = Py::new(py, Kernel::new(core.clone(), style))?;
         let registry = core.registry().map(|registry| Py::new(py, Registry::new(registry, style)));
@@ -335,7 +340,7 @@ fn read(given: &Bound<'_, PyDict>) -> PyResult<(Mode, ClientBuilder)> {
         builder = builder.confirmations(blocks);
     }
     if let Some(value) = maybe("wait_timeout")? {
-        builder = builder.wait_timeout(seconds("wait_timeout", &value)?);
+        builder = builder.wait_timeout(convert::seconds("wait_timeout", &value)?);
     }
     Ok((mode, builder))
 }
@@ -360,19 +365,6 @@ fn urls(value: Any<'_, '_>) -> PyResult<Vec<String>> {
         let shown = format!("<{}>", convert::type_name(value));
         let hint = "pass a URL as str, or a list of them";
         convert::refuse(value.py(), Code::InvalidSettings, "rpc_url", &shown, "is no URL", hint)
-    })
-}
-
-/// A duration in seconds: int or float, finite and not negative.
-fn seconds(field: &'static str, value: Any<'_, '_>) -> PyResult<Duration> {
-    let number = match value.is_instance_of::<pyo3::types::PyBool>() {
-        true => None,
-        false => value.extract::<f64>().ok(),
-    };
-    number.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
-        let shown = value.repr().map_or_else(|_| String::new(), |repr| repr.to_string());
-        let (code, hint) = (Code::InvalidNumber, "pass seconds as int or float, from 0 on");
-        convert::refuse(value.py(), code, field, &shown, "is no duration", hint)
     })
 }
 

@@ -1,7 +1,7 @@
 //! What Python passes in, checked, and what it gets back. Every argument comes through here, so
 //! that a wrong one is always a ValidationError that names it.
 
-use std::{borrow::Cow, convert::Infallible, path::PathBuf};
+use std::{borrow::Cow, convert::Infallible, path::PathBuf, time::Duration};
 
 use agirails::{
     Code, Error, Evidence, State, TransactionId, Usdc,
@@ -146,6 +146,35 @@ pub fn amount(field: &'static str, value: Any<'_, '_>, too_much: Code) -> PyResu
         "pass base units of USDC as an int: 1 USDC is 1_000_000"
     };
     unsigned(Code::InvalidAmount, field, value, too_much, hint).map(Usdc)
+}
+
+/// A price in USDC, as it is written: str or Decimal; or in base units, as int.
+pub fn price(field: &'static str, value: Any<'_, '_>) -> PyResult<Usdc> {
+    let py = value.py();
+    if value.is_instance_of::<PyString>() {
+        return text(Code::InvalidAmount, field, value)?.parse::<Usdc>().or_raise(py);
+    }
+    static DECIMAL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    if value.is_instance(DECIMAL.import(py, "decimal", "Decimal")?)? {
+        // Without an exponent, which no amount is written with.
+        let written = value.call_method1("__format__", ("f",))?;
+        return text(Code::InvalidAmount, field, &written)?.parse::<Usdc>().or_raise(py);
+    }
+    let hint = "pass USDC as str or Decimal such as \"0.10\", or base units as int";
+    unsigned(Code::InvalidAmount, field, value, Code::InvalidAmount, hint).map(Usdc)
+}
+
+/// A duration in seconds: int or float, finite and not negative.
+pub fn seconds(field: &'static str, value: Any<'_, '_>) -> PyResult<Duration> {
+    let number = match value.is_instance_of::<PyBool>() {
+        true => None,
+        false => value.extract::<f64>().ok(),
+    };
+    number.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
+        let shown = value.repr().map_or_else(|_| String::new(), |repr| repr.to_string());
+        let (code, hint) = (Code::InvalidNumber, "pass seconds as int or float, from 0 on");
+        refuse(value.py(), code, field, &shown, "is no duration", hint)
+    })
 }
 
 /// A time, a duration or a count; `too_much` is how the contract would refuse one beyond 64 bits.

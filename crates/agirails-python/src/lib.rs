@@ -12,6 +12,7 @@ mod json;
 mod kernel;
 mod mock;
 mod network;
+mod paywall;
 mod proof;
 mod registry;
 mod run;
@@ -34,6 +35,10 @@ mod _agirails {
         kernel::Kernel,
         mock::Mock,
         network::Network,
+        paywall::{
+            _Answer, _Charge, _Paywall, _Streaming, _Ticket, _notices, _price, CallPayment,
+            sign_request,
+        },
         proof::{ProofGenerator, recover_delivery_signer, verify_delivery},
         registry::{AgentProfile, Registry},
         transaction::Transaction,

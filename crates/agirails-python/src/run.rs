@@ -5,7 +5,10 @@ use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
     time::Duration,
@@ -39,6 +42,9 @@ pub enum Effect {
     Glances,
     /// It reads. Given up, it is dropped.
     Reads,
+    /// It writes to a store that mostly is a file of this machine, in microseconds: an event loop
+    /// waits for that. What takes longer goes on to its end as with [`Self::Moves`].
+    Commits,
     /// It moves money. Given up, it goes on to its end: dropped half done, nobody would know
     /// where the money is.
     Moves,
@@ -77,7 +83,7 @@ pub fn run_sync<T: Send + 'static>(
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     loop {
         if let Err(interrupt) = py.check_signals() {
-            if effect == Effect::Moves {
+            if matches!(effect, Effect::Moves | Effect::Commits) {
                 runtime::get().spawn(call);
             }
             return Err(interrupt);
@@ -109,7 +115,7 @@ fn run_async<T: Send + 'static>(
     mut call: Call<T>,
     convert: Convert<T>,
 ) -> PyResult<Py<PyAny>> {
-    if effect == Effect::Glances
+    if matches!(effect, Effect::Glances | Effect::Commits)
         && let Poll::Ready(outcome) = glance(py, &mut call)
     {
         let value = outcome.map_err(|error| errors::raise(py, &error))?;
@@ -119,7 +125,7 @@ fn run_async<T: Send + 'static>(
     let outcome = async move {
         match effect {
             Effect::Glances | Effect::Reads => finish.await,
-            Effect::Moves => match runtime::get().spawn(finish).await {
+            Effect::Commits | Effect::Moves => match runtime::get().spawn(finish).await {
                 Ok(outcome) => outcome,
                 Err(error) => Err(panicked(&error.to_string())),
             },
@@ -129,9 +135,32 @@ fn run_async<T: Send + 'static>(
     Ok(generic::future_into_py::<Ours, _, _>(py, answer)?.unbind())
 }
 
-/// One look, with the GIL released.
+/// How often a call is looked at again that only lets others go first.
+const COURTESIES: usize = 4;
+
+/// A look, with the GIL released; and another where the call woke itself at once, as it does to
+/// let others join its commit.
 fn glance<T: Send>(py: Python<'_>, call: &mut Call<T>) -> Poll<Outcome<T>> {
-    py.detach(|| poll(call, &mut Context::from_waker(Waker::noop())))
+    py.detach(|| {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        for _ in 0..COURTESIES {
+            let look = poll(call, &mut Context::from_waker(&waker));
+            if look.is_ready() || !woken.0.swap(false, Ordering::AcqRel) {
+                return look;
+            }
+        }
+        Poll::Pending
+    })
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// Looks whether the call is done. A panic is an outcome too: Python must not see it.

@@ -16,6 +16,7 @@ use crate::{
         CreateTransaction, DisputeWindow, EventRecord, LinkEscrow, State, Transaction,
         TransactionId, Usdc,
         did::Did,
+        paid_request::PaidRequest,
         proof::{
             self, DeliveryMessage, DeliveryProof, ProofGenerator, SignedDelivery, Verification,
         },
@@ -318,6 +319,20 @@ impl ACTPClient {
             nonce: statement.nonce,
         };
         message.sign_with(&**wallet, self.network().kernel).await
+    }
+
+    /// Signs a paid request with this client's key, for the header
+    /// [`SIGNATURE_HEADER`](crate::protocol::paid_request::SIGNATURE_HEADER). It counts where this
+    /// client is the transaction's requester.
+    ///
+    /// # Errors
+    /// [`Code::KeyMissing`] without a key, [`Code::InvalidSignature`] where the wallet gives none.
+    pub async fn sign_request(&self, request: &PaidRequest) -> Result<String> {
+        let wallet = self.wallet.as_ref().ok_or_else(|| {
+            Error::new(Code::KeyMissing, "signing a request needs a private key")
+                .with_hint(format!("in mode mock pass private_key; on a chain {NO_KEY_HINT}"))
+        })?;
+        request.sign(&**wallet, self.network().chain_id, self.network().kernel).await
     }
 
     /// Attests a delivery of this client, the transaction's provider, on chain (EAS, AIP-4).

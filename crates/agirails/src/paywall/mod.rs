@@ -238,6 +238,15 @@ impl Paywall {
         Ok(charge)
     }
 
+    /// Checks a charge as [`Self::charge`] does, and puts it nowhere: for adapters that learn a
+    /// route's name later than its price.
+    ///
+    /// # Errors
+    /// As [`Self::charge`].
+    pub fn check_charge(&self, charge: &Charge) -> Result<()> {
+        charge.check(self.inner.settings.closing_seconds)
+    }
+
     /// Lets a request in, or answers it. `price` is the request's where the route's charge is
     /// [`Charge::per_request`], and of no effect elsewhere.
     pub async fn enter(

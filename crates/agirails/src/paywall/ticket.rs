@@ -232,7 +232,8 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.is_open {
+        // A forked child that drops its copy must not give back what its parent runs.
+        if self.is_open && self.claim.owner == self.inner.process.get().owner {
             self.abandon();
         }
     }

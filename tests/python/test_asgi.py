@@ -1,0 +1,420 @@
+"""What is particular to the paywall of FastAPI, Starlette and ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
+from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from paid import Reply, asked
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.routing import Mount, Route
+from support import fund, new_address, until
+
+from agirails import ACTPClient, State
+from agirails.asgi import Paywall
+
+
+class Prompt(BaseModel):
+    prompt: str
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> ACTPClient:
+    return ACTPClient(requester_address=new_address(), state_directory=tmp_path)
+
+
+@pytest.fixture
+def pay(provider: ACTPClient, tmp_path: Path):
+    """A paid request without signature."""
+    consumer = ACTPClient(requester_address=new_address(), state_directory=tmp_path)
+
+    def pay(app, method: str, target: str, body=b"", tx_id=None, stay=None) -> Reply:
+        headers = {"X-AGIRAILS-TX-ID": tx_id or pay.fund(), "Content-Type": "application/json"}
+        return asyncio.run(asked(app, method, target, headers, body, stay))
+
+    pay.fund = functools.partial(fund, consumer, provider.address)
+    pay.state = lambda tx_id: consumer.advanced.get_transaction(tx_id).state
+    return pay
+
+
+def ask(app, method: str, target: str, body=b"", **headers: str) -> Reply:
+    return asyncio.run(asked(app, method, target, headers, body))
+
+
+class TestFastAPI:
+    def test_injects_what_an_endpoint_asks_for(self, provider, pay):
+        app = FastAPI()
+        paywall = Paywall(provider, app=app)
+        order = []
+
+        async def dependency(request: Request):
+            order.append("in")
+            yield request.method
+            order.append("out")
+
+        @app.post("/async/{number}")
+        @paywall.charge("0.10")
+        async def endpoint(
+            number: int,
+            prompt: Prompt,
+            method: str = Depends(dependency),  # noqa: B008
+            q: str = "?",
+            x_own: Annotated[str | None, Header()] = None,
+        ) -> dict[str, str]:
+            order.append("run")
+            return {"said": f"{number} {prompt.prompt} {method} {q} {x_own}"}
+
+        @app.post("/sync/{number}", response_model=Prompt)
+        @paywall.charge("0.10")
+        def blocking(number: int, prompt: Prompt, request: Request):
+            assert request.state.payment == paywall.payment
+            return {"prompt": f"{number} {prompt.prompt}", "hidden": True}
+
+        reply = pay(app, "POST", "/async/7?q=x", b'{"prompt":"p"}')
+        assert (reply.status, reply.json) == (200, {"said": "7 p POST x None"})
+        assert order == ["in", "run", "out"]
+        reply = pay(app, "POST", "/sync/7", b'{"prompt":"p"}')
+        assert (reply.status, reply.json) == (200, {"prompt": "7 p"})
+        body = app.openapi()["paths"]["/sync/{number}"]["post"]["requestBody"]
+        assert body["content"]["application/json"]["schema"]["$ref"].endswith("/Prompt")
+
+    def test_tells_the_price_before_what_else_is_wrong(self, provider, pay):
+        app = FastAPI()
+        paywall = Paywall(provider, app=app)
+        runs = []
+
+        @app.post("/{number}")
+        @paywall.charge("0.10")
+        async def endpoint(number: int, prompt: Prompt):
+            runs.append(number)
+            return {}
+
+        reply = ask(app, "POST", "/7")
+        assert (reply.status, reply.json["error"]) == (402, "Payment Required")
+        tx_id = pay.fund()
+        reply = pay(app, "POST", "/7", b"{}", tx_id)
+        assert (reply.status, reply.json["detail"][0]["loc"]) == (422, ["body", "prompt"])
+        # Nothing was used: the corrected request is served.
+        assert pay(app, "POST", "/7", b'{"prompt":"p"}', tx_id).status == 200
+        assert runs == [7]
+
+    def test_may_refuse_by_a_dependency_before_anything_is_used(self, provider, pay):
+        app = FastAPI()
+        paywall = Paywall(provider, app=app)
+
+        def forbid():
+            raise HTTPException(403, "not you")
+
+        app.add_api_route(
+            "/", paywall.charge("0.10")(lambda: "never"), dependencies=[Depends(forbid)]
+        )
+        tx_id = pay.fund()
+        assert pay(app, "GET", "/", tx_id=tx_id).json == {"detail": "not you"}
+        assert ask(app, "GET", "/").status == 403
+        assert pay.state(tx_id) is State.COMMITTED
+
+    def test_knows_charged_routes_of_routers_and_mounted_applications(self, provider, pay):
+        app, inner = FastAPI(), FastAPI()
+        paywall = Paywall(provider, app=app)
+        router = APIRouter(prefix="/router")
+
+        @router.get("/items/{item}")
+        @paywall.charge("0.10")
+        async def item(item: str):
+            return item
+
+        @inner.get("/items/{item}")
+        @paywall.charge("0.20")
+        def mounted(item: str):
+            return item
+
+        app.include_router(router, prefix="/v1")
+        app.include_router(router, prefix="/v2")
+        app.mount("/inner", inner)
+        assert pay(app, "GET", "/v2/router/items/a").json == "a"
+        reply = ask(app, "GET", "/inner/items/b")
+        assert reply.json["accepts"][0]["amount"] == "200000"
+        metrics = ask(app, "GET", "/metrics").body.decode()
+        assert 'calls_total{route="GET /v2/router/items/{item}"} 1' in metrics
+        routes = ask(app, "GET", "/api/pricing").json["routes"]
+        assert {route["route"] for route in routes} == {
+            "GET /v1/router/items/{item}",
+            "GET /v2/router/items/{item}",
+            "GET /inner/items/{item}",
+        }
+
+    def test_streams_what_an_endpoint_yields(self, provider, pay):
+        app = FastAPI()
+        paywall = Paywall(provider, app=app)
+
+        @app.get("/")
+        @paywall.charge("0.10")
+        async def endpoint():
+            for number in range(3):
+                assert paywall.payment.attempt == 1
+                yield {"number": number}
+
+        tx_id = pay.fund()
+        first, again = (pay(app, "GET", "/", tx_id=tx_id) for _ in range(2))
+        assert first.status == 200 and first.body.count(b"number") == 3
+        assert again.body == first.body and again.receipt
+        assert ask(app, "GET", "/").status == 402
+
+    def test_an_endpoint_that_blocks_cannot_be_paused(self, provider):
+        with pytest.raises(TypeError, match="async def"):
+
+            @Paywall(provider).charge("0.10")
+            def endpoint():
+                yield 1
+
+        with pytest.raises(TypeError, match="put it on methods of Prompt"):
+            Paywall(provider).charge("0.10")(Prompt)
+
+    def test_an_own_route_under_a_free_path_answers(self, provider):
+        app = FastAPI()
+        Paywall(provider, app=app)
+        app.add_api_route("/health", lambda: "my own")
+        assert ask(app, "GET", "/health").json == "my own"
+        assert ask(app, "GET", "/metrics").status == 200
+
+    def test_preflight_passes_free(self, provider):
+        app = FastAPI()
+        paywall = Paywall(provider, app=app)
+        app.add_api_route("/", paywall.charge("0.10")(lambda: "ok"), methods=["GET", "OPTIONS"])
+        assert ask(app, "OPTIONS", "/").json == "ok"
+        assert ask(app, "PUT", "/").status == 405
+
+    def test_a_price_function_may_refuse_a_request(self, provider, pay):
+        app = FastAPI()
+        paywall = Paywall(provider, app=app)
+
+        async def price(request: Request):
+            try:
+                return f"0.{len((await request.json())['prompt']):02}"
+            except ValueError:
+                raise HTTPException(400, "no JSON") from None
+
+        @app.post("/")
+        @paywall.charge(price)
+        async def endpoint(request: Request):
+            return {"price": paywall.payment.amount, "body": await request.json()}
+
+        reply = ask(app, "POST", "/", b'{"prompt":"0123456789"}')
+        assert reply.json["accepts"][0]["amount"] == "100000"
+        assert ask(app, "POST", "/", b"nonsense").json == {"detail": "no JSON"}
+        assert pay(app, "POST", "/", b'{"prompt":"0123456789"}').json["price"] == 100_000
+
+
+class TestStarlette:
+    def test_methods_of_an_endpoint_class_have_their_own_prices(self, provider, pay):
+        paywall = Paywall(provider)
+
+        class Items(HTTPEndpoint):
+            async def get(self, request):
+                return PlainTextResponse("free")
+
+            @paywall.charge("0.10")
+            async def post(self, request):
+                return PlainTextResponse(f"paid {request.state.payment.price}")
+
+            @paywall.charge("0.10")
+            def put(self, request):
+                return PlainTextResponse(f"put {paywall.payment.price}")
+
+        app = Starlette(routes=[Mount("/a", routes=[Route("/items", Items)])])
+        paywall.init_app(app)
+        assert ask(app, "GET", "/a/items").body == b"free"
+        assert ask(app, "POST", "/a/items").status == 402
+        assert pay(app, "POST", "/a/items").body == b"paid 100000"
+        assert pay(app, "PUT", "/a/items").body == b"put 100000"
+        routes = ask(app, "GET", "/api/pricing").json["routes"]
+        assert {route["route"] for route in routes} == {"POST /a/items", "PUT /a/items"}
+
+    def test_middleware_may_stand_on_either_side(self, provider, pay):
+        class Stamp(BaseHTTPMiddleware):
+            async def dispatch(self, request, call_next):
+                response = await call_next(request)
+                response.headers["X-Stamp"] = "1"
+                return response
+
+        def application(paywall, outside: bool):
+            @paywall.charge("0.10")
+            async def endpoint(request):
+                return JSONResponse({"text": "word " * 1_000})
+
+            app = Starlette(routes=[Route("/", endpoint)])
+            for step in ("paywall", "stamp") if outside else ("stamp", "paywall"):
+                if step == "paywall":
+                    paywall.init_app(app)
+                else:
+                    app.add_middleware(Stamp)
+                    app.add_middleware(GZipMiddleware)
+            return app
+
+        for outside in (True, False):
+            app = application(Paywall(provider), outside)
+            tx_id = pay.fund()
+            first, again = (pay(app, "GET", "/", tx_id=tx_id) for _ in range(2))
+            assert first.status == 200 and first.json == again.json
+            assert first.headers["x-stamp"] == again.headers["x-stamp"] == "1"
+            # It was whole before its first byte left, middleware that takes it apart or not.
+            assert first.receipt == again.receipt
+            assert ask(app, "GET", "/").status == 402
+
+    def test_a_small_file_has_a_receipt_and_a_large_one_is_a_stream(self, provider, pay, tmp_path):
+        paywall = Paywall(provider, max_kept_stream_bytes=200_000)
+        for name, size in (("small", 200_000), ("large", 200_001)):
+            (tmp_path / name).write_bytes(b"x" * size)
+
+        @paywall.charge("0.10")
+        async def endpoint(request):
+            return FileResponse(tmp_path / request.path_params["name"])
+
+        app = Starlette(routes=[Route("/{name}", endpoint)])
+        paywall.init_app(app)
+        tx_id = pay.fund()
+        small, large = pay(app, "GET", "/small"), pay(app, "GET", "/large", tx_id=tx_id)
+        assert (len(small.body), len(large.body)) == (200_000, 200_001)
+        assert small.receipt and "x-agirails-receipt" not in large.headers
+        until(lambda: pay.state(tx_id) is State.DELIVERED)
+
+    def test_without_a_paywall_around_it_nothing_is_served(self, provider, pay):
+        app = Starlette(
+            routes=[Route("/", Paywall(provider).charge("0.10")(lambda _: PlainTextResponse("x")))]
+        )
+        with pytest.raises(RuntimeError, match="no paywall stands around"):
+            pay(app, "GET", "/")
+
+    def test_lifespan_and_websockets_pass(self, provider):
+        seen = []
+
+        async def inner(scope, receive, send):
+            seen.append(scope["type"])
+
+        paywall = Paywall(provider)
+        app = paywall.wrap(inner, {"GET /": "0.10"})
+        star = Starlette()
+        paywall.init_app(star)
+        for kind in ("lifespan", "websocket"):
+            asyncio.run(app({"type": kind, "path": "/"}, None, None))
+        assert seen == ["lifespan", "websocket"]
+
+
+class TestWhoGoesAway:
+    def application(self, paywall, made):
+        @paywall.charge("0.10")
+        async def stream(request):
+            async def generated():
+                for number in range(10):
+                    made.append(number)
+                    yield str(number)
+                    await asyncio.sleep(0.01)
+
+            return StreamingResponse(generated())
+
+        @paywall.charge("0.10")
+        async def slow(request):
+            await asyncio.sleep(0.5)
+            made.append(await request.is_disconnected())
+            return PlainTextResponse("done")
+
+        app = Starlette(routes=[Route("/stream", stream), Route("/slow", slow)])
+        paywall.init_app(app)
+        return app
+
+    @pytest.mark.parametrize("stay", [0, 1, 5])
+    def test_leaves_a_stream_that_is_served_to_its_end(self, provider, pay, stay):
+        made: list[object] = []
+        app, tx_id = self.application(Paywall(provider), made), pay.fund()
+        assert len(pay(app, "GET", "/stream", tx_id=tx_id, stay=stay).body) <= stay
+        assert made == list(range(10))
+        reply = pay(app, "GET", "/stream", tx_id=tx_id)
+        assert reply.body == b"0123456789" and reply.receipt
+        until(lambda: pay.state(tx_id) is State.DELIVERED)
+
+    def test_or_is_cancelled_leaves_a_call_that_goes_on(self, provider, pay):
+        made: list[object] = []
+        app, tx_id = self.application(Paywall(provider), made), pay.fund()
+
+        async def scene():
+            headers = {"X-AGIRAILS-TX-ID": tx_id}
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(asked(app, "GET", "/slow", headers, b""), 0.1)
+            # Whoever asks again waits for the same run.
+            return await asked(app, "GET", "/slow", headers, b"")
+
+        reply = asyncio.run(scene())
+        assert (reply.body, reply.headers["x-agirails-replay"]) == (b"done", "1")
+        assert made == [False]
+
+    def test_fifty_of_one_request_in_one_loop_are_one_run(self, provider, pay):
+        made: list[object] = []
+        app, tx_id = self.application(Paywall(provider), made), pay.fund()
+
+        async def scene():
+            headers = {"X-AGIRAILS-TX-ID": tx_id}
+            asking = (asked(app, "GET", "/slow", headers, b"") for _ in range(50))
+            return await asyncio.gather(*asking)
+
+        replies = asyncio.run(scene())
+        assert {(reply.status, reply.body) for reply in replies} == {(200, b"done")}
+        assert made == [False]
+
+
+class TestWrap:
+    @staticmethod
+    async def echo(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+    def test_charges_however_a_path_is_spelled(self, provider, pay):
+        routes = {"POST /api/generate": "0.10", "GET /items/{id}/parts": {"price": "0.10"}}
+        app = Paywall(provider).wrap(self.echo, routes)
+        for target in ("/api/generate", "/api/generate/", "//api//generate", "/api/%67enerate"):
+            assert ask(app, "POST", target).status == 402
+        assert ask(app, "GET", "/items/%37/parts").status == 402
+        for method, target in (("GET", "/api/generate"), ("GET", "/items/7"), ("POST", "/other")):
+            assert ask(app, method, target).status == 200
+        assert ask(app, "OPTIONS", "/api/generate").status == 200
+        assert pay(app, "GET", "/items/7/parts").body == b"/items/7/parts"
+
+    def test_refuses_what_is_no_route(self, provider):
+        paywall = Paywall(provider)
+        for route in ("/api/generate", "POST", "POST api", "", "P0ST /"):
+            with pytest.raises(ValueError, match="is no route"):
+                paywall.wrap(self.echo, {route: "0.10"})
+        with pytest.raises(TypeError):
+            paywall.wrap(self.echo, {"GET /": {"price": "0.10", "cost": 1}})
+
+    def test_below_a_mounted_path_pages_and_prices_stay_where_they_are(self, provider):
+        app = Paywall(provider).wrap(self.echo, {"GET /paid": "0.10"})
+        star = Starlette(routes=[Mount("/prefix", app)])
+        assert ask(star, "GET", "/prefix/paid").status == 402
+        assert ask(star, "GET", "/prefix/health").json["status"] == "ok"
+        assert ask(star, "GET", "/prefix/free").status == 200
+
+
+def test_payments_can_be_closed_and_what_is_owed_be_asked(provider, pay):
+    app = FastAPI()
+    paywall = Paywall(provider, app=app)
+    app.add_api_route("/", paywall.charge("0.10", calls=2)(lambda: "ok"))
+    tx_id = pay.fund(200_000)
+
+    async def scene():
+        headers = {"X-AGIRAILS-TX-ID": tx_id, "Idempotency-Key": "1"}
+        assert (await asked(app, "GET", "/", headers, b"")).status == 200
+        assert await paywall.close("0x" + "12" * 32) is None
+        assert await paywall.close(tx_id) == "delivering"
+        assert await paywall.owed() in (0, 1)
+
+    asyncio.run(scene())
+    until(lambda: pay.state(tx_id) is State.DELIVERED)

@@ -1,0 +1,318 @@
+"""What is particular to the paywall of Flask."""
+
+import functools
+import io
+from pathlib import Path
+
+import pytest
+from flask import Blueprint, Flask, Response, abort, request, send_file
+from flask.views import MethodView
+from paid import Reply, ask_wsgi
+from support import ROOT, fund, new_address, run_python, until
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+from agirails import ACTPClient, State
+from agirails.flask import CallPayment, Paywall
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> ACTPClient:
+    return ACTPClient(requester_address=new_address(), state_directory=tmp_path)
+
+
+@pytest.fixture
+def pay(provider: ACTPClient, tmp_path: Path):
+    """A paid request without signature."""
+    consumer = ACTPClient(requester_address=new_address(), state_directory=tmp_path)
+
+    def pay(app, method: str, target: str, body: bytes = b"", tx_id=None, **headers) -> Reply:
+        tx_id = tx_id or fund(consumer, provider.address)
+        return ask_wsgi(app, method, target, {"X-AGIRAILS-TX-ID": tx_id, **headers}, body)
+
+    pay.fund = functools.partial(fund, consumer, provider.address)
+    pay.consumer = consumer
+    return pay
+
+
+@pytest.fixture
+def app() -> Flask:
+    return Flask(__name__)
+
+
+def test_an_application_may_come_later_than_its_paywall(app, provider, pay):
+    paywall = Paywall(provider)
+    api = Blueprint("api", __name__, url_prefix="/v2")
+
+    @api.get("/data")
+    @paywall.charge("0.10")
+    def data():
+        return "paid"
+
+    app.register_blueprint(api)
+    paywall.init_app(app)
+    assert ask_wsgi(app, "GET", "/v2/data", {}, b"").status == 402
+    assert pay(app, "GET", "/v2/data").body == b"paid"
+    routes = ask_wsgi(app, "GET", "/api/pricing", {}, b"").json["routes"]
+    assert [route["route"] for route in routes] == ["GET /v2/data"]
+
+
+def test_an_application_has_one_paywalls_free_routes(app, provider):
+    Paywall(provider, app=app)
+    with pytest.raises(RuntimeError, match="free_routes=False"):
+        Paywall(provider, app=app)
+    Paywall(provider, app=app, free_routes=False)
+
+
+def test_methods_of_a_view_class_have_their_own_prices(app, provider, pay):
+    paywall = Paywall(provider, app=app)
+
+    class Items(MethodView):
+        def get(self, number):
+            return "free"
+
+        @paywall.charge("0.10")
+        def post(self, number):
+            return f"{number} for {paywall.payment.price}"
+
+        @paywall.charge("0.07")
+        async def put(self, number):
+            return "put"
+
+    class All(MethodView):
+        decorators = [paywall.charge("0.10", name="everything")]
+
+        def get(self):
+            return "all"
+
+    app.add_url_rule("/items/<int:number>", view_func=Items.as_view("items"))
+    app.add_url_rule("/all", view_func=All.as_view("all"))
+    assert ask_wsgi(app, "GET", "/items/1", {}, b"").body == b"free"
+    assert ask_wsgi(app, "POST", "/items/1", {}, b"").status == 402
+    assert pay(app, "POST", "/items/7").body == b"7 for 100000"
+    assert pay(app, "PUT", "/items/7").body == b"put"
+    assert ask_wsgi(app, "GET", "/all", {}, b"").status == 402
+    assert pay(app, "GET", "/all").body == b"all"
+    routes = ask_wsgi(app, "GET", "/api/pricing", {}, b"").json["routes"]
+    assert {route["route"] for route in routes} == {
+        "everything",
+        "POST /items/<int:number>",
+        "PUT /items/<int:number>",
+    }
+
+
+def test_a_class_has_no_price(provider):
+    with pytest.raises(TypeError, match="put it on methods of Items"):
+
+        @Paywall(provider).charge("0.10")
+        class Items(MethodView): ...
+
+
+@pytest.mark.parametrize("kind", ["text", "bytes", "tuple", "dict", "list", "response", "file"])
+def test_a_view_returns_whatever_flask_takes(app, provider, pay, kind):
+    paywall = Paywall(provider, app=app)
+    closed = []
+
+    def response():
+        made = Response("text", 201, {"X-Own": "ü"}, mimetype="text/plain")
+        made.headers.add("Set-Cookie", "a=1")
+        made.headers.add("Set-Cookie", "b=2")
+        made.call_on_close(lambda: closed.append(True))
+        return made
+
+    kinds = {
+        "text": lambda: "text",
+        "bytes": lambda: b"\xff\x00",
+        "tuple": lambda: ("text", 202, {"X-Own": "1", "Connection": "close"}),
+        "dict": lambda: {"a": 1},
+        "list": lambda: [1, 2],
+        "response": response,
+        "file": lambda: send_file(io.BytesIO(b"file" * 10_000), mimetype="image/png"),
+    }
+
+    @app.get("/")
+    @paywall.charge("0.10")
+    def view():
+        return kinds[kind]()
+
+    bare = Flask("bare")
+    bare.add_url_rule("/", view_func=kinds[kind])
+    tx_id = pay.fund()
+    paid, again = pay(app, "GET", "/", tx_id=tx_id), pay(app, "GET", "/", tx_id=tx_id)
+    free = ask_wsgi(bare, "GET", "/", {}, b"")
+    assert (paid.status, paid.body) == (again.status, again.body) == (free.status, free.body)
+    for name in ("content-type", "content-length", "x-own", "set-cookie"):
+        assert paid.headers.get(name) == again.headers.get(name) == free.headers.get(name)
+    assert again.headers["x-agirails-replay"] == "1"
+    if kind == "response":
+        assert closed == [True, True]
+
+
+def test_preflight_passes_free_and_head_is_a_get_without_its_body(app, provider, pay):
+    paywall = Paywall(provider, app=app)
+
+    @app.route("/", methods=["GET", "OPTIONS"])
+    @paywall.charge("0.10")
+    def view():
+        if request.method == "OPTIONS":
+            return "", {"Access-Control-Allow-Origin": "*"}
+        return (str(number) for number in range(3)), {"Content-Type": "text/plain"}
+
+    reply = ask_wsgi(app, "OPTIONS", "/", {}, b"")
+    assert (reply.status, reply.headers["access-control-allow-origin"]) == (200, "*")
+    assert ask_wsgi(app, "HEAD", "/", {}, b"").status == 402
+    head, whole = pay(app, "HEAD", "/"), pay(app, "GET", "/")
+    assert (head.status, head.body, whole.body) == (200, b"", b"012")
+
+
+def test_the_applications_own_handlers_answer_what_a_view_raises(app, provider, pay):
+    paywall = Paywall(provider, app=app)
+
+    @app.post("/")
+    @paywall.charge("0.10")
+    def view():
+        if request.get_data() == b"teapot":
+            abort(418)
+        raise KeyError("inside")
+
+    app.register_error_handler(418, lambda _: ({"own": "teapot"}, 418))
+    app.register_error_handler(KeyError, lambda _: ({"own": "key"}, 500))
+    tx_id = pay.fund()
+    teapot, key = (pay(app, "POST", "/", body, tx_id) for body in (b"teapot", b"key"))
+    assert (teapot.status, teapot.json) == (418, {"own": "teapot"})
+    # The other body is another request, and the transaction is the first one's.
+    assert (key.status, key.json["error"]) == (409, "Transaction Already Used")
+    assert pay(app, "POST", "/", b"key").json == {"own": "key"}
+
+
+def test_json_and_forms_are_read_by_the_view_as_ever(app, provider, pay):
+    paywall = Paywall(provider, app=app)
+
+    @app.post("/")
+    @paywall.charge("0.10")
+    def view():
+        return {"json": request.get_json(silent=True), "form": dict(request.form)}
+
+    kinds = {"json": ("application/json", b'{"a":1}')}
+    kinds["form"] = ("application/x-www-form-urlencoded", b"a=1&b=2")
+    reply = pay(app, "POST", "/", kinds["json"][1], **{"Content-Type": kinds["json"][0]})
+    assert reply.json == {"json": {"a": 1}, "form": {}}
+    reply = pay(app, "POST", "/", kinds["form"][1], **{"Content-Type": kinds["form"][0]})
+    assert reply.json == {"json": None, "form": {"a": "1", "b": "2"}}
+
+
+def test_the_applications_own_limit_holds_too(app, provider, pay):
+    app.config["MAX_CONTENT_LENGTH"] = 5
+    paywall = Paywall(provider, app=app)
+    app.add_url_rule("/", view_func=paywall.charge("0.10")(lambda: "paid"), methods=["POST"])
+    assert pay(app, "POST", "/", b"123456").status == 413
+    assert pay(app, "POST", "/", b"12345").status == 200
+
+
+def test_an_own_route_under_a_free_path_answers(app, provider):
+    Paywall(provider, app=app)
+
+    @app.get("/health")
+    def health():
+        return "my own"
+
+    assert ask_wsgi(app, "GET", "/health", {}, b"").body == b"my own"
+    assert ask_wsgi(app, "GET", "/metrics", {}, b"").status == 200
+
+
+@pytest.mark.parametrize(
+    ("environ", "target"),
+    [
+        ({"RAW_URI": "/a%2Fb?x=%41"}, "/a%2Fb?x=%41"),
+        ({"RAW_URI": None}, "/a%2Fb?x=%41"),
+        ({"RAW_URI": "http://host:1/a%2Fb?x=%41"}, "/a%2Fb?x=%41"),
+        ({"RAW_URI": "http://host"}, "/"),
+        ({"RAW_URI": None, "REQUEST_URI": None}, "/a/b?x=%41"),
+        ({"RAW_URI": None, "REQUEST_URI": None, "SCRIPT_NAME": "/pre fix"}, "/pre%20fix/a/b?x=%41"),
+    ],
+)
+def test_the_target_is_what_stood_in_the_request_line(app, provider, monkeypatch, environ, target):
+    paywall = Paywall(provider, app=app)
+    app.add_url_rule("/<path:all>", view_func=paywall.charge("0.10")(lambda all: "paid"))
+    seen = []
+
+    class Spy:
+        def __getattr__(self, name):
+            return getattr(core, name)
+
+        def enter(self, charge, method, target, *rest):
+            seen.append(target)
+            return core.enter(charge, method, target, *rest)
+
+    core, paywall._core = paywall._core, Spy()
+    given = EnvironBuilder("/a%2Fb?x=%41").get_environ()
+    given.update(environ)
+    run_wsgi_app(app.wsgi_app, {k: v for k, v in given.items() if v is not None}, buffered=True)
+    assert seen == [target]
+
+
+def test_below_a_prefix_pages_stay_where_they_are(app, provider):
+    Paywall(provider, app=app)
+    environ = EnvironBuilder("/health", base_url="http://host/prefix").get_environ()
+    environ["RAW_URI"] = "/prefix/health"
+    _, status, _ = run_wsgi_app(app.wsgi_app, environ, buffered=True)
+    assert status == "200 OK"
+
+
+def test_a_consumer_that_goes_away_leaves_a_stream_that_is_served_to_its_end(app, provider, pay):
+    paywall = Paywall(provider, app=app)
+    made = []
+
+    @app.get("/")
+    @paywall.charge("0.10")
+    def view():
+        def generated():
+            for number in range(10):
+                assert isinstance(paywall.payment, CallPayment)
+                made.append(number)
+                yield str(number)
+
+        return generated()
+
+    tx_id = pay.fund()
+    environ = EnvironBuilder("/", headers={"X-AGIRAILS-TX-ID": tx_id}).get_environ()
+    pieces, _, _ = run_wsgi_app(app.wsgi_app, environ)
+    assert next(iter(pieces)) == b"0"
+    assert len(made) < 3
+    pieces.close()
+    assert made == list(range(10))
+    assert pay(app, "GET", "/", tx_id=tx_id).body == b"0123456789"
+
+
+def test_a_stream_that_cannot_be_kept_breaks_off(app, provider, pay):
+    paywall = Paywall(provider, app=app, lease_seconds=1, closing_seconds=60)
+
+    @app.get("/")
+    @paywall.charge("0.10")
+    def view():
+        def generated():
+            yield "begun"
+            # The deadline passes meanwhile, and the money goes back.
+            provider.mock.advance_time(3_600)
+            until(lambda: provider.advanced.get_transaction(tx_id).state is State.CANCELLED)
+            yield "ended"
+
+        return generated()
+
+    tx_id = pay.fund()
+    with pytest.raises(Exception, match="the answer could not be kept"):
+        pay(app, "GET", "/", tx_id=tx_id)
+
+
+def test_the_example_serves_who_pays(tmp_path):
+    script = (
+        "import sys; sys.path[:0] = sys.argv[1:]; import flask_provider; "
+        "print(flask_provider.app.test_client().post('/api/generate').status_code)"
+    )
+    env = {"PROVIDER_ADDRESS": new_address(), "ACTP_STATE_DIR": str(tmp_path)}
+    done = run_python("-W", "error", "-c", script, ROOT / "examples", cwd=tmp_path, **env)
+    assert done.stdout.splitlines() == ["402"], done.stderr
+
+
+def test_the_package_imports_no_framework():
+    script = "import sys, agirails; assert not {'flask', 'werkzeug', 'starlette', 'fastapi'} & set(sys.modules)"
+    assert run_python("-c", script).returncode == 0
