@@ -1,0 +1,188 @@
+"""The paywall's price in Flask: one route bare and one behind the paywall, on one gunicorn, in turns.
+
+`make bench` runs it with the release wheel: `python benches/paywall_flask.py [--quick]`. Prepaid
+calls, each with a key of its own; unsigned, and signed by the requester.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+STATE = Path(__file__).resolve().parent.parent / "target" / "bench-state"
+PROVIDER = "0x" + "aa" * 20
+KEY = f"{2:064x}"  # a published test key: never fund it
+PRICE = 10  # base units
+CLIENTS = 4
+BODY = b'{"prompt": "a haiku about escrow"}'
+
+APP = f'''
+import os
+from flask import Flask, request
+from agirails import ACTPClient
+from agirails.flask import Paywall
+
+app = Flask(__name__)
+client = ACTPClient(
+    mode="mock", requester_address="{PROVIDER}", state_directory=os.environ["STATE"]
+)
+paywall = Paywall(client, app=app)
+
+def work():
+    return {{"result": request.get_json()["prompt"][::-1] * 20}}
+
+app.post("/bare", endpoint="bare")(work)
+app.post("/paid", endpoint="paid")(paywall.charge({PRICE}, calls=100_000)(work))
+'''
+
+
+def server(directory: Path) -> tuple[subprocess.Popen[bytes], int]:
+    (directory / "bench_app.py").write_text(APP)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        "-m",
+        "gunicorn",
+        "-w",
+        "2",
+        "--threads",
+        "2",
+        "-b",
+        f"127.0.0.1:{port}",
+        "bench_app:app",
+    ]
+    environment = {**os.environ, "STATE": str(directory)}
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=directory, env=environment, stderr=subprocess.DEVNULL
+    )
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return process, port
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit("gunicorn did not start")
+
+
+def drive(port: int, path: str, calls: list[dict[str, str]]) -> tuple[list[float], float]:
+    """All calls, spread over keep-alive connections; each call's seconds, and the whole's."""
+    times: list[float] = []
+    lock = threading.Lock()
+
+    def one(mine: list[dict[str, str]]) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        own = []
+        for headers in mine:
+            begun = time.perf_counter()
+            connection.request("POST", path, BODY, headers)
+            response = connection.getresponse()
+            body = response.read()
+            own.append(time.perf_counter() - begun)
+            assert response.status == 200, body
+        with lock:
+            times.extend(own)
+
+    threads = [threading.Thread(target=one, args=(calls[n::CLIENTS],)) for n in range(CLIENTS)]
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return times, time.perf_counter() - begun
+
+
+def figure(rounds: list[tuple[list[float], float]]) -> dict[str, float]:
+    times = sorted(time for times, _ in rounds for time in times)
+    return {
+        "median_ns": times[len(times) // 2] * 1e9,
+        "p99_ns": times[len(times) * 99 // 100] * 1e9,
+        "per_second": len(times) / sum(whole for _, whole in rounds),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer calls")
+    quick = parser.parse_args().quick
+    rounds, calls = (3, 500) if quick else (8, 2_000)
+
+    from agirails import ACTPClient, sign_request
+
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        agent = ACTPClient(mode="mock", private_key=KEY, state_directory=directory)
+        process, port = server(directory)
+        try:
+            figures = measure(agent, sign_request, port, rounds, calls)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+    STATE.mkdir(parents=True, exist_ok=True)
+    report = {"quick": quick, "figures": figures}
+    (STATE / "paywall_flask.json").write_text(json.dumps(report, indent=2))
+    bare, paid = figures["bare"], figures["paid"]
+    for name, value in figures.items():
+        print(
+            f"{name:<12} {value['per_second']:>7.0f}/s   median {value['median_ns'] / 1e6:.2f} ms   "
+            f"p99 {value['p99_ns'] / 1e6:.2f} ms"
+        )
+    ratio = paid["per_second"] / bare["per_second"]
+    added = (paid["p99_ns"] - bare["p99_ns"]) / 1e6
+    print(f"paid / bare {ratio:.2f} of its requests a second, p99 {added:+.2f} ms")
+
+
+def measure(
+    agent: object, sign: Callable[..., str], port: int, rounds: int, calls: int
+) -> dict[str, dict[str, float]]:
+    tx_id = fund(agent, 3 * rounds * calls + 100_000)
+    plain = {"Content-Type": "application/json", "Connection": "keep-alive"}
+
+    def paid(kind: str, number: int) -> list[dict[str, str]]:
+        keys = [f"{kind}-{number}-{call}" for call in range(calls)]
+        return [{**plain, "X-AGIRAILS-TX-ID": tx_id, "Idempotency-Key": key} for key in keys]
+
+    def signed(number: int) -> list[dict[str, str]]:
+        headers = paid("signed", number)
+        for header in headers:
+            key = header["Idempotency-Key"]
+            signature = sign(agent, tx_id, "POST", "/paid", BODY, idempotency_key=key)
+            header["X-AGIRAILS-SIGNATURE"] = signature
+        return headers
+
+    drive(port, "/bare", [plain] * 200)
+    drive(port, "/paid", paid("warm", 0)[:200])
+    results: dict[str, list[tuple[list[float], float]]] = {
+        "bare": [],
+        "paid": [],
+        "paid_signed": [],
+    }
+    for number in range(rounds):
+        results["bare"].append(drive(port, "/bare", [plain] * calls))
+        results["paid"].append(drive(port, "/paid", paid("paid", number)))
+        results["paid_signed"].append(drive(port, "/paid", signed(number)))
+    return {name: figure(result) for name, result in results.items()}
+
+
+def fund(agent: object, calls: int) -> str:
+    advanced = agent.advanced  # type: ignore[attr-defined]
+    tx_id: str = advanced.create_transaction(
+        provider=PROVIDER, amount=max(PRICE * calls, 1_000_000), deadline=int(time.time()) + 86_400
+    )
+    advanced.link_escrow(tx_id)
+    return tx_id
+
+
+if __name__ == "__main__":
+    main()
