@@ -18,7 +18,9 @@ use crate::{
         chain::{ChainKernel, ChainSettings},
         embedded::{EmbeddedKernel, EmbeddedOptions},
     },
-    network::{Contracts, MAINNET_CHAIN_ID, Mode, NETWORK_VARIABLE, NetworkProfile},
+    network::{
+        Contracts, LOCAL_CHAIN_ID, MAINNET_CHAIN_ID, Mode, NETWORK_VARIABLE, NetworkProfile,
+    },
     protocol::Usdc,
     storage::Storage,
     wallet::{
@@ -28,9 +30,6 @@ use crate::{
 
 /// The environment variable that names the state directory.
 pub const STATE_DIR_VARIABLE: &str = "ACTP_STATE_DIR";
-
-/// Local development chains: anvil's, hardhat's.
-const LOCAL_CHAIN_ID: u64 = 31_337;
 
 /// How to connect; made by [`ACTPClient::builder`].
 ///

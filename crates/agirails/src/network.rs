@@ -13,6 +13,8 @@ pub const NETWORK_VARIABLE: &str = "AGIRAILS_NETWORK";
 
 /// Base. Whatever runs on it is mainnet, however it is configured.
 pub(crate) const MAINNET_CHAIN_ID: u64 = 8_453;
+/// Local development chains: anvil's, hardhat's.
+pub(crate) const LOCAL_CHAIN_ID: u64 = 31_337;
 
 /// Which network a client works on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

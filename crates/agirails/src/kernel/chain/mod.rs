@@ -53,6 +53,9 @@ use crate::{
 
 /// How long all tries of one request may take together.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Gas for DELIVERED right behind IN_PROGRESS, before which it cannot be estimated: measured
+/// 51,246, and what is not used is not paid.
+const DELIVER_GAS: u64 = 150_000;
 /// Searching for a state asks for at least so many transactions at once.
 const SEARCH_PAGE: u32 = 100;
 
@@ -314,13 +317,67 @@ impl ChainKernel {
         told.with_facts(|facts| facts.transaction_hash = hash)
     }
 
+    /// A move whose proof is kept from before it is sent, and taken back where it was refused.
+    async fn keeping(
+        &self,
+        sender: Address,
+        transition: &Transition,
+        step: impl Future<Output = Result<()>> + Send,
+    ) -> Result<()> {
+        let kept = match &transition.proof {
+            Some(proof) => {
+                self.require_wallet(sender)?;
+                Some(self.notes.keep(transition.id, proof).await?)
+            }
+            None => None,
+        };
+        let outcome = step.await;
+        if let (Err(error), Some(kept)) = (&outcome, kept)
+            && error.retry() != Retry::CheckFirst
+            && let Err(trouble) = self.notes.take_back(kept).await
+        {
+            // The refusal is what the caller has to know.
+            tracing::warn!(%trouble, id = %transition.id, "a proof of a refused delivery stays");
+        }
+        outcome
+    }
+
+    async fn begin_and_deliver(&self, sender: Address, delivery: &Transition) -> Result<()> {
+        let id = delivery.id;
+        let operation = |call: abi::transitionStateCall, gas| Operation {
+            what: "transitionState",
+            from: sender,
+            to: self.network.kernel,
+            data: call.abi_encode().into(),
+            gas,
+        };
+        let begin = Transition { id, to: State::InProgress, data: vec![], proof: None };
+        let begin = operation(transition_call(&begin), GasLimit::Estimate);
+        let end = operation(transition_call(delivery), GasLimit::AtMost(DELIVER_GAS));
+        // Asked before anything is looked at: once an earlier call is mined, this one would be
+        // refused as a repetition.
+        match self.sender.resume(end.clone()).await {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => {}
+            // It moved nothing; whether it can be done now, the chain says.
+            Err(error) if error.retry() == Retry::Never => {
+                tracing::debug!(%error, %id, "the earlier delivery failed; looking anew");
+            }
+            Err(error) => return Err(self.tell(error, id).await),
+        }
+        match self.send_all(vec![begin, end]).await {
+            Ok(_) => Ok(()),
+            // Begun before: the delivery alone is missing.
+            Err(error) if error.refusal() == Some(Refusal::NoOp) => {
+                self.step(sender, delivery).await
+            }
+            Err(error) => Err(self.tell(error, id).await),
+        }
+    }
+
     async fn step(&self, sender: Address, transition: &Transition) -> Result<()> {
         let Transition { id, to, data, .. } = transition;
-        let call = abi::transitionStateCall {
-            transactionId: *id,
-            newState: *to as u8,
-            proof: data.clone().into(),
-        };
+        let call = transition_call(transition);
         if *to == State::Disputed {
             return self.dispute(sender, *id, &call).await;
         }
@@ -341,6 +398,14 @@ impl ChainKernel {
                 .with_source(error));
         }
         Err(error)
+    }
+}
+
+fn transition_call(transition: &Transition) -> abi::transitionStateCall {
+    abi::transitionStateCall {
+        transactionId: transition.id,
+        newState: transition.to as u8,
+        proof: transition.data.clone().into(),
     }
 }
 
@@ -542,22 +607,12 @@ impl Kernel for ChainKernel {
     }
 
     async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
-        let kept = match &transition.proof {
-            Some(proof) => {
-                self.require_wallet(sender)?;
-                Some(self.notes.keep(transition.id, proof).await?)
-            }
-            None => None,
-        };
-        let outcome = self.step(sender, transition).await;
-        if let (Err(error), Some(kept)) = (&outcome, kept)
-            && error.retry() != Retry::CheckFirst
-            && let Err(trouble) = self.notes.take_back(kept).await
-        {
-            // The refusal is what the caller has to know.
-            tracing::warn!(%trouble, id = %transition.id, "a proof of a refused delivery stays");
-        }
-        outcome
+        self.keeping(sender, transition, self.step(sender, transition)).await
+    }
+
+    /// Both in one go, at consecutive nonces: a block takes them together.
+    async fn deliver(&self, sender: Address, delivery: &Transition) -> Result<()> {
+        self.keeping(sender, delivery, self.begin_and_deliver(sender, delivery)).await
     }
 
     async fn release_milestone(
