@@ -147,7 +147,7 @@ async fn a_purchase_that_dies_at_any_call_of_the_kernel_pays_once() {
 
                 let consumer = if trusting { stage.trusting().await } else { stage.wary().await };
                 let answer = stage.buy(&consumer, call().purchase_key("k")).await.unwrap();
-                assert_eq!(&*answer.body, b"answer 0");
+                assert_eq!(answer.body.as_ref(), b"answer 0");
                 let amount = if trusting { CENTS_10 } else { DOLLAR };
                 assert_eq!(stage.paid().await, (1, amount), "died at call {point}, after: {after}");
                 let balance = stage.payer.balance().await.unwrap();

@@ -37,7 +37,7 @@ async fn a_service_behind_the_paywall_is_paid_over_http() {
     let url = format!("http://{address}/api/generate?q=%C3%BC|x&r=[1]");
     let call = PaidCall::new("POST", url, CENTS_10).json(&serde_json::json!({"a": 1})).settle(true);
     let paid = consumer.call(call).await.unwrap();
-    assert_eq!(&*paid.body, b"answer to {\"a\":1}");
+    assert_eq!(paid.body.as_ref(), b"answer to {\"a\":1}");
     let payment = paid.payment.unwrap();
     assert_eq!((payment.proof, payment.is_settled), (Proof::Signed, true));
 }
