@@ -86,6 +86,11 @@ impl ACTPClient {
         let mock = core.mock().map(|mock| Py::new(py, Mock::new(mock.clone(), style)));
         Ok(Self { mode, kernel, registry: registry.transpose()?, mock: mock.transpose()?, core })
     }
+
+    /// The client itself, for what is built on it.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
 }
 
 #[pymethods]
@@ -364,7 +369,7 @@ fn urls(value: Any<'_, '_>) -> PyResult<Vec<String>> {
 }
 
 /// A duration in seconds: int or float, finite and not negative.
-fn seconds(field: &'static str, value: Any<'_, '_>) -> PyResult<Duration> {
+pub fn seconds(field: &'static str, value: Any<'_, '_>) -> PyResult<Duration> {
     let number = match value.is_instance_of::<pyo3::types::PyBool>() {
         true => None,
         false => value.extract::<f64>().ok(),
