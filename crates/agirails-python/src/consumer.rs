@@ -52,6 +52,10 @@ fn amount(field: &'static str, value: Any<'_, '_>) -> PyResult<Usdc> {
     convert::amount(field, value, Code::InvalidAmount)
 }
 
+fn text_of<'a>(field: &'static str, value: Any<'a, '_>) -> PyResult<&'a str> {
+    convert::text(Code::InvalidSettings, field, value)
+}
+
 /// Opens the records of a client.
 #[pyfunction]
 pub fn _open_consumer(
@@ -110,24 +114,23 @@ impl _Consumer {
     ) -> PyResult<_Purchase> {
         let get =
             |name: &str| Ok::<_, PyErr>(options.get_item(name)?.filter(|value| !value.is_none()));
-        let text = |field, value| convert::text(Code::InvalidSettings, field, value);
         let Some(max_amount) = get("max_amount")? else {
             let hint = "say what the call may cost: max_amount=\"0.25\"";
             let (code, problem) = (Code::InvalidAmount, "is missing");
             return Err(convert::refuse(py, code, "max_amount", "None", problem, hint));
         };
         let max_amount = amount("max_amount", &max_amount)?;
-        let mut call = PaidCall::new(text("method", method)?, text("url", url)?, max_amount);
+        let mut call = PaidCall::new(text_of("method", method)?, text_of("url", url)?, max_amount);
         for header in headers.try_iter()? {
             let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = header?.extract()?;
-            call = call.header(text("headers", &name)?, text("headers", &value)?);
+            call = call.header(text_of("headers", &name)?, text_of("headers", &value)?);
         }
         call = call.body(convert::content("data", body)?.into_owned());
         if let Some(value) = get("max_funding")? {
             call = call.max_funding(amount("max_funding", &value)?);
         }
         if let Some(value) = get("purchase_key")? {
-            call = call.purchase_key(text("purchase_key", &value)?);
+            call = call.purchase_key(text_of("purchase_key", &value)?);
         }
         if let Some(value) = get("timeout")? {
             call = call.timeout(seconds("timeout", &value)?);
