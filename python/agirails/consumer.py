@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from .aio import AsyncACTPClient
     from .types import Address
 
-    Headers = Mapping[str, str] | Iterable[tuple[str, str]]
-    Amount = str | int
-    Outcome = tuple[int, list[tuple[str, str]], bytes] | tuple[str, str]
-    Send = Callable[[str, str, list[tuple[str, str]], bytes, float, int], Outcome]
+    _Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+    _Amount = str | int
+    _Outcome = tuple[int, list[tuple[str, str]], bytes] | tuple[str, str]
+    _Send = Callable[[str, str, list[tuple[str, str]], bytes, float, int], _Outcome]
 
 MODE_VARIABLE = "ACTP_MODE"
 """The environment variable that names the mode of the client that `paid_call` makes by itself."""
@@ -192,7 +192,7 @@ class Consumer:
         self,
         client: ACTPClient | None = None,
         *,
-        budget: Mapping[str, Amount | None] | None = None,
+        budget: Mapping[str, _Amount | None] | None = None,
         trusted: Iterable[str] = (),
     ) -> None:
         if client is None:
@@ -206,9 +206,9 @@ class Consumer:
         method: str | None = None,
         json: Any = None,
         data: str | bytes | None = None,
-        headers: Headers | None = None,
-        max_amount: Amount,
-        max_funding: Amount | None = None,
+        headers: _Headers | None = None,
+        max_amount: _Amount,
+        max_funding: _Amount | None = None,
         settle: bool = False,
         timeout: float | None = None,
         request_timeout: float | None = None,
@@ -294,7 +294,7 @@ class Consumer:
         bond: int = self._core.bond(transaction_id)
         return bond
 
-    def dispute(self, transaction_id: str, *, max_bond: Amount = 0) -> int:
+    def dispute(self, transaction_id: str, *, max_bond: _Amount = 0) -> int:
         """Disputes a delivery, with a bond of `max_bond` at most; returns the bond.
 
         Raises:
@@ -322,7 +322,7 @@ class AsyncConsumer:
         self,
         client: ACTPClient | AsyncACTPClient | None = None,
         *,
-        budget: Mapping[str, Amount | None] | None = None,
+        budget: Mapping[str, _Amount | None] | None = None,
         trusted: Iterable[str] = (),
     ) -> None:
         if client is None:
@@ -338,9 +338,9 @@ class AsyncConsumer:
         method: str | None = None,
         json: Any = None,
         data: str | bytes | None = None,
-        headers: Headers | None = None,
-        max_amount: Amount,
-        max_funding: Amount | None = None,
+        headers: _Headers | None = None,
+        max_amount: _Amount,
+        max_funding: _Amount | None = None,
         settle: bool = False,
         timeout: float | None = None,
         request_timeout: float | None = None,
@@ -351,7 +351,7 @@ class AsyncConsumer:
         import asyncio
 
         purchase = self._purchase(locals())
-        outcome: Outcome | None = None
+        outcome: _Outcome | None = None
         while True:
             step = await purchase.next(outcome)
             outcome = None
@@ -391,7 +391,7 @@ class AsyncConsumer:
         bond: int = await self._core.bond(transaction_id)
         return bond
 
-    async def dispute(self, transaction_id: str, *, max_bond: Amount = 0) -> int:
+    async def dispute(self, transaction_id: str, *, max_bond: _Amount = 0) -> int:
         """Disputes a delivery, with a bond of `max_bond` at most; returns the bond."""
         bond: int = await self._core.dispute(transaction_id, max_bond)
         return bond
@@ -406,9 +406,9 @@ def paid_call(
     method: str | None = None,
     json: Any = None,
     data: str | bytes | None = None,
-    headers: Headers | None = None,
-    max_amount: Amount,
-    max_funding: Amount | None = None,
+    headers: _Headers | None = None,
+    max_amount: _Amount,
+    max_funding: _Amount | None = None,
     client: ACTPClient | None = None,
     consumer: Consumer | None = None,
     trust: Iterable[str] = (),
@@ -439,9 +439,9 @@ async def apaid_call(
     method: str | None = None,
     json: Any = None,
     data: str | bytes | None = None,
-    headers: Headers | None = None,
-    max_amount: Amount,
-    max_funding: Amount | None = None,
+    headers: _Headers | None = None,
+    max_amount: _Amount,
+    max_funding: _Amount | None = None,
     client: ACTPClient | AsyncACTPClient | None = None,
     consumer: AsyncConsumer | None = None,
     trust: Iterable[str] = (),
@@ -518,11 +518,11 @@ def _purchase(core: Any, given: dict[str, Any]) -> _Purchase:
     return purchase
 
 
-def _drive(purchase: _Purchase, send: Send) -> dict[str, Any]:
+def _drive(purchase: _Purchase, send: _Send) -> dict[str, Any]:
     """Does what the purchase says, until it is over."""
     import time
 
-    outcome: Outcome | None = None
+    outcome: _Outcome | None = None
     while True:
         step = purchase.next(outcome)
         outcome = None
@@ -542,7 +542,7 @@ def _send(
     body: bytes,
     timeout: float,
     body_limit: int,
-) -> Outcome:
+) -> _Outcome:
     """Carries one request by the standard library, with its proxies and certificates.
 
     No redirect is followed: none of the handlers here does.

@@ -23,7 +23,7 @@ import httpx
 from .consumer import AsyncConsumer, Consumer, Payment, _drive
 
 if TYPE_CHECKING:
-    from .consumer import Amount, Outcome
+    from .consumer import _Amount, _Outcome
 
 __all__ = ["AsyncPayingTransport", "PayingTransport"]
 
@@ -31,7 +31,7 @@ _OPTIONS = ("max_funding", "settle", "timeout", "request_timeout", "body_limit")
 
 
 class _Terms:
-    def __init__(self, max_amount: Amount, options: dict[str, Any]) -> None:
+    def __init__(self, max_amount: _Amount, options: dict[str, Any]) -> None:
         unknown = set(options) - set(_OPTIONS)
         if unknown:
             raise TypeError(f"got an unexpected keyword argument {sorted(unknown)[0]!r}")
@@ -63,7 +63,7 @@ def _request(
     return httpx.Request(method, url, headers=encoded, content=content, extensions=extensions)
 
 
-def _failure(error: httpx.TransportError) -> Outcome:
+def _failure(error: httpx.TransportError) -> _Outcome:
     early = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
     return ("not_sent" if isinstance(error, early) else "lost"), type(error).__name__
 
@@ -104,7 +104,7 @@ class PayingTransport(httpx.BaseTransport):
         self,
         consumer: Consumer,
         *,
-        max_amount: Amount,
+        max_amount: _Amount,
         transport: httpx.BaseTransport | None = None,
         **options: Any,
     ) -> None:
@@ -123,7 +123,7 @@ class PayingTransport(httpx.BaseTransport):
             body: bytes,
             seconds: float,
             body_limit: int,
-        ) -> Outcome:
+        ) -> _Outcome:
             sent = _request(request, method, url, headers, body, seconds)
             try:
                 response = self._inner.handle_request(sent)
@@ -154,7 +154,7 @@ class AsyncPayingTransport(httpx.AsyncBaseTransport):
         self,
         consumer: AsyncConsumer,
         *,
-        max_amount: Amount,
+        max_amount: _Amount,
         transport: httpx.AsyncBaseTransport | None = None,
         **options: Any,
     ) -> None:
@@ -165,7 +165,7 @@ class AsyncPayingTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request, and pays for it where it must be."""
         purchase = self._terms.purchase(self._core, request, await request.aread())
-        outcome: Outcome | None = None
+        outcome: _Outcome | None = None
         while True:
             step = await purchase.next(outcome)
             outcome = None
@@ -185,7 +185,7 @@ class AsyncPayingTransport(httpx.AsyncBaseTransport):
         body: bytes,
         seconds: float,
         body_limit: int,
-    ) -> Outcome:
+    ) -> _Outcome:
         sent = _request(request, method, url, headers, body, seconds)
         try:
             response = await self._inner.handle_async_request(sent)

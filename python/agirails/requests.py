@@ -27,7 +27,7 @@ from .consumer import Consumer, Payment, _drive
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
 
-    from .consumer import Amount, Outcome
+    from .consumer import _Amount, _Outcome
 
 __all__ = ["PayingAdapter", "session"]
 
@@ -42,7 +42,7 @@ class PayingAdapter(HTTPAdapter):
             of requests' HTTPAdapter.
     """
 
-    def __init__(self, consumer: Consumer, *, max_amount: Amount, **options: Any) -> None:
+    def __init__(self, consumer: Consumer, *, max_amount: _Amount, **options: Any) -> None:
         names = ("max_funding", "settle", "timeout", "request_timeout", "body_limit")
         self._paying = {name: options.pop(name, None) for name in names}
         self._paying["max_amount"] = max_amount
@@ -59,16 +59,13 @@ class PayingAdapter(HTTPAdapter):
         proxies: Any = None,
     ) -> Response:
         """Sends a request, and pays for it where it must be."""
-        body = request.body
-        if body is None or isinstance(body, (str, bytes)):
-            content = body.encode() if isinstance(body, str) else body or b""
-        else:
-            content = body.read() if hasattr(body, "read") else b"".join(body)
+        content = _content(request.body)
         options = self._paying
         if isinstance(timeout, (int, float)):
             options = {**options, "request_timeout": timeout}
+        headers = [(name, _text(value)) for name, value in request.headers.items()]
         purchase = self._consumer._core.purchase(
-            request.method, request.url, list(request.headers.items()), content, options
+            request.method, request.url, headers, content, options
         )
 
         def carry(
@@ -78,7 +75,7 @@ class PayingAdapter(HTTPAdapter):
             body: bytes,
             seconds: float,
             body_limit: int,
-        ) -> Outcome:
+        ) -> _Outcome:
             copy = request.copy()
             copy.method, copy.url, copy.body = method, url, body
             copy.headers.clear()
@@ -125,6 +122,20 @@ class PayingAdapter(HTTPAdapter):
         return self.build_response(request, raw)
 
 
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _content(body: Any) -> bytes:
+    """A body of any kind that requests takes, whole: it may have to be sent again."""
+    if body is None:
+        return b""
+    if isinstance(body, (str, bytes)):
+        return body.encode() if isinstance(body, str) else body
+    pieces = [body.read()] if hasattr(body, "read") else list(body)
+    return b"".join(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
+
+
 class _Original:
     """What of a connection's response is looked at for cookies."""
 
@@ -138,7 +149,7 @@ class _Original:
         pass
 
 
-def session(consumer: Consumer, *, max_amount: Amount, **options: Any) -> Session:
+def session(consumer: Consumer, *, max_amount: _Amount, **options: Any) -> Session:
     """A session whose calls are paid for: see PayingAdapter."""
     paying = Session()
     for scheme in ("https://", "http://"):

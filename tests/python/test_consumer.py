@@ -95,6 +95,8 @@ class Service:
     ) -> tuple[int, dict[str, str], bytes]:
         if target == "/free":
             return 200, {"Set-Cookie": "a=b"}, b"free"
+        if target.startswith("/api/payments"):
+            return 404, {}, b'{"detail": "No such payment"}'
         if target == "/away":
             return 302, {"Location": f"{self.url}/free"}, b""
         tx_id = headers.get("X-AGIRAILS-TX-ID")
@@ -301,8 +303,9 @@ class TestAfterwards:
         report = consumer.settle()
         assert report == ([first], [], [], {})
         assert consumer.reclaim() == ([], [], [], {})
-        with pytest.raises(CallError):
+        with pytest.raises(CallError, match="No such payment") as raised:
             consumer.close(first)
+        assert raised.value.status == 404
 
 
 def test_an_event_loop_pays_too(payer, service):

@@ -375,7 +375,7 @@ impl Inner {
         match self.send(request).await? {
             HttpOutcome::Answered(response) => Ok(response),
             HttpOutcome::Failed(failure) => {
-                let message = format!("the service did not answer: {failure:?}");
+                let message = format!("the service did not answer: {failure}");
                 Err(Error::new(Code::ServiceUnreachable, message).with_hint("try again later"))
             }
         }

@@ -105,6 +105,15 @@ pub enum HttpFailure {
     TooLarge,
 }
 
+impl fmt::Display for HttpFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSent(words) | Self::Lost(words) => f.write_str(words),
+            Self::TooLarge => f.write_str("the answer is too long"),
+        }
+    }
+}
+
 /// An address of a service, as requests and signatures have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {

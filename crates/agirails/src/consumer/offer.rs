@@ -434,7 +434,7 @@ mod tests {
             json!([]),
         ];
         for offer in bad {
-            let error = take(&[offer.clone()], (u64::MAX, u64::MAX), true).unwrap_err();
+            let error = take(std::slice::from_ref(&offer), (u64::MAX, u64::MAX), true).unwrap_err();
             assert_eq!(error.code(), Code::NoOffer, "{offer}");
         }
         let mut signed = single(1_000_000);
@@ -448,7 +448,7 @@ mod tests {
         let mut offer = single(1_000_000);
         offer["maxTimeoutSeconds"] = u64::MAX.into();
         offer["extra"]["disputeWindowSeconds"] = 1.into();
-        let taken = take(&[offer.clone()], (u64::MAX, u64::MAX), true).unwrap();
+        let taken = take(std::slice::from_ref(&offer), (u64::MAX, u64::MAX), true).unwrap();
         assert_eq!((taken.lasts, taken.dispute_window), (86_400, 3_600));
         offer["maxTimeoutSeconds"] = 1.into();
         assert_eq!(take(&[offer], (u64::MAX, u64::MAX), true).unwrap().lasts, 420);

@@ -97,7 +97,7 @@ enum Phase {
     Probed,
     PricePage,
     Priced,
-    Fund { purchase: records::Purchase, is_resumed: bool },
+    Fund { purchase: Box<records::Purchase>, is_resumed: bool },
     Call(Box<Paid>),
     Called(Box<Paid>),
     Fetch(Box<Served>),
@@ -219,7 +219,7 @@ impl Purchase {
                 Ok(Turn::Yield(Step::Send(request), Phase::Priced))
             }
             Phase::Priced => self.priced(outcome()).await,
-            Phase::Fund { purchase, is_resumed } => self.fund(purchase, is_resumed).await,
+            Phase::Fund { purchase, is_resumed } => self.fund(*purchase, is_resumed).await,
             Phase::Call(paid) => {
                 let request = self.signed(&paid).await?;
                 Ok(Turn::Yield(Step::Send(request), Phase::Called(paid)))
@@ -249,7 +249,10 @@ impl Purchase {
             records::check_digest(&purchase, self.digest)?;
             if purchase.payment.is_some() {
                 self.on_record = true;
-                return Ok(Turn::Go(Phase::Fund { purchase, is_resumed: true }));
+                return Ok(Turn::Go(Phase::Fund {
+                    purchase: Box::new(purchase),
+                    is_resumed: true,
+                }));
             }
         }
         let known = self.inner().records.price(&self.place.origin, &self.route()).await?;
@@ -386,7 +389,7 @@ impl Purchase {
         self.on_record = true;
         // Another process may have begun the same purchase meanwhile.
         let is_resumed = !purchase.call_key.is_empty() && purchase.call_key != self.call_key;
-        Ok(Some(Turn::Go(Phase::Fund { purchase, is_resumed })))
+        Ok(Some(Turn::Go(Phase::Fund { purchase: Box::new(purchase), is_resumed })))
     }
 
     async fn fund(&mut self, purchase: records::Purchase, is_resumed: bool) -> Result<Turn> {
@@ -398,9 +401,10 @@ impl Purchase {
                 let paid = Paid { purchase, payment, id, is_doubtful, is_retimed };
                 Ok(Turn::Go(Phase::Call(Box::new(paid))))
             }
-            Funded::Elsewhere if Instant::now() + LOOK < self.until => {
-                Ok(Turn::Yield(Step::Wait(LOOK), Phase::Fund { purchase, is_resumed }))
-            }
+            Funded::Elsewhere if Instant::now() + LOOK < self.until => Ok(Turn::Yield(
+                Step::Wait(LOOK),
+                Phase::Fund { purchase: Box::new(purchase), is_resumed },
+            )),
             Funded::Elsewhere => {
                 self.last_problem = "another task or process was still funding it".to_owned();
                 Err(self.failed(None))

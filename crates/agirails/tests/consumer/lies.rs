@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use crate::stage::{CENTS_10, Stage, call, drive};
 
+type Lie = dyn Fn(&mut HttpResponse);
+
 fn is_paid(request: &HttpRequest) -> bool {
     request.headers.iter().any(|(name, _)| name.starts_with("X-AGIRAILS"))
 }
@@ -109,7 +111,7 @@ async fn a_paid_call_that_is_answered_402_again_pays_nothing_more() {
 async fn an_answer_that_its_receipt_does_not_prove_is_refused_and_never_settled() {
     let stage = Stage::new(CENTS_10).await;
     let consumer = stage.trusting().await;
-    let mut lies: Vec<Box<dyn Fn(&mut HttpResponse)>> = vec![
+    let mut lies: Vec<Box<Lie>> = vec![
         Box::new(|response| response.body = "forged".into()),
         Box::new(|response| response.status = 201),
         Box::new(|response| receipt(response, |receipt| receipt["deliveredAt"] = 1.into())),
