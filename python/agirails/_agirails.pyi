@@ -21,13 +21,16 @@ __all__ = [
     "Transaction",
     "_Answer",
     "_Charge",
+    "_Consumer",
     "_Paywall",
+    "_Purchase",
     "_Streaming",
     "_Ticket",
     "__version__",
     "_connect",
     "_keystore",
     "_notices",
+    "_open_consumer",
     "_play",
     "_price",
     "_scenarios",
@@ -383,6 +386,37 @@ def sign_request(
     timestamp: int | None = None,
 ) -> str: ...
 def _connect(settings: dict[str, Any]) -> Awaitable[ACTPClient]: ...
+def _open_consumer(
+    client: ACTPClient, awaitable: bool, budget: dict[str, Any], trusted: Sequence[str]
+) -> _Consumer: ...
+
+# They answer at once or with awaitables, as they were opened.
+@final
+class _Consumer:
+    def purchase(
+        self,
+        method: str | None,
+        url: str | None,
+        headers: Sequence[tuple[str, str]],
+        body: str | bytes,
+        options: dict[str, Any],
+    ) -> _Purchase: ...
+    def settle(self) -> Any: ...
+    def reclaim(self) -> Any: ...
+    def balances(self) -> Any: ...
+    def spent(self, provider: str | None) -> Any: ...
+    def close(self, transaction_id: str) -> Any: ...
+    def bond(self, transaction_id: str) -> Any: ...
+    def dispute(self, transaction_id: str, max_bond: str | int) -> Any: ...
+
+@final
+class _Purchase:
+    @property
+    def key(self) -> str: ...
+    def next(
+        self, outcome: tuple[int, list[tuple[str, str]], bytes] | tuple[str, str] | None = None
+    ) -> Any: ...
+
 def _keystore(private_key: str, password: str) -> tuple[Address, str]: ...
 
 @final

@@ -61,6 +61,10 @@ class ACTPError(Exception):
     """What was there, base units of USDC."""
     refusal: str | None
     """The contract's own words."""
+    status: int | None
+    """The HTTP status that a service answered."""
+    purchase_key: str | None
+    """The purchase: the same call with this key goes on where it ended, and never pays twice."""
 
     def __init__(
         self,
@@ -78,6 +82,8 @@ class ACTPError(Exception):
         required: int | None = None,
         available: int | None = None,
         refusal: str | None = None,
+        status: int | None = None,
+        purchase_key: str | None = None,
     ) -> None:
         # `args` is the message alone and all else lies in `__dict__`, so that exceptions can be
         # pickled and copied by default.
@@ -94,6 +100,8 @@ class ACTPError(Exception):
         self.required = required
         self.available = available
         self.refusal = refusal
+        self.status = status
+        self.purchase_key = purchase_key
         if hint is not None and sys.version_info >= (3, 11):
             self.add_note(f"hint: {hint}")
 
@@ -156,6 +164,18 @@ class StorageError(ACTPError):
 
 class QueryCapExceededError(ACTPError):
     """The registry has grown beyond what it can be asked on chain."""
+
+
+class SpendingError(ACTPError):
+    """The call costs more, or risks more, than this client may spend: nothing was paid."""
+
+
+class CallError(ACTPError):
+    """A service cannot be paid, or did not do what it was paid for: see `code` and `status`.
+
+    Where `purchase_key` is set, the money is in escrow: the same call with this key goes on where
+    it ended, and pays nothing more.
+    """
 
 
 class RawPrivateKeyWarning(UserWarning):

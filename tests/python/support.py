@@ -29,6 +29,7 @@ PRICE = 100_000
 START = 1_000 * USDC
 # The SDK's own environment variables.
 SETTINGS = (
+    "ACTP_MODE",
     "ACTP_STATE_DIR",
     "ACTP_PRIVATE_KEY",
     "ACTP_KEYSTORE_BASE64",

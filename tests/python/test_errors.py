@@ -2,9 +2,12 @@
 
 import copy
 import inspect
+import json
 import pickle
 import sys
+import threading
 import traceback
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from support import (
@@ -21,7 +24,7 @@ from support import (
 )
 
 import agirails
-from agirails import ACTPClient, ACTPError, State, errors
+from agirails import ACTPClient, ACTPError, Consumer, State, errors
 
 CLASSES = [
     kind
@@ -38,6 +41,8 @@ FACTS = (
     "required",
     "available",
     "refusal",
+    "status",
+    "purchase_key",
 )
 
 
@@ -113,6 +118,42 @@ def query_cap(parties):
     parties.consumer.registry.get_agents_by_service("ai-completion")
 
 
+def call(parties, offers):
+    """Calls a service that wants to be paid like this."""
+    answer = json.dumps({"accepts": offers}).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(402)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/"
+            Consumer(parties.consumer).call(url, max_amount="0.10")
+        finally:
+            server.shutdown()
+
+
+def spending(parties):
+    offer = {
+        "scheme": "actp-escrow",
+        "network": f"eip155:{parties.consumer.chain_id}",
+        "amount": "100001",
+        "payTo": parties.provider.address,
+    }
+    call(parties, [offer])
+
+
+def no_offer(parties):
+    call(parties, [])
+
+
 REACHED = [
     (errors.ValidationError, "amount_below_minimum", "never", validation),
     (errors.TransactionNotFoundError, "tx_missing", "never", not_found),
@@ -127,6 +168,8 @@ REACHED = [
     (errors.SignatureVerificationError, "invalid_signature", "never", signature),
     (errors.StorageError, "storage_unavailable", "never", storage),
     (errors.QueryCapExceededError, "query_cap_exceeded", "never", query_cap),
+    (errors.SpendingError, "price_above_limit", "never", spending),
+    (errors.CallError, "no_offer", "never", no_offer),
 ]
 cases = pytest.mark.parametrize(
     ("kind", "code", "retry", "trigger"),

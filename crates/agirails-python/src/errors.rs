@@ -12,6 +12,7 @@ use crate::convert;
 mod classes {
     pyo3::import_exception!(agirails.errors, ACTPError);
     pyo3::import_exception!(agirails.errors, ACTPTimeoutError);
+    pyo3::import_exception!(agirails.errors, CallError);
     pyo3::import_exception!(agirails.errors, ContractPausedError);
     pyo3::import_exception!(agirails.errors, DeadlinePassedError);
     pyo3::import_exception!(agirails.errors, DisputeWindowActiveError);
@@ -20,6 +21,7 @@ mod classes {
     pyo3::import_exception!(agirails.errors, NetworkError);
     pyo3::import_exception!(agirails.errors, QueryCapExceededError);
     pyo3::import_exception!(agirails.errors, SignatureVerificationError);
+    pyo3::import_exception!(agirails.errors, SpendingError);
     pyo3::import_exception!(agirails.errors, StorageError);
     pyo3::import_exception!(agirails.errors, TransactionNotFoundError);
     pyo3::import_exception!(agirails.errors, TransactionRevertedError);
@@ -78,6 +80,8 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
     facts.set_item("value", given.value.as_deref())?;
     facts.set_item("required", given.required.map(|amount| amount.0))?;
     facts.set_item("available", given.available.map(|amount| amount.0))?;
+    facts.set_item("status", given.status)?;
+    facts.set_item("purchase_key", given.purchase_key.as_deref())?;
     Ok(facts)
 }
 
@@ -102,6 +106,8 @@ fn class(py: Python<'_>, kind: Kind) -> Bound<'_, PyType> {
         Kind::Timeout => py.get_type::<classes::ACTPTimeoutError>(),
         Kind::SignatureVerification => py.get_type::<classes::SignatureVerificationError>(),
         Kind::Storage => py.get_type::<classes::StorageError>(),
+        Kind::Spending => py.get_type::<classes::SpendingError>(),
+        Kind::Call => py.get_type::<classes::CallError>(),
         Kind::QueryCapExceeded => py.get_type::<classes::QueryCapExceededError>(),
         _ => py.get_type::<classes::ACTPError>(),
     }

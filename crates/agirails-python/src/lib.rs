@@ -2,6 +2,7 @@
 //! releases the GIL and owns the runtime. It decides nothing; the crate `agirails` does.
 
 mod client;
+mod consumer;
 mod convert;
 #[cfg(all(unix, feature = "devnet"))]
 mod devnet;
@@ -27,6 +28,7 @@ mod _agirails {
     #[pymodule_export]
     use crate::{
         client::{_connect, _keystore, ACTPClient},
+        consumer::{_Consumer, _Purchase, _open_consumer},
         event::Event,
         functions::{
             canonical_json, encode_resolution, format_usdc, parse_usdc, result_hash,

@@ -398,7 +398,7 @@ impl ACTPClient {
     }
 
     /// The address that writes.
-    fn sender(&self) -> Result<Address> {
+    pub(crate) fn sender(&self) -> Result<Address> {
         if self.read_only {
             let message = format!("this client of {} has no key, so it only reads", self.address);
             return Err(Error::new(Code::KeyMissing, message).with_hint(NO_KEY_HINT));

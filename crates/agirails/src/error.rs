@@ -50,6 +50,8 @@ pub enum Kind {
     SignatureVerification,
     Storage,
     QueryCapExceeded,
+    Spending,
+    Call,
     Internal,
 }
 
@@ -188,6 +190,24 @@ codes! {
         "The state file is damaged or not ours.";
     StorageVersion, "storage_version", Storage, Never,
         "The state file was written by a newer version.";
+    PriceAboveLimit, "price_above_limit", Spending, Never,
+        "The call costs more, or locks up more, than its caller allows; nothing was paid.";
+    BudgetExceeded, "budget_exceeded", Spending, Safe,
+        "The call does not fit into the budget; nothing was paid.";
+    UntrustedProvider, "untrusted_provider", Spending, Never,
+        "The money could not come back without a provider that is not trusted; nothing was paid.";
+    NoOffer, "no_offer", Call, Never,
+        "The service wants to be paid, and not in a way that this client can; nothing was paid.";
+    ServiceUnreachable, "service_unreachable", Network, Safe,
+        "The service did not answer the request; nothing was paid.";
+    AnswerTooLarge, "answer_too_large", Call, Never,
+        "The service's answer is longer than the caller takes.";
+    CallRefused, "call_refused", Call, Never,
+        "The service refused a call that is paid for; `status` and its words say why.";
+    CallFailed, "call_failed", Call, CheckFirst,
+        "A call that is paid for was not answered in time. The same purchase key asks again and pays nothing more.";
+    PurchaseMismatch, "purchase_mismatch", Validation, Never,
+        "The purchase key belongs to another request.";
     Internal, "internal", Internal, CheckFirst,
         "A mistake in agirails, which the bindings caught: please report it.";
 }
@@ -212,6 +232,10 @@ pub struct Facts {
     pub required: Option<Usdc>,
     /// What was there.
     pub available: Option<Usdc>,
+    /// The HTTP status that a service answered.
+    pub status: Option<u16>,
+    /// The purchase: the same key goes on where it ended, and never pays twice.
+    pub purchase_key: Option<String>,
 }
 
 struct Inner {

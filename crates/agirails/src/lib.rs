@@ -2,10 +2,12 @@
 
 mod builder;
 mod client;
+pub mod consumer;
 mod error;
 pub mod fork;
 pub mod kernel;
 mod network;
+mod owners;
 pub mod paywall;
 pub mod protocol;
 mod storage;

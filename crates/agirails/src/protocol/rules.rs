@@ -277,6 +277,23 @@ pub fn transition(
     Ok(Effect { transaction: after, moves, settled_at_fault })
 }
 
+/// Whether the requester of a committed transaction of this amount could cancel it by itself once
+/// its deadline has passed: the penalty must pay the protocol's least fee, or be nothing.
+///
+/// ```
+/// use agirails::{Usdc, protocol::rules::{Rates, requester_can_cancel}};
+///
+/// let penalty = Rates::default().requester_penalty_bps;
+/// assert!(requester_can_cancel(Usdc(1_000_000), penalty));
+/// assert!(!requester_can_cancel(Usdc(999_999), penalty));
+/// ```
+///
+/// Source: `ACTPKernel.transitionState`, measured on the deployed code.
+pub fn requester_can_cancel(amount: Usdc, penalty_bps: u16) -> bool {
+    let penalty = money::cancellation_penalty(amount, penalty_bps);
+    penalty == Usdc::ZERO || penalty >= money::MIN_FEE
+}
+
 /// `releaseMilestone`: pays part of an IN_PROGRESS transaction early, charged its own fee.
 ///
 /// # Errors

@@ -9,9 +9,9 @@ use std::{collections::HashMap, sync::Arc};
 use alloy_primitives::{Address, B256, Bytes};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::owners::Owner;
 use crate::{
     error::Result,
+    owners::Owner,
     storage::{Attempt as Tried, Store},
 };
 

@@ -18,7 +18,6 @@ use super::{
     GasLimit, Mined, Operation, Reply, Request, Shared,
     fees::{FeeHistory, Fees, Verdict},
     journal::{self, Attempt, Draft, Journal, Outcome, Send, State},
-    owners::Place,
     watch::{Look, Receipt, Rhythm, look},
 };
 use crate::{
@@ -27,6 +26,7 @@ use crate::{
         reverts,
         rpc::{Call, Failure, parse},
     },
+    owners::Place,
     wallet::Wallet,
 };
 

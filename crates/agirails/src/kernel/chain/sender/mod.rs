@@ -8,7 +8,6 @@
 mod fees;
 mod journal;
 mod key;
-mod owners;
 mod watch;
 
 use std::{

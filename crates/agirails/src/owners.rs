@@ -1,4 +1,4 @@
-//! Who is alive: so that a send whose process died is taken over, and one whose process lives is
+//! Who is alive: so that work whose process died is taken over, and work whose process lives is
 //! left to it.
 
 use std::{
@@ -10,8 +10,8 @@ use std::{
 
 use crate::error::{Code, Error, Result, shown_path};
 
-/// A sender of one process: a number that no other has. 0 is nobody.
-pub(super) type Owner = i64;
+/// A worker of one process: a number that no other has. 0 is nobody.
+pub(crate) type Owner = i64;
 
 /// The owners of this process, with its id, since a forked child inherits the list.
 static HERE: Mutex<Vec<(u32, Owner)>> = Mutex::new(Vec::new());
@@ -20,20 +20,20 @@ static HERE: Mutex<Vec<(u32, Owner)>> = Mutex::new(Vec::new());
 /// all locks that this process holds on it.
 static FILES: Mutex<Vec<(PathBuf, Arc<File>)>> = Mutex::new(Vec::new());
 
-/// This process's place among the owners. It holds a lock on one byte of a file beside the
-/// journal, at the owner's number: the operating system lets go of it however the process ends,
-/// and a forked child does not inherit it.
+/// A place among the owners. It holds a lock on one byte of a file beside the state file, at the
+/// owner's number: the operating system lets go of it however the process ends, and a forked
+/// child does not inherit it.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     owner: Owner,
-    /// `None` for a journal in memory, which has no other owners.
+    /// `None` for a state file in memory, which has no other owners.
     file: Option<Arc<File>>,
 }
 
 impl Place {
-    pub(super) fn take(journal: Option<&Path>) -> Result<Self> {
+    pub(crate) fn take(state_file: Option<&Path>) -> Result<Self> {
         let owner = (RandomState::new().hash_one(std::process::id()) >> 2) as Owner | 1;
-        let file = journal.map(|journal| open(&journal.with_extension("owners"))).transpose()?;
+        let file = state_file.map(|file| open(&file.with_extension("owners"))).transpose()?;
         if let Some(file) = &file {
             lock(file, owner)?;
         }
@@ -41,12 +41,12 @@ impl Place {
         Ok(Self { owner, file })
     }
 
-    pub(super) fn owner(&self) -> Owner {
+    pub(crate) fn owner(&self) -> Owner {
         self.owner
     }
 
-    /// Whether somebody may still wait for this owner's sends.
-    pub(super) fn is_alive(&self, owner: Owner) -> bool {
+    /// Whether this owner may still be at work.
+    pub(crate) fn is_alive(&self, owner: Owner) -> bool {
         let own = (std::process::id(), owner);
         held(&HERE).contains(&own) || self.file.as_ref().is_some_and(|file| is_locked(file, owner))
     }
@@ -102,7 +102,7 @@ fn lock(file: &File, owner: Owner) -> Result<()> {
         return Ok(());
     }
     let error = std::io::Error::last_os_error();
-    let message = format!("the file of owners beside the journal cannot be locked: {error}");
+    let message = format!("the file of owners beside the state file cannot be locked: {error}");
     Err(Error::new(Code::StorageUnavailable, message)
         .with_hint("keep the state directory on a file system that knows locks")
         .with_source(error))

@@ -1,0 +1,471 @@
+//! What a service wants to be paid, read from its 402 or its price page, and which of it this
+//! client would pay.
+
+use alloy_primitives::Address;
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use serde_json::Value;
+
+use super::http::{HttpResponse, Place};
+use crate::{
+    error::{Code, Error, Result, shown_words},
+    network::Network,
+    protocol::{
+        Usdc,
+        id::parse_address,
+        money::{MAX_AMOUNT, MIN_AMOUNT},
+        rules::{
+            DEFAULT_DISPUTE_WINDOW_SECONDS, MAX_DISPUTE_WINDOW_SECONDS, MIN_DISPUTE_WINDOW_SECONDS,
+            Rates, requester_can_cancel,
+        },
+    },
+};
+
+/// The x402 scheme of escrow.
+const SCHEME: &str = "actp-escrow";
+/// How long a transaction lasts where the service does not say.
+const DEFAULT_SECONDS: u64 = 3_600;
+/// How long a transaction lasts at most: so long a provider could keep the money waiting.
+const LONGEST_SECONDS: u64 = 86_400;
+/// What funding and calling take, beside the time that the service asks for.
+const SLACK_SECONDS: u64 = 300;
+/// More offers than any service makes.
+const MOST_OFFERS: usize = 64;
+
+/// How a transaction is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PaymentKind {
+    /// One call takes all of it.
+    Single,
+    /// Calls are drawn from it until it is used up.
+    Prepaid,
+}
+
+impl PaymentKind {
+    /// The name in offers and bindings: `single` or `prepaid`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Prepaid => "prepaid",
+        }
+    }
+}
+
+/// One way to pay, checked against this client's network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Offer {
+    pub(super) kind: PaymentKind,
+    pub(super) provider: Address,
+    /// What is put into escrow.
+    pub(super) amount: Usdc,
+    /// What one call takes of it.
+    pub(super) price: Usdc,
+    /// How long the transaction lasts, seconds.
+    pub(super) lasts: u64,
+    /// How much of it must be left for a call.
+    pub(super) min_seconds_left: u64,
+    pub(super) dispute_window: u64,
+    pub(super) signature_required: bool,
+}
+
+impl Offer {
+    /// What one call costs in truth: a bundle may hold fewer calls than its price tells.
+    pub(super) fn cost_of_a_call(&self, calls: u64) -> Usdc {
+        Usdc(self.price.0.max(self.amount.0.div_ceil(calls.max(1))))
+    }
+
+    /// Whether the money could come back without the provider, at the rates in force.
+    pub(super) fn can_come_back(&self) -> bool {
+        requester_can_cancel(self.amount, Rates::default().requester_penalty_bps)
+    }
+}
+
+/// The offers of a 402, or none where it makes none that can be read.
+pub(super) fn of_challenge(response: &HttpResponse) -> Vec<Value> {
+    let body = serde_json::from_slice::<Value>(&response.body).ok();
+    let in_body = body.as_ref().and_then(accepts);
+    in_body
+        .or_else(|| {
+            let header = response.header("PAYMENT-REQUIRED")?;
+            let object: Value = serde_json::from_slice(&BASE64.decode(header).ok()?).ok()?;
+            accepts(&object)
+        })
+        .unwrap_or_default()
+}
+
+fn accepts(object: &Value) -> Option<Vec<Value>> {
+    let list = object.get("accepts")?.as_array()?;
+    (!list.is_empty()).then(|| list.iter().take(MOST_OFFERS).cloned().collect())
+}
+
+/// The offers of a price page for this request: the route's own, or else the price that stands
+/// for all routes.
+pub(super) fn of_price_page(page: &Value, method: &str, place: &Place) -> Vec<Value> {
+    let names = [format!("{method} {}", place.path), place.path.clone()];
+    let routes = page.get("routes").and_then(Value::as_array);
+    let of_route = routes.into_iter().flatten().find(|route| {
+        let name = route.get("route").and_then(Value::as_str);
+        name.is_some_and(|name| names.iter().any(|known| known == name))
+    });
+    if let Some(offers) = of_route.and_then(accepts) {
+        return offers;
+    }
+    let per_call = page.pointer("/pricing/perCall").and_then(Value::as_str);
+    let amount = per_call.and_then(|text| text.trim().trim_end_matches("USDC").trim().parse().ok());
+    let (Some(Usdc(amount)), Some(provider)) = (amount, page.get("provider")) else {
+        return vec![];
+    };
+    let name = page.get("network").cloned().unwrap_or_default();
+    vec![serde_json::json!({
+        "scheme": SCHEME, "network": name, "amount": amount.to_string(), "payTo": provider,
+    })]
+}
+
+/// Those of the offers that are for this network, this money and these contracts.
+///
+/// # Errors
+/// [`Code::NoOffer`], with the reason against each, where none is.
+pub(super) fn usable(
+    offers: &[Value],
+    network: &Network,
+    payer: Address,
+    can_sign: bool,
+) -> Result<Vec<(Offer, u64)>> {
+    let (mut good, mut problems) = (vec![], vec![]);
+    for offer in offers {
+        match read(offer, network, payer, can_sign) {
+            Ok(offer) => good.push(offer),
+            Err(problem) => {
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+            }
+        }
+    }
+    if good.is_empty() {
+        let why = match problems.is_empty() {
+            true => "it names no offer".to_owned(),
+            false => shown_words(&problems.join("; ")),
+        };
+        let message = format!("the service wants to be paid, and this client cannot: {why}");
+        return Err(Error::new(Code::NoOffer, message).with_hint(format!(
+            "this client pays escrowed USDC on {} (chain {}); is it the network that the service \
+             is on?",
+            network.name, network.chain_id
+        )));
+    }
+    Ok(good)
+}
+
+fn read(
+    offer: &Value,
+    network: &Network,
+    payer: Address,
+    can_sign: bool,
+) -> Result<(Offer, u64), String> {
+    let text = |name: &str| offer.get(name).and_then(Value::as_str).unwrap_or_default();
+    let extra = offer.get("extra").unwrap_or(&Value::Null);
+    let more = |name: &str| extra.get(name).filter(|value| !value.is_null());
+    let units = |name: &str, value: &Value| -> Result<Usdc, String> {
+        let number = match value {
+            Value::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                text.parse().ok()
+            }
+            number => number.as_u64(),
+        };
+        number.map(Usdc).ok_or_else(|| format!("its {name} is no number of base units"))
+    };
+    if text("scheme") != SCHEME {
+        return Err("it takes no escrowed payment (scheme actp-escrow)".to_owned());
+    }
+    let on = text("network");
+    if on != format!("eip155:{}", network.chain_id) && on != network.name {
+        return Err(format!("it is paid on the network {}", shown_words(on)));
+    }
+    let same = |name: &str, value: Option<&Value>, ours: Address| match value {
+        None => Ok(()),
+        Some(value) => match value.as_str().and_then(|text| parse_address("", text).ok()) {
+            Some(theirs) if theirs == ours => Ok(()),
+            _ => Err(format!("its {name} is not this network's, {ours}")),
+        },
+    };
+    same("token", offer.get("asset").filter(|value| !value.is_null()), network.usdc)?;
+    same("kernel", more("kernel"), network.kernel)?;
+    same("vault", more("vault"), network.vault)?;
+    let provider = parse_address("payTo", text("payTo"))
+        .map_err(|_| "whom it wants to be paid is no address".to_owned())?;
+    if provider == Address::ZERO || provider == payer {
+        return Err(format!("it wants {provider} to be paid, which nobody can"));
+    }
+    let amount = units("amount", offer.get("amount").unwrap_or(&Value::Null))?;
+    let kind = match more("kind").map(|kind| kind.as_str().unwrap_or_default()) {
+        None | Some("single") => PaymentKind::Single,
+        Some("prepaid") => PaymentKind::Prepaid,
+        Some(other) => return Err(format!("it is sold as {}", shown_words(other))),
+    };
+    let price = match (kind, more("pricePerCall")) {
+        // One call takes all of it, whatever else is said.
+        (PaymentKind::Single, _) => amount,
+        (_, Some(price)) => units("price per call", price)?,
+        (_, None) => return Err("its bundle names no price per call".to_owned()),
+    };
+    let calls = match kind {
+        PaymentKind::Single => 1,
+        PaymentKind::Prepaid => {
+            let calls = more("calls").and_then(Value::as_u64).filter(|calls| *calls > 0);
+            calls.ok_or_else(|| "its bundle holds no calls".to_owned())?
+        }
+    };
+    if amount < MIN_AMOUNT || amount > MAX_AMOUNT {
+        return Err(format!("it wants {amount} USDC, which no transaction can hold"));
+    }
+    if price == Usdc::ZERO || amount < price {
+        return Err("its amount and its price per call contradict each other".to_owned());
+    }
+    let seconds = |value: Option<&Value>, default: u64| value.map_or(Some(default), Value::as_u64);
+    let min_seconds_left = seconds(more("minSecondsLeft"), 0)
+        .filter(|seconds| *seconds <= LONGEST_SECONDS - SLACK_SECONDS)
+        .ok_or_else(|| "it wants transactions to last longer than a day".to_owned())?;
+    let asked = offer.get("maxTimeoutSeconds").and_then(Value::as_u64).unwrap_or(DEFAULT_SECONDS);
+    let dispute_window = seconds(more("disputeWindowSeconds"), DEFAULT_DISPUTE_WINDOW_SECONDS)
+        .unwrap_or(DEFAULT_DISPUTE_WINDOW_SECONDS)
+        // A window that is too short for a look at the answer protects nobody.
+        .clamp(MIN_DISPUTE_WINDOW_SECONDS, MAX_DISPUTE_WINDOW_SECONDS);
+    let signature_required = more("signature").and_then(Value::as_str) == Some("required");
+    if signature_required && !can_sign {
+        return Err("it wants requests to be signed, and this client has no key".to_owned());
+    }
+    let offer = Offer {
+        kind,
+        provider,
+        amount,
+        price,
+        lasts: asked.clamp(min_seconds_left + SLACK_SECONDS, LONGEST_SECONDS),
+        min_seconds_left,
+        dispute_window,
+        signature_required,
+    };
+    Ok((offer, calls))
+}
+
+/// The limits that a caller set for one call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// What a call may cost.
+    pub(super) amount: Usdc,
+    /// What may be put into escrow for it.
+    pub(super) funding: Usdc,
+}
+
+/// The offer to take: single where the money could come back or the provider is trusted, else a
+/// bundle that is great enough.
+///
+/// # Errors
+/// [`Code::PriceAboveLimit`] and [`Code::UntrustedProvider`].
+pub(super) fn choose(
+    offers: &[(Offer, u64)],
+    limits: Limits,
+    is_trusted: impl Fn(Address) -> bool,
+) -> Result<Offer> {
+    let affordable: Vec<_> = offers
+        .iter()
+        .filter(|(offer, calls)| offer.cost_of_a_call(*calls) <= limits.amount)
+        .collect();
+    if affordable.is_empty() {
+        let least = offers.iter().map(|(offer, calls)| offer.cost_of_a_call(*calls)).min();
+        let least = least.unwrap_or_default();
+        let message = format!("a call costs {least} USDC, and max_amount is {}", limits.amount);
+        return Err(Error::new(Code::PriceAboveLimit, message)
+            .with_hint("pass a greater max_amount if the call is worth it; nothing was paid")
+            .with_facts(|facts| {
+                facts.field = Some("max_amount");
+                facts.required = Some(least);
+                facts.available = Some(limits.amount);
+            }));
+    }
+    let is_safe = |offer: &Offer| is_trusted(offer.provider) || offer.can_come_back();
+    // Single before bundles, cheap before dear.
+    let mut wanted: Vec<_> =
+        affordable.iter().map(|(offer, _)| offer).filter(|offer| is_safe(offer)).collect();
+    wanted.sort_by_key(|offer| (offer.kind != PaymentKind::Single, offer.amount));
+    if let Some(offer) = wanted.iter().find(|offer| offer.amount <= limits.funding) {
+        return Ok((**offer).clone());
+    }
+    let greatest = affordable.iter().map(|(offer, _)| offer).max_by_key(|offer| offer.amount);
+    let Some(greatest) = greatest else { return Err(Error::new(Code::NoOffer, "no offer")) };
+    match wanted.first() {
+        Some(offer) if affordable.iter().all(|(offer, _)| is_safe(offer)) => {
+            let amount = offer.amount;
+            let message =
+                format!("{amount} USDC would be locked up, and max_funding is {}", limits.funding);
+            Err(Error::new(Code::PriceAboveLimit, message)
+                .with_hint("pass a greater max_funding; nothing was paid")
+                .with_facts(|facts| {
+                    facts.field = Some("max_funding");
+                    facts.required = Some(amount);
+                    facts.available = Some(limits.funding);
+                }))
+        }
+        bundle => Err(untrusted(greatest, bundle.copied(), limits)),
+    }
+}
+
+/// The trap in words, and the ways out of it.
+fn untrusted(offer: &Offer, bundle: Option<&Offer>, limits: Limits) -> Error {
+    let (provider, amount) = (offer.provider, bundle.map_or(offer.amount, |bundle| bundle.amount));
+    let message = format!(
+        "the provider {provider} is not trusted, and below 1 USDC a funded transaction can never \
+         be cancelled by who paid it: if the provider did nothing, the money would stay locked"
+    );
+    let bundle = match bundle {
+        Some(bundle) => format!(
+            "raise max_funding (now {}) to {}, so that the bundle that the service offers is \
+             taken, which you could cancel",
+            limits.funding, bundle.amount
+        ),
+        None => "ask the service for a bundle of 1 USDC or more, which you could cancel".to_owned(),
+    };
+    Error::new(Code::UntrustedProvider, message)
+        .with_hint(format!(
+            "trust the provider, by its address or by the service's origin; or {bundle}; or call \
+             another service. Nothing was paid"
+        ))
+        .with_facts(|facts| {
+            facts.field = Some("provider");
+            facts.value = Some(provider.to_string());
+            facts.required = Some(amount);
+            facts.available = Some(limits.funding);
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    const PAYER: Address = Address::repeat_byte(1);
+    const PROVIDER: Address = Address::repeat_byte(2);
+
+    fn single(amount: u64) -> Value {
+        let network = Network::mock();
+        json!({
+            "scheme": "actp-escrow", "network": "eip155:31337", "amount": amount.to_string(),
+            "asset": network.usdc, "payTo": PROVIDER, "maxTimeoutSeconds": 3_600,
+            "extra": {"kind": "single", "pricePerCall": amount.to_string(), "calls": 1,
+                "kernel": network.kernel, "vault": network.vault, "signature": "optional",
+                "minSecondsLeft": 120, "disputeWindowSeconds": 172_800},
+        })
+    }
+
+    fn prepaid(price: u64, calls: u64) -> Value {
+        let mut offer = single(price * calls);
+        offer["extra"]["kind"] = "prepaid".into();
+        offer["extra"]["pricePerCall"] = price.to_string().into();
+        offer["extra"]["calls"] = calls.into();
+        offer
+    }
+
+    fn take(offers: &[Value], limits: (u64, u64), trusted: bool) -> Result<Offer> {
+        let usable = usable(offers, &Network::mock(), PAYER, true)?;
+        let limits = Limits { amount: Usdc(limits.0), funding: Usdc(limits.1) };
+        choose(&usable, limits, |_| trusted)
+    }
+
+    #[test]
+    fn a_cheap_call_is_bought_alone_only_from_whom_one_trusts() {
+        let offers = [single(100_000), prepaid(100_000, 10)];
+        let kind = |limits, trusted| take(&offers, limits, trusted).map(|offer| offer.kind);
+        assert_eq!(kind((100_000, 1_000_000), true), Ok(PaymentKind::Single));
+        assert_eq!(kind((100_000, 1_000_000), false), Ok(PaymentKind::Prepaid));
+        let error = kind((100_000, 999_999), false).unwrap_err();
+        assert_eq!(error.code(), Code::UntrustedProvider);
+        assert_eq!(error.facts().required, Some(Usdc(1_000_000)));
+        assert!(error.hint().unwrap().contains("max_funding"), "{error:#}");
+        let error = take(&offers[..1], (100_000, 1_000_000), false).unwrap_err();
+        assert_eq!(error.code(), Code::UntrustedProvider);
+        assert!(error.to_string().contains("never be cancelled"), "{error}");
+        // From 1 USDC on the requester can help itself.
+        assert_eq!(
+            take(&[single(1_000_000)], (1_000_000, 1_000_000), false).unwrap().kind,
+            PaymentKind::Single
+        );
+    }
+
+    #[test]
+    fn a_price_above_the_limit_is_refused_however_it_is_dressed_up() {
+        let mut dressed = prepaid(100_000, 10);
+        dressed["extra"]["calls"] = 2.into();
+        for offer in [single(250_001), prepaid(250_001, 4), dressed] {
+            let error = take(&[offer], (250_000, 10_000_000), true).unwrap_err();
+            assert_eq!(error.code(), Code::PriceAboveLimit, "{error}");
+        }
+        let mut dressed = single(500_000);
+        dressed["extra"]["pricePerCall"] = "1".into();
+        assert!(take(&[dressed], (250_000, 10_000_000), true).is_err());
+        let error = take(&[prepaid(100_000, 100)], (100_000, 1_000_000), true).unwrap_err();
+        assert_eq!(error.facts().field, Some("max_funding"));
+    }
+
+    #[test]
+    fn an_offer_of_another_network_or_contract_is_never_paid() {
+        let change = |path: &str, value: Value| {
+            let mut offer = single(1_000_000);
+            *offer.pointer_mut(path).unwrap() = value;
+            offer
+        };
+        let other = json!(Address::repeat_byte(9));
+        let bad = [
+            change("/scheme", json!("exact")),
+            change("/network", json!("eip155:8453")),
+            change("/asset", other.clone()),
+            change("/extra/kernel", other.clone()),
+            change("/extra/vault", other),
+            change("/payTo", json!(Address::ZERO)),
+            change("/payTo", json!(PAYER)),
+            change("/payTo", json!("me")),
+            change("/amount", json!("-1")),
+            change("/amount", json!("1e6")),
+            change("/amount", json!(0)),
+            change("/amount", json!("99999999999999999999999")),
+            change("/extra/kind", json!("tip")),
+            change("/extra/minSecondsLeft", json!(1_000_000)),
+            json!(null),
+            json!([]),
+        ];
+        for offer in bad {
+            let error = take(std::slice::from_ref(&offer), (u64::MAX, u64::MAX), true).unwrap_err();
+            assert_eq!(error.code(), Code::NoOffer, "{offer}");
+        }
+        let mut signed = single(1_000_000);
+        signed["extra"]["signature"] = "required".into();
+        assert!(usable(&[signed.clone()], &Network::mock(), PAYER, false).is_err());
+        assert!(usable(&[signed], &Network::mock(), PAYER, true).is_ok());
+    }
+
+    #[test]
+    fn times_are_held_within_bounds() {
+        let mut offer = single(1_000_000);
+        offer["maxTimeoutSeconds"] = u64::MAX.into();
+        offer["extra"]["disputeWindowSeconds"] = 1.into();
+        let taken = take(std::slice::from_ref(&offer), (u64::MAX, u64::MAX), true).unwrap();
+        assert_eq!((taken.lasts, taken.dispute_window), (86_400, 3_600));
+        offer["maxTimeoutSeconds"] = 1.into();
+        assert_eq!(take(&[offer], (u64::MAX, u64::MAX), true).unwrap().lasts, 420);
+    }
+
+    #[test]
+    fn a_price_page_tells_what_a_bare_402_does_not() {
+        let place = Place::parse("https://a/api/generate?x=1").unwrap();
+        let page = json!({
+            "provider": PROVIDER, "network": "mock",
+            "pricing": {"perCall": "0.10 USDC", "currency": "USDC", "decimals": 6},
+        });
+        let offers = of_price_page(&page, "POST", &place);
+        assert_eq!(take(&offers, (100_000, 100_000), true).unwrap().amount, Usdc(100_000));
+        let page =
+            json!({"routes": [{"route": "POST /api/generate", "accepts": [single(7_000_000)]}]});
+        assert_eq!(of_price_page(&page, "POST", &place).len(), 1);
+        assert_eq!(of_price_page(&page, "GET", &place).len(), 0);
+    }
+}

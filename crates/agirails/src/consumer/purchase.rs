@@ -1,0 +1,786 @@
+//! One purchase, step by step, for any HTTP library: all that is decided is decided here.
+
+use std::{
+    mem,
+    time::{Duration, SystemTime},
+};
+
+use alloy_primitives::{Address, B256, Bytes, keccak256};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{
+    Consumer, Inner, PaidCall, PaidResponse, Payment, Proof,
+    funding::Funded,
+    http::{HttpFailure, HttpOutcome, HttpRequest, HttpResponse, Place, Step},
+    offer::{self, Limits, Offer, PaymentKind},
+    records::{self, Plan, Wanted},
+};
+use crate::{
+    error::{Code, Error, Result, shown_words},
+    protocol::{
+        State, TransactionId, Usdc,
+        paid_request::{IDEMPOTENCY_HEADER, PaidRequest, SIGNATURE_HEADER, TRANSACTION_HEADER},
+        receipt::{CallRecord, RECEIPT_HEADER, Receipt},
+    },
+};
+
+/// How often a call is sent where nothing tells when to try again.
+const TRIES: u32 = 6;
+/// The pause before the second try; each one after it is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest that a service may ask to be left alone.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+/// How often it is looked whether somebody else has funded the payment.
+const LOOK: Duration = Duration::from_millis(50);
+/// How often a receipt is asked for that did not come with the answer.
+const RECEIPT_TRIES: u32 = 3;
+/// How long a delivery is waited for that is to be settled.
+const DELIVERY: Duration = Duration::from_secs(30);
+/// How often the state of such a delivery is read.
+const DELIVERY_LOOK: Duration = Duration::from_millis(500);
+/// How often a purchase looks for another payment before it gives up.
+const SWITCHES: u32 = 2;
+
+/// One purchase under way: made by [`Consumer::purchase`], driven by whoever can send HTTP.
+///
+/// Call [`Self::next`] with nothing, do what it says, and call it again with what became of that,
+/// until it is [`Step::Done`] or an error. [`Consumer::call`] does so with reqwest.
+///
+/// A purchase that is dropped on the way, or whose process is killed, is taken up again by a new
+/// one with the same request and [`PaidCall::purchase_key`], wherever it ended.
+///
+/// ```
+/// use agirails::{ACTPClient, Address, consumer::*};
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # runtime.block_on(async {
+/// let client = ACTPClient::builder().address(Address::repeat_byte(1)).in_memory().connect().await?;
+/// let consumer = Consumer::builder(client).open().await?;
+/// let call = PaidCall::new("GET", "https://api.example.com/free", "0.25".parse()?);
+/// let mut purchase = consumer.purchase(call)?;
+///
+/// let Step::Send(request) = purchase.next(None).await? else { panic!() };
+/// assert_eq!(request.url, "https://api.example.com/free");
+/// let answer = HttpResponse { status: 200, headers: vec![], body: "free".into() };
+/// let Step::Done(paid) = purchase.next(Some(HttpOutcome::Answered(answer))).await? else { panic!() };
+/// assert!(paid.payment.is_none());
+/// # Ok::<(), agirails::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Purchase {
+    consumer: Consumer,
+    call: PaidCall,
+    place: Place,
+    digest: B256,
+    key: String,
+    key_is_callers: bool,
+    /// The call's own key where it is drawn from a balance.
+    call_key: String,
+    until: Instant,
+    tries: u32,
+    switches: u32,
+    /// By how many seconds the service's clock is ahead of this one.
+    clock_ahead: i64,
+    last_problem: String,
+    on_record: bool,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Start,
+    Probe,
+    Probed,
+    PricePage,
+    Priced,
+    Fund { purchase: Box<records::Purchase>, is_resumed: bool },
+    Call(Box<Paid>),
+    Called(Box<Paid>),
+    Fetch(Box<Served>),
+    Fetched(Box<Served>),
+    Settle(Box<PaidResponse>, Instant),
+    Over,
+}
+
+/// A call with its money in escrow.
+#[derive(Debug)]
+struct Paid {
+    purchase: records::Purchase,
+    payment: records::Payment,
+    id: TransactionId,
+    /// Whether the service may have served it without our seeing its answer.
+    is_doubtful: bool,
+    is_retimed: bool,
+}
+
+/// A call that was answered without a receipt.
+#[derive(Debug)]
+struct Served {
+    paid: Paid,
+    response: HttpResponse,
+    tries: u32,
+}
+
+enum Turn {
+    Go(Phase),
+    Yield(Step, Phase),
+}
+
+impl Purchase {
+    /// # Errors
+    /// [`Code::InvalidSettings`] for a request that cannot be sent.
+    pub(super) fn new(consumer: Consumer, mut call: PaidCall) -> Result<Self> {
+        let place = Place::parse(&call.url)?;
+        call.tidy()?;
+        let key_is_callers = call.purchase_key.is_some();
+        let key = match &call.purchase_key {
+            Some(key) => key.clone(),
+            None => super::random_key()?,
+        };
+        let digest = digest(&call, &place);
+        Ok(Self {
+            until: Instant::now() + call.timeout,
+            consumer,
+            call,
+            place,
+            digest,
+            key,
+            key_is_callers,
+            call_key: super::random_key()?,
+            tries: 0,
+            switches: 0,
+            clock_ahead: 0,
+            last_problem: String::new(),
+            on_record: false,
+            phase: Phase::Start,
+        })
+    }
+
+    /// The key by which it is taken up again.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The next step. `outcome` is what became of the last [`Step::Send`], else `None`.
+    ///
+    /// # Errors
+    /// Nothing was created and nothing paid: [`Code::PriceAboveLimit`], [`Code::BudgetExceeded`],
+    /// [`Code::UntrustedProvider`], [`Code::NoOffer`], [`Code::InsufficientBalance`],
+    /// [`Code::PurchaseMismatch`], [`Code::ServiceUnreachable`].
+    ///
+    /// The money is, or may be, in escrow, and `facts().purchase_key` takes the purchase up again:
+    /// [`Code::CallRefused`], [`Code::CallFailed`], [`Code::AnswerTooLarge`]; the kernel's codes
+    /// where creating or funding failed; [`Code::ProofMismatch`] and [`Code::InvalidSignature`]
+    /// where the answer is not what the provider's receipt says, so that it must not be settled.
+    pub async fn next(&mut self, mut outcome: Option<HttpOutcome>) -> Result<Step> {
+        loop {
+            // An error, or a caller that gives up in between, leaves it over.
+            let phase = mem::replace(&mut self.phase, Phase::Over);
+            match self.advance(phase, &mut outcome).await {
+                Ok(Turn::Go(phase)) => self.phase = phase,
+                Ok(Turn::Yield(step, phase)) => {
+                    self.phase = phase;
+                    return Ok(step);
+                }
+                Err(error) => return Err(self.name(error)),
+            }
+        }
+    }
+
+    fn inner(&self) -> &Inner {
+        &self.consumer.inner
+    }
+
+    /// Where there is something to take up, the error says by which key.
+    fn name(&self, error: Error) -> Error {
+        if !self.on_record {
+            return error;
+        }
+        let key = self.key.clone();
+        error.with_facts(|facts| facts.purchase_key = Some(key))
+    }
+
+    async fn advance(&mut self, phase: Phase, outcome: &mut Option<HttpOutcome>) -> Result<Turn> {
+        let mut outcome = || {
+            outcome.take().unwrap_or_else(|| {
+                HttpOutcome::Failed(HttpFailure::Lost("nothing was handed in".to_owned()))
+            })
+        };
+        match phase {
+            Phase::Start => self.start().await,
+            Phase::Probe => Ok(Turn::Yield(Step::Send(self.request(vec![])), Phase::Probed)),
+            Phase::Probed => self.probed(outcome()).await,
+            Phase::PricePage => {
+                let request = self.free_page("GET", "/api/pricing");
+                Ok(Turn::Yield(Step::Send(request), Phase::Priced))
+            }
+            Phase::Priced => self.priced(outcome()).await,
+            Phase::Fund { purchase, is_resumed } => self.fund(*purchase, is_resumed).await,
+            Phase::Call(paid) => {
+                let request = self.signed(&paid).await?;
+                Ok(Turn::Yield(Step::Send(request), Phase::Called(paid)))
+            }
+            Phase::Called(paid) => self.called(*paid, outcome()).await,
+            Phase::Fetch(served) => {
+                let key = match &*served.paid.purchase.call_key {
+                    "" => "-",
+                    key => key,
+                };
+                let page = format!("/api/payments/{}/receipts/{key}", served.paid.id);
+                let request = self.free_page("GET", &page);
+                Ok(Turn::Yield(Step::Send(request), Phase::Fetched(served)))
+            }
+            Phase::Fetched(served) => self.fetched(*served, outcome()).await,
+            Phase::Settle(response, until) => self.settle(response, until).await,
+            Phase::Over => Err(Error::new(Code::InvalidSettings, "the purchase is over")
+                .with_hint("begin a new one, with the same purchase key to take it up again")),
+        }
+    }
+
+    /// Takes up what is on record; else pays from an open balance where the price is known.
+    async fn start(&mut self) -> Result<Turn> {
+        if self.key_is_callers
+            && let Some(purchase) = self.inner().records.purchase(&self.key).await?
+        {
+            records::check_digest(&purchase, self.digest)?;
+            if purchase.payment.is_some() {
+                self.on_record = true;
+                return Ok(Turn::Go(Phase::Fund {
+                    purchase: Box::new(purchase),
+                    is_resumed: true,
+                }));
+            }
+        }
+        let known = self.inner().records.price(&self.place.origin, &self.route()).await?;
+        let Some((provider, price)) = known else { return Ok(Turn::Go(Phase::Probe)) };
+        if price > self.call.max_amount || self.inner().budget.check_call(price).is_err() {
+            // What it costs now may be less, and if not, the refusal names today's price.
+            return Ok(Turn::Go(Phase::Probe));
+        }
+        match self.attach(provider, price, None).await? {
+            Some(turn) => Ok(turn),
+            None => Ok(Turn::Go(Phase::Probe)),
+        }
+    }
+
+    async fn probed(&mut self, outcome: HttpOutcome) -> Result<Turn> {
+        let response = match outcome {
+            HttpOutcome::Answered(response) => response,
+            HttpOutcome::Failed(HttpFailure::TooLarge) => return Err(self.too_large()),
+            HttpOutcome::Failed(HttpFailure::NotSent(problem)) => {
+                self.last_problem = problem;
+                return self.pause(None, Phase::Probe).ok_or_else(|| self.unreachable());
+            }
+            HttpOutcome::Failed(HttpFailure::Lost(problem)) => {
+                self.last_problem = problem;
+                // The service may be a free one that did something: only what may be repeated is.
+                let may_repeat = matches!(&*self.call.method, "GET" | "HEAD" | "OPTIONS");
+                let turn = if may_repeat { self.pause(None, Phase::Probe) } else { None };
+                return turn.ok_or_else(|| self.unreachable());
+            }
+        };
+        match response.status {
+            402 => {
+                let offers = offer::of_challenge(&response);
+                if offers.is_empty() {
+                    self.last_problem = words(&response);
+                    return Ok(Turn::Go(Phase::PricePage));
+                }
+                self.choose(&offers).await
+            }
+            429 | 503 if response.retry_after().is_some() => {
+                match self.pause(response.retry_after(), Phase::Probe) {
+                    Some(turn) => Ok(turn),
+                    None => Ok(done(response)),
+                }
+            }
+            _ => Ok(done(response)),
+        }
+    }
+
+    async fn priced(&mut self, outcome: HttpOutcome) -> Result<Turn> {
+        let offers = match outcome {
+            HttpOutcome::Answered(response) if response.is_success() => {
+                let page = serde_json::from_slice::<Value>(&response.body).unwrap_or_default();
+                offer::of_price_page(&page, &self.call.method, &self.place)
+            }
+            _ => vec![],
+        };
+        if offers.is_empty() {
+            let message = format!(
+                "the service wants to be paid, and neither its answer nor its page /api/pricing \
+                 makes an offer: {}",
+                shown_words(&self.last_problem)
+            );
+            return Err(Error::new(Code::NoOffer, message)
+                .with_hint("ask the service how it is paid; nothing was paid")
+                .with_facts(|facts| facts.status = Some(402)));
+        }
+        self.choose(&offers).await
+    }
+
+    /// Checks everything that can be checked, and only then writes a payment down.
+    async fn choose(&mut self, offers: &[Value]) -> Result<Turn> {
+        let inner = self.consumer.inner.clone();
+        inner.client.sender()?;
+        let network = inner.client.network();
+        let can_sign = inner.client.wallet.is_some();
+        let usable = offer::usable(offers, network, inner.client.address(), can_sign)?;
+        // Money that lies there already goes first.
+        for (offer, _) in &usable {
+            if offer.price <= self.call.max_amount
+                && inner.budget.check_call(offer.price).is_ok()
+                && let Some(turn) = self.attach(offer.provider, offer.price, None).await?
+            {
+                return Ok(turn);
+            }
+        }
+        let limits = Limits { amount: self.call.max_amount, funding: self.call.most_funding() };
+        let is_trusted = |provider| inner.is_trusted(&self.place.origin, provider);
+        let offer = offer::choose(&usable, limits, is_trusted)?;
+        inner.budget.check_call(offer.price)?;
+        inner.check_balance(offer.amount).await?;
+        let trusted = is_trusted(offer.provider);
+        match self.attach(offer.provider, offer.price, Some((&offer, trusted))).await? {
+            Some(turn) => Ok(turn),
+            None => Ok(Turn::Go(Phase::Probe)),
+        }
+    }
+
+    async fn attach(
+        &mut self,
+        provider: Address,
+        price: Usdc,
+        new: Option<(&Offer, bool)>,
+    ) -> Result<Option<Turn>> {
+        let inner = self.consumer.inner.clone();
+        let plan = match new {
+            None => None,
+            Some((offer, trusted)) => Some(Plan {
+                offer,
+                trusted,
+                kernel_now: inner.client.now().await?,
+                service_hash: keccak256(format!(
+                    "agirails purchase {} {}",
+                    inner.client.address(),
+                    super::random_key()?
+                )),
+                budget: inner.budget,
+            }),
+        };
+        let route = self.route();
+        let wanted = Wanted {
+            key: &self.key,
+            digest: self.digest,
+            origin: &self.place.origin,
+            route: &route,
+            provider,
+            price,
+            call_key: &self.call_key,
+            now: inner.now().await?,
+        };
+        let Some(purchase) = inner.records.attach(&wanted, plan.as_ref()).await? else {
+            return Ok(None);
+        };
+        self.on_record = true;
+        // Another process may have begun the same purchase meanwhile.
+        let is_resumed = !purchase.call_key.is_empty() && purchase.call_key != self.call_key;
+        Ok(Some(Turn::Go(Phase::Fund { purchase: Box::new(purchase), is_resumed })))
+    }
+
+    async fn fund(&mut self, purchase: records::Purchase, is_resumed: bool) -> Result<Turn> {
+        let Some(payment) = purchase.payment else { return Ok(Turn::Go(Phase::Probe)) };
+        match self.inner().fund(payment).await? {
+            Funded::Ready(id) => {
+                let payment = self.inner().records.payment(payment).await?;
+                let (is_doubtful, is_retimed) = (is_resumed, false);
+                let paid = Paid { purchase, payment, id, is_doubtful, is_retimed };
+                Ok(Turn::Go(Phase::Call(Box::new(paid))))
+            }
+            Funded::Elsewhere if Instant::now() + LOOK < self.until => Ok(Turn::Yield(
+                Step::Wait(LOOK),
+                Phase::Fund { purchase: Box::new(purchase), is_resumed },
+            )),
+            Funded::Elsewhere => {
+                self.last_problem = "another task or process was still funding it".to_owned();
+                Err(self.failed(None))
+            }
+            Funded::Never => {
+                self.inner().records.detach(purchase.id).await?;
+                self.on_record = false;
+                self.switch(None).await
+            }
+        }
+    }
+
+    /// Looks for another payment, where it is certain that nothing was paid with this one.
+    async fn switch(&mut self, offers: Option<Vec<Value>>) -> Result<Turn> {
+        self.switches += 1;
+        if self.switches > SWITCHES {
+            self.last_problem = "one payment after the other could not be used".to_owned();
+            return Err(self.failed(None));
+        }
+        self.call_key = super::random_key()?;
+        match offers {
+            Some(offers) if !offers.is_empty() => self.choose(&offers).await,
+            _ => Ok(Turn::Go(Phase::Probe)),
+        }
+    }
+
+    async fn called(&mut self, mut paid: Paid, outcome: HttpOutcome) -> Result<Turn> {
+        let response = match outcome {
+            HttpOutcome::Answered(response) => response,
+            HttpOutcome::Failed(HttpFailure::TooLarge) => return Err(self.too_large()),
+            HttpOutcome::Failed(failure) => {
+                let is_lost = matches!(failure, HttpFailure::Lost(_));
+                if let HttpFailure::NotSent(problem) | HttpFailure::Lost(problem) = failure {
+                    self.last_problem = problem;
+                }
+                paid.is_doubtful |= is_lost;
+                return self.again(paid, None);
+            }
+        };
+        if response.is_success() {
+            return self.succeeded(paid, response).await;
+        }
+        self.last_problem = words(&response);
+        let title = title(&response);
+        match response.status {
+            408 | 425 | 429 | 500.. => {
+                // What says when to come back was not served, unless it says so.
+                paid.is_doubtful |= response.status >= 500;
+                self.again(paid, response.retry_after())
+            }
+            // Its node may be behind ours.
+            402 if title == "Transaction Not Found" && paid.purchase.funds => {
+                self.again(paid, response.retry_after())
+            }
+            401 if title == "Signature Expired" && !paid.is_retimed => {
+                self.clock_ahead = clock_ahead(&response).unwrap_or_default();
+                paid.is_retimed = true;
+                Ok(Turn::Go(Phase::Call(Box::new(paid))))
+            }
+            402 | 403 if !paid.purchase.funds && !paid.is_doubtful => {
+                // A balance that does not suffice, or not any more. This call took nothing of it.
+                self.inner().records.retire(paid.payment.id).await?;
+                self.inner().records.give_back(paid.purchase.id).await?;
+                self.on_record = false;
+                self.switch(Some(offer::of_challenge(&response))).await
+            }
+            status => {
+                let was_not_served = !matches!(status, 409 | 410) && !paid.is_doubtful;
+                if was_not_served {
+                    self.inner().records.give_back(paid.purchase.id).await?;
+                }
+                Err(self.refused(&paid, status))
+            }
+        }
+    }
+
+    fn again(&mut self, paid: Paid, asked: Option<Duration>) -> Result<Turn> {
+        let id = paid.id;
+        self.pause(asked, Phase::Call(Box::new(paid))).ok_or_else(|| self.failed(Some(id)))
+    }
+
+    async fn succeeded(&mut self, paid: Paid, response: HttpResponse) -> Result<Turn> {
+        match response.header(RECEIPT_HEADER) {
+            Some(text) => {
+                let receipt = BASE64
+                    .decode(text)
+                    .ok()
+                    .and_then(|json| serde_json::from_slice::<Receipt>(&json).ok())
+                    .ok_or_else(|| unreadable_receipt(paid.id))?;
+                self.prove(paid, response, Some(receipt)).await
+            }
+            None => Ok(Turn::Go(Phase::Fetch(Box::new(Served { paid, response, tries: 0 })))),
+        }
+    }
+
+    /// A streamed answer's receipt is there once its last byte has left.
+    async fn fetched(&mut self, mut served: Served, outcome: HttpOutcome) -> Result<Turn> {
+        if let HttpOutcome::Answered(page) = &outcome
+            && page.is_success()
+            && let Ok(mut page) = serde_json::from_slice::<Value>(&page.body)
+            && let Ok(receipt) = serde_json::from_value(page["receipt"].take())
+        {
+            return self.prove(served.paid, served.response, Some(receipt)).await;
+        }
+        served.tries += 1;
+        if served.tries < RECEIPT_TRIES && Instant::now() + FIRST_PAUSE < self.until {
+            return Ok(Turn::Yield(Step::Wait(FIRST_PAUSE), Phase::Fetch(Box::new(served))));
+        }
+        self.prove(served.paid, served.response, None).await
+    }
+
+    /// Compares the receipt with what was sent and what came, and writes the answer down.
+    async fn prove(
+        &mut self,
+        paid: Paid,
+        response: HttpResponse,
+        receipt: Option<Receipt>,
+    ) -> Result<Turn> {
+        let inner = self.consumer.inner.clone();
+        let request = self.paid_request(&paid);
+        let record = CallRecord {
+            request: &request,
+            status: response.status,
+            content_type: response.header("Content-Type").unwrap_or_default(),
+            body_hash: keccak256(&response.body),
+        };
+        let content_hash = record.content_hash()?;
+        if paid.purchase.content_hash.is_some_and(|before| before != content_hash) {
+            let message = "the service answered the same call with something else than before";
+            return Err(Error::new(Code::ProofMismatch, message)
+                .with_hint("do not settle: ask the provider, or dispute within the window")
+                .with_facts(|facts| facts.transaction_id = Some(paid.id)));
+        }
+        let proof = match &receipt {
+            None => Proof::Missing,
+            Some(receipt) => {
+                let (client, network) = (&inner.client, inner.client.network());
+                receipt.check(&record, paid.payment.provider, client.address(), network)?;
+                match receipt.signature {
+                    Some(_) => Proof::Signed,
+                    None => Proof::Unsigned,
+                }
+            }
+        };
+        inner.records.answered(paid.purchase.id, content_hash, receipt.as_ref()).await?;
+        let Paid { purchase, payment, id, .. } = paid;
+        let kind = payment.kind;
+        let payment = Payment {
+            transaction_id: id,
+            provider: payment.provider,
+            kind,
+            price: purchase.price,
+            amount: payment.amount,
+            funded_now: purchase.funds,
+            idempotency_key: purchase.call_key,
+            purchase_key: self.key.clone(),
+            cancellable_from: offer_can_come_back(payment.amount).then_some(payment.deadline),
+            proof,
+            receipt,
+            is_settled: false,
+        };
+        let HttpResponse { status, headers, body } = response;
+        let response = PaidResponse { status, headers, body, payment: Some(payment) };
+        if self.call.settle && kind == PaymentKind::Single && proof != Proof::Missing {
+            let until = Instant::now() + DELIVERY;
+            return Ok(Turn::Go(Phase::Settle(Box::new(response), until)));
+        }
+        Ok(Turn::Yield(Step::Done(Box::new(response)), Phase::Over))
+    }
+
+    /// The answer is there and proven; what fails here is tried again by [`Consumer::settle`].
+    async fn settle(&mut self, mut response: Box<PaidResponse>, until: Instant) -> Result<Turn> {
+        let Some(payment) = &mut response.payment else { return Ok(done_with(response)) };
+        let id = payment.transaction_id;
+        match self.consumer.inner.settle_if_delivered(id).await {
+            Ok(State::Settled) => payment.is_settled = true,
+            Ok(State::Committed | State::InProgress) if Instant::now() + DELIVERY_LOOK < until => {
+                return Ok(Turn::Yield(Step::Wait(DELIVERY_LOOK), Phase::Settle(response, until)));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(transaction = %id, %error, "a paid call is not settled yet");
+            }
+        }
+        Ok(done_with(response))
+    }
+
+    /// The pause before the next try; `None` where there is to be none.
+    fn pause(&mut self, asked: Option<Duration>, then: Phase) -> Option<Turn> {
+        let wait = match asked {
+            Some(asked) => asked.min(LONGEST_REST).max(LOOK),
+            None => {
+                self.tries += 1;
+                if self.tries >= TRIES {
+                    return None;
+                }
+                (FIRST_PAUSE * (1 << (self.tries - 1))).min(LONGEST_PAUSE)
+            }
+        };
+        (Instant::now() + wait < self.until).then(|| Turn::Yield(Step::Wait(wait), then))
+    }
+
+    fn route(&self) -> String {
+        format!("{} {}", self.call.method, self.place.path)
+    }
+
+    /// The caller's request, with these headers beside its own.
+    fn request(&self, more: Vec<(String, String)>) -> HttpRequest {
+        let mut headers = self.call.headers.clone();
+        // The proof is over the bytes that come, so nobody on the way may pack them.
+        headers.push(("Accept-Encoding".to_owned(), "identity".to_owned()));
+        headers.extend(more);
+        HttpRequest {
+            method: self.call.method.clone(),
+            url: self.place.url(),
+            headers,
+            body: self.call.body.clone(),
+            timeout: self.request_timeout(),
+            body_limit: self.call.body_limit,
+        }
+    }
+
+    /// A page of the paywall itself. The caller's headers are not for it.
+    fn free_page(&self, method: &str, target: &str) -> HttpRequest {
+        HttpRequest {
+            method: method.to_owned(),
+            url: self.place.at(target),
+            headers: vec![("Accept-Encoding".to_owned(), "identity".to_owned())],
+            body: Bytes::new(),
+            timeout: self.request_timeout(),
+            body_limit: self.call.body_limit,
+        }
+    }
+
+    fn request_timeout(&self) -> Duration {
+        let left = self.until.saturating_duration_since(Instant::now());
+        self.call.request_timeout.min(left).max(LOOK)
+    }
+
+    fn paid_request(&self, paid: &Paid) -> PaidRequest {
+        let wall = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
+        PaidRequest {
+            transaction_id: paid.id,
+            method: self.call.method.clone(),
+            target: self.place.target.clone(),
+            body_hash: keccak256(&self.call.body),
+            idempotency_key: paid.purchase.call_key.clone(),
+            timestamp: wall.saturating_add_signed(self.clock_ahead),
+        }
+    }
+
+    async fn signed(&self, paid: &Paid) -> Result<HttpRequest> {
+        let headers = self.inner().sign(&self.paid_request(paid)).await?;
+        Ok(self.request(headers))
+    }
+
+    fn unreachable(&self) -> Error {
+        let message = format!("the service did not answer: {}", shown_words(&self.last_problem));
+        Error::new(Code::ServiceUnreachable, message).with_hint("nothing was paid; try again later")
+    }
+
+    fn too_large(&self) -> Error {
+        let message = format!("the service's answer is longer than {} bytes", self.call.body_limit);
+        Error::new(Code::AnswerTooLarge, message).with_hint(
+            "raise body_limit; if the call was paid for, the same purchase key fetches its answer",
+        )
+    }
+
+    fn failed(&self, id: Option<TransactionId>) -> Error {
+        let message =
+            format!("the paid call was not answered in time: {}", shown_words(&self.last_problem));
+        Error::new(Code::CallFailed, message)
+            .with_hint(
+                "make the same call with this error's purchase key: it goes on where it ended and \
+                 pays nothing more",
+            )
+            .with_facts(|facts| facts.transaction_id = id)
+    }
+
+    fn refused(&self, paid: &Paid, status: u16) -> Error {
+        let words = shown_words(&self.last_problem);
+        let message = format!("the service refused a paid call with HTTP {status}: {words}");
+        let hint = match paid.payment.kind {
+            PaymentKind::Single => {
+                "the money is in escrow for this purchase: make the same call again with its \
+                 purchase key, or wait until the provider gives it back, which an honest one does \
+                 by the deadline"
+            }
+            PaymentKind::Prepaid => {
+                "the balance is still there for other calls; see to what the service says"
+            }
+        };
+        Error::new(Code::CallRefused, message).with_hint(hint).with_facts(|facts| {
+            facts.status = Some(status);
+            facts.transaction_id = Some(paid.id);
+            facts.deadline = Some(paid.payment.deadline);
+        })
+    }
+}
+
+impl Inner {
+    /// The headers with which a request is paid.
+    pub(super) async fn sign(&self, request: &PaidRequest) -> Result<Vec<(String, String)>> {
+        let mut headers = vec![(TRANSACTION_HEADER.to_owned(), request.transaction_id.to_string())];
+        if !request.idempotency_key.is_empty() {
+            headers.push((IDEMPOTENCY_HEADER.to_owned(), request.idempotency_key.clone()));
+        }
+        if let Some(wallet) = &self.client.wallet {
+            let network = self.client.network();
+            let signature = request.sign(&**wallet, network.chain_id, network.kernel).await?;
+            headers.push((SIGNATURE_HEADER.to_owned(), signature));
+        }
+        Ok(headers)
+    }
+}
+
+fn offer_can_come_back(amount: Usdc) -> bool {
+    let rates = crate::protocol::rules::Rates::default();
+    crate::protocol::rules::requester_can_cancel(amount, rates.requester_penalty_bps)
+}
+
+fn done(response: HttpResponse) -> Turn {
+    let HttpResponse { status, headers, body } = response;
+    done_with(Box::new(PaidResponse { status, headers, body, payment: None }))
+}
+
+fn done_with(response: Box<PaidResponse>) -> Turn {
+    Turn::Yield(Step::Done(response), Phase::Over)
+}
+
+/// What makes two requests the same. Lengths stand before the parts.
+fn digest(call: &PaidCall, place: &Place) -> B256 {
+    let mut bytes = vec![];
+    for part in [call.method.as_bytes(), place.url().as_bytes(), &call.body] {
+        bytes.extend((part.len() as u64).to_be_bytes());
+        bytes.extend(part);
+    }
+    keccak256(bytes)
+}
+
+fn problem(response: &HttpResponse) -> Option<Value> {
+    serde_json::from_slice(&response.body).ok()
+}
+
+/// The name of a refusal.
+fn title(response: &HttpResponse) -> String {
+    let problem = problem(response).unwrap_or_default();
+    let text = |key: &str| problem.get(key).and_then(Value::as_str).map(str::to_owned);
+    text("error").or_else(|| text("title")).unwrap_or_default()
+}
+
+/// A refusal in its own words.
+fn words(response: &HttpResponse) -> String {
+    let status = response.status;
+    let Some(problem) = problem(response) else {
+        let start = &response.body[..response.body.len().min(200)];
+        return format!("HTTP {status} {}", String::from_utf8_lossy(start));
+    };
+    let text = |key: &str| problem.get(key).and_then(Value::as_str);
+    let title = text("title").or_else(|| text("error")).unwrap_or_default();
+    let detail = text("detail").or_else(|| text("message")).unwrap_or_default();
+    format!("HTTP {status} {title}: {detail}")
+}
+
+fn clock_ahead(response: &HttpResponse) -> Option<i64> {
+    let theirs = httpdate::parse_http_date(response.header("Date")?).ok()?;
+    let theirs = theirs.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs() as i64;
+    let ours = SystemTime::UNIX_EPOCH.elapsed().ok()?.as_secs() as i64;
+    Some(theirs - ours)
+}
+
+fn unreadable_receipt(id: TransactionId) -> Error {
+    Error::new(Code::ProofMismatch, "the provider's receipt cannot be read")
+        .with_hint("do not settle: ask the provider, or dispute within the window")
+        .with_facts(|facts| {
+            facts.transaction_id = Some(id);
+            facts.field = Some("receipt");
+        })
+}

@@ -1,0 +1,559 @@
+//! What was paid for what, kept before and after every step, so that no step is taken twice.
+
+use std::sync::Arc;
+
+use alloy_primitives::{Address, B256, hex};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{
+    budget::{Budget, DAY, HOUR, Spent},
+    offer::{Offer, PaymentKind},
+};
+use crate::{
+    error::{Code, Error, Result},
+    network::Network,
+    owners::Owner,
+    protocol::{TransactionId, Usdc, receipt::Receipt},
+    storage::{Attempt, Format, Storage, Store},
+};
+
+/// How long calls stay on record once their transaction is over.
+const MEMORY_SECONDS: u64 = 90 * DAY;
+
+/// Where a payment stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// It counts against the budget; whether its transaction exists is not on record.
+    Planned,
+    /// Its transaction exists.
+    Created,
+    /// Its money is in escrow.
+    Funded,
+    /// As funded, and no more calls are made with it.
+    Retired,
+    /// The provider was paid.
+    Settled,
+    /// The money came back.
+    Refunded,
+    /// No money ever moved.
+    Abandoned,
+    /// A dispute is open.
+    Disputed,
+}
+
+impl Stage {
+    fn read(number: i64) -> Self {
+        match number {
+            0 => Self::Planned,
+            1 => Self::Created,
+            2 => Self::Funded,
+            3 => Self::Retired,
+            4 => Self::Settled,
+            5 => Self::Refunded,
+            7 => Self::Disputed,
+            _ => Self::Abandoned,
+        }
+    }
+}
+
+/// A transaction that pays for calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Payment {
+    pub(super) id: i64,
+    pub(super) provider: Address,
+    pub(super) origin: String,
+    pub(super) kind: PaymentKind,
+    pub(super) amount: Usdc,
+    pub(super) used: Usdc,
+    pub(super) deadline: u64,
+    pub(super) usable_until: u64,
+    pub(super) dispute_window: u64,
+    pub(super) service_hash: B256,
+    pub(super) trusted: bool,
+    pub(super) transaction_id: Option<TransactionId>,
+    pub(super) stage: Stage,
+    pub(super) tries: u64,
+    /// The kernel's time then.
+    pub(super) planned_at: u64,
+}
+
+/// A call, and what it is paid with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Purchase {
+    pub(super) id: i64,
+    pub(super) digest: B256,
+    pub(super) payment: Option<i64>,
+    pub(super) call_key: String,
+    pub(super) price: Usdc,
+    pub(super) funds: bool,
+    pub(super) content_hash: Option<B256>,
+    pub(super) receipt: Option<Receipt>,
+}
+
+/// A call that looks for something to be paid with.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted<'a> {
+    pub(super) key: &'a str,
+    pub(super) digest: B256,
+    pub(super) origin: &'a str,
+    pub(super) route: &'a str,
+    pub(super) provider: Address,
+    pub(super) price: Usdc,
+    /// The key of this call, if it is drawn from a balance.
+    pub(super) call_key: &'a str,
+    pub(super) now: u64,
+}
+
+/// A payment that would be made for it.
+#[derive(Debug, Clone)]
+pub(super) struct Plan<'a> {
+    pub(super) offer: &'a Offer,
+    pub(super) trusted: bool,
+    /// The kernel's clock.
+    pub(super) kernel_now: u64,
+    pub(super) service_hash: B256,
+    pub(super) budget: Budget,
+}
+
+/// The records of one requester.
+#[derive(Debug, Clone)]
+pub(super) struct Records {
+    file: Arc<Store>,
+    requester: Address,
+}
+
+const PAYMENT: &str = "SELECT id, provider, origin, kind, amount, used, deadline, usable_until, \
+     dispute_window, service_hash, trusted, transaction_id, stage, tries, planned_at FROM payments";
+const PURCHASE: &str = "SELECT id, digest, payment, call_key, price, funds, \
+     content_hash, receipt FROM purchases";
+
+impl Records {
+    /// Opens or makes `.actp/consumer-<chain id>-<first 8 hex digits of the kernel>.sqlite3`
+    /// ("actb" in its header). Every commit is durable (`FULL`): what was paid must not be
+    /// forgotten.
+    pub(super) async fn open(
+        storage: Storage,
+        network: &Network,
+        requester: Address,
+    ) -> Result<Self> {
+        let kernel = hex::encode(&network.kernel[..4]);
+        let format = Format {
+            file: format!("consumer-{}-{kernel}.sqlite3", network.chain_id),
+            application_id: 0x6163_7462,
+            schema: &[include_str!("records.sql")],
+            synchronous: "FULL",
+        };
+        Ok(Self { file: Store::open(storage, format, |_| Ok(())).await?, requester })
+    }
+
+    /// The file, for its owners' locks.
+    pub(super) fn path(&self) -> Option<&std::path::Path> {
+        self.file.path()
+    }
+
+    /// What a route cost last.
+    pub(super) async fn price(&self, origin: &str, route: &str) -> Result<Option<(Address, Usdc)>> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT provider, price FROM prices WHERE origin = ?1 AND route = ?2";
+                let mut statement = connection.prepare_cached(sql)?;
+                let row = statement.query_row([origin, route], |row| {
+                    Ok((address(row, 0)?, Usdc(row.get::<_, i64>(1)? as u64)))
+                });
+                Ok(row.optional()?)
+            })
+            .await
+    }
+
+    pub(super) async fn purchase(&self, key: &str) -> Result<Option<Purchase>> {
+        self.file.read(|connection| find(connection, self.requester, key)).await
+    }
+
+    pub(super) async fn payment(&self, id: i64) -> Result<Payment> {
+        self.file
+            .read(|connection| {
+                let sql = format!("{PAYMENT} WHERE id = ?1");
+                Ok(connection.prepare_cached(&sql)?.query_row([id], payment)?)
+            })
+            .await
+    }
+
+    pub(super) async fn payment_of(&self, id: TransactionId) -> Result<Option<Payment>> {
+        self.file
+            .read(|connection| {
+                let sql = format!("{PAYMENT} WHERE requester = ?1 AND transaction_id = ?2");
+                let ids = [self.requester.as_slice(), id.as_slice()];
+                Ok(connection.prepare_cached(&sql)?.query_row(ids, payment).optional()?)
+            })
+            .await
+    }
+
+    /// Payments in one of these stages, oldest first.
+    pub(super) async fn payments(&self, from: Stage, to: Stage) -> Result<Vec<Payment>> {
+        self.file
+            .read(|connection| {
+                let sql = format!(
+                    "{PAYMENT} WHERE requester = ?1 AND stage BETWEEN ?2 AND ?3 ORDER BY id"
+                );
+                let mut statement = connection.prepare_cached(&sql)?;
+                let values = params![self.requester.as_slice(), from as i64, to as i64];
+                let rows = statement.query_map(values, payment)?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    /// The calls of a payment.
+    pub(super) async fn calls(&self, payment: i64) -> Result<Vec<Purchase>> {
+        self.file
+            .read(|connection| {
+                let sql = format!("{PURCHASE} WHERE payment = ?1 ORDER BY id");
+                let mut statement = connection.prepare_cached(&sql)?;
+                let rows = statement.query_map([payment], purchase)?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    pub(super) async fn spent(&self, provider: Address, now: u64) -> Result<Spent> {
+        self.file.read(|connection| spent(connection, self.requester, provider, now)).await
+    }
+
+    /// Finds the purchase's record, or has it paid from an open balance, or plans a payment for
+    /// it, in this order and in one write. `None` where there is neither balance nor plan.
+    ///
+    /// # Errors
+    /// [`Code::PurchaseMismatch`] and [`Code::BudgetExceeded`].
+    pub(super) async fn attach(
+        &self,
+        wanted: &Wanted<'_>,
+        plan: Option<&Plan<'_>>,
+    ) -> Result<Option<Purchase>> {
+        self.file
+            .write(|connection| {
+                let known = find(connection, self.requester, wanted.key)?;
+                if let Some(known) = &known {
+                    check_digest(known, wanted.digest)?;
+                    if known.payment.is_some() {
+                        return Ok(Some(known.clone()));
+                    }
+                }
+                let (payment, call_key, funds) = match self.draw(connection, wanted)? {
+                    Some(balance) => (balance, wanted.call_key, false),
+                    None => match plan {
+                        Some(plan) => {
+                            let call_key = match plan.offer.kind {
+                                PaymentKind::Single => "",
+                                PaymentKind::Prepaid => wanted.call_key,
+                            };
+                            (self.plan(connection, wanted, plan)?, call_key, true)
+                        }
+                        None => return Ok(None),
+                    },
+                };
+                connection
+                    .prepare_cached(
+                        "INSERT OR REPLACE INTO prices (origin, route, provider, price) \
+                         VALUES (?1, ?2, ?3, ?4)",
+                    )?
+                    .execute(params![
+                        wanted.origin,
+                        wanted.route,
+                        wanted.provider.as_slice(),
+                        wanted.price.0 as i64
+                    ])?;
+                connection
+                    .prepare_cached(
+                        "INSERT INTO purchases (requester, key, digest, payment, call_key, price, \
+                         funds, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
+                         ON CONFLICT (requester, key) DO UPDATE SET payment = excluded.payment, \
+                         call_key = excluded.call_key, price = excluded.price, \
+                         funds = excluded.funds",
+                    )?
+                    .execute(params![
+                        self.requester.as_slice(),
+                        wanted.key,
+                        wanted.digest.as_slice(),
+                        payment,
+                        call_key,
+                        wanted.price.0 as i64,
+                        funds,
+                        wanted.now as i64
+                    ])?;
+                find(connection, self.requester, wanted.key)
+            })
+            .await
+    }
+
+    /// Takes the price from an open balance of this provider at this service.
+    fn draw(&self, connection: &Connection, wanted: &Wanted<'_>) -> Attempt<Option<i64>> {
+        let sql = "SELECT id FROM payments WHERE requester = ?1 AND origin = ?2 AND stage <= 2 \
+             AND provider = ?3 AND kind = 1 AND amount - used >= ?4 AND usable_until > ?5 \
+             ORDER BY stage DESC, id LIMIT 1";
+        let balance = connection
+            .prepare_cached(sql)?
+            .query_row(
+                params![
+                    self.requester.as_slice(),
+                    wanted.origin,
+                    wanted.provider.as_slice(),
+                    wanted.price.0 as i64,
+                    wanted.now as i64
+                ],
+                |row| row.get::<_, i64>(0),
+            )
+            .optional()?;
+        if let Some(balance) = balance {
+            connection
+                .prepare_cached("UPDATE payments SET used = used + ?2 WHERE id = ?1")?
+                .execute(params![balance, wanted.price.0 as i64])?;
+        }
+        Ok(balance)
+    }
+
+    fn plan(&self, connection: &Connection, wanted: &Wanted<'_>, plan: &Plan<'_>) -> Attempt<i64> {
+        let offer = plan.offer;
+        let spent = spent(connection, self.requester, wanted.provider, wanted.now)?;
+        plan.budget.check(offer.amount, spent)?;
+        forget_old(connection, self.requester, wanted.now)?;
+        let deadline = plan.kernel_now + offer.lasts;
+        let used = match offer.kind {
+            PaymentKind::Single => offer.amount,
+            PaymentKind::Prepaid => wanted.price,
+        };
+        connection
+            .prepare_cached(
+                "INSERT INTO payments (requester, provider, origin, kind, amount, used, deadline, \
+                 usable_until, dispute_window, service_hash, trusted, stage, returned, tries, \
+                 owner, at, planned_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, 0, \
+                 0, 0, ?12, ?13)",
+            )?
+            .execute(params![
+                self.requester.as_slice(),
+                wanted.provider.as_slice(),
+                wanted.origin,
+                offer.kind as i64,
+                offer.amount.0 as i64,
+                used.0 as i64,
+                deadline as i64,
+                (deadline - offer.min_seconds_left) as i64,
+                offer.dispute_window as i64,
+                plan.service_hash.as_slice(),
+                plan.trusted,
+                wanted.now as i64,
+                plan.kernel_now as i64
+            ])?;
+        Ok(connection.last_insert_rowid())
+    }
+
+    /// Makes `owner` the one that moves a payment on; false where another one lives.
+    pub(super) async fn claim(
+        &self,
+        payment: i64,
+        owner: Owner,
+        is_alive: impl Fn(Owner) -> bool + Send + Sync,
+    ) -> Result<bool> {
+        self.file
+            .write(|connection| {
+                let sql = "SELECT owner FROM payments WHERE id = ?1";
+                let now: Owner =
+                    connection.prepare_cached(sql)?.query_row([payment], |row| row.get(0))?;
+                if now != 0 && is_alive(now) {
+                    return Ok(false);
+                }
+                connection
+                    .prepare_cached(
+                        "UPDATE payments SET owner = ?2, tries = tries + 1 WHERE id = ?1",
+                    )?
+                    .execute(params![payment, owner])?;
+                Ok(true)
+            })
+            .await
+    }
+
+    /// Lets others have it.
+    pub(super) async fn let_go(&self, payment: i64) -> Result<()> {
+        self.change("UPDATE payments SET owner = 0 WHERE id = ?1", payment).await
+    }
+
+    pub(super) async fn created(&self, payment: i64, id: TransactionId) -> Result<()> {
+        self.file
+            .write(|connection| {
+                connection
+                    .prepare_cached(
+                        "UPDATE payments SET stage = 1, transaction_id = ?2 WHERE id = ?1",
+                    )?
+                    .execute(params![payment, id.as_slice()])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Funded, and nobody is at it any more.
+    pub(super) async fn funded(&self, payment: i64) -> Result<()> {
+        self.change("UPDATE payments SET stage = 2, owner = 0 WHERE id = ?1", payment).await
+    }
+
+    /// No money moved, and none will: it counts no longer.
+    pub(super) async fn abandon(&self, payment: i64) -> Result<()> {
+        self.change("UPDATE payments SET stage = 6, owner = 0 WHERE id = ?1", payment).await
+    }
+
+    /// No new calls are made with it.
+    pub(super) async fn retire(&self, payment: i64) -> Result<()> {
+        self.change("UPDATE payments SET stage = 3 WHERE id = ?1 AND stage = 2", payment).await
+    }
+
+    /// It is over, and this much came back.
+    pub(super) async fn finish(&self, payment: i64, stage: Stage, returned: Usdc) -> Result<()> {
+        self.file
+            .write(|connection| {
+                connection
+                    .prepare_cached("UPDATE payments SET stage = ?2, returned = ?3 WHERE id = ?1")?
+                    .execute(params![payment, stage as i64, returned.0 as i64])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// The service says that it did not serve the call: its price goes back into the balance, and
+    /// the purchase is as if it had not begun. A single payment stays the purchase's own.
+    pub(super) async fn give_back(&self, purchase: i64) -> Result<()> {
+        self.file
+            .write(|connection| {
+                let sql = "UPDATE payments SET used = used - p.price FROM purchases p \
+                     WHERE p.id = ?1 AND payments.id = p.payment AND payments.kind = 1";
+                if connection.prepare_cached(sql)?.execute([purchase])? > 0 {
+                    let sql = "UPDATE purchases SET payment = NULL WHERE id = ?1";
+                    connection.prepare_cached(sql)?.execute([purchase])?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// The purchase looks for another payment: nothing was paid with this one.
+    pub(super) async fn detach(&self, purchase: i64) -> Result<()> {
+        self.change("UPDATE purchases SET payment = NULL WHERE id = ?1", purchase).await
+    }
+
+    pub(super) async fn answered(
+        &self,
+        purchase: i64,
+        content_hash: B256,
+        receipt: Option<&Receipt>,
+    ) -> Result<()> {
+        let receipt = receipt.and_then(|receipt| serde_json::to_string(receipt).ok());
+        self.file
+            .write(|connection| {
+                connection
+                    .prepare_cached(
+                        "UPDATE purchases SET content_hash = ?2, receipt = ?3 WHERE id = ?1",
+                    )?
+                    .execute(params![purchase, content_hash.as_slice(), receipt])?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn change(&self, sql: &str, id: i64) -> Result<()> {
+        self.file
+            .write(|connection| Ok(connection.prepare_cached(sql)?.execute([id]).map(drop)?))
+            .await
+    }
+}
+
+/// # Errors
+/// [`Code::PurchaseMismatch`].
+pub(super) fn check_digest(known: &Purchase, digest: B256) -> Result<()> {
+    if known.digest == digest {
+        return Ok(());
+    }
+    Err(Error::new(Code::PurchaseMismatch, "the purchase key belongs to another request")
+        .with_hint(
+            "a key names one purchase: repeat it with the same method, URL and body, or leave it \
+             out for a new purchase",
+        )
+        .with_facts(|facts| facts.field = Some("purchase_key")))
+}
+
+fn find(connection: &Connection, requester: Address, key: &str) -> Attempt<Option<Purchase>> {
+    let sql = format!("{PURCHASE} WHERE requester = ?1 AND key = ?2");
+    let mut statement = connection.prepare_cached(&sql)?;
+    Ok(statement.query_row(params![requester.as_slice(), key], purchase).optional()?)
+}
+
+fn spent(
+    connection: &Connection,
+    requester: Address,
+    provider: Address,
+    now: u64,
+) -> Attempt<Spent> {
+    let sql = "SELECT coalesce(sum(amount - returned) FILTER (WHERE at > ?3), 0), \
+         coalesce(sum(amount - returned), 0), \
+         coalesce(sum(amount - returned) FILTER (WHERE provider = ?4), 0) \
+         FROM payments WHERE requester = ?1 AND at > ?2 AND stage <> 6";
+    let mut statement = connection.prepare_cached(sql)?;
+    let values = params![
+        requester.as_slice(),
+        now as i64 - DAY as i64,
+        now as i64 - HOUR as i64,
+        provider.as_slice()
+    ];
+    Ok(statement.query_row(values, |row| {
+        let sum = |column| Ok::<_, rusqlite::Error>(Usdc(row.get::<_, i64>(column)?.max(0) as u64));
+        Ok(Spent { hour: sum(0)?, day: sum(1)?, provider: sum(2)? })
+    })?)
+}
+
+fn forget_old(connection: &Connection, requester: Address, now: u64) -> Attempt<()> {
+    let before = now.saturating_sub(MEMORY_SECONDS) as i64;
+    let over = "SELECT id FROM payments WHERE requester = ?1 AND at < ?2 AND stage BETWEEN 4 AND 6";
+    for sql in [
+        format!("DELETE FROM purchases WHERE payment IN ({over})"),
+        format!("DELETE FROM payments WHERE id IN ({over})"),
+        "DELETE FROM purchases WHERE requester = ?1 AND at < ?2 AND payment IS NULL".to_owned(),
+    ] {
+        connection.prepare_cached(&sql)?.execute(params![requester.as_slice(), before])?;
+    }
+    Ok(())
+}
+
+fn address(row: &Row<'_>, column: usize) -> rusqlite::Result<Address> {
+    row.get::<_, [u8; 20]>(column).map(Address::from)
+}
+
+fn payment(row: &Row<'_>) -> rusqlite::Result<Payment> {
+    let number = |column| row.get::<_, i64>(column).map(|number| number as u64);
+    Ok(Payment {
+        id: row.get(0)?,
+        provider: address(row, 1)?,
+        origin: row.get(2)?,
+        kind: if number(3)? == 0 { PaymentKind::Single } else { PaymentKind::Prepaid },
+        amount: Usdc(number(4)?),
+        used: Usdc(number(5)?),
+        deadline: number(6)?,
+        usable_until: number(7)?,
+        dispute_window: number(8)?,
+        service_hash: row.get::<_, [u8; 32]>(9)?.into(),
+        trusted: row.get(10)?,
+        transaction_id: row.get::<_, Option<[u8; 32]>>(11)?.map(B256::from),
+        stage: Stage::read(row.get(12)?),
+        tries: number(13)?,
+        planned_at: number(14)?,
+    })
+}
+
+fn purchase(row: &Row<'_>) -> rusqlite::Result<Purchase> {
+    let receipt: Option<String> = row.get(7)?;
+    Ok(Purchase {
+        id: row.get(0)?,
+        digest: row.get::<_, [u8; 32]>(1)?.into(),
+        payment: row.get(2)?,
+        call_key: row.get(3)?,
+        price: Usdc(row.get::<_, i64>(4)? as u64),
+        funds: row.get(5)?,
+        content_hash: row.get::<_, Option<[u8; 32]>>(6)?.map(B256::from),
+        receipt: receipt.and_then(|text| serde_json::from_str(&text).ok()),
+    })
+}

@@ -1,0 +1,103 @@
+//! The whole way over HTTP: reqwest on one side, the paywall's tower layer on the other.
+#![cfg(feature = "tower")]
+
+use std::{net::SocketAddr, time::Duration};
+
+use agirails::{
+    Code, State,
+    consumer::{Consumer, PaidCall, Proof},
+    paywall::{Charge, PaywallLayer},
+};
+use axum::{Router, routing::post};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::stage::{CENTS_10, DOLLAR, Stage};
+
+async fn serve(stage: &Stage) -> SocketAddr {
+    let paywall = &stage.service.paywall;
+    let charge = paywall.charge(Charge::new("POST /api/generate", CENTS_10)).unwrap();
+    let handler = async |body: String| format!("answer to {body}");
+    let app = Router::new()
+        .route("/api/generate", post(handler).layer(PaywallLayer::new(paywall, &charge)))
+        .fallback_service(paywall.pages());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+#[tokio::test]
+async fn a_service_behind_the_paywall_is_paid_over_http() {
+    let stage = Stage::new(CENTS_10).await;
+    let address = serve(&stage).await;
+    let consumer = stage.trusting().await;
+    let url = format!("http://{address}/api/generate?q=%C3%BC|x&r=[1]");
+    let call = PaidCall::new("POST", url, CENTS_10).json(&serde_json::json!({"a": 1})).settle(true);
+    let paid = consumer.call(call).await.unwrap();
+    assert_eq!(paid.body.as_ref(), b"answer to {\"a\":1}");
+    let payment = paid.payment.unwrap();
+    assert_eq!((payment.proof, payment.is_settled), (Proof::Signed, true));
+}
+
+#[tokio::test]
+async fn a_balance_is_closed_over_http_and_settled_with_its_proof() {
+    let stage = Stage::new(CENTS_10).await;
+    let address = serve(&stage).await;
+    let consumer = Consumer::builder(stage.payer.clone()).open().await.unwrap();
+    let url = format!("http://{address}/api/generate");
+    let mut id = None;
+    for number in 0..3 {
+        let call = PaidCall::new("POST", &url, CENTS_10).body(format!("{number}").into_bytes());
+        id = Some(consumer.call(call).await.unwrap().payment.unwrap().transaction_id);
+    }
+    let id = id.unwrap();
+    assert_eq!(stage.paid().await, (1, DOLLAR));
+    assert!(["delivering", "delivered"].contains(&&*consumer.close(id).await.unwrap()));
+    stage.becomes(id, State::Delivered).await;
+    assert_eq!(consumer.settle().await.unwrap().settled, [id]);
+    assert_eq!(consumer.balances().await.unwrap(), []);
+}
+
+/// A server that answers every connection with these bytes, and maybe never ends.
+async fn raw(answer: &'static str, endless: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 4_096];
+                let _ = socket.read(&mut request).await;
+                let _ = socket.write_all(answer.as_bytes()).await;
+                while endless && socket.write_all(&[b'x'; 65_536]).await.is_ok() {}
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn redirects_are_handed_back_and_endless_answers_given_up() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    let away = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n";
+    let url = format!("http://{}/", raw(away, false).await);
+    assert_eq!(consumer.call(PaidCall::new("GET", url, CENTS_10)).await.unwrap().status, 302);
+
+    let url = format!("http://{}/", raw("HTTP/1.1 200 OK\r\n\r\n", true).await);
+    let call = PaidCall::new("GET", url, CENTS_10).body_limit(1_000_000);
+    let error = consumer.call(call).await.unwrap_err();
+    assert_eq!(error.code(), Code::AnswerTooLarge);
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_is_told_in_time() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    let call = PaidCall::new("POST", "http://127.0.0.1:1/?token=secret", CENTS_10);
+    let error = consumer.call(call.timeout(Duration::from_secs(2))).await.unwrap_err();
+    assert_eq!(error.code(), Code::ServiceUnreachable);
+    assert!(!error.to_string().contains("secret"));
+}

@@ -1,0 +1,10 @@
+//! The consumer: what it pays for, what it refuses to pay for, and what it never pays twice.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod children;
+mod deaths;
+mod http;
+mod lies;
+mod purchases;
+mod stage;

@@ -1,0 +1,322 @@
+//! What is bought, how it is paid, and what is refused before anything is.
+
+use agirails::{
+    Code, Retry, State, Usdc,
+    consumer::{Budget, HttpFailure, HttpOutcome, PaidCall, PaymentKind, Proof},
+};
+
+use crate::stage::{CENTS_10, DOLLAR, ORIGIN, Stage, call, drive};
+
+#[tokio::test]
+async fn a_trusted_provider_is_paid_for_one_call_and_the_answer_proven_and_settled() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.trusting().await;
+    let paid = stage.buy(&consumer, call().settle(true)).await.unwrap();
+    assert_eq!((paid.status, paid.body.as_ref()), (200, &b"answer 0"[..]));
+    let payment = paid.payment.unwrap();
+    assert_eq!((payment.kind, payment.amount), (PaymentKind::Single, CENTS_10));
+    assert_eq!(payment.proof, Proof::Signed);
+    assert_eq!(payment.cancellable_from, None);
+    assert!(payment.is_settled && payment.funded_now);
+    assert_eq!(stage.paid().await, (1, CENTS_10));
+    let state = stage.payer.get_transaction(payment.transaction_id).await.unwrap().state;
+    assert_eq!(state, State::Settled);
+}
+
+#[tokio::test]
+async fn an_untrusted_provider_gets_a_bundle_from_which_later_calls_are_drawn() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    for number in 0..10 {
+        let paid = stage.buy(&consumer, call()).await.unwrap();
+        let payment = paid.payment.unwrap();
+        assert_eq!(
+            (payment.kind, payment.amount, payment.price),
+            (PaymentKind::Prepaid, DOLLAR, CENTS_10)
+        );
+        assert!(payment.cancellable_from.is_some());
+        assert_eq!(payment.funded_now, number == 0);
+    }
+    assert_eq!(stage.paid().await, (1, DOLLAR));
+    assert_eq!(stage.service.runs(), 10);
+    // Only the first call asked for the price.
+    assert_eq!(stage.service.seen.lock().unwrap().len(), 11);
+    let balance = &consumer.balances().await.unwrap()[0];
+    assert_eq!((balance.amount, balance.left), (DOLLAR, Usdc(0)));
+    // The eleventh buys another bundle; all eleven answers are proven by two deliveries.
+    stage.buy(&consumer, call()).await.unwrap();
+    assert_eq!(stage.paid().await, (2, Usdc(2_000_000)));
+    stage.becomes(balance.transaction_id, State::Delivered).await;
+    let report = consumer.settle().await.unwrap();
+    assert_eq!(report.settled, [balance.transaction_id]);
+    assert_eq!(report.waiting.len(), 1);
+    assert_eq!(report.refused, []);
+}
+
+#[tokio::test]
+async fn calls_that_begin_together_share_one_bundle() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    let calls = (0..10).map(|_| stage.buy(&consumer, call()));
+    for outcome in futures_util::future::join_all(calls).await {
+        assert_eq!(outcome.unwrap().status, 200);
+    }
+    assert_eq!(stage.paid().await, (1, DOLLAR));
+}
+
+#[tokio::test]
+async fn what_costs_nothing_is_not_paid() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    let free = PaidCall::new("GET", format!("{ORIGIN}/free?a=b"), CENTS_10);
+    let answer = stage.buy(&consumer, free).await.unwrap();
+    assert_eq!((answer.status, answer.payment), (200, None));
+    let page = PaidCall::new("GET", format!("{ORIGIN}/api/payments/none"), CENTS_10);
+    assert_eq!(stage.buy(&consumer, page).await.unwrap().status, 400);
+    assert_eq!(stage.paid().await.0, 0);
+}
+
+#[tokio::test]
+async fn a_refusal_comes_before_anything_is_created() {
+    let stage = Stage::new(CENTS_10).await;
+    let limits = |budget| stage.limited(budget);
+    let no = Some(Usdc(99_999));
+    let cases = [
+        (stage.wary().await, call().max_funding(Usdc(999_999)), Code::UntrustedProvider),
+        (
+            stage.trusting().await,
+            PaidCall::new("POST", format!("{ORIGIN}/a"), Usdc(99_999)),
+            Code::PriceAboveLimit,
+        ),
+        (limits(Budget { per_call: no, ..Budget::default() }).await, call(), Code::BudgetExceeded),
+        (limits(Budget { per_hour: no, ..Budget::default() }).await, call(), Code::BudgetExceeded),
+        (limits(Budget { per_day: no, ..Budget::default() }).await, call(), Code::BudgetExceeded),
+        (
+            limits(Budget { per_provider_per_day: no, ..Budget::default() }).await,
+            call(),
+            Code::BudgetExceeded,
+        ),
+    ];
+    for (consumer, call, code) in cases {
+        let error = stage.buy(&consumer, call).await.unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert!(error.hint().is_some());
+        assert_eq!(error.facts().purchase_key, None, "there is nothing to take up");
+    }
+    let query = agirails::kernel::TransactionQuery::of(stage.payer.address());
+    assert_eq!(stage.payer.find_transactions(&query).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_payer_without_the_money_creates_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let builder = agirails::ACTPClient::builder().state_directory(directory.path());
+    let poor = builder
+        .private_key(crate::stage::key(2))
+        .starting_balance(Usdc(5))
+        .connect()
+        .await
+        .unwrap();
+    let stage = Stage { payer: poor, ..Stage::new(CENTS_10).await };
+    let error = stage.buy(&stage.trusting().await, call()).await.unwrap_err();
+    assert_eq!(error.code(), Code::InsufficientBalance);
+    assert_eq!((error.facts().required, error.facts().available), (Some(CENTS_10), Some(Usdc(5))));
+    let query = agirails::kernel::TransactionQuery::of(stage.payer.address());
+    assert_eq!(stage.payer.find_transactions(&query).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_budget_survives_a_restart_moves_with_time_and_takes_back_what_came_back() {
+    let stage = Stage::new(DOLLAR).await;
+    let budget =
+        Budget { per_hour: Some(DOLLAR), per_day: Some(Usdc(2_000_000)), ..Budget::default() };
+    let dear = || PaidCall::new("POST", format!("{ORIGIN}/api/generate"), DOLLAR);
+    stage.buy(&stage.limited(budget).await, dear()).await.unwrap();
+    let refused = async || {
+        let error = stage.buy(&stage.limited(budget).await, dear()).await.unwrap_err();
+        assert_eq!((error.code(), error.retry()), (Code::BudgetExceeded, Retry::Safe));
+        error.facts().field.unwrap()
+    };
+    assert_eq!(refused().await, "per_hour");
+    stage.payer.mock().unwrap().advance_time(3_601).await.unwrap();
+    // This one its provider gives back.
+    let paid = stage.buy(&stage.limited(budget).await, dear().header("x", "y")).await.unwrap();
+    stage.payer.mock().unwrap().advance_time(3_601).await.unwrap();
+    assert_eq!(refused().await, "per_day");
+    let consumer = stage.limited(budget).await;
+    let spent = consumer.spent(Some(stage.provider.address())).await.unwrap();
+    assert_eq!(
+        (spent.hour, spent.day, spent.provider),
+        (Usdc(0), Usdc(2_000_000), Usdc(2_000_000))
+    );
+    drop(paid);
+    stage.payer.mock().unwrap().advance_time(90_000).await.unwrap();
+    stage.buy(&consumer, dear()).await.unwrap();
+}
+
+#[tokio::test]
+async fn money_that_came_back_may_be_spent_again() {
+    let stage = Stage::new(DOLLAR).await;
+    let budget = Budget { per_day: Some(DOLLAR), ..Budget::default() };
+    let consumer = stage.limited(budget).await;
+    let dear = || PaidCall::new("POST", format!("{ORIGIN}/api/generate?unwell"), DOLLAR);
+    let error = stage.buy(&consumer, dear()).await.unwrap_err();
+    assert_eq!((error.code(), error.facts().status), (Code::CallRefused, Some(422)));
+    let id = error.facts().transaction_id.unwrap();
+    let cancel = agirails::State::Cancelled;
+    stage.provider.transition_state(id, cancel, agirails::Evidence::None).await.unwrap();
+    assert_eq!(consumer.settle().await.unwrap().refunded, [id]);
+    assert_eq!(consumer.spent(None).await.unwrap().day, Usdc(0));
+    stage
+        .buy(&consumer, PaidCall::new("POST", format!("{ORIGIN}/api/generate"), DOLLAR))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_same_key_is_the_same_purchase_and_no_other() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.trusting().await;
+    let first = stage.buy(&consumer, call().purchase_key("order-1")).await.unwrap();
+    let again = stage
+        .buy(&stage.trusting().await, call().header("Idempotency-Key", "order-1"))
+        .await
+        .unwrap();
+    assert_eq!(first.body, again.body);
+    assert_eq!((stage.paid().await.0, stage.service.runs()), (1, 1));
+    let other = call().body(&b"{\"other\":1}"[..]).purchase_key("order-1");
+    let error = stage.buy(&consumer, other).await.unwrap_err();
+    assert_eq!(error.code(), Code::PurchaseMismatch);
+    stage.buy(&consumer, call().purchase_key("order-2")).await.unwrap();
+    assert_eq!((stage.paid().await.0, stage.service.runs()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_with_the_same_transaction() {
+    for bundle in [false, true] {
+        let stage = Stage::new(CENTS_10).await;
+        let consumer = if bundle { stage.wary().await } else { stage.trusting().await };
+        let mut losses = 3;
+        let paid = drive(consumer.purchase(call()).unwrap(), async |request| {
+            let answer = stage.service.answer(&request).await;
+            if answer.status == 200 && losses > 0 {
+                losses -= 1;
+                return HttpOutcome::Failed(HttpFailure::Lost("cut".to_owned()));
+            }
+            HttpOutcome::Answered(answer)
+        })
+        .await
+        .unwrap();
+        assert_eq!(paid.body.as_ref(), b"answer 0");
+        assert_eq!((stage.paid().await.0, stage.service.runs()), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_purchase_that_ends_unanswered_tells_the_key_that_takes_it_up() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.trusting().await;
+    let error = drive(consumer.purchase(call()).unwrap(), async |request| {
+        let answer = stage.service.answer(&request).await;
+        match answer.status {
+            402 => HttpOutcome::Answered(answer),
+            _ => HttpOutcome::Failed(HttpFailure::Lost("cut".to_owned())),
+        }
+    })
+    .await
+    .unwrap_err();
+    assert_eq!((error.code(), error.retry()), (Code::CallFailed, Retry::CheckFirst));
+    let key = error.facts().purchase_key.clone().unwrap();
+    let paid = stage.buy(&stage.trusting().await, call().purchase_key(key)).await.unwrap();
+    assert_eq!(paid.body.as_ref(), b"answer 0");
+    assert_eq!((stage.paid().await.0, stage.service.runs()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_call_that_the_service_refuses_takes_nothing_from_a_balance() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    let unwell = || PaidCall::new("POST", format!("{ORIGIN}/api/generate?unwell"), CENTS_10);
+    for _ in 0..12 {
+        let error = stage.buy(&consumer, unwell()).await.unwrap_err();
+        assert_eq!(error.facts().status, Some(422));
+    }
+    for _ in 0..10 {
+        stage.buy(&consumer, call()).await.unwrap();
+    }
+    assert_eq!(stage.paid().await, (1, DOLLAR));
+}
+
+#[tokio::test]
+async fn a_balance_that_the_service_does_not_take_any_more_is_replaced() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    let first = stage.buy(&consumer, call()).await.unwrap().payment.unwrap();
+    // Closed behind the consumer's back.
+    stage.service.paywall.close(first.transaction_id).await.unwrap();
+    let second = stage.buy(&consumer, call()).await.unwrap().payment.unwrap();
+    assert_ne!(first.transaction_id, second.transaction_id);
+    let open: Vec<_> =
+        consumer.balances().await.unwrap().into_iter().filter(|b| b.is_open).collect();
+    assert_eq!(open.len(), 1);
+    assert_eq!(open[0].transaction_id, second.transaction_id);
+}
+
+#[tokio::test]
+async fn what_was_never_touched_is_reclaimed_after_its_deadline() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    // The provider falls silent once it has been paid.
+    let error = drive(consumer.purchase(call()).unwrap(), async |request| {
+        let paid = request.headers.iter().any(|(name, _)| name == "X-AGIRAILS-TX-ID");
+        match paid {
+            false => HttpOutcome::Answered(stage.service.answer(&request).await),
+            true => HttpOutcome::Failed(HttpFailure::NotSent("gone".to_owned())),
+        }
+    })
+    .await
+    .unwrap_err();
+    assert_eq!(error.code(), Code::CallFailed);
+    let id = error.facts().transaction_id.unwrap();
+    assert_eq!(consumer.reclaim().await.unwrap().waiting, [id]);
+    stage.payer.mock().unwrap().advance_time(4_000).await.unwrap();
+    assert_eq!(consumer.reclaim().await.unwrap().refunded, [id]);
+    // All but the penalty of 5 %.
+    assert_eq!(consumer.spent(None).await.unwrap().day, Usdc(50_000));
+}
+
+#[tokio::test]
+async fn a_dispute_names_its_bond_before_it_takes_it() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.trusting().await;
+    let payment = stage.buy(&consumer, call()).await.unwrap().payment.unwrap();
+    let id = payment.transaction_id;
+    stage.becomes(id, State::Delivered).await;
+    let error = consumer.dispute(id, Usdc(0)).await.unwrap_err();
+    assert_eq!((error.code(), error.facts().required), (Code::PriceAboveLimit, Some(DOLLAR)));
+    assert_eq!(consumer.dispute(id, DOLLAR).await.unwrap(), DOLLAR);
+    assert_eq!(stage.payer.get_transaction(id).await.unwrap().state, State::Disputed);
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_paid_for_is_refused_by_name() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    let url = format!("{ORIGIN}/a");
+    let call = |method: &str| PaidCall::new(method, &url, CENTS_10);
+    let bad = [
+        call("GET").header("X-Agirails-Tx-Id", "0x"),
+        call("GET").header("a", "b\r\nc: d"),
+        call("GET").header("", "b"),
+        call("CONNECT"),
+        call("GET /a HTTP/1.1\r\n"),
+        call("GET").purchase_key(""),
+        call("GET").purchase_key("ü"),
+        PaidCall::new("GET", "api.example.com", CENTS_10),
+    ];
+    for call in bad {
+        let shown = format!("{call:?}");
+        let error = consumer.purchase(call).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidSettings, "{shown}");
+    }
+}

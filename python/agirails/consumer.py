@@ -1,0 +1,595 @@
+"""Paying for calls: what a service wants is read, checked against what may be spent, put into
+escrow, and the answer compared with the provider's receipt.
+
+>>> from agirails import Consumer, ACTPClient
+>>> client = ACTPClient(mode="mock", requester_address="0x" + "c0" * 20)
+>>> consumer = Consumer(client, budget={"per_day": "10"})
+>>> consumer.spent()
+Spent(hour=0, day=0, provider=0)
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._agirails import ACTPClient, _open_consumer
+from .errors import ACTPError, ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from ._agirails import _Purchase
+    from .aio import AsyncACTPClient
+    from .types import Address
+
+    _Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+    _Amount = str | int
+    _Outcome = tuple[int, list[tuple[str, str]], bytes] | tuple[str, str]
+    _Send = Callable[[str, str, list[tuple[str, str]], bytes, float, int], _Outcome]
+
+MODE_VARIABLE = "ACTP_MODE"
+"""The environment variable that names the mode of the client that `paid_call` makes by itself."""
+
+_SETTINGS = (
+    MODE_VARIABLE,
+    "ACTP_STATE_DIR",
+    "ACTP_PRIVATE_KEY",
+    "ACTP_KEYSTORE_BASE64",
+    "ACTP_KEY_PASSWORD",
+    "AGIRAILS_NETWORK",
+    "BASE_SEPOLIA_RPC",
+    "BASE_MAINNET_RPC",
+)
+
+
+class Payment(NamedTuple):
+    """How a call was paid. Amounts are base units of USDC."""
+
+    transaction_id: str
+    """The transaction."""
+    provider: Address
+    """Who is paid."""
+    kind: str
+    """ "single": the call took the whole transaction; "prepaid": it was drawn from a balance."""
+    price: int
+    """What the call took."""
+    amount: int
+    """What the transaction holds."""
+    funded_now: bool
+    """Whether it was funded for this purchase."""
+    idempotency_key: str
+    """The call's own key, empty where it took the whole transaction."""
+    purchase_key: str
+    """The purchase's key."""
+    cancellable_from: int | None
+    """From when on the requester could cancel it, as long as the provider has not begun."""
+    proof: str
+    """ "signed" or "unsigned", as the receipt is; "missing" where none came."""
+    receipt: dict[str, Any] | None
+    """The provider's receipt."""
+    is_settled: bool
+    """Whether it was settled."""
+
+
+class Balance(NamedTuple):
+    """A prepaid transaction. Amounts are base units of USDC."""
+
+    transaction_id: str
+    """The transaction."""
+    provider: Address
+    """Who is paid."""
+    origin: str
+    """The service."""
+    amount: int
+    """What was put in."""
+    left: int
+    """What no call has taken yet."""
+    usable_until: int
+    """Until when calls can be made with it, Unix seconds."""
+    is_open: bool
+    """Whether calls are still made with it."""
+
+
+class Spent(NamedTuple):
+    """What was spent, as the budget counts: base units of USDC put into escrow."""
+
+    hour: int
+    """Within the last hour."""
+    day: int
+    """Within the last day."""
+    provider: int
+    """Within the last day, for the provider that was asked about."""
+
+
+class Report(NamedTuple):
+    """What became of transactions that pay for calls, by their ids."""
+
+    settled: list[str]
+    """The provider was paid."""
+    refunded: list[str]
+    """The money came back."""
+    waiting: list[str]
+    """Nothing can be done yet."""
+    refused: dict[str, ACTPError]
+    """Something contradicts, or failed: the error says what."""
+
+
+class PaidResponse:
+    """The answer to a call, and how it was paid."""
+
+    __slots__ = ("_headers", "content", "payment", "status")
+
+    status: int
+    """The HTTP status: of a paid call 2xx, of one that cost nothing any."""
+    content: bytes
+    """The body."""
+    payment: Payment | None
+    """How it was paid; None where it cost nothing."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.status = answer["status"]
+        self.content = answer["content"]
+        self._headers: list[tuple[str, str]] = answer["headers"]
+        payment = answer["payment"]
+        self.payment = None if payment is None else Payment(**payment)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers by their names in lower case; several of one name are joined by commas."""
+        headers: dict[str, str] = {}
+        for name, value in self._headers:
+            name = name.lower()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return headers
+
+    @property
+    def text(self) -> str:
+        """The body as text, by the charset of its Content-Type, else UTF-8."""
+        _, _, charset = self.headers.get("content-type", "").partition("charset=")
+        try:
+            return self.content.decode(charset.split(";")[0].strip(" \"'") or "utf-8", "replace")
+        except LookupError:  # a charset that Python does not know
+            return self.content.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        import json
+
+        return json.loads(self.content)
+
+    def __repr__(self) -> str:
+        paid = f", paid {self.payment.price}" if self.payment else ""
+        return f"<PaidResponse {self.status}{paid}>"
+
+
+class Consumer:
+    """Whoever pays for calls. It may be used from many threads.
+
+    All consumers of one address that share a state directory, in whatever processes, share its
+    balances and the sums of its budget.
+
+    Args:
+        client: an ACTPClient, which pays. None: one from the environment, of the mode that
+            ACTP_MODE names, else "mock".
+        budget: limits in USDC ("0.25") or base units (250_000): `per_call`; `per_hour`, `per_day`
+            and `per_provider_per_day`, which count what is put into escrow.
+        trusted: whom to trust with money that could not be taken back: addresses of providers, or
+            origins of services ("https://api.example.com"). Below 1 USDC a funded transaction can
+            never be cancelled by who paid it, so from all others such calls are bought in bundles.
+
+    Raises:
+        ValidationError: a limit or a name that means nothing.
+        StorageError: the state directory cannot be used.
+
+    Example:
+        >>> consumer = Consumer(client, budget={"per_day": "10"}, trusted=["0x" + "fe" * 20])
+    """
+
+    __slots__ = ("_core",)
+
+    def __init__(
+        self,
+        client: ACTPClient | None = None,
+        *,
+        budget: Mapping[str, _Amount | None] | None = None,
+        trusted: Iterable[str] = (),
+    ) -> None:
+        if client is None:
+            client = _client_from_environment()
+        self._core = _open_consumer(client, False, dict(budget or {}), _several(trusted))
+
+    def call(
+        self,
+        url: str,
+        *,
+        method: str | None = None,
+        json: Any = None,
+        data: str | bytes | None = None,
+        headers: _Headers | None = None,
+        max_amount: _Amount,
+        max_funding: _Amount | None = None,
+        settle: bool = False,
+        timeout: float | None = None,
+        request_timeout: float | None = None,
+        purchase_key: str | None = None,
+        body_limit: int | None = None,
+    ) -> PaidResponse:
+        """Makes a call, and pays for it where it must be. No redirect is followed.
+
+        Nothing is created before every check has passed. What ends unfinished, by an error or by
+        the end of the process, goes on where it ended when the same call is made with its
+        `purchase_key`, which the error tells; one purchase never pays twice.
+
+        Args:
+            url: the service's address.
+            method: the HTTP method; POST where there is a body, else GET.
+            json: a body, sent as JSON.
+            data: a body as it is.
+            headers: headers for the service. An Idempotency-Key is taken as `purchase_key`.
+            max_amount: what the call may cost, USDC ("0.25") or base units (250_000).
+            max_funding: what may be put into escrow for it, where only a bundle is sold or safe;
+                1 USDC where None, or `max_amount` if that is more.
+            settle: wait, 30 seconds at most, until the provider has delivered, and settle. For
+                calls that took a whole transaction; balances are settled by `settle()`.
+            timeout: how long all of it may take, in seconds; 300 where None.
+            request_timeout: how long one request may take, in seconds; 60 where None.
+            purchase_key: names the purchase, 1 to 255 visible ASCII characters.
+            body_limit: how many bytes the answer may have; 64 MB where None.
+
+        Raises:
+            SpendingError: it costs or risks too much; nothing was paid (price_above_limit,
+                budget_exceeded, untrusted_provider).
+            CallError: there is no way to pay (no_offer); or the paid call was refused
+                (call_refused, see `status`) or not answered (call_failed).
+            ValidationError: an argument is wrong, or the answer is not what the provider's receipt
+                says (proof_mismatch).
+            NetworkError: the service does not answer; nothing was paid.
+
+        Example:
+            >>> answer = consumer.call("https://api.example.com/x", json={}, max_amount="0.25")
+        """
+        purchase = self._purchase(locals())
+        return PaidResponse(_drive(purchase, _send))
+
+    def _purchase(self, given: dict[str, Any]) -> _Purchase:
+        return _purchase(self._core, given)
+
+    def settle(self) -> Report:
+        """Settles what was delivered and is proven by the receipts that came with the answers.
+
+        Settling is not a duty: once the dispute window has passed, the provider can do it.
+        """
+        return Report(**self._core.settle())
+
+    def reclaim(self) -> Report:
+        """Takes back what its provider has not touched by the deadline, less the penalty of 5 %.
+
+        Possible from 1 USDC on, and only as long as the provider has not begun.
+        """
+        return Report(**self._core.reclaim())
+
+    def balances(self) -> list[Balance]:
+        """The prepaid transactions that are not settled or refunded."""
+        return [Balance(**balance) for balance in self._core.balances()]
+
+    def spent(self, provider: str | None = None) -> Spent:
+        """What the budget has counted, with a provider's share of it."""
+        return Spent(**self._core.spent(provider))
+
+    def close(self, transaction_id: str) -> str:
+        """Makes no more calls with a balance, and asks the service to end it.
+
+        It delivers now where calls were served, and what is left goes to the provider; else it
+        gives the money back. Returns where the service says it stands, such as "delivering".
+        """
+        stage: str = self._core.close(transaction_id)
+        return stage
+
+    def bond(self, transaction_id: str) -> int:
+        """What disputing a transaction takes at first, in base units: at least 1 USDC.
+
+        It falls to the provider unless the resolver finds the provider at fault.
+        """
+        bond: int = self._core.bond(transaction_id)
+        return bond
+
+    def dispute(self, transaction_id: str, *, max_bond: _Amount = 0) -> int:
+        """Disputes a delivery, with a bond of `max_bond` at most; returns the bond.
+
+        Raises:
+            SpendingError: the bond is more; `required` says how much. Nothing was done.
+            DeadlinePassedError: the dispute window has passed.
+        """
+        bond: int = self._core.dispute(transaction_id, max_bond)
+        return bond
+
+    def __repr__(self) -> str:
+        return "<Consumer>"
+
+
+class AsyncConsumer:
+    """A Consumer whose methods are coroutines; see there for what each of them does.
+
+    Requests are sent by the standard library, each in a thread; `agirails.httpx` has a transport
+    that needs none. A call that is cancelled ends what it just does with its money, and is taken
+    up again with its purchase key.
+    """
+
+    __slots__ = ("_core",)
+
+    def __init__(
+        self,
+        client: ACTPClient | AsyncACTPClient | None = None,
+        *,
+        budget: Mapping[str, _Amount | None] | None = None,
+        trusted: Iterable[str] = (),
+    ) -> None:
+        if client is None:
+            client = _client_from_environment()
+        elif not isinstance(client, ACTPClient):
+            client = client._client
+        self._core = _open_consumer(client, True, dict(budget or {}), _several(trusted))
+
+    async def call(
+        self,
+        url: str,
+        *,
+        method: str | None = None,
+        json: Any = None,
+        data: str | bytes | None = None,
+        headers: _Headers | None = None,
+        max_amount: _Amount,
+        max_funding: _Amount | None = None,
+        settle: bool = False,
+        timeout: float | None = None,
+        request_timeout: float | None = None,
+        purchase_key: str | None = None,
+        body_limit: int | None = None,
+    ) -> PaidResponse:
+        """Makes a call, and pays for it where it must be."""
+        import asyncio
+
+        purchase = self._purchase(locals())
+        outcome: _Outcome | None = None
+        while True:
+            step = await purchase.next(outcome)
+            outcome = None
+            if step[0] == "send":
+                outcome = await asyncio.to_thread(_send, *step[1:])
+            elif step[0] == "wait":
+                await asyncio.sleep(step[1])
+            else:
+                return PaidResponse(step[1])
+
+    def _purchase(self, given: dict[str, Any]) -> _Purchase:
+        return _purchase(self._core, given)
+
+    async def settle(self) -> Report:
+        """Settles what was delivered and is proven by the receipts that came with the answers."""
+        return Report(**await self._core.settle())
+
+    async def reclaim(self) -> Report:
+        """Takes back what its provider has not touched by the deadline, less the penalty."""
+        return Report(**await self._core.reclaim())
+
+    async def balances(self) -> list[Balance]:
+        """The prepaid transactions that are not settled or refunded."""
+        return [Balance(**balance) for balance in await self._core.balances()]
+
+    async def spent(self, provider: str | None = None) -> Spent:
+        """What the budget has counted, with a provider's share of it."""
+        return Spent(**await self._core.spent(provider))
+
+    async def close(self, transaction_id: str) -> str:
+        """Makes no more calls with a balance, and asks the service to end it."""
+        stage: str = await self._core.close(transaction_id)
+        return stage
+
+    async def bond(self, transaction_id: str) -> int:
+        """What disputing a transaction takes at first, in base units."""
+        bond: int = await self._core.bond(transaction_id)
+        return bond
+
+    async def dispute(self, transaction_id: str, *, max_bond: _Amount = 0) -> int:
+        """Disputes a delivery, with a bond of `max_bond` at most; returns the bond."""
+        bond: int = await self._core.dispute(transaction_id, max_bond)
+        return bond
+
+    def __repr__(self) -> str:
+        return "<AsyncConsumer>"
+
+
+def paid_call(
+    url: str,
+    *,
+    method: str | None = None,
+    json: Any = None,
+    data: str | bytes | None = None,
+    headers: _Headers | None = None,
+    max_amount: _Amount,
+    max_funding: _Amount | None = None,
+    client: ACTPClient | None = None,
+    consumer: Consumer | None = None,
+    trust: Iterable[str] = (),
+    settle: bool = False,
+    timeout: float | None = None,
+    request_timeout: float | None = None,
+    purchase_key: str | None = None,
+    body_limit: int | None = None,
+) -> PaidResponse:
+    """Makes one call, and pays for it where it must be: see `Consumer.call`.
+
+    Args:
+        client: who pays; None: one from the environment, of the mode that ACTP_MODE names.
+        consumer: who pays, with a budget; then neither `client` nor `trust` is passed.
+        trust: whom to trust with money that could not be taken back.
+
+    Example:
+        >>> answer = paid_call("https://api.example.com/x", json={}, max_amount="0.25")
+    """
+    given = dict(locals())
+    consumer = _one_consumer(Consumer, given)
+    return consumer.call(**given)
+
+
+async def apaid_call(
+    url: str,
+    *,
+    method: str | None = None,
+    json: Any = None,
+    data: str | bytes | None = None,
+    headers: _Headers | None = None,
+    max_amount: _Amount,
+    max_funding: _Amount | None = None,
+    client: ACTPClient | AsyncACTPClient | None = None,
+    consumer: AsyncConsumer | None = None,
+    trust: Iterable[str] = (),
+    settle: bool = False,
+    timeout: float | None = None,
+    request_timeout: float | None = None,
+    purchase_key: str | None = None,
+    body_limit: int | None = None,
+) -> PaidResponse:
+    """Makes one call, and pays for it where it must be: `paid_call` for event loops."""
+    given = dict(locals())
+    consumer = _one_consumer(AsyncConsumer, given)
+    return await consumer.call(**given)
+
+
+def _one_consumer(kind: Any, given: dict[str, Any]) -> Any:
+    client, consumer, trust = (given.pop(name) for name in ("client", "consumer", "trust"))
+    if consumer is None:
+        return kind(client, trusted=trust)
+    if client is not None or trust:
+        raise ValidationError(
+            "a consumer was passed, and a client or whom to trust beside it",
+            code="invalid_settings",
+            hint="pass client and trust to the Consumer",
+            field="consumer",
+        )
+    return consumer
+
+
+_found: tuple[tuple[str | None, ...], ACTPClient] | None = None
+
+
+def _client_from_environment() -> ACTPClient:
+    """One client as long as the environment stays as it is: opening a keystore takes a second."""
+    global _found
+    settings = (os.getcwd(), *(os.environ.get(name) for name in _SETTINGS))
+    if _found is None or _found[0] != settings:
+        _found = settings, ACTPClient(os.environ.get(MODE_VARIABLE) or "mock")
+    return _found[1]
+
+
+def _several(trusted: Iterable[str]) -> list[str]:
+    return [trusted] if isinstance(trusted, str) else list(trusted)
+
+
+def _purchase(core: Any, given: dict[str, Any]) -> _Purchase:
+    """The purchase that these arguments describe."""
+    headers = given["headers"] or ()
+    headers = list(headers.items() if hasattr(headers, "items") else headers)
+    body = given["data"]
+    if given["json"] is not None:
+        if body is not None:
+            raise ValidationError(
+                "json and data are both given",
+                code="invalid_settings",
+                hint="pass one of them",
+                field="data",
+            )
+        import json
+
+        try:
+            text = json.dumps(given["json"], ensure_ascii=False, allow_nan=False)
+            body = text.encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValidationError(
+                f"json has no JSON form: {error}", code="invalid_json", field="json"
+            ) from None
+        if not any(name.lower() == "content-type" for name, _ in headers):
+            headers.append(("Content-Type", "application/json"))
+    method = given["method"] or ("GET" if body is None else "POST")
+    purchase: _Purchase = core.purchase(
+        method, given["url"], headers, b"" if body is None else body, given
+    )
+    return purchase
+
+
+def _drive(purchase: _Purchase, send: _Send) -> dict[str, Any]:
+    """Does what the purchase says, until it is over."""
+    import time
+
+    outcome: _Outcome | None = None
+    while True:
+        step = purchase.next(outcome)
+        outcome = None
+        if step[0] == "send":
+            outcome = send(*step[1:])
+        elif step[0] == "wait":
+            time.sleep(step[1])
+        else:
+            answer: dict[str, Any] = step[1]
+            return answer
+
+
+def _send(
+    method: str,
+    url: str,
+    headers: list[tuple[str, str]],
+    body: bytes,
+    timeout: float,
+    body_limit: int,
+) -> _Outcome:
+    """Carries one request by the standard library, with its proxies and certificates.
+
+    No redirect is followed: none of the handlers here does.
+    """
+    import http.client
+    import socket
+    import time
+    import urllib.error
+    import urllib.request
+
+    until = time.monotonic() + timeout
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+    ):
+        opener.add_handler(handler())
+    has_body = bool(body) or method in ("POST", "PUT", "PATCH")
+    request = urllib.request.Request(url, body if has_body else None, method=method)
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    # The library would else call every body a form.
+    if has_body and not any(name.lower() == "content-type" for name in joined):
+        joined["Content-Type"] = "application/octet-stream"
+    for name, value in joined.items():
+        request.add_header(name, value)
+    try:
+        response = opener.open(request, timeout=timeout)
+        with response:
+            pieces, length = [], 0
+            # What drips in does not hold us up for longer than what does not come at all.
+            while piece := response.read1(65_536):
+                length += len(piece)
+                if length > body_limit:
+                    return "too_large", ""
+                if time.monotonic() > until:
+                    return "lost", "the answer did not come to its end in time"
+                pieces.append(piece)
+            announced = response.headers.get("Content-Length")
+            if method != "HEAD" and announced and announced.isdigit() and length < int(announced):
+                return "lost", "the answer broke off"
+            return response.status, list(response.headers.items()), b"".join(pieces)
+    except urllib.error.URLError as error:
+        # Raised while connecting and sending only.
+        refused = isinstance(error.reason, (ConnectionRefusedError, socket.gaierror))
+        return ("not_sent" if refused else "lost"), str(error.reason)
+    except (OSError, http.client.HTTPException) as error:
+        return "lost", str(error) or type(error).__name__

@@ -1,0 +1,207 @@
+"""Paying for calls that are made with httpx.
+
+    import httpx
+    import agirails.httpx
+
+    transport = agirails.httpx.PayingTransport(consumer, max_amount="0.25")
+    with httpx.Client(transport=transport) as client:
+        response = client.post("https://api.example.com/generate", json={"prompt": "a haiku"})
+        print(response.text, response.extensions["agirails_payment"])
+
+A transport and not an Auth: httpx follows redirects with the headers that an Auth has set, and a
+signature is for one server alone. Below a transport nothing is followed; a redirect that a client
+follows is a call of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from .consumer import AsyncConsumer, Consumer, Payment, _drive
+
+if TYPE_CHECKING:
+    from .consumer import _Amount, _Outcome
+
+__all__ = ["AsyncPayingTransport", "PayingTransport"]
+
+_OPTIONS = ("max_funding", "settle", "timeout", "request_timeout", "body_limit")
+
+
+class _Terms:
+    def __init__(self, max_amount: _Amount, options: dict[str, Any]) -> None:
+        unknown = set(options) - set(_OPTIONS)
+        if unknown:
+            raise TypeError(f"got an unexpected keyword argument {sorted(unknown)[0]!r}")
+        self.options = {**options, "max_amount": max_amount}
+
+    def purchase(self, core: Any, request: httpx.Request, content: bytes) -> Any:
+        limits = request.extensions.get("timeout") or {}
+        options = dict(self.options)
+        if options.get("request_timeout") is None and limits.get("read") is not None:
+            options["request_timeout"] = limits["read"]
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw
+        ]
+        return core.purchase(request.method, str(request.url), headers, content, options)
+
+
+def _request(
+    original: httpx.Request,
+    method: str,
+    url: str,
+    headers: list[tuple[str, str]],
+    body: bytes,
+    seconds: float,
+) -> httpx.Request:
+    timeout = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
+    extensions = {**original.extensions, "timeout": timeout}
+    content = body if body or method in ("POST", "PUT", "PATCH") else None
+    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    return httpx.Request(method, url, headers=encoded, content=content, extensions=extensions)
+
+
+def _failure(error: httpx.TransportError) -> _Outcome:
+    early = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+    return ("not_sent" if isinstance(error, early) else "lost"), type(error).__name__
+
+
+def _headers(response: httpx.Response) -> list[tuple[str, str]]:
+    raw = response.headers.raw
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
+
+
+def _response(paid: dict[str, Any], request: httpx.Request) -> httpx.Response:
+    payment = paid["payment"]
+    # The body is whole, so it is not sent in pieces any more.
+    dropped = ("transfer-encoding", "content-length")
+    return httpx.Response(
+        paid["status"],
+        headers=[
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in paid["headers"]
+            if name.lower() not in dropped
+        ],
+        content=paid["content"],
+        request=request,
+        extensions={"agirails_payment": None if payment is None else Payment(**payment)},
+    )
+
+
+class PayingTransport(httpx.BaseTransport):
+    """Pays for what is sent through it.
+
+    Args:
+        consumer: who pays.
+        max_amount: what one call may cost.
+        transport: what carries the requests; httpx's own where None.
+        options: further arguments of `Consumer.call`, such as `max_funding` or `settle`.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        max_amount: _Amount,
+        transport: httpx.BaseTransport | None = None,
+        **options: Any,
+    ) -> None:
+        self._core = consumer._core
+        self._terms = _Terms(max_amount, options)
+        self._inner = transport or httpx.HTTPTransport()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends a request, and pays for it where it must be."""
+        purchase = self._terms.purchase(self._core, request, request.read())
+
+        def carry(
+            method: str,
+            url: str,
+            headers: list[tuple[str, str]],
+            body: bytes,
+            seconds: float,
+            body_limit: int,
+        ) -> _Outcome:
+            sent = _request(request, method, url, headers, body, seconds)
+            try:
+                response = self._inner.handle_request(sent)
+                try:
+                    pieces, length = [], 0
+                    for piece in response.stream:  # type: ignore[union-attr]
+                        length += len(piece)
+                        if length > body_limit:
+                            return "too_large", ""
+                        pieces.append(piece)
+                finally:
+                    response.close()
+            except httpx.TransportError as error:
+                return _failure(error)
+            return response.status_code, _headers(response), b"".join(pieces)
+
+        return _response(_drive(purchase, carry), request)
+
+    def close(self) -> None:
+        """Closes what carries the requests."""
+        self._inner.close()
+
+
+class AsyncPayingTransport(httpx.AsyncBaseTransport):
+    """PayingTransport for httpx.AsyncClient; `transport` is httpx's AsyncHTTPTransport if None."""
+
+    def __init__(
+        self,
+        consumer: AsyncConsumer,
+        *,
+        max_amount: _Amount,
+        transport: httpx.AsyncBaseTransport | None = None,
+        **options: Any,
+    ) -> None:
+        self._core = consumer._core
+        self._terms = _Terms(max_amount, options)
+        self._inner = transport or httpx.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends a request, and pays for it where it must be."""
+        purchase = self._terms.purchase(self._core, request, await request.aread())
+        outcome: _Outcome | None = None
+        while True:
+            step = await purchase.next(outcome)
+            outcome = None
+            if step[0] == "send":
+                outcome = await self._carry(request, *step[1:])
+            elif step[0] == "wait":
+                await asyncio.sleep(step[1])
+            else:
+                return _response(step[1], request)
+
+    async def _carry(
+        self,
+        request: httpx.Request,
+        method: str,
+        url: str,
+        headers: list[tuple[str, str]],
+        body: bytes,
+        seconds: float,
+        body_limit: int,
+    ) -> _Outcome:
+        sent = _request(request, method, url, headers, body, seconds)
+        try:
+            response = await self._inner.handle_async_request(sent)
+            try:
+                pieces, length = [], 0
+                async for piece in response.stream:  # type: ignore[union-attr]
+                    length += len(piece)
+                    if length > body_limit:
+                        return "too_large", ""
+                    pieces.append(piece)
+            finally:
+                await response.aclose()
+        except httpx.TransportError as error:
+            return _failure(error)
+        return response.status_code, _headers(response), b"".join(pieces)
+
+    async def aclose(self) -> None:
+        """Closes what carries the requests."""
+        await self._inner.aclose()

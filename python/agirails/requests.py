@@ -1,0 +1,157 @@
+"""Paying for calls that are made with requests.
+
+    import agirails.requests
+
+    session = agirails.requests.session(consumer, max_amount="0.25")
+    response = session.post("https://api.example.com/generate", json={"prompt": "a haiku"})
+    print(response.text, response.raw.agirails_payment)
+
+All that `requests` does above its adapters works as ever. A redirect that a session follows is a
+call of its own, with no signature of the one before.
+"""
+
+from __future__ import annotations
+
+import io
+from http.client import HTTPMessage
+from typing import TYPE_CHECKING, Any
+
+from requests import Session
+from requests.adapters import HTTPAdapter
+from requests.exceptions import ConnectionError as Unconnected
+from requests.exceptions import ConnectTimeout, RequestException, SSLError
+from urllib3 import HTTPHeaderDict, HTTPResponse
+
+from .consumer import Consumer, Payment, _drive
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response
+
+    from .consumer import _Amount, _Outcome
+
+__all__ = ["PayingAdapter", "session"]
+
+
+class PayingAdapter(HTTPAdapter):
+    """Pays for what is sent through it.
+
+    Args:
+        consumer: who pays.
+        max_amount: what one call may cost.
+        options: further arguments of `Consumer.call`, such as `max_funding` or `settle`; and those
+            of requests' HTTPAdapter.
+    """
+
+    def __init__(self, consumer: Consumer, *, max_amount: _Amount, **options: Any) -> None:
+        names = ("max_funding", "settle", "timeout", "request_timeout", "body_limit")
+        self._paying = {name: options.pop(name, None) for name in names}
+        self._paying["max_amount"] = max_amount
+        self._consumer = consumer
+        super().__init__(**options)
+
+    def send(
+        self,
+        request: PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> Response:
+        """Sends a request, and pays for it where it must be."""
+        content = _content(request.body)
+        options = self._paying
+        if isinstance(timeout, (int, float)):
+            options = {**options, "request_timeout": timeout}
+        headers = [(name, _text(value)) for name, value in request.headers.items()]
+        purchase = self._consumer._core.purchase(
+            request.method, request.url, headers, content, options
+        )
+
+        def carry(
+            method: str,
+            url: str,
+            headers: list[tuple[str, str]],
+            body: bytes,
+            seconds: float,
+            body_limit: int,
+        ) -> _Outcome:
+            copy = request.copy()
+            copy.method, copy.url, copy.body = method, url, body
+            copy.headers.clear()
+            copy.headers.update(headers)
+            if body or method in ("POST", "PUT", "PATCH"):
+                copy.headers["Content-Length"] = str(len(body))
+            try:
+                answer = super(PayingAdapter, self).send(
+                    copy, stream=True, timeout=seconds, verify=verify, cert=cert, proxies=proxies
+                )
+                with answer:
+                    pieces, length = [], 0
+                    while piece := answer.raw.read(65_536, decode_content=False):
+                        length += len(piece)
+                        if length > body_limit:
+                            return "too_large", ""
+                        pieces.append(piece)
+                    return answer.status_code, list(answer.raw.headers.items()), b"".join(pieces)
+            except (ConnectTimeout, SSLError) as error:
+                return "not_sent", type(error).__name__
+            except Unconnected as error:
+                refused = "NewConnectionError" in repr(error) or "NameResolution" in repr(error)
+                return ("not_sent" if refused else "lost"), type(error).__name__
+            except (RequestException, OSError) as error:
+                return "lost", type(error).__name__
+            except Exception as error:  # urllib3's own, while the body is read
+                if type(error).__module__.startswith("urllib3"):
+                    return "lost", type(error).__name__
+                raise
+
+        paid = _drive(purchase, carry)
+        message = HTTPMessage()
+        for name, value in paid["headers"]:
+            message.add_header(name, value)
+        raw = HTTPResponse(
+            body=io.BytesIO(paid["content"]),
+            headers=HTTPHeaderDict(paid["headers"]),
+            status=paid["status"],
+            preload_content=False,
+            original_response=_Original(message),  # type: ignore[arg-type, unused-ignore]
+        )
+        payment = paid["payment"]
+        raw.agirails_payment = None if payment is None else Payment(**payment)  # type: ignore[attr-defined, unused-ignore]
+        return self.build_response(request, raw)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _content(body: Any) -> bytes:
+    """A body of any kind that requests takes, whole: it may have to be sent again."""
+    if body is None:
+        return b""
+    if isinstance(body, (str, bytes)):
+        return body.encode() if isinstance(body, str) else body
+    pieces = [body.read()] if hasattr(body, "read") else list(body)
+    return b"".join(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
+
+
+class _Original:
+    """What of a connection's response is looked at for cookies."""
+
+    def __init__(self, msg: HTTPMessage) -> None:
+        self.msg = msg
+
+    def isclosed(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+def session(consumer: Consumer, *, max_amount: _Amount, **options: Any) -> Session:
+    """A session whose calls are paid for: see PayingAdapter."""
+    paying = Session()
+    for scheme in ("https://", "http://"):
+        paying.mount(scheme, PayingAdapter(consumer, max_amount=max_amount, **options))
+    return paying
