@@ -44,6 +44,16 @@ const DELIVERY_LOOK: Duration = Duration::from_millis(500);
 /// How often a purchase looks for another payment before it gives up.
 const SWITCHES: u32 = 2;
 
+/// A paywall's refusals of a transaction that calls can be made with no more.
+const UNUSABLE: [&str; 6] = [
+    "Insufficient Payment",
+    "Invalid Transaction",
+    "Invalid Transaction State",
+    "Transaction Expired",
+    "Transaction Expires Too Soon",
+    "Transaction Not Found",
+];
+
 /// One purchase under way: made by [`Consumer::purchase`], driven by whoever can send HTTP.
 ///
 /// Call [`Self::next`] with nothing, do what it says, and call it again with what became of that,
@@ -449,14 +459,18 @@ impl Purchase {
         }
         self.last_problem = words(&response);
         let title = title(&response);
+        if title == "Transaction Not Found" {
+            // Its node may be behind ours.
+            self.tries += 1;
+            let wait = pause_before(self.tries);
+            if self.tries < TRIES && Instant::now() + wait < self.until {
+                return Ok(Turn::Yield(Step::Wait(wait), Phase::Call(Box::new(paid))));
+            }
+        }
         match response.status {
             408 | 425 | 429 | 500.. => {
                 // What says when to come back was not served, unless it says so.
                 paid.is_doubtful |= response.status >= 500;
-                self.again(paid, response.retry_after())
-            }
-            // Its node may be behind ours.
-            402 if title == "Transaction Not Found" && paid.purchase.funds => {
                 self.again(paid, response.retry_after())
             }
             401 if title == "Signature Expired" && !paid.is_retimed => {
@@ -464,8 +478,12 @@ impl Purchase {
                 paid.is_retimed = true;
                 Ok(Turn::Go(Phase::Call(Box::new(paid))))
             }
-            402 | 403 if !paid.purchase.funds && !paid.is_doubtful => {
+            402 | 403
+                if UNUSABLE.contains(&&*title) && !paid.purchase.funds && !paid.is_doubtful =>
+            {
                 // A balance that does not suffice, or not any more. This call took nothing of it.
+                // What the application itself forbids says nothing of the balance.
+                tracing::warn!(transaction = %paid.id, title, "a balance cannot be used any more");
                 self.inner().records.retire(paid.payment.id).await?;
                 self.inner().records.give_back(paid.purchase.id).await?;
                 self.on_record = false;
@@ -601,7 +619,7 @@ impl Purchase {
                 if self.tries >= TRIES {
                     return None;
                 }
-                (FIRST_PAUSE * (1 << (self.tries - 1))).min(LONGEST_PAUSE)
+                pause_before(self.tries)
             }
         };
         (Instant::now() + wait < self.until).then(|| Turn::Yield(Step::Wait(wait), then))
@@ -719,6 +737,11 @@ impl Inner {
         }
         Ok(headers)
     }
+}
+
+/// The pause before a try, which are counted from 1.
+fn pause_before(tries: u32) -> Duration {
+    (FIRST_PAUSE * (1 << tries.saturating_sub(1).min(8))).min(LONGEST_PAUSE)
 }
 
 fn offer_can_come_back(amount: Usdc) -> bool {

@@ -229,3 +229,40 @@ async fn the_callers_headers_go_to_the_service_and_not_to_its_other_pages() {
         assert!(!format!("{request:?}").contains("Bearer"));
     }
 }
+
+#[tokio::test]
+async fn what_the_application_forbids_costs_no_balance() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    stage.buy(&consumer, call()).await.unwrap();
+    for status in [402, 403] {
+        let error = drive(consumer.purchase(call()).unwrap(), async |_| {
+            HttpOutcome::Answered(plain(status, "{\"error\":\"Forbidden\"}"))
+        })
+        .await
+        .unwrap_err();
+        assert_eq!((error.code(), error.facts().status), (Code::CallRefused, Some(status)));
+    }
+    for _ in 0..9 {
+        stage.buy(&consumer, call()).await.unwrap();
+    }
+    assert_eq!(stage.paid().await.0, 1);
+}
+
+#[tokio::test]
+async fn a_balance_that_the_services_node_has_not_seen_yet_is_not_replaced() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    stage.buy(&consumer, call()).await.unwrap();
+    let mut behind = 3;
+    drive(consumer.purchase(call()).unwrap(), async |request| {
+        if behind > 0 {
+            behind -= 1;
+            return HttpOutcome::Answered(plain(402, "{\"error\":\"Transaction Not Found\"}"));
+        }
+        HttpOutcome::Answered(stage.service.answer(&request).await)
+    })
+    .await
+    .unwrap();
+    assert_eq!(stage.paid().await.0, 1);
+}
