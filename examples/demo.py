@@ -2,10 +2,12 @@
 
     make demo
 
-Starts the provider, lets the consumer pay and call it, settles, and checks every figure on the
-way. Exits 1 where one differs from what the protocol's rules say.
+Starts the Flask provider with its paywall, lets an agent pay for a call with `paid_call`, repeats
+the call, settles, and checks every figure on the way. Exits 1 where one differs from what the
+protocol's rules say.
 """
 
+import json
 import os
 import secrets
 import socket
@@ -18,10 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import consumer
+from agirails import ACTPClient, ACTPError, State, format_usdc, paid_call, sign_request
 
-from agirails import ACTPClient, State, canonical_json, format_usdc
-
+PATH = "/api/generate"
 PROMPT = "Write a haiku about AI agents"
 PRICE = 100_000
 FEE = 50_000  # 1 %, but at least 0.05 USDC
@@ -66,13 +67,13 @@ def free_port() -> int:
 @contextmanager
 def running_provider(address: str, port: int, state_directory: str) -> Iterator[None]:
     """The provider as a process of its own, until it answers; ended by its process id."""
-    script = Path(__file__).with_name("provider.py")
-    arguments = ["--port", str(port), "--state-directory", state_directory]
+    script = Path(__file__).with_name("flask_provider.py")
+    server = ["-m", "flask", "--app", str(script), "run", "--port", str(port)]
     log_path = Path(state_directory, "provider.log")
     with log_path.open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, str(script), *arguments],
-            env={**os.environ, "PROVIDER_ADDRESS": address, "PROVIDER_PRIVATE_KEY": ""},
+            [sys.executable, *server],
+            env={**os.environ, "PROVIDER_ADDRESS": address, "ACTP_STATE_DIR": state_directory},
             stdout=log,
             stderr=log,
         )
@@ -100,32 +101,55 @@ def answers(port: int) -> bool:
         return False
 
 
+def get(url: str) -> dict[str, object]:
+    with urllib.request.urlopen(url, timeout=5) as response:
+        answer: dict[str, object] = json.load(response)
+        return answer
+
+
+def again(client: ACTPClient, url: str, tx_id: str, body: bytes) -> tuple[bytes, str | None]:
+    """The same request once more, as a consumer whose connection broke would make it."""
+    signature = sign_request(client, tx_id, "POST", PATH, body)
+    headers = {
+        "Content-Type": "application/json",
+        "X-AGIRAILS-TX-ID": tx_id,
+        "X-AGIRAILS-SIGNATURE": signature,
+    }
+    request = urllib.request.Request(url + PATH, body, headers)
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return response.read(), response.headers.get("X-AGIRAILS-REPLAY")
+
+
 def run(client: ACTPClient, provider: str, url: str, check: Check) -> None:
     before = balances(client, provider)
+    page = get(f"{url}/api/pricing")
+    check.same("the provider on the price page", str(page["provider"]).lower(), provider)
+    print(f"Price    {page['pricing']['perCall']} per call\n")  # type: ignore[index]
 
-    found, price = consumer.discover(url, max_price=PRICE)
-    check.same("the provider's address", found.lower(), provider)
-    check.same("the price", price, PRICE)
-
-    tx_id = consumer.pay(client, found, price)
-    check.same(
-        "the state after funding", client.advanced.get_transaction(tx_id).state, State.COMMITTED
+    # The provider is trusted: below 1 USDC only it can give the money back.
+    body = json.dumps({"prompt": PROMPT}).encode()
+    answer = paid_call(
+        url + PATH,
+        data=body,
+        headers={"Content-Type": "application/json"},
+        max_amount=PRICE,
+        client=client,
+        trust=[provider],
+        settle=True,
     )
-    check.same("the escrow", client.advanced.get_escrow(tx_id)["remaining"], PRICE)
-
-    result, proof_hash = consumer.call(url, tx_id, PROMPT)
-    print(f"Result: {result}")
-    delivered = client.advanced.get_transaction(tx_id)
+    payment = answer.payment
+    if payment is None or payment.receipt is None:
+        raise SystemExit("FAILED: the call was answered without payment or receipt")
+    tx_id, proof_hash = payment.transaction_id, payment.receipt["contentHash"]
+    print(f"Result: {answer.json()['result']}")
+    check.same("the price", payment.price, PRICE)
+    check.same("the state at the end", client.advanced.get_transaction(tx_id).state, State.SETTLED)
     kept = client.advanced.get_delivery_proof(tx_id)
-    deliverable = canonical_json({"prompt": PROMPT, "result": result})
-    check.same("the state after the call", delivered.state, State.DELIVERED)
-    check.same("the kept proof's hash", kept and kept["contentHash"], proof_hash)
-    matches = client.proof_generator.verify_deliverable(proof_hash, deliverable)
-    check.same("whether the proof matches the answer", matches, True)
+    check.same("the delivered proof's hash", kept and kept["contentHash"], proof_hash)
 
-    consumer.accept(client, tx_id, PROMPT, result, proof_hash)
-    settled = client.advanced.get_transaction(tx_id)
-    check.same("the state at the end", settled.state, State.SETTLED)
+    repeated, replay = again(client, url, tx_id, body)
+    check.same("the answer to the same request", repeated, answer.content)
+    check.same("whether it was the stored one", replay, "1")
 
     after = balances(client, provider)
     expected = {
@@ -140,24 +164,23 @@ def run(client: ACTPClient, provider: str, url: str, check: Check) -> None:
         signed = ("-" if change < 0 else "+") + usdc(abs(change)).strip()
         print(f"{party:10}{usdc(before[party])} {usdc(amount)}{signed:>17}")
     fee = after["protocol"] - before["protocol"]
-    print(f"\nstate  {settled.state.name}")
-    print(f"fee    {format_usdc(fee)} USDC of {format_usdc(price)} USDC")
+    print(f"\nstate  {client.advanced.get_transaction(tx_id).state.name}")
+    print(f"fee    {format_usdc(fee)} USDC of {format_usdc(PRICE)} USDC")
     print(f"proof  {proof_hash}")
 
 
 def main() -> int:
     check = Check()
     with tempfile.TemporaryDirectory(prefix="actp-demo-") as state_directory:
-        client = ACTPClient(
-            requester_address="0x" + secrets.token_hex(20), state_directory=state_directory
-        )
+        # A key of the moment, with which the requests are signed.
+        client = ACTPClient(private_key=secrets.token_hex(32), state_directory=state_directory)
         provider, port = "0x" + secrets.token_hex(20), free_port()
         with running_provider(provider, port, state_directory):
             url = f"http://127.0.0.1:{port}"
             print(f"Provider {provider} on {url}\nConsumer {client.address.lower()}")
             try:
                 run(client, provider, url, check)
-            except consumer.CallFailed as error:
+            except ACTPError as error:
                 check.failed.append(str(error))
     for failure in check.failed:
         print(f"FAILED: {failure}", file=sys.stderr)
