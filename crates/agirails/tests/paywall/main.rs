@@ -3,6 +3,8 @@
 
 mod chain;
 #[cfg(feature = "tower")]
+mod death;
+#[cfg(feature = "tower")]
 mod layer;
 mod prepaid;
 mod promise;

@@ -1,0 +1,384 @@
+//! Workers are killed at random moments, and afterwards every call, answer and base unit is counted.
+
+use std::{
+    collections::HashMap,
+    env, fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use agirails::{
+    ACTPClient, State, TransactionId, Usdc,
+    kernel::{Role, TransactionQuery},
+    paywall::{Charge, Paywall, PaywallLayer, Settings},
+    protocol::receipt::{RECEIPT_HEADER, Receipt, merkle_root},
+};
+use axum::{Router, extract::State as Shared, http::StatusCode, routing::post};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use reqwest::Client;
+use tokio::{net::TcpListener, task::JoinSet};
+
+use crate::stage::{CENTS_10, Stage, key};
+
+const DIRECTORY: &str = "DEATH_TEST_DIRECTORY";
+const WORKER: &str = "DEATH_TEST_WORKER";
+const WORKERS: usize = 3;
+/// Transactions: half of them pay for one call, half for ten.
+const SINGLES: usize = 500;
+const BUNDLES: usize = 50;
+const CALLS_OF_A_BUNDLE: usize = 10;
+/// Those whose handler always fails, and those that nobody ever calls with.
+const DOOMED: usize = 10;
+const FORGOTTEN: usize = 10;
+const CONSUMERS: usize = 8;
+
+fn settings() -> Settings {
+    Settings { lease: Duration::from_secs(1), wait: Duration::from_secs(3), ..Settings::default() }
+}
+
+/// Random enough, and the same for the same seed.
+fn random(state: &AtomicU64, below: u64) -> u64 {
+    let mut value = state.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (value ^ (value >> 31)) % below
+}
+
+async fn provider(directory: &Path) -> ACTPClient {
+    let client = ACTPClient::builder().private_key(key(1)).state_directory(directory);
+    client.connect().await.unwrap()
+}
+
+/// Serves where this process was started as a worker; does nothing in the suite itself.
+#[test]
+fn worker() {
+    let Some(directory) = env::var_os(DIRECTORY) else { return };
+    let directory = PathBuf::from(directory);
+    let port_file = directory.join(format!("port-{}", env::var(WORKER).unwrap()));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let builder = Paywall::builder(provider(&directory).await).settings(settings());
+        let paywall = builder.open().await.unwrap();
+        let charge = Charge::new("POST /api/generate", CENTS_10);
+        let layer = PaywallLayer::new(&paywall, &paywall.charge(charge).unwrap());
+        let seed = Arc::new(AtomicU64::new(u64::from(std::process::id())));
+        let runs = fs::OpenOptions::new().append(true).create(true).open(directory.join("runs"));
+        let shared = (Arc::new(runs.unwrap()), seed);
+        let app = Router::new()
+            .route("/api/generate", post(handle).layer(layer))
+            .with_state(shared)
+            .fallback_service(paywall.pages());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        // Whole or not at all: the parent reads it at any time.
+        fs::write(port_file.with_extension("new"), port).unwrap();
+        fs::rename(port_file.with_extension("new"), port_file).unwrap();
+        axum::serve(listener, app).await.unwrap();
+    });
+}
+
+type Handling = (Arc<fs::File>, Arc<AtomicU64>);
+
+/// Writes down that it runs; takes its time; fails now and then. No two runs answer the same.
+async fn handle(Shared((runs, seed)): Shared<Handling>, body: String) -> (StatusCode, String) {
+    // One write to a file that is appended to is never torn.
+    (&*runs).write_all(format!("{body}\n").as_bytes()).unwrap();
+    tokio::time::sleep(Duration::from_millis(random(&seed, 20))).await;
+    if body.starts_with("doomed") || random(&seed, 10) == 0 {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "it failed".to_owned());
+    }
+    (StatusCode::OK, format!("{body} by {} {}", std::process::id(), random(&seed, u64::MAX)))
+}
+
+struct Worker {
+    number: usize,
+    child: Child,
+}
+
+impl Worker {
+    fn start(directory: &Path, number: usize) -> Self {
+        let child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "death::worker", "--nocapture"])
+            .env(DIRECTORY, directory)
+            .env(WORKER, number.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { number, child }
+    }
+
+    fn kill(&mut self, directory: &Path) {
+        let _ = fs::remove_file(directory.join(format!("port-{}", self.number)));
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// What a consumer holds in its hands.
+struct Held {
+    transaction: TransactionId,
+    body: Vec<u8>,
+    receipt: Receipt,
+    /// How often the handler had begun it when its answer came.
+    runs: usize,
+}
+
+struct Crowd {
+    stage: Stage,
+    http: Client,
+    seed: AtomicU64,
+    held: Mutex<HashMap<String, Held>>,
+    repeats: AtomicU64,
+    given_up: AtomicU64,
+}
+
+impl Crowd {
+    /// One request to any worker that lives; `None` where none answered.
+    async fn ask(&self, id: TransactionId, call: Option<&str>, body: &str) -> Option<Answered> {
+        let number = random(&self.seed, WORKERS as u64);
+        let directory = self.stage.directory.path();
+        let port = fs::read_to_string(directory.join(format!("port-{number}"))).ok()?;
+        let signed = self.stage.signed_by(2, id, call, "/api/generate", body.as_bytes()).await;
+        let mut request = self
+            .http
+            .post(format!("http://127.0.0.1:{port}/api/generate"))
+            .timeout(Duration::from_secs(5))
+            .header("X-AGIRAILS-TX-ID", id.to_string())
+            .header("X-AGIRAILS-SIGNATURE", signed.signature?)
+            .body(body.to_owned());
+        if let Some(call) = call {
+            request = request.header("Idempotency-Key", call);
+        }
+        let response = request.send().await.ok()?;
+        let status = response.status();
+        let receipt = response.headers().get(RECEIPT_HEADER).cloned();
+        let body = response.bytes().await.ok()?.to_vec();
+        let receipt =
+            receipt.map(|text| serde_json::from_slice(&STANDARD.decode(text).unwrap()).unwrap());
+        Some(Answered { status, receipt, body })
+    }
+
+    /// Calls until it is answered, and once more: the same bytes must come.
+    async fn call(&self, id: TransactionId, call: Option<&str>, body: &str) {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            assert!(Instant::now() < until, "{body} was never answered");
+            let answered = self.ask(id, call, body).await;
+            let Some(Answered { status: StatusCode::OK, receipt: Some(receipt), body: answer }) =
+                answered
+            else {
+                if let Some(Answered { status, body: problem, .. }) = answered {
+                    let problem = String::from_utf8_lossy(&problem).into_owned();
+                    // Five runs failed: its money is on its way back.
+                    if problem.contains("CANCELLED") {
+                        self.given_up.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    }
+                    assert!(status.is_server_error(), "{body}: {status} {problem}");
+                }
+                self.repeats.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                continue;
+            };
+            let held = Held {
+                transaction: id,
+                body: answer,
+                receipt,
+                runs: runs_of(self.stage.directory.path(), body),
+            };
+            let mut all = self.held.lock().unwrap();
+            if let Some(before) = all.get(body) {
+                assert_eq!(before.body, held.body, "two answers to one call");
+                assert_eq!(before.receipt, held.receipt);
+                return;
+            }
+            all.insert(body.to_owned(), held);
+        }
+    }
+}
+
+/// How often the handler has begun with this body.
+fn runs_of(directory: &Path, body: &str) -> usize {
+    let text = fs::read_to_string(directory.join("runs")).unwrap_or_default();
+    text.lines().filter(|line| *line == body).count()
+}
+
+struct Answered {
+    status: StatusCode,
+    receipt: Option<Receipt>,
+    body: Vec<u8>,
+}
+
+#[test]
+fn whatever_dies_every_answer_is_delivered_and_every_coin_accounted_for() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(run());
+}
+
+async fn run() {
+    let seed = env::var("AGIRAILS_DEATH_SEED").map_or(1, |seed| seed.parse().unwrap());
+    println!("AGIRAILS_DEATH_SEED={seed}");
+    // Its default client asks for a TLS provider, also over plain HTTP.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let stage = Stage::new().await;
+    let directory = stage.directory.path().to_owned();
+    let started = stage.requester.balance().await.unwrap();
+    // Work, as each consumer takes it: a transaction, and how many calls it pays for.
+    let mut work = vec![];
+    for number in 0..SINGLES + DOOMED {
+        let name = if number < SINGLES { "single" } else { "doomed" };
+        work.push((stage.funded(CENTS_10).await, 0, format!("{name}-{number}")));
+    }
+    for number in 0..BUNDLES {
+        let amount = Usdc(CENTS_10.0 * CALLS_OF_A_BUNDLE as u64);
+        work.push((stage.funded(amount).await, CALLS_OF_A_BUNDLE, format!("bundle-{number}")));
+    }
+    for _ in 0..FORGOTTEN {
+        stage.funded(CENTS_10).await;
+    }
+    let locked = Usdc(started.0 - stage.requester.balance().await.unwrap().0);
+
+    let mut workers: Vec<_> = (0..WORKERS).map(|n| Worker::start(&directory, n)).collect();
+    let crowd = Arc::new(Crowd {
+        stage,
+        http: Client::new(),
+        seed: AtomicU64::new(seed),
+        held: Mutex::default(),
+        repeats: AtomicU64::new(0),
+        given_up: AtomicU64::new(0),
+    });
+    let work = Arc::new(Mutex::new(work));
+    let mut consumers = JoinSet::new();
+    for _ in 0..CONSUMERS {
+        let (crowd, work) = (crowd.clone(), work.clone());
+        consumers.spawn(async move {
+            loop {
+                let Some((id, calls, name)) = work.lock().unwrap().pop() else { break };
+                if name.starts_with("doomed") {
+                    // It comes back until it is told that its money is on its way.
+                    for _ in 0..60 {
+                        let answered = crowd.ask(id, None, &name).await;
+                        if answered.is_some_and(|answered| answered.status.as_u16() == 402) {
+                            break;
+                        }
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                } else if calls == 0 {
+                    crowd.call(id, None, &name).await;
+                } else {
+                    for call in 0..calls {
+                        crowd
+                            .call(id, Some(&format!("key-{call}")), &format!("{name}-{call}"))
+                            .await;
+                    }
+                }
+            }
+        });
+    }
+    let mut kills = 0;
+    while !consumers.is_empty() {
+        tokio::time::sleep(Duration::from_millis(150 + random(&crowd.seed, 250))).await;
+        while let Some(done) = consumers.try_join_next() {
+            done.unwrap();
+        }
+        let number = random(&crowd.seed, WORKERS as u64) as usize;
+        workers[number].kill(&directory);
+        workers[number] = Worker::start(&directory, number);
+        kills += 1;
+    }
+    for worker in &mut workers {
+        worker.kill(&directory);
+    }
+    count(&crowd, &directory, kills, locked).await;
+}
+
+/// What is true at the end, from the chain's side and from the consumers'.
+async fn count(crowd: &Crowd, directory: &Path, kills: u32, locked: Usdc) {
+    let client = provider(directory).await;
+    // One that is left, when all others are dead, brings everything to its end.
+    let paywall = Paywall::builder(client.clone()).settings(settings()).open().await.unwrap();
+    client.mock().unwrap().advance_time(3_550).await.unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    let all = loop {
+        let all = all_of(&client).await;
+        let is_open = |state| matches!(state, State::Committed | State::InProgress);
+        let open = all.values().filter(|state| is_open(**state)).count();
+        if open == 0 && paywall.owed().await.unwrap() == 0 {
+            break all;
+        }
+        assert!(Instant::now() < until, "{open} transactions are still open");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let held = crowd.held.lock().unwrap();
+    let expected = SINGLES + BUNDLES * CALLS_OF_A_BUNDLE;
+    let given_up = crowd.given_up.load(Ordering::Relaxed) as usize;
+    assert_eq!(
+        held.len() + given_up,
+        expected,
+        "every call of a consumer that came back was answered"
+    );
+    let mut leaves: HashMap<TransactionId, Vec<&Receipt>> = HashMap::new();
+    for Held { transaction, receipt, .. } in held.values() {
+        assert_eq!(all[transaction], State::Delivered, "an answer was given and not delivered");
+        leaves.entry(*transaction).or_default().push(receipt);
+    }
+    for (id, receipts) in &mut leaves {
+        receipts.sort_by_key(|receipt| receipt.index);
+        let hashes: Vec<_> = receipts.iter().map(|receipt| receipt.content_hash).collect();
+        let proof = client.get_delivery_proof(*id).await.unwrap().unwrap();
+        assert_eq!(merkle_root(&hashes), Some(proof.content_hash), "{id}");
+    }
+    let mut states: HashMap<String, u64> = HashMap::new();
+    for (id, state) in &all {
+        *states.entry(state.to_string()).or_default() += 1;
+        assert_eq!(*state == State::Delivered, leaves.contains_key(id), "{id} is {state}");
+    }
+    let network = client.network();
+    let vault = client.kernel().balance(network.vault).await.unwrap();
+    let paid = Usdc(held.len() as u64 * CENTS_10.0);
+    assert_eq!(vault, paid, "what was delivered is in escrow, and nothing else");
+    let back = crowd.stage.requester.balance().await.unwrap();
+    let provided = client.balance().await.unwrap();
+    assert_eq!(back.0 + vault.0, provided.0, "both began with the same");
+    let text = fs::read_to_string(directory.join("runs")).unwrap();
+    let runs = text.lines().count();
+    let mut begun: HashMap<&str, usize> = HashMap::new();
+    for line in text.lines() {
+        *begun.entry(line).or_default() += 1;
+    }
+    for (name, held) in held.iter() {
+        assert_eq!(begun[&**name], held.runs, "{name} was run again after its answer was kept");
+    }
+    let answers = held.len();
+    println!(
+        "{answers} answers held by consumers, {runs} runs of the handler, {kills} workers killed, \
+         {} requests repeated, {given_up} calls given up; transactions: {states:?}; {locked} USDC were locked, {paid} are \
+         delivered, {} came back",
+        crowd.repeats.load(Ordering::Relaxed),
+        Usdc(locked.0 - paid.0),
+    );
+}
+
+async fn all_of(client: &ACTPClient) -> HashMap<TransactionId, State> {
+    let mut query = TransactionQuery {
+        role: Some(Role::Provider),
+        limit: 1_000,
+        ..TransactionQuery::of(client.address())
+    };
+    let mut all = HashMap::new();
+    loop {
+        let page = client.find_transactions(&query).await.unwrap();
+        all.extend(page.iter().map(|transaction| (transaction.id, transaction.state)));
+        query.after = page.last().map(|last| last.id);
+        if page.len() < 1_000 {
+            return all;
+        }
+    }
+}
