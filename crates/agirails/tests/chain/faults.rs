@@ -72,7 +72,8 @@ async fn open(directory: &Path) -> Result<ChainKernel> {
     settings.wallets = vec![wallet(key(0))];
     settings.storage = Storage::Directory(directory.to_owned());
     settings.confirmations = env::var(CONFIRMATIONS).map_or(1, |number| number.parse().unwrap());
-    settings.wait_timeout = Duration::from_secs(15);
+    // Long enough for a machine with other work: what ends in it is tested by itself below.
+    settings.wait_timeout = Duration::from_secs(45);
     settings.request_timeout = Duration::from_secs(2);
     ChainKernel::connect(settings).await
 }

@@ -316,7 +316,7 @@ async fn count(crowd: &Crowd, directory: &Path, kills: u32, locked: Usdc) {
         assert!(Instant::now() < until, "{open} transactions are still open");
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
-    let held = crowd.held.lock().unwrap();
+    let held = std::mem::take(&mut *crowd.held.lock().unwrap());
     let expected = SINGLES + BUNDLES * CALLS_OF_A_BUNDLE;
     let given_up = crowd.given_up.load(Ordering::Relaxed) as usize;
     assert_eq!(
