@@ -44,8 +44,8 @@ EXAMPLES = [
 
 @pytest.mark.parametrize(("page", "line", "code"), EXAMPLES)
 def test_an_example_of_the_papers_runs(page, line, code, tmp_path):
-    # Blank lines before it: a traceback names the line of the page.
-    script = tmp_path / page.name.replace(".md", ".py")
+    # Blank lines before it: a traceback names the line of the page. The prefix: flask.py would hide flask.
+    script = tmp_path / f"page_{page.stem}.py"
     script.write_text("\n" * (line - 1) + code + EXERCISE, encoding="utf-8")
     state = tmp_path / "state"
     environment = {
