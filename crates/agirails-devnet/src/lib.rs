@@ -1,5 +1,6 @@
 //! ACTP on a local chain: contracts with the deployed kernel's interface, the [anvil] that runs them,
-//! and a bad network in front of it. For tests and for trying things out; Unix only.
+//! a bad network in front of it, and a PostgreSQL server beside it. For tests and for trying things
+//! out; Unix only.
 //!
 //! ```no_run
 //! use agirails_devnet::{Devnet, Fault, FaultProxy, Rule};
@@ -23,9 +24,11 @@ mod contracts;
 mod devnet;
 mod find;
 mod node;
+mod postgres;
 mod proxy;
 mod rpc;
 
 pub use devnet::{Account, Devnet, DevnetBuilder, Snapshot};
 pub use find::ANVIL_VARIABLE;
+pub use postgres::{POSTGRES_VARIABLE, Postgres};
 pub use proxy::{Fault, FaultProxy, Faults, Head, Rule, Stats};

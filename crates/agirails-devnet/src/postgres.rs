@@ -1,0 +1,456 @@
+//! A PostgreSQL server for tests that never outlives its owner.
+
+use std::{
+    env, ffi::CString, fs,
+    io::{self, Read},
+    net::{Ipv4Addr, TcpListener},
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{self, Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use agirails::{Code, Error, Result};
+
+/// The environment variable that names the directory of the `initdb` and `postgres` to use.
+pub const POSTGRES_VARIABLE: &str = "AGIRAILS_POSTGRES";
+
+/// How long the server may take until it takes connections; half a second on an idle machine.
+const START: Duration = Duration::from_secs(60);
+/// How long it may take to end, which it does in milliseconds.
+const END: Duration = Duration::from_secs(5);
+/// How often another port is tried where one was taken meanwhile.
+const PORTS: u32 = 5;
+/// The role that owns everything.
+const ROLE: &str = "agirails";
+
+/// Starts the server, and ends it when it is told to or once this shell's parent is no longer the
+/// owner; then the files go too. The server ends its own processes where it is told to (QUIT).
+const SUPERVISOR: &str = r#"
+finish() {
+    [ -z "$server" ] || { kill -QUIT $server; wait $server; }
+    [ -z "$nap" ] || { kill -9 $nap; wait $nap; }
+    [ "$1" = clean ] && rm -rf "$directory"
+    exit 0
+}
+server= nap=
+trap finish TERM
+owner=$1 directory=$2
+shift 2
+"$@" </dev/null >"$directory/log" 2>&1 &
+server=$!
+echo $server >"$directory/server.pid"
+find_parent() {
+    if [ -r "/proc/$$/stat" ]; then
+        read -r _ _ _ parent _ <"/proc/$$/stat"
+    else
+        parent=$(ps -o ppid= -p $$ | tr -d ' ')
+    fi
+}
+find_parent
+while [ "$parent" = "$owner" ]; do
+    kill -0 $server || { wait $server; exit $?; }
+    sleep 1 &
+    nap=$!
+    wait $nap
+    nap=
+    find_parent
+done
+finish clean
+"#;
+
+/// A running PostgreSQL server with a directory of its own. Dropping it ends it.
+///
+/// PostgreSQL refuses to run as root: root starts it as the user `postgres`, or `nobody`.
+///
+/// ```no_run
+/// use agirails_devnet::Postgres;
+///
+/// # fn example() -> agirails::Result<()> {
+/// let mut server = Postgres::start()?;
+/// println!("{}", server.url());
+/// server.kill();
+/// server.restart()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Postgres {
+    binaries: PathBuf,
+    directory: PathBuf,
+    user: Option<User>,
+    password: String,
+    port: u16,
+    supervisor: Option<Child>,
+    owner: u32,
+}
+
+/// Whom root starts it as.
+#[derive(Debug, Clone, Copy)]
+struct User {
+    id: u32,
+    group: u32,
+}
+
+impl Postgres {
+    /// Makes an empty database cluster and starts a server on it, on a free port of this machine's
+    /// loopback interface and on a Unix socket. It blocks for about a second.
+    ///
+    /// # Errors
+    /// [`Code::DevnetUnavailable`] where PostgreSQL is not installed, or does not start.
+    pub fn start() -> Result<Self> {
+        let binaries = find()?;
+        let directory = tempfile::Builder::new()
+            .prefix("agirails-postgres-")
+            .tempdir()
+            .map_err(|error| failed("there is no directory for temporary files", error))?;
+        let user = unprivileged()?;
+        if let Some(User { id, group }) = user {
+            chown(directory.path(), Some(id), Some(group))
+                .map_err(|error| failed("its directory cannot be given away", error))?;
+        }
+        let password = random()?;
+        // From here on dropping it cleans up.
+        let (directory, owner) = (directory.keep(), process::id());
+        let mut server =
+            Self { binaries, directory, user, password, port: 0, supervisor: None, owner };
+        server.initialise()?;
+        for attempt in 1.. {
+            server.port = free_port()?;
+            match server.restart() {
+                Err(_) if attempt < PORTS && server.log().contains("could not bind") => {}
+                done => return done.map(|()| server),
+            }
+        }
+        Ok(server)
+    }
+
+    /// How clients connect: role, password, address and database. The role may do everything.
+    pub fn url(&self) -> String {
+        self.database_url("postgres")
+    }
+
+    /// As [`Self::url`], for another database of the server.
+    pub fn database_url(&self, database: &str) -> String {
+        let Self { password, port, .. } = self;
+        format!("postgres://{ROLE}:{password}@127.0.0.1:{port}/{database}?sslmode=disable")
+    }
+
+    /// As [`Self::url`], through the Unix socket.
+    pub fn socket_url(&self) -> String {
+        let directory = self.directory.to_string_lossy().replace('%', "%25").replace('/', "%2F");
+        let Self { password, port, .. } = self;
+        format!("postgres://{ROLE}:{password}@{directory}:{port}/postgres")
+    }
+
+    /// The role's password.
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// What the server wrote since it was started last.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// Ends the server at once, as a crash does; the files stay for [`Self::restart`].
+    pub fn kill(&mut self) {
+        let Some(mut supervisor) = self.supervisor.take() else { return };
+        let Ok(number) = i32::try_from(supervisor.id()) else { return };
+        // SAFETY: passes two numbers. The process is our child and not waited for yet, so its
+        // number, also as that of its group, cannot belong to anybody else.
+        let signal = |to, signal| unsafe { libc::kill(to, signal) };
+        // A server that stands still does not hear.
+        self.resume();
+        signal(number, libc::SIGTERM);
+        let asked = Instant::now();
+        while matches!(supervisor.try_wait(), Ok(None)) {
+            if asked.elapsed() > END {
+                signal(-number, libc::SIGKILL);
+                // Nothing is left to be done about a failure.
+                let _ = supervisor.wait();
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Starts the server anew at the same address, with everything that was committed. Where it
+    /// runs it is killed before.
+    ///
+    /// # Errors
+    /// [`Code::DevnetUnavailable`] where it does not start.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill();
+        let log = self.directory.join("log");
+        // The last one's words are not this one's.
+        let _ = fs::remove_file(&log);
+        let data = self.directory.join("data");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", SUPERVISOR, "agirails-devnet", &self.owner.to_string()])
+            .arg(&self.directory)
+            .arg(self.binaries.join("postgres"))
+            .arg("-D")
+            .arg(data)
+            .arg("-k")
+            .arg(&self.directory)
+            .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"])
+            // What a crash of the machine would lose, a test does not miss.
+            .args(["-c", "fsync=off", "-c", "full_page_writes=off"])
+            .args(["-c", "max_connections=200", "-c", "shared_buffers=16MB"])
+            // Away from the terminal's Ctrl-C, and one group to end.
+            .process_group(0);
+        self.supervisor = Some(
+            self.as_user(&mut command)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .map_err(|error| failed("its supervisor cannot be started", error))?,
+        );
+        let started = Instant::now();
+        loop {
+            // Looked at before the log, so that a log of the dead is complete.
+            let ended = !matches!(self.supervisor.as_mut().map(Child::try_wait), Some(Ok(None)));
+            let log = self.log();
+            if log.contains("ready to accept connections") {
+                return Ok(());
+            }
+            if ended || started.elapsed() > START {
+                return Err(silent("postgres does not start", &log));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Lets the server stand still: it takes connections and answers nothing, as a machine that
+    /// lost its network.
+    pub fn suspend(&self) {
+        self.signal_all(libc::SIGSTOP);
+    }
+
+    /// Ends [`Self::suspend`].
+    pub fn resume(&self) {
+        self.signal_all(libc::SIGCONT);
+    }
+
+    /// To the server's process and to each that serves a connection.
+    fn signal_all(&self, signal: i32) {
+        let server = fs::read_to_string(self.directory.join("server.pid")).unwrap_or_default();
+        let Ok(server) = server.trim().parse::<i32>() else { return };
+        // Nobody else has the number while the server is not buried, which our child does.
+        if self.supervisor.is_none() {
+            return;
+        }
+        // SAFETY: passes two numbers.
+        let send = |to| unsafe { libc::kill(to, signal) };
+        send(server);
+        let listed = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output();
+        let listed = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        for line in listed.unwrap_or_default().lines() {
+            let mut numbers = line.split_whitespace().map_while(|number| number.parse::<i32>().ok());
+            if let (Some(process), Some(parent)) = (numbers.next(), numbers.next())
+                && parent == server
+            {
+                send(process);
+            }
+        }
+    }
+
+    fn initialise(&self) -> Result<()> {
+        let password = self.directory.join("password");
+        fs::write(&password, &self.password)
+            .map_err(|error| failed("its password cannot be written", error))?;
+        if let Some(User { id, group }) = self.user {
+            chown(&password, Some(id), Some(group))
+                .map_err(|error| failed("its password cannot be given away", error))?;
+        }
+        let mut command = Command::new(self.binaries.join("initdb"));
+        command
+            .arg("-D")
+            .arg(self.directory.join("data"))
+            .arg("--pwfile")
+            .arg(&password)
+            .args(["-U", ROLE, "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"]);
+        let output = self
+            .as_user(&mut command)
+            .output()
+            .map_err(|error| failed("initdb cannot be started", error))?;
+        // Nobody needs it any more; where it stays, the directory goes in the end.
+        let _ = fs::remove_file(&password);
+        match output.status.success() {
+            true => Ok(()),
+            false => {
+                Err(silent("initdb failed", &String::from_utf8_lossy(&output.stderr)))
+            }
+        }
+    }
+
+    fn as_user<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        if let Some(User { id, group }) = self.user {
+            command.uid(id).gid(group);
+        }
+        // The owner's directory may be closed to that user.
+        command.current_dir(&self.directory).env("LC_ALL", "C").stdin(Stdio::null())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // A forked child has a copy of this, and no right to end what its parent uses.
+        if process::id() != self.owner {
+            return;
+        }
+        self.kill();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The directory that was named; else that of the first `initdb` on the `PATH`; else the newest
+/// where packages put it.
+fn find() -> Result<PathBuf> {
+    let usable = |directory: &Path| {
+        // Links on the PATH lead to one program of several.
+        let directory = fs::canonicalize(directory.join("initdb")).ok()?.parent()?.to_owned();
+        directory.join("postgres").is_file().then_some(directory)
+    };
+    if let Some(named) = env::var_os(POSTGRES_VARIABLE).filter(|named| !named.is_empty()) {
+        let named = Path::new(&named);
+        return usable(named).ok_or_else(|| {
+            missing(format!(
+                "there is no PostgreSQL in {}, which {POSTGRES_VARIABLE} names",
+                named.display()
+            ))
+        });
+    }
+    let on_path = env::var_os("PATH").unwrap_or_default();
+    let on_path: Vec<_> = env::split_paths(&on_path).collect();
+    on_path
+        .into_iter()
+        .chain(packaged())
+        .find_map(|directory| usable(&directory))
+        .ok_or_else(|| missing("PostgreSQL is not installed".to_owned()))
+}
+
+/// Where Debian, Red Hat and Homebrew put the server's programs, the newest version first.
+fn packaged() -> Vec<PathBuf> {
+    let places = [
+        ("/usr/lib/postgresql", ""),
+        ("/usr", "pgsql-"),
+        ("/opt/homebrew/opt", "postgresql@"),
+        ("/usr/local/opt", "postgresql@"),
+    ];
+    let mut found = Vec::new();
+    for (place, prefix) in places {
+        for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let version = name.strip_prefix(prefix).and_then(|version| version.parse::<f64>().ok());
+            if let Some(version) = version {
+                found.push((version, entry.path().join("bin")));
+            }
+        }
+    }
+    found.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    found.into_iter().map(|(_, directory)| directory).collect()
+}
+
+fn missing(message: String) -> Error {
+    Error::new(Code::DevnetUnavailable, message).with_hint(format!(
+        "install it (Debian: apt-get install postgresql; macOS: brew install postgresql@17), \
+         or name the directory of its initdb in {POSTGRES_VARIABLE}"
+    ))
+}
+
+/// Whom to become; nobody else where this is not root.
+fn unprivileged() -> Result<Option<User>> {
+    // SAFETY: asks for a number.
+    if unsafe { libc::geteuid() } != 0 {
+        return Ok(None);
+    }
+    for name in ["postgres", "nobody"] {
+        let name = CString::new(name).unwrap_or_default();
+        // SAFETY: the name ends with a zero; what comes back is null or stands until the next
+        // such call, and is copied at once.
+        let found = unsafe {
+            libc::getpwnam(name.as_ptr()).as_ref().map(|user| User { id: user.pw_uid, group: user.pw_gid })
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Err(Error::new(Code::DevnetUnavailable, "PostgreSQL does not run as root")
+        .with_hint("make a user postgres, or run this as another user"))
+}
+
+/// Taken again by somebody else, in theory; then the server says so.
+fn free_port() -> Result<u16> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|error| failed("there is no free port", error))
+}
+
+fn random() -> Result<String> {
+    let mut bytes = [0_u8; 16];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut bytes))
+        .map_err(|error| failed("the system gives no random numbers", error))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn failed(problem: &str, error: io::Error) -> Error {
+    Error::new(Code::DevnetUnavailable, format!("PostgreSQL cannot be started: {problem}: {error}"))
+        .with_hint("a directory for temporary files that every user can enter, and a shell (sh) are needed")
+        .with_source(error)
+}
+
+fn silent(what: &str, log: &str) -> Error {
+    let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(8)..].join("\n");
+    let words = if last.is_empty() { "it said nothing".to_owned() } else { last };
+    Error::new(Code::DevnetUnavailable, format!("{what}: {words}"))
+        .with_hint("PostgreSQL 12 or later is needed, and a free port")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn a_server_starts_dies_comes_back_and_leaves_nothing() {
+        let mut server = Postgres::start().unwrap();
+        let listens = |port| TcpStream::connect(("127.0.0.1", port)).is_ok();
+        let (port, directory) = (server.port, server.directory.clone());
+        assert!(listens(port));
+        assert!(server.url().contains(server.password()));
+        server.kill();
+        assert!(!listens(port) && directory.exists());
+        server.restart().unwrap();
+        assert!(listens(port));
+        drop(server);
+        assert!(!listens(port) && !directory.exists());
+    }
+
+    #[test]
+    fn a_copy_in_another_process_ends_nothing() {
+        let mut server = Postgres::start().unwrap();
+        let port = server.port;
+        server.owner += 1;
+        let copy = Postgres {
+            binaries: server.binaries.clone(),
+            directory: server.directory.clone(),
+            user: server.user,
+            password: server.password.clone(),
+            port,
+            supervisor: server.supervisor.take(),
+            owner: process::id(),
+        };
+        drop(server);
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
+        drop(copy);
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    }
+}
