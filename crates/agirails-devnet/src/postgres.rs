@@ -1,7 +1,9 @@
 //! A PostgreSQL server for tests that never outlives its owner.
 
 use std::{
-    env, ffi::CString, fs,
+    env,
+    ffi::CString,
+    fs,
     io::{self, Read},
     net::{Ipv4Addr, TcpListener},
     os::unix::{fs::chown, process::CommandExt},
@@ -249,7 +251,8 @@ impl Postgres {
         let listed = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output();
         let listed = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
         for line in listed.unwrap_or_default().lines() {
-            let mut numbers = line.split_whitespace().map_while(|number| number.parse::<i32>().ok());
+            let mut numbers =
+                line.split_whitespace().map_while(|number| number.parse::<i32>().ok());
             if let (Some(process), Some(parent)) = (numbers.next(), numbers.next())
                 && parent == server
             {
@@ -267,12 +270,16 @@ impl Postgres {
                 .map_err(|error| failed("its password cannot be given away", error))?;
         }
         let mut command = Command::new(self.binaries.join("initdb"));
-        command
-            .arg("-D")
-            .arg(self.directory.join("data"))
-            .arg("--pwfile")
-            .arg(&password)
-            .args(["-U", ROLE, "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"]);
+        command.arg("-D").arg(self.directory.join("data")).arg("--pwfile").arg(&password).args([
+            "-U",
+            ROLE,
+            "-A",
+            "scram-sha-256",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]);
         let output = self
             .as_user(&mut command)
             .output()
@@ -281,9 +288,7 @@ impl Postgres {
         let _ = fs::remove_file(&password);
         match output.status.success() {
             true => Ok(()),
-            false => {
-                Err(silent("initdb failed", &String::from_utf8_lossy(&output.stderr)))
-            }
+            false => Err(silent("initdb failed", &String::from_utf8_lossy(&output.stderr))),
         }
     }
 
@@ -373,7 +378,9 @@ fn unprivileged() -> Result<Option<User>> {
         // SAFETY: the name ends with a zero; what comes back is null or stands until the next
         // such call, and is copied at once.
         let found = unsafe {
-            libc::getpwnam(name.as_ptr()).as_ref().map(|user| User { id: user.pw_uid, group: user.pw_gid })
+            libc::getpwnam(name.as_ptr())
+                .as_ref()
+                .map(|user| User { id: user.pw_uid, group: user.pw_gid })
         };
         if found.is_some() {
             return Ok(found);

@@ -3,6 +3,8 @@
 //! returns, and where it fails nothing was done.
 
 mod commits;
+#[cfg(test)]
+mod conformance;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod sqlite;
@@ -296,7 +298,7 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// Takes in a transaction of which no call was ever claimed, to be given back. Without effect where it is known.
     async fn give_back(&self, facts: &Facts) -> Result<()>;
 
-    /// Duties whose time has come, the oldest first.
+    /// Duties whose time has come, the oldest first; one that failed queues again behind them.
     async fn duties(&self, limit: u32) -> Result<Vec<Duty>>;
 
     /// The answered calls of a payment in the order of their index.

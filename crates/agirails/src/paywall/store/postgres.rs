@@ -600,3 +600,6 @@ fn answer(row: &Row) -> Result<Option<Answer>> {
         names.into_iter().zip(values).map(|(name, value)| Ok((utf8(name)?, value.to_vec())));
     Ok(Some(Answer { status, headers: headers.collect::<Result<_>>()?, body: value(row, 11)? }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,7 +43,7 @@ CREATE TABLE agirails_paywall.payment (
 ) WITH (fillfactor = 80);
 
 CREATE INDEX payment_open ON agirails_paywall.payment (scope, deadline) WHERE stage = 0;
-CREATE INDEX payment_owed ON agirails_paywall.payment (scope, owed_since) WHERE stage IN (1, 3);
+CREATE INDEX payment_due ON agirails_paywall.payment (scope, due_at) WHERE stage IN (1, 3);
 CREATE INDEX payment_ended ON agirails_paywall.payment (scope, ended_at) WHERE stage IN (2, 4, 5);
 
 CREATE TABLE agirails_paywall.call (
@@ -387,7 +387,7 @@ RETURNS TABLE (
     FROM agirails_paywall.payment p
     WHERE p.scope = p_scope AND p.stage IN (1, 3)
         AND p.due_at <= clock_timestamp()
-    ORDER BY p.owed_since
+    ORDER BY p.due_at
     LIMIT p_limit
 $$;
 

@@ -107,21 +107,18 @@ impl Store for SqliteStore {
     async fn release(&self, claim: &Claim, give_up_after: u32) -> Result<Ended> {
         let claim = claim.clone();
         self.write(move |connection| {
-            if !end_claim(connection, &claim, FAILED)? {
+            let id = claim.call.transaction;
+            let Some(before) = payment(connection, id)? else { return Ok(Ended::TooLate) };
+            if before.stage != Stage::Open || !end_claim(connection, &claim, FAILED)? {
                 return Ok(Ended::TooLate);
             }
-            let id = claim.call.transaction;
             give_price_back(connection, id, claim.price)?;
-            let Some(payment) = payment(connection, id)? else { return Ok(Ended::TooLate) };
-            let hopeless = claim.attempt >= give_up_after
-                && payment.stage == Stage::Open
-                && payment.calls == 0
-                && payment.reserved == Usdc::ZERO;
-            if hopeless {
+            let alone = before.calls == 0 && before.reserved == claim.price;
+            if alone && claim.attempt >= give_up_after {
                 enter(connection, id, Stage::Returning)?;
                 return Ok(Ended::Done { stage: Stage::Returning, index: 0 });
             }
-            Ok(Ended::Done { stage: payment.stage, index: payment.calls })
+            Ok(Ended::Done { stage: Stage::Open, index: before.calls })
         })
         .await
     }
@@ -615,4 +612,23 @@ fn now_ms() -> i64 {
 
 fn age(since: i64) -> Duration {
     Duration::from_millis(u64::try_from(now_ms() - since).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::paywall::store::conformance;
+
+    /// Two handles of one file, as two workers have them.
+    async fn file() -> (SqliteStore, SqliteStore, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let open = async || {
+            let storage = Storage::Directory(directory.path().to_owned());
+            SqliteStore::open(storage, "test", true).await.unwrap()
+        };
+        (open().await, open().await, directory)
+    }
+
+    conformance::suite!(file);
 }

@@ -1,0 +1,993 @@
+//! What every store does, one function for each sentence of [`Store`]'s contract. Each takes two
+//! handles of one empty store, as two processes have them.
+//!
+//! [`suite`] makes a test of each: `suite!(open)`, where `open` is an async function that brings
+//! the two handles and what has to live as long as they do.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use alloy_primitives::{Address, B256, keccak256};
+
+use super::{
+    AnswerRequest, Backlog, CallId, Claim, ClaimRequest, Claimed, Counters, Duty, Ended, Facts,
+    Outcome, Owner, Stage, Store,
+};
+use crate::{
+    paywall::answer::Answer,
+    protocol::{TransactionId, Usdc},
+};
+
+macro_rules! suite {
+    ($open:path) => {
+        $crate::paywall::store::conformance::suite! { $open:
+            an_unknown_payment_is_none,
+            a_first_claim_runs_and_takes_the_payment_in,
+            an_answer_is_kept_and_told_again,
+            an_answer_may_be_longer_than_what_is_kept,
+            bytes_come_back_as_they_were,
+            another_request_with_the_same_key_is_refused,
+            a_running_claim_is_told_to_the_same_request_only,
+            the_outcomes_of_a_claim_come_in_their_order,
+            the_first_claim_decides_whether_calls_have_keys,
+            the_price_must_be_covered_and_nothing_is_kept_where_it_is_not,
+            the_least_counts_for_unknown_payments_only,
+            facts_stay_as_they_were_first,
+            balances_are_reserved_taken_and_given_back,
+            a_claim_is_taken_over_once_its_lease_is_over,
+            a_claim_that_is_taken_over_gives_back_what_it_held,
+            only_the_latest_attempt_can_answer_or_release,
+            a_lease_that_is_over_does_not_hinder_the_latest_attempt,
+            the_same_answer_twice_counts_once,
+            renewing_keeps_what_is_ones_own,
+            the_call_that_leaves_too_little_closes,
+            a_running_call_keeps_a_payment_open,
+            claims_that_fail_too_often_return_the_payment,
+            what_was_served_is_never_returned,
+            closing_before_the_time,
+            closing_waits_for_running_calls,
+            closing_does_not_wait_for_the_lost,
+            expiring_payments_are_closed_running_calls_or_not,
+            an_unused_transaction_is_given_back,
+            duties_come_the_oldest_first,
+            a_duty_that_failed_comes_again_later,
+            a_settled_duty_is_none_any_more,
+            a_refused_delivery_is_returned,
+            settling_needs_the_right_stage,
+            the_first_content_hash_stays,
+            leases_are_one_owners_at_a_time,
+            counters_add_up,
+            what_ended_long_ago_is_forgotten,
+            the_backlog_says_what_is_owed,
+            one_of_many_claims_runs,
+            random_calls_are_served_once,
+            random_losses_are_fenced_off,
+        }
+    };
+    ($open:path: $($name:ident,)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                let (one, two, _kept) = $open().await;
+                $crate::paywall::store::conformance::$name(&one, &two).await;
+            }
+        )*
+    };
+}
+pub(super) use suite;
+
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(3_600);
+/// Enough for the coarsest clock of a store to move on.
+const TICK: Duration = Duration::from_millis(5);
+const NOW: u64 = 1_800_000_000;
+const US: Owner = [1; 16];
+const THEM: Owner = [2; 16];
+
+fn id(name: &str) -> TransactionId {
+    keccak256(name)
+}
+
+fn facts(name: &str, amount: u64) -> Facts {
+    Facts {
+        id: id(name),
+        requester: Address::repeat_byte(0x77),
+        amount: Usdc(amount),
+        deadline: NOW + 1_000,
+        window_seconds: 3_600,
+    }
+}
+
+/// A request on a payment of 100.
+fn ask(name: &str, key: &str, price: u64) -> ClaimRequest {
+    ClaimRequest {
+        facts: facts(name, 100),
+        key: key.to_owned(),
+        digest: keccak256(format!("request {key}")),
+        price: Usdc(price),
+        least: Usdc(1),
+        owner: US,
+        lease: LONG,
+    }
+}
+
+fn other(mut request: ClaimRequest) -> ClaimRequest {
+    request.digest = keccak256("another request");
+    request
+}
+
+fn briefly(mut request: ClaimRequest) -> ClaimRequest {
+    request.lease = Duration::ZERO;
+    request
+}
+
+fn of(owner: Owner, mut request: ClaimRequest) -> ClaimRequest {
+    request.owner = owner;
+    request
+}
+
+fn claim_of(request: &ClaimRequest, attempt: u32) -> Claim {
+    let call = CallId { transaction: request.facts.id, key: request.key.clone() };
+    Claim { call, owner: request.owner, attempt, price: request.price }
+}
+
+/// Claims what has to run.
+async fn run(store: &dyn Store, request: &ClaimRequest) -> Claim {
+    match store.claim(request).await.unwrap() {
+        Claimed::Run { attempt } => claim_of(request, attempt),
+        other => panic!("{other:?} instead of a run of {request:?}"),
+    }
+}
+
+fn body(text: &str) -> Answer {
+    Answer::new(200, text)
+}
+
+fn answer_to(claim: &Claim) -> AnswerRequest {
+    AnswerRequest {
+        claim: claim.clone(),
+        content_hash: keccak256(&claim.call.key),
+        answered_at: NOW,
+        answer: Some(body(&claim.call.key)),
+        route: "/summarize".to_owned(),
+        close_below: Usdc(1),
+    }
+}
+
+async fn serve(store: &dyn Store, request: &ClaimRequest) -> Stage {
+    let claim = run(store, request).await;
+    done(store.answer(&answer_to(&claim)).await.unwrap())
+}
+
+fn done(ended: Ended) -> Stage {
+    match ended {
+        Ended::Done { stage, .. } => stage,
+        Ended::TooLate => panic!("too late"),
+    }
+}
+
+/// Spent, reserved, calls.
+async fn books(store: &dyn Store, name: &str) -> (u64, u64, u64) {
+    let payment = store.payment(id(name)).await.unwrap().unwrap();
+    (payment.spent.0, payment.reserved.0, payment.calls)
+}
+
+async fn stage(store: &dyn Store, name: &str) -> Stage {
+    store.payment(id(name)).await.unwrap().unwrap().stage
+}
+
+/// A payment's duty, if its time has come.
+async fn duty_of(store: &dyn Store, name: &str) -> Option<Duty> {
+    let duties = store.duties(1_000).await.unwrap();
+    duties.into_iter().find(|duty| duty.facts.id == id(name))
+}
+
+async fn due(store: &dyn Store) -> Vec<TransactionId> {
+    store.duties(100).await.unwrap().iter().map(|duty| duty.facts.id).collect()
+}
+
+fn moved(to: Stage) -> Outcome {
+    Outcome::Moved { to, trouble: None }
+}
+
+fn later(after: Duration, trouble: &str) -> Outcome {
+    Outcome::Later { after, trouble: trouble.to_owned() }
+}
+
+pub(super) async fn an_unknown_payment_is_none(store: &dyn Store, _: &dyn Store) {
+    assert_eq!(store.payment(id("a")).await.unwrap(), None);
+    assert_eq!(store.close(id("a")).await.unwrap(), None);
+    assert_eq!(duty_of(store, "a").await, None);
+    assert_eq!(store.calls(id("a")).await.unwrap(), []);
+    assert_eq!(store.duties(10).await.unwrap(), []);
+    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+    assert_eq!(store.counters().await.unwrap(), Counters::new());
+    let never = claim_of(&ask("a", "k", 10), 1);
+    assert_eq!(store.answer(&answer_to(&never)).await.unwrap(), Ended::TooLate);
+    assert_eq!(store.release(&never, 1).await.unwrap(), Ended::TooLate);
+    store.renew(&[never], LONG).await.unwrap();
+    store.renew(&[], LONG).await.unwrap();
+    store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    assert_eq!(store.payment(id("a")).await.unwrap(), None);
+}
+
+pub(super) async fn a_first_claim_runs_and_takes_the_payment_in(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    let claim = run(store, &ask("a", "k", 10)).await;
+    assert_eq!(claim.attempt, 1);
+    let payment = two.payment(id("a")).await.unwrap().unwrap();
+    assert_eq!(payment.facts, facts("a", 100));
+    assert_eq!((payment.stage, payment.calls), (Stage::Open, 0));
+    assert_eq!((payment.spent, payment.reserved), (Usdc(0), Usdc(10)));
+    assert_eq!((payment.content_hash, payment.trouble), (None, None));
+}
+
+pub(super) async fn an_answer_is_kept_and_told_again(store: &dyn Store, two: &dyn Store) {
+    let request = ask("a", "k", 10);
+    assert_eq!(serve(store, &request).await, Stage::Open);
+    for store in [store, two] {
+        let Claimed::Answered(kept) = store.claim(&of(THEM, request.clone())).await.unwrap() else {
+            panic!("not answered");
+        };
+        assert_eq!((kept.index, kept.answered_at), (0, NOW));
+        assert_eq!(kept.content_hash, keccak256("k"));
+        assert_eq!(kept.answer, Some(body("k")));
+    }
+    serve(two, &ask("a", "l", 10)).await;
+    let calls = store.calls(id("a")).await.unwrap();
+    let rows: Vec<_> = calls.iter().map(|call| (call.index, call.key.as_str())).collect();
+    assert_eq!(rows, [(0, "k"), (1, "l")]);
+    assert_eq!((calls[1].content_hash, calls[1].answered_at), (keccak256("l"), NOW));
+    // One that runs is none of them.
+    run(store, &ask("a", "m", 10)).await;
+    assert_eq!(store.calls(id("a")).await.unwrap().len(), 2);
+}
+
+pub(super) async fn an_answer_may_be_longer_than_what_is_kept(store: &dyn Store, _: &dyn Store) {
+    let request = ask("a", "", 100);
+    let claim = run(store, &request).await;
+    done(store.answer(&AnswerRequest { answer: None, ..answer_to(&claim) }).await.unwrap());
+    match store.claim(&request).await.unwrap() {
+        Claimed::Answered(kept) => assert_eq!(kept.answer, None),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(super) async fn bytes_come_back_as_they_were(store: &dyn Store, _: &dyn Store) {
+    let key = "k\u{e9}y\0 'quoted' \u{1f980}";
+    let request = ask("a", key, 10);
+    let claim = run(store, &request).await;
+    let answer = Answer::new(599, (0..=255).collect::<Vec<u8>>())
+        .with("Set-Cookie", "a=1")
+        .with("X-Empty", "")
+        .with("Set-Cookie", vec![0, 0xff, 0xfe]);
+    let request_to_keep = AnswerRequest { answer: Some(answer.clone()), ..answer_to(&claim) };
+    done(store.answer(&request_to_keep).await.unwrap());
+    match store.claim(&request).await.unwrap() {
+        Claimed::Answered(kept) => assert_eq!(kept.answer, Some(answer)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.calls(id("a")).await.unwrap()[0].key, key);
+
+    // Nothing at all is something else than no answer, and a megabyte is none too many.
+    for (key, body) in [("empty", vec![]), ("long", vec![b'x'; 1 << 20])] {
+        let request = ask("a", key, 10);
+        let claim = run(store, &request).await;
+        let answer = Answer::new(204, body);
+        let to_keep = AnswerRequest { answer: Some(answer.clone()), ..answer_to(&claim) };
+        done(store.answer(&to_keep).await.unwrap());
+        match store.claim(&request).await.unwrap() {
+            Claimed::Answered(kept) => assert_eq!(kept.answer, Some(answer)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub(super) async fn another_request_with_the_same_key_is_refused(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    let request = ask("a", "k", 10);
+    let claim = run(store, &request).await;
+    assert_eq!(two.claim(&other(request.clone())).await.unwrap(), Claimed::OtherRequest);
+    done(store.release(&claim, 9).await.unwrap());
+    // The key stays its first request's, also when that was given back.
+    assert_eq!(two.claim(&other(request.clone())).await.unwrap(), Claimed::OtherRequest);
+    serve(store, &request).await;
+    assert_eq!(two.claim(&other(request)).await.unwrap(), Claimed::OtherRequest);
+    // The same for a transaction as a whole.
+    serve(store, &ask("b", "", 100)).await;
+    assert_eq!(two.claim(&other(ask("b", "", 100))).await.unwrap(), Claimed::OtherRequest);
+    // The same request with another key is another call.
+    run(two, &ClaimRequest { digest: ask("a", "k", 10).digest, ..ask("a", "l", 10) }).await;
+}
+
+pub(super) async fn a_running_claim_is_told_to_the_same_request_only(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    let request = ask("a", "k", 10);
+    run(store, &request).await;
+    for owner in [US, THEM] {
+        match two.claim(&of(owner, request.clone())).await.unwrap() {
+            Claimed::Running { lease_left } => {
+                assert!(lease_left <= LONG && lease_left > LONG / 2, "{lease_left:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(books(store, "a").await, (0, 10, 0));
+}
+
+pub(super) async fn the_outcomes_of_a_claim_come_in_their_order(store: &dyn Store, _: &dyn Store) {
+    // A payment with an answered, a running and a lost call, without balance for more, closed.
+    serve(store, &ask("a", "answered", 10)).await;
+    run(store, &ask("a", "running", 45)).await;
+    run(store, &briefly(ask("a", "lost", 45))).await;
+    let no_balance = Claimed::NoBalance { left: Usdc(0) };
+    assert_eq!(store.claim(&ask("a", "new", 10)).await.unwrap(), no_balance);
+    // The other kind is said before the balance.
+    assert_eq!(store.claim(&ask("a", "", 100)).await.unwrap(), Claimed::OtherKind);
+    assert_eq!(store.close_expiring(u64::MAX / 4).await.unwrap(), 1);
+    // Closed is said before both.
+    let closed = Claimed::Closed(Stage::Delivering);
+    assert_eq!(store.claim(&ask("a", "new", 10)).await.unwrap(), closed);
+    assert_eq!(store.claim(&ask("a", "", 100)).await.unwrap(), closed);
+    assert_eq!(store.claim(&ask("a", "lost", 45)).await.unwrap(), closed);
+    // What is known of the call itself is said before that.
+    let running = store.claim(&ask("a", "running", 45)).await.unwrap();
+    assert!(matches!(running, Claimed::Running { .. }), "{running:?}");
+    let answered = store.claim(&ask("a", "answered", 10)).await.unwrap();
+    assert!(matches!(answered, Claimed::Answered(_)), "{answered:?}");
+    for key in ["answered", "running", "lost"] {
+        assert_eq!(store.claim(&other(ask("a", key, 10))).await.unwrap(), Claimed::OtherRequest);
+    }
+}
+
+pub(super) async fn the_first_claim_decides_whether_calls_have_keys(
+    store: &dyn Store,
+    _: &dyn Store,
+) {
+    let claim = run(store, &ask("keyed", "k", 10)).await;
+    assert_eq!(store.claim(&ask("keyed", "", 100)).await.unwrap(), Claimed::OtherKind);
+    done(store.release(&claim, 9).await.unwrap());
+    assert_eq!(store.claim(&ask("keyed", "", 100)).await.unwrap(), Claimed::OtherKind);
+    let claim = run(store, &ask("whole", "", 100)).await;
+    assert_eq!(store.claim(&ask("whole", "k", 10)).await.unwrap(), Claimed::OtherKind);
+    done(store.release(&claim, 9).await.unwrap());
+    assert_eq!(store.claim(&ask("whole", "k", 10)).await.unwrap(), Claimed::OtherKind);
+}
+
+pub(super) async fn the_price_must_be_covered_and_nothing_is_kept_where_it_is_not(
+    store: &dyn Store,
+    _: &dyn Store,
+) {
+    let short = |left| Claimed::NoBalance { left: Usdc(left) };
+    assert_eq!(store.claim(&ask("a", "k", 101)).await.unwrap(), short(100));
+    assert_eq!(store.claim(&ask("a", "k", u64::MAX)).await.unwrap(), short(100));
+    assert_eq!(store.payment(id("a")).await.unwrap(), None);
+    serve(store, &ask("a", "k", 60)).await;
+    let claim = run(store, &ask("a", "l", 30)).await;
+    assert_eq!(store.claim(&ask("a", "m", 11)).await.unwrap(), short(10));
+    assert_eq!(books(store, "a").await, (60, 30, 1));
+    // Nothing was kept of the request that was not covered: its key is free.
+    done(store.release(&claim, 9).await.unwrap());
+    run(store, &other(ask("a", "m", 40))).await;
+    assert_eq!(books(store, "a").await, (60, 40, 1));
+}
+
+pub(super) async fn the_least_counts_for_unknown_payments_only(store: &dyn Store, _: &dyn Store) {
+    let request = ClaimRequest { least: Usdc(101), ..ask("a", "k", 10) };
+    assert_eq!(store.claim(&request).await.unwrap(), Claimed::NoBalance { left: Usdc(100) });
+    assert_eq!(store.payment(id("a")).await.unwrap(), None);
+    run(store, &ClaimRequest { least: Usdc(100), ..ask("a", "k", 10) }).await;
+    run(store, &ClaimRequest { least: Usdc(1_000), ..ask("a", "l", 10) }).await;
+}
+
+pub(super) async fn facts_stay_as_they_were_first(store: &dyn Store, two: &dyn Store) {
+    run(store, &ask("a", "k", 10)).await;
+    let richer = ClaimRequest { facts: facts("a", 1_000), ..ask("a", "l", 91) };
+    assert_eq!(two.claim(&richer).await.unwrap(), Claimed::NoBalance { left: Usdc(90) });
+    assert_eq!(two.payment(id("a")).await.unwrap().unwrap().facts, facts("a", 100));
+}
+
+pub(super) async fn balances_are_reserved_taken_and_given_back(store: &dyn Store, two: &dyn Store) {
+    let claim = run(store, &ask("a", "k", 40)).await;
+    assert_eq!(books(two, "a").await, (0, 40, 0));
+    assert_eq!(done(store.release(&claim, 9).await.unwrap()), Stage::Open);
+    assert_eq!(books(two, "a").await, (0, 0, 0));
+    let again = run(two, &ask("a", "k", 60)).await;
+    assert_eq!(again.attempt, 2);
+    assert_eq!(books(store, "a").await, (0, 60, 0));
+    done(two.answer(&answer_to(&again)).await.unwrap());
+    assert_eq!(books(store, "a").await, (60, 0, 1));
+    // What is free costs nothing, and is a call.
+    serve(store, &ask("a", "free", 0)).await;
+    assert_eq!(books(store, "a").await, (60, 0, 2));
+}
+
+pub(super) async fn a_claim_is_taken_over_once_its_lease_is_over(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    run(store, &briefly(ask("a", "k", 10))).await;
+    let taken = run(two, &of(THEM, ask("a", "k", 10))).await;
+    assert_eq!(taken.attempt, 2);
+    let standing = store.claim(&ask("a", "k", 10)).await.unwrap();
+    assert!(matches!(standing, Claimed::Running { .. }), "{standing:?}");
+    // A lease is as long as it was asked for.
+    let short = ClaimRequest { lease: Duration::from_millis(200), ..ask("a", "l", 10) };
+    run(store, &short).await;
+    let Claimed::Running { lease_left } = two.claim(&short).await.unwrap() else {
+        // On a machine that stood still meanwhile.
+        return;
+    };
+    assert!(lease_left <= short.lease);
+    tokio::time::sleep(lease_left + TICK).await;
+    assert_eq!(run(two, &short).await.attempt, 2);
+}
+
+pub(super) async fn a_claim_that_is_taken_over_gives_back_what_it_held(
+    store: &dyn Store,
+    _: &dyn Store,
+) {
+    run(store, &briefly(ask("a", "k", 80))).await;
+    // Without what it held the balance would not do.
+    run(store, &briefly(ask("a", "k", 90))).await;
+    assert_eq!(books(store, "a").await, (0, 90, 0));
+    let claim = run(store, &ask("a", "k", 30)).await;
+    assert_eq!(books(store, "a").await, (0, 30, 0));
+    done(store.answer(&answer_to(&claim)).await.unwrap());
+    assert_eq!(books(store, "a").await, (30, 0, 1));
+}
+
+pub(super) async fn only_the_latest_attempt_can_answer_or_release(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    let first = run(store, &briefly(ask("a", "k", 10))).await;
+    let second = run(two, &briefly(of(THEM, ask("a", "k", 20)))).await;
+    let forged = Claim { owner: US, ..second.clone() };
+    for stale in [&first, &forged] {
+        assert_eq!(store.answer(&answer_to(stale)).await.unwrap(), Ended::TooLate);
+        assert_eq!(store.release(stale, 1).await.unwrap(), Ended::TooLate);
+        store.renew(std::slice::from_ref(stale), LONG).await.unwrap();
+    }
+    assert_eq!(books(store, "a").await, (0, 20, 0));
+    // The renewals were not heard.
+    let third = run(two, &of(THEM, ask("a", "k", 20))).await;
+    assert_eq!(third.attempt, 3);
+    done(two.answer(&answer_to(&third)).await.unwrap());
+    assert_eq!(store.answer(&answer_to(&first)).await.unwrap(), Ended::TooLate);
+    assert_eq!(store.release(&third, 1).await.unwrap(), Ended::TooLate);
+    assert_eq!(books(store, "a").await, (20, 0, 1));
+    // A claim that was given back, and claimed anew, is the new one's.
+    let first = run(store, &ask("b", "k", 10)).await;
+    done(store.release(&first, 9).await.unwrap());
+    assert_eq!(store.answer(&answer_to(&first)).await.unwrap(), Ended::TooLate);
+    run(store, &ask("b", "k", 10)).await;
+    assert_eq!(store.answer(&answer_to(&first)).await.unwrap(), Ended::TooLate);
+}
+
+pub(super) async fn a_lease_that_is_over_does_not_hinder_the_latest_attempt(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    let late = run(store, &briefly(ask("a", "k", 10))).await;
+    done(two.answer(&answer_to(&late)).await.unwrap());
+    let late = run(store, &briefly(ask("a", "l", 10))).await;
+    done(two.release(&late, 9).await.unwrap());
+    assert_eq!(books(store, "a").await, (10, 0, 1));
+}
+
+pub(super) async fn the_same_answer_twice_counts_once(store: &dyn Store, two: &dyn Store) {
+    let claim = run(store, &ask("a", "k", 10)).await;
+    done(store.answer(&answer_to(&claim)).await.unwrap());
+    // Too late, or done as before, for one that does not know whether it was heard.
+    two.answer(&answer_to(&claim)).await.unwrap();
+    // Another answer of the same attempt is not heard.
+    let another = AnswerRequest { content_hash: B256::ZERO, ..answer_to(&claim) };
+    assert_eq!(two.answer(&another).await.unwrap(), Ended::TooLate);
+    assert_eq!(books(store, "a").await, (10, 0, 1));
+    assert_eq!(store.counters().await.unwrap().values().copied().collect::<Vec<_>>(), [1, 10]);
+    assert_eq!(store.calls(id("a")).await.unwrap()[0].content_hash, keccak256("k"));
+    let claim = run(store, &ask("a", "l", 10)).await;
+    done(store.release(&claim, 9).await.unwrap());
+    store.release(&claim, 1).await.unwrap();
+    assert_eq!(books(store, "a").await, (10, 0, 1));
+}
+
+pub(super) async fn renewing_keeps_what_is_ones_own(store: &dyn Store, two: &dyn Store) {
+    let mine = run(store, &briefly(ask("a", "k", 10))).await;
+    let whole = run(store, &briefly(ask("b", "", 100))).await;
+    let answered = run(store, &ask("a", "l", 10)).await;
+    done(store.answer(&answer_to(&answered)).await.unwrap());
+    store.renew(&[answered, mine, whole], LONG).await.unwrap();
+    for request in [ask("a", "k", 10), ask("b", "", 100)] {
+        match two.claim(&of(THEM, request)).await.unwrap() {
+            Claimed::Running { lease_left } => assert!(lease_left > LONG / 2),
+            other => panic!("{other:?}"),
+        }
+    }
+    let answered = two.claim(&ask("a", "l", 10)).await.unwrap();
+    assert!(matches!(answered, Claimed::Answered(_)), "{answered:?}");
+}
+
+pub(super) async fn the_call_that_leaves_too_little_closes(store: &dyn Store, _: &dyn Store) {
+    assert_eq!(serve(store, &ask("a", "k", 90)).await, Stage::Open);
+    let claim = run(store, &ask("a", "l", 1)).await;
+    let nearly = AnswerRequest { close_below: Usdc(9), ..answer_to(&claim) };
+    assert_eq!(done(store.answer(&nearly).await.unwrap()), Stage::Open);
+    let claim = run(store, &ask("a", "m", 1)).await;
+    let last = AnswerRequest { close_below: Usdc(9), answered_at: NOW + 7, ..answer_to(&claim) };
+    assert_eq!(done(store.answer(&last).await.unwrap()), Stage::Delivering);
+    assert_eq!(stage(store, "a").await, Stage::Delivering);
+    let duty = duty_of(store, "a").await.unwrap();
+    assert_eq!((duty.stage, duty.answered_at, duty.tries), (Stage::Delivering, NOW + 7, 0));
+    assert_eq!((duty.facts, duty.content_hash), (facts("a", 100), None));
+    assert!(duty.age < LONG);
+    assert_eq!(serve(store, &ask("b", "", 100)).await, Stage::Delivering);
+}
+
+pub(super) async fn a_running_call_keeps_a_payment_open(store: &dyn Store, two: &dyn Store) {
+    let slow = run(two, &ask("a", "slow", 50)).await;
+    assert_eq!(serve(store, &ask("a", "k", 50)).await, Stage::Open);
+    assert_eq!(done(two.answer(&answer_to(&slow)).await.unwrap()), Stage::Delivering);
+}
+
+pub(super) async fn claims_that_fail_too_often_return_the_payment(
+    store: &dyn Store,
+    _: &dyn Store,
+) {
+    let request = ask("a", "", 100);
+    for attempt in 1..=3 {
+        let claim = run(store, &request).await;
+        assert_eq!(claim.attempt, attempt);
+        let expected = if attempt < 3 { Stage::Open } else { Stage::Returning };
+        assert_eq!(done(store.release(&claim, 3).await.unwrap()), expected);
+    }
+    assert_eq!(store.claim(&request).await.unwrap(), Claimed::Closed(Stage::Returning));
+    assert_eq!(duty_of(store, "a").await.unwrap().stage, Stage::Returning);
+    // Runs that got lost count.
+    run(store, &briefly(ask("b", "k", 10))).await;
+    let claim = run(store, &ask("b", "k", 10)).await;
+    assert_eq!(done(store.release(&claim, 2).await.unwrap()), Stage::Returning);
+    // While another call runs nothing is given up.
+    let other = run(store, &ask("c", "other", 10)).await;
+    let claim = run(store, &ask("c", "k", 10)).await;
+    assert_eq!(done(store.release(&claim, 1).await.unwrap()), Stage::Open);
+    assert_eq!(done(store.release(&other, 1).await.unwrap()), Stage::Returning);
+}
+
+pub(super) async fn what_was_served_is_never_returned(store: &dyn Store, _: &dyn Store) {
+    serve(store, &ask("a", "k", 10)).await;
+    let claim = run(store, &ask("a", "l", 10)).await;
+    assert_eq!(done(store.release(&claim, 1).await.unwrap()), Stage::Open);
+    assert_eq!(store.close(id("a")).await.unwrap(), Some(Stage::Delivering));
+}
+
+pub(super) async fn closing_before_the_time(store: &dyn Store, two: &dyn Store) {
+    let claim = run(store, &ask("unserved", "k", 10)).await;
+    done(store.release(&claim, 9).await.unwrap());
+    serve(store, &ask("served", "k", 10)).await;
+    assert_eq!(two.close(id("unserved")).await.unwrap(), Some(Stage::Returning));
+    assert_eq!(two.close(id("served")).await.unwrap(), Some(Stage::Delivering));
+    // Again it is as it is.
+    assert_eq!(store.close(id("served")).await.unwrap(), Some(Stage::Delivering));
+    store.settle(id("served"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    assert_eq!(store.close(id("served")).await.unwrap(), Some(Stage::Delivered));
+}
+
+pub(super) async fn closing_waits_for_running_calls(store: &dyn Store, two: &dyn Store) {
+    let claim = run(store, &ask("a", "k", 10)).await;
+    assert_eq!(two.close(id("a")).await.unwrap(), Some(Stage::Open));
+    done(store.answer(&answer_to(&claim)).await.unwrap());
+    assert_eq!(two.close(id("a")).await.unwrap(), Some(Stage::Delivering));
+}
+
+pub(super) async fn closing_does_not_wait_for_the_lost(store: &dyn Store, two: &dyn Store) {
+    let claim = run(store, &briefly(ask("a", "k", 10))).await;
+    assert_eq!(two.close(id("a")).await.unwrap(), Some(Stage::Returning));
+    assert_eq!(store.answer(&answer_to(&claim)).await.unwrap(), Ended::TooLate);
+    assert_eq!(store.release(&claim, 1).await.unwrap(), Ended::TooLate);
+    assert_eq!(stage(store, "a").await, Stage::Returning);
+}
+
+pub(super) async fn expiring_payments_are_closed_running_calls_or_not(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    let soon = |name, seconds| {
+        let mut request = ask(name, "k", 10);
+        request.facts.deadline = NOW + seconds;
+        request
+    };
+    serve(store, &soon("served", 10)).await;
+    let running = run(store, &soon("running", 20)).await;
+    run(store, &soon("later", 21)).await;
+    assert_eq!(two.close_expiring(NOW + 9).await.unwrap(), 0);
+    assert_eq!(two.close_expiring(NOW + 20).await.unwrap(), 2);
+    assert_eq!(two.close_expiring(NOW + 20).await.unwrap(), 0);
+    assert_eq!(stage(store, "served").await, Stage::Delivering);
+    assert_eq!(stage(store, "running").await, Stage::Returning);
+    assert_eq!(stage(store, "later").await, Stage::Open);
+    assert_eq!(store.answer(&answer_to(&running)).await.unwrap(), Ended::TooLate);
+    assert_eq!(store.release(&running, 1).await.unwrap(), Ended::TooLate);
+    assert_eq!(store.payment(id("running")).await.unwrap().unwrap().calls, 0);
+}
+
+pub(super) async fn an_unused_transaction_is_given_back(store: &dyn Store, two: &dyn Store) {
+    store.give_back(&facts("a", 100)).await.unwrap();
+    let duty = duty_of(two, "a").await.unwrap();
+    assert_eq!((duty.facts, duty.stage), (facts("a", 100), Stage::Returning));
+    assert_eq!(due(two).await, [id("a")]);
+    let payment = two.payment(id("a")).await.unwrap().unwrap();
+    assert_eq!((payment.spent, payment.reserved, payment.calls), (Usdc(0), Usdc(0), 0));
+    for key in ["", "k"] {
+        let closed = Claimed::Closed(Stage::Returning);
+        assert_eq!(two.claim(&ask("a", key, 10)).await.unwrap(), closed);
+    }
+    // Known ones stay as they are.
+    run(store, &ask("b", "k", 10)).await;
+    two.give_back(&facts("b", 1_000)).await.unwrap();
+    let payment = store.payment(id("b")).await.unwrap().unwrap();
+    assert_eq!((payment.stage, payment.facts), (Stage::Open, facts("b", 100)));
+    store.settle(id("a"), Stage::Returning, &moved(Stage::Returned)).await.unwrap();
+    two.give_back(&facts("a", 100)).await.unwrap();
+    assert_eq!(stage(store, "a").await, Stage::Returned);
+}
+
+pub(super) async fn duties_come_the_oldest_first(store: &dyn Store, two: &dyn Store) {
+    for name in ["c", "a", "b"] {
+        serve(store, &ask(name, "", 100)).await;
+        tokio::time::sleep(TICK).await;
+    }
+    assert_eq!(due(two).await, [id("c"), id("a"), id("b")]);
+    let first: Vec<_> = two.duties(2).await.unwrap();
+    assert_eq!(first.iter().map(|duty| duty.facts.id).collect::<Vec<_>>(), [id("c"), id("a")]);
+    assert!(first[0].age > first[1].age && first[0].age < LONG);
+    // One that failed hinders no other; it is as old as it was.
+    store.settle(id("c"), Stage::Delivering, &later(Duration::ZERO, "no gas")).await.unwrap();
+    let all = two.duties(3).await.unwrap();
+    assert_eq!(
+        all.iter().map(|duty| duty.facts.id).collect::<Vec<_>>(),
+        [id("a"), id("b"), id("c")]
+    );
+    assert!(all[2].age > all[0].age);
+}
+
+pub(super) async fn a_duty_that_failed_comes_again_later(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("a", "", 100)).await;
+    store.settle(id("a"), Stage::Delivering, &later(LONG, "no gas")).await.unwrap();
+    assert!(due(two).await.is_empty());
+    // It is still owed.
+    assert_eq!(two.backlog().await.unwrap().deliveries, 1);
+    assert_eq!(two.payment(id("a")).await.unwrap().unwrap().trouble.as_deref(), Some("no gas"));
+    store.settle(id("a"), Stage::Delivering, &later(Duration::ZERO, "no node")).await.unwrap();
+    assert_eq!(due(two).await, [id("a")]);
+    assert_eq!(duty_of(two, "a").await.unwrap().tries, 2);
+    assert_eq!(two.payment(id("a")).await.unwrap().unwrap().trouble.as_deref(), Some("no node"));
+}
+
+pub(super) async fn a_settled_duty_is_none_any_more(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("delivered", "", 100)).await;
+    store.give_back(&facts("returned", 100)).await.unwrap();
+    serve(store, &ask("lost", "", 100)).await;
+    let trouble = Some("deadline".to_owned());
+    let lost = Outcome::Moved { to: Stage::Lost, trouble: trouble.clone() };
+    store.settle(id("delivered"), Stage::Delivering, &later(Duration::ZERO, "x")).await.unwrap();
+    store.settle(id("delivered"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    store.settle(id("returned"), Stage::Returning, &moved(Stage::Returned)).await.unwrap();
+    store.settle(id("lost"), Stage::Delivering, &lost).await.unwrap();
+    for (name, stage) in
+        [("delivered", Stage::Delivered), ("returned", Stage::Returned), ("lost", Stage::Lost)]
+    {
+        let payment = two.payment(id(name)).await.unwrap().unwrap();
+        assert_eq!(payment.stage, stage);
+        assert_eq!(payment.trouble, if name == "lost" { trouble.clone() } else { None });
+        assert_eq!(duty_of(two, name).await, None);
+        let answered = two.claim(&ask(name, "", 100)).await.unwrap();
+        match name {
+            "returned" => assert_eq!(answered, Claimed::Closed(Stage::Returned)),
+            _ => assert!(matches!(answered, Claimed::Answered(_)), "{answered:?}"),
+        }
+    }
+    assert!(due(two).await.is_empty());
+}
+
+pub(super) async fn a_refused_delivery_is_returned(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("a", "", 100)).await;
+    store.settle(id("a"), Stage::Delivering, &later(LONG, "refused")).await.unwrap();
+    let refused = Outcome::Moved { to: Stage::Returning, trouble: Some("refused".to_owned()) };
+    store.settle(id("a"), Stage::Delivering, &refused).await.unwrap();
+    // A new duty, and due at once.
+    let duty = duty_of(two, "a").await.unwrap();
+    assert_eq!((duty.stage, duty.tries), (Stage::Returning, 0));
+    assert_eq!(due(two).await, [id("a")]);
+}
+
+pub(super) async fn settling_needs_the_right_stage(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("a", "", 100)).await;
+    store.settle(id("a"), Stage::Returning, &moved(Stage::Returned)).await.unwrap();
+    store.settle(id("a"), Stage::Returning, &later(LONG, "no gas")).await.unwrap();
+    let payment = two.payment(id("a")).await.unwrap().unwrap();
+    assert_eq!((payment.stage, payment.trouble), (Stage::Delivering, None));
+    assert_eq!(duty_of(two, "a").await.unwrap().tries, 0);
+    store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    store.settle(id("a"), Stage::Delivering, &moved(Stage::Lost)).await.unwrap();
+    assert_eq!(stage(two, "a").await, Stage::Delivered);
+}
+
+pub(super) async fn the_first_content_hash_stays(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("a", "", 100)).await;
+    let (first, second) = (keccak256("first"), keccak256("second"));
+    assert_eq!(store.set_content_hash(id("a"), first).await.unwrap(), first);
+    assert_eq!(two.set_content_hash(id("a"), second).await.unwrap(), first);
+    assert_eq!(duty_of(two, "a").await.unwrap().content_hash, Some(first));
+    assert_eq!(two.payment(id("a")).await.unwrap().unwrap().content_hash, Some(first));
+}
+
+pub(super) async fn leases_are_one_owners_at_a_time(store: &dyn Store, two: &dyn Store) {
+    assert!(store.lease("chain", US, LONG).await.unwrap());
+    assert!(!two.lease("chain", THEM, LONG).await.unwrap());
+    // Its owner renews it, also to nothing.
+    assert!(store.lease("chain", US, LONG).await.unwrap());
+    assert!(two.lease("sweep", THEM, LONG).await.unwrap());
+    assert!(!two.lease("chain", THEM, LONG).await.unwrap());
+    assert!(store.lease("chain", US, Duration::ZERO).await.unwrap());
+    assert!(two.lease("chain", THEM, Duration::ZERO).await.unwrap());
+    // Over.
+    assert!(store.lease("chain", US, LONG).await.unwrap());
+    assert!(!two.lease("chain", THEM, LONG).await.unwrap());
+}
+
+pub(super) async fn counters_add_up(store: &dyn Store, two: &dyn Store) {
+    let more = Counters::from([("b_total{kind=\"x\"}".to_owned(), 2), ("a_total".to_owned(), 1)]);
+    store.count(&more).await.unwrap();
+    two.count(&more).await.unwrap();
+    store.count(&Counters::new()).await.unwrap();
+    serve(store, &ask("a", "k", 10)).await;
+    serve(two, &ask("a", "l", 20)).await;
+    let claim = run(store, &ask("a", "m", 5)).await;
+    let elsewhere = AnswerRequest { route: "/other".to_owned(), ..answer_to(&claim) };
+    done(store.answer(&elsewhere).await.unwrap());
+    let expected: BTreeMap<_, _> = [
+        ("a_total", 2),
+        ("agirails_paywall_calls_total{route=\"/other\"}", 1),
+        ("agirails_paywall_calls_total{route=\"/summarize\"}", 2),
+        ("agirails_paywall_revenue_base_units_total{route=\"/other\"}", 5),
+        ("agirails_paywall_revenue_base_units_total{route=\"/summarize\"}", 30),
+        ("b_total{kind=\"x\"}", 4),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    assert_eq!(store.counters().await.unwrap(), expected);
+    assert_eq!(two.counters().await.unwrap(), expected);
+}
+
+pub(super) async fn what_ended_long_ago_is_forgotten(store: &dyn Store, two: &dyn Store) {
+    for name in ["a", "b", "c"] {
+        serve(store, &ask(name, "", 100)).await;
+        store.settle(id(name), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+        tokio::time::sleep(TICK).await;
+    }
+    serve(store, &ask("owed", "", 100)).await;
+    run(store, &ask("open", "k", 10)).await;
+    tokio::time::sleep(TICK).await;
+    assert_eq!(two.prune(LONG, 10).await.unwrap(), 0);
+    assert_eq!(two.prune(Duration::ZERO, 2).await.unwrap(), 2);
+    // The rest comes next time.
+    assert_eq!(two.prune(Duration::ZERO, 10).await.unwrap(), 1);
+    assert_eq!(two.prune(Duration::ZERO, 10).await.unwrap(), 0);
+    for name in ["a", "b", "c"] {
+        assert_eq!(store.payment(id(name)).await.unwrap(), None);
+        assert_eq!(store.calls(id(name)).await.unwrap(), []);
+    }
+    assert_eq!(stage(store, "owed").await, Stage::Delivering);
+    assert_eq!(stage(store, "open").await, Stage::Open);
+    // The totals stay.
+    assert_eq!(store.counters().await.unwrap().values().next(), Some(&4));
+}
+
+pub(super) async fn the_backlog_says_what_is_owed(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("first", "", 100)).await;
+    tokio::time::sleep(TICK).await;
+    serve(store, &ask("second", "", 100)).await;
+    tokio::time::sleep(TICK).await;
+    store.give_back(&facts("third", 100)).await.unwrap();
+    run(store, &ask("open", "k", 10)).await;
+    serve(store, &ask("lost", "", 100)).await;
+    store.settle(id("lost"), Stage::Delivering, &moved(Stage::Lost)).await.unwrap();
+    serve(store, &ask("delivered", "", 100)).await;
+    store.settle(id("delivered"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    store.settle(id("third"), Stage::Returning, &later(LONG, "third's")).await.unwrap();
+    store.settle(id("second"), Stage::Delivering, &later(LONG, "second's")).await.unwrap();
+    let backlog = two.backlog().await.unwrap();
+    let Backlog { deliveries, returns, open, lost, oldest, trouble } = backlog;
+    assert_eq!((deliveries, returns, open, lost), (2, 1, 1, 1));
+    assert!(oldest >= TICK && oldest < LONG, "{oldest:?}");
+    assert_eq!(trouble.as_deref(), Some("second's"));
+}
+
+/// Runs each of these in a thread and a runtime of its own.
+fn at_once<W: AsyncFnOnce() + Send>(workers: Vec<W>) {
+    thread::scope(|scope| {
+        for worker in workers {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.unwrap().block_on(worker());
+            });
+        }
+    });
+}
+
+pub(super) async fn one_of_many_claims_runs(one: &dyn Store, two: &dyn Store) {
+    for round in 0..10 {
+        let outcomes = Mutex::new(Vec::new());
+        let name = &format!("payment {round}");
+        let outcomes_ref = &outcomes;
+        let worker = |number: u8| {
+            async move || {
+                let store = if number % 2 == 0 { one } else { two };
+                let claimed = store.claim(&of([number; 16], ask(name, "k", 60))).await.unwrap();
+                outcomes_ref.lock().unwrap().push(claimed);
+            }
+        };
+        at_once((0..8).map(worker).collect());
+        let outcomes = outcomes.into_inner().unwrap();
+        let runs = outcomes.iter().filter(|outcome| matches!(outcome, Claimed::Run { attempt: 1 }));
+        assert_eq!(runs.count(), 1, "{outcomes:?}");
+        let running = outcomes.iter().filter(|outcome| matches!(outcome, Claimed::Running { .. }));
+        assert_eq!(running.count(), 7, "{outcomes:?}");
+        assert_eq!(books(one, name).await, (0, 60, 0));
+    }
+}
+
+/// Numbers that look random and come again.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
+
+/// What the workers of a random test saw, of all calls together.
+#[derive(Default)]
+struct Seen {
+    /// How many run each call right now.
+    running: HashMap<CallId, u32>,
+    /// The answer of each call, by whoever gave it.
+    answers: HashMap<CallId, (Answer, u64)>,
+}
+
+const PAYMENTS: u64 = 3;
+const KEYS: u64 = 6;
+const ROUNDS: u64 = 60;
+
+/// Eight workers claim, answer, release and lose calls at random. With leases that stand, nobody
+/// runs what another one runs.
+async fn random_calls(one: &dyn Store, two: &dyn Store, lease: Duration) {
+    let seen = Mutex::new(Seen::default());
+    let seen = &seen;
+    let look = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let look = &look;
+    let exclusive = lease == LONG;
+    let worker = |number: u64| {
+        async move || {
+            let mut dice = Dice(number);
+            let store = if number % 2 == 0 { one } else { two };
+            for round in 0..ROUNDS {
+                let name = format!("payment {}", dice.below(PAYMENTS));
+                let key = format!("key {}", dice.below(KEYS));
+                let price = 5 + dice.below(20);
+                let owner = [u8::try_from(number).unwrap(); 16];
+                let request = ClaimRequest { lease, owner, ..ask(&name, &key, price) };
+                let attempt = match store.claim(&request).await.unwrap() {
+                    Claimed::Run { attempt } => attempt,
+                    Claimed::Answered(kept) => {
+                        let call = claim_of(&request, 0).call;
+                        // Whoever gave it may not have written it down yet.
+                        if let Some((answer, _)) = look().answers.get(&call) {
+                            assert_eq!(kept.answer.as_ref(), Some(answer));
+                        }
+                        continue;
+                    }
+                    Claimed::Running { .. } if exclusive => continue,
+                    Claimed::NoBalance { .. } => continue,
+                    other => panic!("{other:?}"),
+                };
+                let claim = claim_of(&request, attempt);
+                let call = claim.call.clone();
+                let runners = {
+                    let mut seen = look();
+                    let runners = seen.running.entry(call.clone()).or_default();
+                    *runners += 1;
+                    *runners
+                };
+                assert!(runners == 1 || !exclusive, "{call:?} runs {runners} times");
+                let payment = store.payment(call.transaction).await.unwrap().unwrap();
+                assert!(
+                    payment.spent.0 + payment.reserved.0 <= payment.facts.amount.0,
+                    "{payment:?}"
+                );
+                // Before it can be seen by others.
+                *look().running.get_mut(&call).unwrap() -= 1;
+                match dice.below(3) {
+                    0 if !exclusive => {}
+                    0 | 1 => {
+                        let released = store.release(&claim, u32::MAX).await.unwrap();
+                        assert!(released != Ended::TooLate || !exclusive);
+                    }
+                    _ => {
+                        let answer = body(&format!("by {number} in round {round}"));
+                        // Payments stay open, so that there is something left to race for.
+                        let given = AnswerRequest {
+                            answer: Some(answer.clone()),
+                            content_hash: keccak256(&answer.body),
+                            close_below: Usdc(0),
+                            ..answer_to(&claim)
+                        };
+                        match store.answer(&given).await.unwrap() {
+                            Ended::Done { stage, .. } => {
+                                assert_eq!(stage, Stage::Open);
+                                let before = look().answers.insert(call, (answer, price));
+                                assert_eq!(before, None, "answered twice");
+                            }
+                            Ended::TooLate => assert!(!exclusive),
+                        }
+                    }
+                }
+            }
+        }
+    };
+    at_once((0..8).map(worker).collect());
+
+    let answers = &look().answers;
+    assert!(!answers.is_empty());
+    let mut revenue = 0;
+    for number in 0..PAYMENTS {
+        let name = format!("payment {number}");
+        let payment = two.payment(id(&name)).await.unwrap().unwrap();
+        let of_it: Vec<_> =
+            answers.iter().filter(|(call, _)| call.transaction == id(&name)).collect();
+        let spent = of_it.iter().map(|(_, (_, price))| price).sum::<u64>();
+        assert_eq!((payment.spent.0, payment.calls), (spent, of_it.len() as u64));
+        assert!(spent + payment.reserved.0 <= 100);
+        if exclusive {
+            assert_eq!(payment.reserved, Usdc(0));
+        }
+        revenue += spent;
+        // Each has its own place.
+        let calls = one.calls(id(&name)).await.unwrap();
+        let places: Vec<_> = calls.iter().map(|call| call.index).collect();
+        assert_eq!(places, (0..calls.len() as u64).collect::<Vec<_>>());
+        for (call, (answer, _)) in of_it {
+            let Claimed::Answered(kept) = one.claim(&ask(&name, &call.key, 1)).await.unwrap()
+            else {
+                panic!("{call:?} was answered");
+            };
+            assert_eq!(kept.answer.as_ref(), Some(answer));
+            assert_eq!(kept.content_hash, keccak256(&answer.body));
+        }
+    }
+    let counters: Vec<_> = one.counters().await.unwrap().into_values().collect();
+    assert_eq!(counters, [answers.len() as u64, revenue]);
+}
+
+pub(super) async fn random_calls_are_served_once(one: &dyn Store, two: &dyn Store) {
+    random_calls(one, two, LONG).await;
+}
+
+pub(super) async fn random_losses_are_fenced_off(one: &dyn Store, two: &dyn Store) {
+    random_calls(one, two, Duration::ZERO).await;
+}
