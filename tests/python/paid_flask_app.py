@@ -9,7 +9,10 @@ from agirails import ACTPClient
 from agirails.flask import Paywall
 
 app = Flask(__name__)
-paywall = Paywall(ACTPClient(requester_address=os.environ["PROVIDER_ADDRESS"]), app=app)
+client = ACTPClient(
+    mode=os.environ.get("ACTP_MODE", "mock"), requester_address=os.environ.get("PROVIDER_ADDRESS")
+)
+paywall = Paywall(client, store=os.environ.get("STORE"), app=app)
 
 
 @app.post("/api/generate")

@@ -179,10 +179,15 @@ def write_lock(file: str) -> Iterator[None]:
 def started(
     arguments: list[str], log: Path, cwd: Path | None = None, **env: str | None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended by its process id, whatever happens."""
+    """A process that is ended by its process id, whatever happens. It leads a group of its own."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            arguments, env=environment(**env), cwd=cwd, stdout=output, stderr=output
+            arguments,
+            env=environment(**env),
+            cwd=cwd,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         yield process

@@ -54,6 +54,10 @@ mod _agirails {
     #[pymodule_export]
     use crate::testkit::{_play, _scenarios};
 
+    #[cfg(all(unix, feature = "testkit"))]
+    #[pymodule_export]
+    use crate::testkit::_Postgres;
+
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]
     const __version__: &str = env!("CARGO_PKG_VERSION");

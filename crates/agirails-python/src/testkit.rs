@@ -30,7 +30,8 @@ use pyo3::{
 
 use crate::{
     convert::{self, Any},
-    errors, json,
+    errors::{self, OrRaise},
+    json,
     proof::proof_object,
     run,
 };
@@ -45,6 +46,44 @@ pub fn _scenarios() -> Vec<(&'static str, &'static str)> {
         Need::OwnStage => "own_stage",
     };
     SCENARIOS.iter().map(|scenario| (scenario.name, needs(scenario.needs))).collect()
+}
+
+/// A PostgreSQL server, until it is closed or collected.
+#[cfg(unix)]
+#[pyclass(module = "agirails._agirails")]
+pub struct _Postgres(Option<agirails_devnet::Postgres>);
+
+#[cfg(unix)]
+#[pymethods]
+impl _Postgres {
+    #[new]
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        let server = py.detach(agirails_devnet::Postgres::start).or_raise(py)?;
+        Ok(Self(Some(server)))
+    }
+
+    /// How clients connect; None once it is closed.
+    #[getter]
+    fn url(&self) -> Option<String> {
+        self.0.as_ref().map(agirails_devnet::Postgres::url)
+    }
+
+    /// Ends it at once, as a crash does, and starts it anew with everything that was committed.
+    fn restart(&mut self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.0.as_mut().map_or(Ok(()), agirails_devnet::Postgres::restart))
+            .or_raise(py)
+    }
+
+    /// Ends it at once, as a crash does; restart() starts it anew.
+    fn kill(&mut self) {
+        if let Some(server) = &mut self.0 {
+            server.kill();
+        }
+    }
+
+    fn close(&mut self) {
+        self.0 = None;
+    }
 }
 
 /// Plays one scenario.

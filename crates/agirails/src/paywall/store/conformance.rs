@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     sync::{Mutex, PoisonError},
     thread,
     time::Duration,
@@ -834,7 +835,7 @@ pub(super) async fn one_of_many_claims_runs(one: &dyn Store, two: &dyn Store) {
         let outcomes_ref = &outcomes;
         let worker = |number: u8| {
             async move || {
-                let store = if number % 2 == 0 { one } else { two };
+                let store = if number.is_multiple_of(2) { one } else { two };
                 let claimed = store.claim(&of([number; 16], ask(name, "k", 60))).await.unwrap();
                 outcomes_ref.lock().unwrap().push(claimed);
             }
@@ -885,7 +886,7 @@ async fn random_calls(one: &dyn Store, two: &dyn Store, lease: Duration) {
     let worker = |number: u64| {
         async move || {
             let mut dice = Dice(number);
-            let store = if number % 2 == 0 { one } else { two };
+            let store = if number.is_multiple_of(2) { one } else { two };
             for round in 0..ROUNDS {
                 let name = format!("payment {}", dice.below(PAYMENTS));
                 let key = format!("key {}", dice.below(KEYS));
@@ -952,7 +953,7 @@ async fn random_calls(one: &dyn Store, two: &dyn Store, lease: Duration) {
     };
     at_once((0..8).map(worker).collect());
 
-    let answers = &look().answers;
+    let answers = mem::take(&mut look().answers);
     assert!(!answers.is_empty());
     let mut revenue = 0;
     for number in 0..PAYMENTS {
