@@ -114,6 +114,10 @@ bench: $(TOOLS) $(NPM_TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--quick
 	$(call step,figures on a chain)
 	BENCH_PYTHON=$(abspath $(BENCH_VENV)/bin/python) PEER_PYTHON=$(abspath $(PEER_VENV)/bin/python) \
 		cargo bench -p agirails --bench chain -- $(BENCH_OPTIONS)
+	$(call step,figures of the paywall)
+	cargo bench -p agirails --features tower --bench paywall -- $(BENCH_OPTIONS)
+	@$(BENCH_VENV)/bin/python $(PIP_INSTALL) flask gunicorn
+	$(BENCH_VENV)/bin/python benches/paywall_flask.py $(BENCH_OPTIONS)
 	$(VENV)/bin/python benches/report.py $(BENCH_OPTIONS)
 
 audit: ## licences, duplicates, sources and advisories of all dependencies

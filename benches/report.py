@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import chain_report
+import paywall_report
 from tables import Row, divide, markdown, show_ratio, show_time, target, text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,6 +153,9 @@ def main() -> None:
     chain = chain_report.Chain(STATE)
     if chain:
         print(chain_report.show(chain))
+    paid = paywall_report.Paid(STATE)
+    if paid:
+        print(paywall_report.show(paid))
     if figures.about["quick"] or figures.about["profile"] != "release":
         return
     document = f"""# Figures
@@ -171,6 +175,8 @@ transactions.
 """
     if chain:
         document += chain_report.document(chain)
+    if paid:
+        document += paywall_report.document(paid)
     (ROOT / "docs" / "figures.md").write_text(document)
 
 

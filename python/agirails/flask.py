@@ -22,7 +22,8 @@ import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from flask import Flask, Response, abort, current_app, request
+from flask import Flask, Request, Response, abort, current_app, request
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from ._agirails import CallPayment, _Answer, _price
@@ -166,8 +167,12 @@ class Paywall(Base):
 
             @functools.wraps(view)
             def charged(*args: Any, **kwargs: Any) -> Any:
-                call = functools.partial(current_app.ensure_sync(view), *args, **kwargs)
-                return call() if request.method == "OPTIONS" else self._serve(terms, call)
+                # The objects themselves: each look through Flask's proxies costs a microsecond.
+                app, asked = _behind(current_app), _behind(request)
+                call = functools.partial(app.ensure_sync(view), *args, **kwargs)
+                if asked.method == "OPTIONS":
+                    return call()
+                return self._serve(terms, app, asked, call)
 
             setattr(charged, _MARK, terms)
             return charged  # type: ignore[return-value]
@@ -197,56 +202,52 @@ class Paywall(Base):
         owed: int = self._core.owed()
         return owed
 
-    def _serve(self, price: Price, call: Callable[[], Any]) -> Response:
-        charge = price.named(_route(request.method, request.url_rule))
+    def _serve(self, price: Price, app: Flask, asked: Request, call: Callable[[], Any]) -> Response:
+        rule = asked.url_rule
+        charge = price.named(_route(asked.method, rule.rule if rule else asked.path))
         try:
-            return self._enter(price, charge, call)
+            return self._enter(price, charge, app, asked, call)
         finally:
             fetcher.fetch()
 
-    def _enter(self, price: Price, charge: _Charge, call: Callable[[], Any]) -> Response:
+    def _enter(
+        self, price: Price, charge: _Charge, app: Flask, asked: Request, call: Callable[[], Any]
+    ) -> Response:
         try:
-            body = _body(self._core.max_body_bytes)
+            body = _body(asked, self._core.max_body_bytes)
         except RequestEntityTooLarge:
-            return _respond(self._core.oversized_body(charge))
+            return _respond(app, self._core.oversized_body(charge))
         except Exception:
             # Servers raise what they like where a body breaks off.
-            return _respond(self._core.unreadable_body(charge))
+            return _respond(app, self._core.unreadable_body(charge))
         amount = None
         if price.function is not None:
             try:
-                amount = _price(current_app.ensure_sync(price.function)(request))
+                amount = _price(app.ensure_sync(price.function)(asked))
             except HTTPException:
                 raise
             except Exception as error:
                 price_problem(price, error)
-        method, target = request.method, _target()
-        entry = self._core.enter(charge, method, target, _headers(), body, amount)
-        return _respond(entry) if isinstance(entry, _Answer) else _run(entry, call)
+        method, target, environ = asked.method, _target(asked.environ), asked.environ
+        entry = self._core.enter(charge, method, target, _headers(environ), body, amount)
+        if isinstance(entry, _Answer):
+            return _respond(app, entry)
+        return _run(app, method, entry, call)
 
     def _free(self, rest: str = "") -> Any:
         """The view of the free routes."""
-        own = self._own_view()
+        app, asked = _behind(current_app), _behind(request)
+        own = _own_view(app, asked)
         if own is not None:
-            return current_app.ensure_sync(own)(**({"rest": rest} if rest else {}))
-        if request.path == FREE_PATHS[0]:
-            self._name_routes(current_app)
+            return app.ensure_sync(own)(**({"rest": rest} if rest else {}))
+        if asked.path == FREE_PATHS[0]:
+            self._name_routes(app)
         # Whoever mounts an application below a prefix does not move its pages.
-        target = _target()
-        target = target.removeprefix(request.root_path.rstrip("/"))
-        answer = self._core.page(request.method, target, _headers(), _body(MOST_FREE_BYTES))
+        target = _target(asked.environ).removeprefix(asked.root_path.rstrip("/"))
+        body = _body(asked, MOST_FREE_BYTES)
+        answer = self._core.page(asked.method, target, _headers(asked.environ), body)
         fetcher.fetch()
-        return abort(404) if answer is None else _respond(answer)
-
-    def _own_view(self) -> Any:
-        """The application's own view for a path of the free routes."""
-        rule = request.url_rule
-        for other in current_app.url_map.iter_rules():
-            if rule is None or other.rule != rule.rule or other.endpoint == rule.endpoint:
-                continue
-            if request.method in (other.methods or ()):
-                return current_app.view_functions[other.endpoint]
-        return None
+        return abort(404) if answer is None else _respond(app, answer)
 
     def _name_routes(self, app: Flask) -> None:
         """Has the price page show what no request has asked for yet."""
@@ -257,21 +258,36 @@ class Paywall(Base):
                     handler = getattr(getattr(view, "view_class", None), method.lower(), None)
                     price = getattr(view, _MARK, None) or getattr(handler, _MARK, None)
                     if price is not None and price._core is self._core:
-                        price.named(_route(method, rule))
+                        price.named(_route(method, rule.rule))
 
 
-def _route(method: str, rule: Any) -> str:
+def _behind(proxy: Any) -> Any:
+    """What a proxy of Flask's stands for right now."""
+    return proxy._get_current_object()
+
+
+def _own_view(app: Flask, asked: Request) -> Any:
+    """The application's own view for a path of the free routes."""
+    rule = asked.url_rule
+    for other in app.url_map.iter_rules():
+        if rule is None or other.rule != rule.rule or other.endpoint == rule.endpoint:
+            continue
+        if asked.method in (other.methods or ()):
+            return app.view_functions[other.endpoint]
+    return None
+
+
+def _route(method: str, rule: str) -> str:
     """What a route is called: HEAD is the same as the GET that it stands for."""
-    return f"{'GET' if method == 'HEAD' else method} {rule.rule if rule else request.path}"
+    return f"{'GET' if method == 'HEAD' else method} {rule}"
 
 
-def _target() -> str:
+def _target(environ: dict[str, Any]) -> str:
     """Path and query as they stand in the request line, which is what callers sign.
 
     Servers give it under one of two names; neither is in the standard. Without, it is put
     together again, with what must be escaped escaped: most callers wrote it the same way.
     """
-    environ = request.environ
     target: str | None = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if target:
         if target.startswith("/"):
@@ -284,42 +300,41 @@ def _target() -> str:
     return quote(path, safe="/:@!$&'()*+,;=~") + (f"?{query}" if query else "")
 
 
-def _headers() -> tuple[str | None, str | None, str | None]:
+def _headers(environ: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
     """What a paywall reads. Two of one name come joined by a comma, which is malformed."""
-    transaction, signature, key = map(request.environ.get, _HEADERS)
+    transaction, signature, key = map(environ.get, _HEADERS)
     return transaction, signature, key
 
 
-def _body(limit: int) -> bytes:
+def _body(asked: Request, limit: int) -> bytes:
     """The whole body, kept for the view. Raises where it is too long or breaks off."""
-    own = request.max_content_length
-    request.max_content_length = limit if own is None else min(limit, own)
+    own = asked.max_content_length
+    asked.max_content_length = limit if own is None else min(limit, own)
     try:
-        body = request.get_data()
+        body = asked.get_data()
     finally:
-        request.max_content_length = own
+        asked.max_content_length = own
     # Not every server tells that a connection ended before its body did.
-    if request.content_length not in (None, len(body)):
+    if asked.content_length not in (None, len(body)):
         raise EOFError("the body ended early")
     return body
 
 
-def _respond(answer: _Answer) -> Response:
-    response = current_app.response_class(answer.body, answer.status, answer.headers)
-    if not any(name.lower() == "content-type" for name, _ in answer.headers):
-        # Flask's default is none of the answer's.
-        del response.headers["Content-Type"]
+def _respond(app: Flask, answer: _Answer) -> Response:
+    response = app.response_class(answer.body, answer.status)
+    # In place of Flask's default for the type.
+    response.headers = Headers(answer.headers)
     return response
 
 
-def _run(ticket: _Ticket, call: Callable[[], Any]) -> Response:
+def _run(app: Flask, method: str, ticket: _Ticket, call: Callable[[], Any]) -> Response:
     payment = ticket.payment
     token = current.set(payment)
     try:
-        response: Response = current_app.make_response(call())
+        response: Response = app.make_response(call())
         # HEAD is answered without its body, so nobody would generate it.
-        if response.is_streamed and request.method != "HEAD":
-            return _stream(ticket, response)
+        if response.is_streamed and method != "HEAD":
+            return _stream(app, ticket, response)
         response.direct_passthrough = False
         body = response.get_data()
     except BaseException as error:
@@ -330,14 +345,15 @@ def _run(ticket: _Ticket, call: Callable[[], Any]) -> Response:
         current.reset(token)
     status = response.status_code
     answer = ticket.finish(status, response.headers.to_wsgi_list(), body)
-    if not 200 <= status < 300:
+    if (answer.status, answer.body) == (status, body):
+        response.headers = Headers(answer.headers)
         return response
-    kept = _respond(answer)
+    kept = _respond(app, answer)
     kept.call_on_close(response.close)
     return kept
 
 
-def _stream(ticket: _Ticket, response: Response) -> Response:
+def _stream(app: Flask, ticket: _Ticket, response: Response) -> Response:
     """The same response, whose pieces pass through here."""
     response.direct_passthrough = False
     status, headers = response.status_code, response.headers.to_wsgi_list()
@@ -348,9 +364,8 @@ def _stream(ticket: _Ticket, response: Response) -> Response:
         streaming = None
         ticket.fail(f"the handler answered {status}")
     pieces = _Pieces(response, streaming, ticket.payment)
-    passing = current_app.response_class(pieces, status, headers)
-    if "Content-Type" not in response.headers:
-        del passing.headers["Content-Type"]
+    passing = app.response_class(pieces, status)
+    passing.headers = Headers(headers)
     return passing
 
 

@@ -18,6 +18,10 @@ use crate::{
 /// How long a call waits for other processes before it gives up. One write takes microseconds,
 /// so this is reached only where a process holds the file without working.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// So many tries come close behind one another: most writers are done within some ten
+/// microseconds, and the runtime's timer counts in milliseconds.
+const QUICK_TRIES: u32 = 8;
+const QUICK_NAP: Duration = Duration::from_micros(40);
 /// The longest nap between two tries at the write lock. SQLite has no queue: whoever tries
 /// while the lock is free gets it, so sixteen writers must all try often.
 const LONGEST_NAP_MS: u64 = 8;
@@ -334,7 +338,7 @@ fn transact<T>(
     outcome
 }
 
-/// Tries until the file is free, napping in between so that no thread is blocked.
+/// Tries until the file is free. No thread is blocked for longer than a few writes take.
 async fn patiently<T>(mut attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
     let mut first_refusal = None;
     for try_number in 0_u32.. {
@@ -350,7 +354,10 @@ async fn patiently<T>(mut attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
                 if since.elapsed() > PATIENCE {
                     break;
                 }
-                tokio::time::sleep(nap(try_number)).await;
+                match try_number.checked_sub(QUICK_TRIES) {
+                    None => std::thread::sleep(QUICK_NAP),
+                    Some(tries) => tokio::time::sleep(nap(tries)).await,
+                }
             }
         }
     }
