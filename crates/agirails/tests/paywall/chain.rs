@@ -1,6 +1,6 @@
 //! The paywall on a chain: what was served is delivered there, in one block.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use agirails::{
     ACTPClient, CreateTransaction, Event, NetworkProfile, PrivateKey, State, TransactionId, Usdc,
@@ -12,36 +12,44 @@ use agirails_devnet::Devnet;
 
 use crate::stage::{CENTS_10, answer, ok, run};
 
-struct Local {
-    devnet: Devnet,
-    provider: ACTPClient,
-    consumer: ACTPClient,
+pub struct Local {
+    pub devnet: Devnet,
+    pub provider: ACTPClient,
+    pub consumer: ACTPClient,
     consumer_key: PrivateKey,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
+}
+
+async fn client(key: &PrivateKey, profile: &NetworkProfile, directory: &Path) -> ACTPClient {
+    ACTPClient::builder()
+        .mode(agirails::Mode::Testnet)
+        .network_profile(profile.clone())
+        .private_key(key.clone())
+        .state_directory(directory)
+        .connect()
+        .await
+        .unwrap()
 }
 
 impl Local {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let devnet = Devnet::start().await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let [provider_key, consumer_key] =
             [1, 2].map(|number| devnet.accounts()[number].private_key.clone());
-        let client = async |key: &PrivateKey, profile: &NetworkProfile| {
-            ACTPClient::builder()
-                .mode(agirails::Mode::Testnet)
-                .network_profile(profile.clone())
-                .private_key(key.clone())
-                .state_directory(directory.path())
-                .connect()
-                .await
-                .unwrap()
-        };
-        let provider = client(&provider_key, devnet.profile()).await;
-        let consumer = client(&consumer_key, devnet.profile()).await;
-        Self { devnet, provider, consumer, consumer_key, _directory: directory }
+        let provider = client(&provider_key, devnet.profile(), directory.path()).await;
+        let consumer = client(&consumer_key, devnet.profile(), directory.path()).await;
+        Self { devnet, provider, consumer, consumer_key, directory }
     }
 
-    async fn funded(&self, amount: Usdc, seconds: u64) -> TransactionId {
+    /// The provider, who reaches the chain at another address.
+    pub async fn provider_at(&self, url: &str) -> ACTPClient {
+        let profile =
+            NetworkProfile { rpc_urls: vec![url.to_owned()], ..self.devnet.profile().clone() };
+        client(&self.devnet.accounts()[1].private_key, &profile, self.directory.path()).await
+    }
+
+    pub async fn funded(&self, amount: Usdc, seconds: u64) -> TransactionId {
         let deadline = self.consumer.now().await.unwrap() + seconds;
         let (requester, provider) = (self.consumer.address(), self.provider.address());
         let request = CreateTransaction::new(requester, provider, amount, deadline);
@@ -50,7 +58,7 @@ impl Local {
         id
     }
 
-    async fn signed(&self, id: TransactionId, key: Option<&str>) -> Incoming {
+    pub async fn signed(&self, id: TransactionId, key: Option<&str>) -> Incoming {
         let now = self.consumer.now().await.unwrap();
         let mut request = PaidRequest::new(id, "POST", "/api/generate", b"{}", now);
         request.idempotency_key = key.unwrap_or_default().to_owned();

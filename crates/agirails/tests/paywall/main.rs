@@ -1,6 +1,7 @@
 //! The paywall's promise, through its public face.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod attacks;
 mod chain;
 #[cfg(feature = "tower")]
 mod death;

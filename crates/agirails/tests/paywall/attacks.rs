@@ -1,0 +1,242 @@
+//! What attackers try on servers that are paid by the call. Every one of them is refused, and the
+//! consumer whose money it is gets served.
+
+use std::{sync::Arc, time::Duration};
+
+use agirails::{
+    ACTPClient, Event, Usdc,
+    paywall::{Answer, Charge, Entry, Incoming, Paywall, Settings, Unsigned},
+};
+use agirails_devnet::{Fault, FaultProxy, Rule};
+use tokio::task::JoinSet;
+
+use crate::{
+    chain::Local,
+    stage::{CENTS_10, Stage, answer, body, charge, json, key, ok, run, unsigned},
+};
+
+async fn strict(stage: &Stage) -> Paywall {
+    let settings = Settings { unsigned: Some(Unsigned::Refuse), ..Settings::default() };
+    stage.builder().settings(settings).open().await.unwrap()
+}
+
+/// Status and the words for programs; what a refusal says is short and has nothing of the inside.
+fn refusal(entry: Entry) -> (u16, String) {
+    let answer = answer(entry);
+    let told = body(&answer);
+    for inside in ["sqlite", "/tmp", "panicked", "rpc", ".rs:"] {
+        assert!(!told.to_lowercase().contains(inside), "{told}");
+    }
+    let told = json(&answer);
+    assert!(told["requestId"].is_string(), "{told}");
+    (answer.status, told["error"].as_str().unwrap().to_owned())
+}
+
+fn refused(status: u16, error: &str) -> (u16, String) {
+    (status, error.to_owned())
+}
+
+#[tokio::test]
+async fn a_watched_request_is_of_no_use_to_anybody_else() {
+    let stage = Stage::new().await;
+    let paywall = strict(&stage).await;
+    let charge = charge(&paywall, CENTS_10);
+    let (id, other) = (stage.funded(CENTS_10).await, stage.funded(CENTS_10).await);
+    let enter = async |request: &Incoming| paywall.enter(&charge, request, None).await;
+    let wrong = refused(401, "Invalid Signature");
+
+    // The id alone, and signed by somebody else.
+    let bare = unsigned(id, "/api/generate", b"{}");
+    assert_eq!(refusal(enter(&bare).await), refused(401, "Signature Required"));
+    let stranger = stage.signed_by(3, id, None, "/api/generate", b"{}").await;
+    assert_eq!(refusal(enter(&stranger).await), wrong);
+
+    // The requester's own signature, on anything that it did not sign.
+    let signed = stage.signed(id, None, b"{}").await;
+    let signature = signed.signature.clone();
+    let with = |mut request: Incoming| {
+        request.signature.clone_from(&signature);
+        request
+    };
+    let mut keyed = with(unsigned(id, "/api/generate", b"{}"));
+    keyed.idempotency_key = Some("another-call".to_owned());
+    let mut get = with(Incoming::new("GET", "/api/generate", b"{}"));
+    get.transaction_id = Some(id.to_string());
+    for altered in [
+        with(unsigned(id, "/api/generate", b"{\"prompt\": \"mine\"}")),
+        with(unsigned(id, "/api/generate?to=attacker", b"{}")),
+        with(unsigned(id, "/api/other", b"{}")),
+        with(unsigned(other, "/api/generate", b"{}")),
+        keyed,
+        get,
+    ] {
+        assert_eq!(refusal(enter(&altered).await), wrong);
+    }
+
+    // Nothing of that cost the requester its call; repeated by whomever, it is the same answer.
+    let first = run(enter(&signed).await).finish(ok("for the requester")).await;
+    let again = answer(enter(&signed).await);
+    assert_eq!((first.status, again.body), (200, first.body));
+}
+
+#[tokio::test]
+async fn a_cheap_route_does_not_pay_for_a_dear_one() {
+    let stage = Stage::new().await;
+    let paywall = strict(&stage).await;
+    let cheap = paywall.charge(Charge::new("POST /api/cheap", CENTS_10)).unwrap();
+    let dear = paywall.charge(Charge::new("POST /api/dear", Usdc(1_000_000))).unwrap();
+    let signed = async |id, target| stage.signed_by(2, id, None, target, b"").await;
+
+    let id = stage.funded(CENTS_10).await;
+    let too_little = paywall.enter(&dear, &signed(id, "/api/dear").await, None).await;
+    assert_eq!(refusal(too_little).0, 402);
+    let served = paywall.enter(&cheap, &signed(id, "/api/cheap").await, None).await;
+    assert_eq!(run(served).finish(ok("cheap")).await.status, 200);
+
+    // One that was enough for the dear route pays for one of the two.
+    let id = stage.funded(Usdc(1_000_000)).await;
+    let served = paywall.enter(&cheap, &signed(id, "/api/cheap").await, None).await;
+    assert_eq!(run(served).finish(ok("cheap")).await.status, 200);
+    let second = paywall.enter(&dear, &signed(id, "/api/dear").await, None).await;
+    assert_eq!(refusal(second), refused(409, "Transaction Already Used"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_routes_at_once_serve_one_of_them() {
+    let stage = Stage::new().await;
+    // Two processes' worth of paywalls on one store.
+    let paywalls = [strict(&stage).await, strict(&stage).await];
+    for _ in 0..10 {
+        let id = stage.funded(CENTS_10).await;
+        let mut tasks = JoinSet::new();
+        for number in 0..40 {
+            let target = ["/api/a", "/api/b"][number % 2];
+            let paywall = paywalls[number / 2 % 2].clone();
+            let request = stage.signed_by(2, id, None, target, b"").await;
+            let name = format!("POST {target}");
+            let charge = paywall.charge(Charge::new(name, CENTS_10)).unwrap();
+            tasks.spawn(async move {
+                match paywall.enter(&charge, &request, None).await {
+                    Entry::Run(ticket) => (true, ticket.finish(ok(target)).await),
+                    Entry::Answer(answer) => (false, answer),
+                }
+            });
+        }
+        let ended = tasks.join_all().await;
+        let runs: Vec<&Answer> = ended.iter().filter(|end| end.0).map(|end| &end.1).collect();
+        assert_eq!(runs.len(), 1);
+        for (_, answer) in &ended {
+            match answer.status {
+                200 => assert_eq!(answer.body, runs[0].body),
+                status => assert_eq!((status, json(answer)["status"].clone()), (409, 409.into())),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balance_for_ten_calls_serves_ten_of_fifty_at_once() {
+    let stage = Stage::new().await;
+    let paywall = strict(&stage).await;
+    let charge = charge(&paywall, CENTS_10);
+    let id = stage.funded(Usdc(10 * CENTS_10.0)).await;
+    let mut tasks = JoinSet::new();
+    for number in 0..50 {
+        let (paywall, charge) = (paywall.clone(), charge.clone());
+        let request = stage.signed(id, Some(&format!("call-{number}")), b"").await;
+        tasks.spawn(async move {
+            match paywall.enter(&charge, &request, None).await {
+                Entry::Run(ticket) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    ticket.finish(ok("served")).await.status
+                }
+                Entry::Answer(answer) => answer.status,
+            }
+        });
+    }
+    let mut statuses = tasks.join_all().await;
+    statuses.sort_unstable();
+    assert_eq!(statuses, [vec![200; 10], vec![402; 40]].concat());
+}
+
+/// Follows the chain and spends every transaction that it sees as soon as it is funded.
+async fn front_run(watcher: ACTPClient, paywall: Paywall, charge: Arc<Charge>) -> u32 {
+    let (mut after, mut tried) = (0, 0);
+    let us = watcher.network().clone();
+    loop {
+        for record in watcher.events(after, 100).await.unwrap_or_default() {
+            after = record.cursor;
+            let Event::EscrowLinked { transaction_id, .. } = record.event else { continue };
+            let mut theirs = unsigned(transaction_id, "/api/generate", b"{}");
+            let now = watcher.now().await.unwrap();
+            let signed = agirails::protocol::paid_request::PaidRequest::new(
+                transaction_id,
+                "POST",
+                "/api/generate",
+                b"{}",
+                now,
+            );
+            let own = signed.sign(&key(3), us.chain_id, us.kernel).await.unwrap();
+            for signature in [None, Some(own)] {
+                theirs.signature = signature;
+                let (status, _) = refusal(paywall.enter(&charge, &theirs, None).await);
+                assert_eq!(status, 401);
+                tried += 1;
+            }
+            if tried == 10 {
+                return tried;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_watches_the_chain_and_calls_first_gets_nothing() {
+    let local = Local::start().await;
+    let settings = Settings { unsigned: Some(Unsigned::Refuse), ..Settings::default() };
+    let paywall = Paywall::builder(local.provider.clone()).settings(settings).open().await.unwrap();
+    let charge = charge(&paywall, CENTS_10);
+    let watcher = tokio::spawn(front_run(local.consumer.clone(), paywall.clone(), charge.clone()));
+    let mut ids = vec![];
+    for _ in 0..5 {
+        ids.push(local.funded(CENTS_10, 3_600).await);
+    }
+    // It was there first, with every one of them.
+    let tried = tokio::time::timeout(Duration::from_secs(60), watcher).await;
+    assert_eq!(tried.unwrap().unwrap(), 10);
+    for id in ids {
+        let request = local.signed(id, None).await;
+        let served = run(paywall.enter(&charge, &request, None).await);
+        assert_eq!(served.payment().attempt, 1);
+        assert_eq!(served.finish(ok("for the requester")).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_node_nothing_is_claimed_and_what_is_known_is_served() {
+    let local = Local::start().await;
+    let proxy = FaultProxy::start(local.devnet.rpc_url()).unwrap();
+    let provider = local.provider_at(proxy.url()).await;
+    let paywall = Paywall::builder(provider).open().await.unwrap();
+    let charge = charge(&paywall, CENTS_10);
+    let bundle = local.funded(Usdc(2 * CENTS_10.0), 3_600).await;
+    let first = local.signed(bundle, Some("first")).await;
+    run(paywall.enter(&charge, &first, None).await).finish(ok("first")).await;
+    let asked = proxy.stats().requests;
+
+    let id = local.funded(CENTS_10, 3_600).await;
+    let unknown = local.signed(id, None).await;
+    proxy.add(Rule::new(Fault::Status(503)));
+    let (status, _) = refusal(paywall.enter(&charge, &unknown, None).await);
+    assert_eq!(status, 503);
+    let second = local.signed(bundle, Some("second")).await;
+    let second = run(paywall.enter(&charge, &second, None).await).finish(ok("second")).await;
+    assert_eq!(second.status, 200);
+    assert!(proxy.stats().requests > asked);
+
+    proxy.clear();
+    let served = run(paywall.enter(&charge, &unknown, None).await);
+    assert_eq!(served.payment().attempt, 1, "the refusal claimed it");
+    assert_eq!(served.finish(ok("back")).await.status, 200);
+}
