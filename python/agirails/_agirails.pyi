@@ -23,6 +23,7 @@ __all__ = [
     "_Charge",
     "_Consumer",
     "_Paywall",
+    "_Postgres",
     "_Purchase",
     "_Streaming",
     "_Ticket",
@@ -557,6 +558,7 @@ def _start_devnet(
 def _scenarios() -> list[tuple[str, str]]: ...
 def _play(name: str, stage: Any) -> None: ...
 
+@final
 class _Postgres:
     def __new__(cls) -> _Postgres: ...
     @property
