@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::{
@@ -156,7 +157,9 @@ impl Inner {
     }
 
     async fn receipt_page(&self, id: TransactionId, key: &str) -> Result<Answer, Refused> {
-        let key = if key == "-" { "" } else { key };
+        // As it stands in a path; a key is ASCII, so what is not is none.
+        let key = percent_decode_str(key).decode_utf8_lossy();
+        let key = if key == "-" { "" } else { &key };
         let payment = self.store.payment(id).await.map_err(Refused::store)?;
         let payment = payment.ok_or_else(Rejection::nothing_here)?;
         let calls = self.store.calls(id).await.map_err(Refused::store)?;

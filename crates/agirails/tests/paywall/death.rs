@@ -1,4 +1,4 @@
-//! Workers are killed at random moments, and afterwards every call, answer and base unit is counted.
+//! Workers are killed at random moments, on a chain with a bad network in between too, and afterwards every call, answer and base unit is counted.
 
 use std::{
     collections::HashMap,
@@ -14,20 +14,25 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, State, TransactionId, Usdc,
+    ACTPClient, NetworkProfile, State, TransactionId, Usdc,
     kernel::{Role, TransactionQuery},
     paywall::{Charge, Paywall, PaywallLayer, Settings},
     protocol::receipt::{RECEIPT_HEADER, Receipt, merkle_root},
 };
+use agirails_devnet::{Devnet, Fault, FaultProxy, Rule};
+use alloy_primitives::U256;
 use axum::{Router, extract::State as Shared, http::StatusCode, routing::post};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use futures_util::{StreamExt, stream};
 use reqwest::Client;
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::stage::{CENTS_10, Stage, key};
+use crate::stage::{CENTS_10, Stage, client, key};
 
 const DIRECTORY: &str = "DEATH_TEST_DIRECTORY";
 const WORKER: &str = "DEATH_TEST_WORKER";
+/// The profile of the chain, where it is on one.
+const NETWORK: &str = "DEATH_TEST_NETWORK";
 const WORKERS: usize = 3;
 /// Transactions: half of them pay for one call, half for ten.
 const SINGLES: usize = 500;
@@ -50,11 +55,6 @@ fn random(state: &AtomicU64, below: u64) -> u64 {
     (value ^ (value >> 31)) % below
 }
 
-async fn provider(directory: &Path) -> ACTPClient {
-    let client = ACTPClient::builder().private_key(key(1)).state_directory(directory);
-    client.connect().await.unwrap()
-}
-
 /// Serves where this process was started as a worker; does nothing in the suite itself.
 #[test]
 fn worker() {
@@ -63,7 +63,10 @@ fn worker() {
     let port_file = directory.join(format!("port-{}", env::var(WORKER).unwrap()));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let builder = Paywall::builder(provider(&directory).await).settings(settings());
+        let profile = env::var_os(NETWORK);
+        let profile = profile.map(|file| NetworkProfile::from_file(file).unwrap());
+        let provider = client(1, &directory, profile.as_ref()).await;
+        let builder = Paywall::builder(provider).settings(settings());
         let paywall = builder.open().await.unwrap();
         let charge = Charge::new("POST /api/generate", CENTS_10);
         let layer = PaywallLayer::new(&paywall, &paywall.charge(charge).unwrap());
@@ -96,6 +99,42 @@ async fn handle(Shared((runs, seed)): Shared<Handling>, body: String) -> (Status
     (StatusCode::OK, format!("{body} by {} {}", std::process::id(), random(&seed, u64::MAX)))
 }
 
+/// A chain, and the bad network between it and the workers.
+struct Chain {
+    devnet: Devnet,
+    proxy: FaultProxy,
+}
+
+impl Chain {
+    async fn start() -> Self {
+        let devnet = Devnet::start().await.unwrap();
+        for party in [key(1), key(2)].map(|key| key.address()) {
+            devnet.mint(party, Usdc(1_000_000_000)).await.unwrap();
+            devnet.set_eth(party, U256::from(10).pow(U256::from(20))).await.unwrap();
+        }
+        let proxy = FaultProxy::start(devnet.rpc_url()).unwrap();
+        Self { devnet, proxy }
+    }
+
+    /// From now on: answers are lost after the node took a transaction, and what else goes wrong.
+    fn misbehave(&self) {
+        self.proxy
+            .add(Rule::new(Fault::DropAnswer).on("eth_sendRawTransaction").with_probability(0.1));
+        for fault in [Fault::Cut, Fault::Status(502), Fault::Garbage] {
+            self.proxy.add(Rule::new(fault).with_probability(0.02));
+        }
+        let late = Fault::Delay(Duration::from_millis(300));
+        self.proxy.add(Rule::new(late).with_probability(0.05));
+    }
+
+    /// Writes down how the workers reach it.
+    fn write_profile(&self, file: &Path) {
+        self.devnet.write_profile(file).unwrap();
+        let direct = fs::read_to_string(file).unwrap();
+        fs::write(file, direct.replace(self.devnet.rpc_url(), self.proxy.url())).unwrap();
+    }
+}
+
 struct Worker {
     number: usize,
     child: Child,
@@ -103,7 +142,12 @@ struct Worker {
 
 impl Worker {
     fn start(directory: &Path, number: usize) -> Self {
-        let child = Command::new(env::current_exe().unwrap())
+        let mut command = Command::new(env::current_exe().unwrap());
+        let profile = directory.join("network.json");
+        if profile.exists() {
+            command.env(NETWORK, profile);
+        }
+        let child = command
             .args(["--exact", "death::worker", "--nocapture"])
             .env(DIRECTORY, directory)
             .env(WORKER, number.to_string())
@@ -132,6 +176,7 @@ struct Held {
 
 struct Crowd {
     stage: Stage,
+    chain: Option<Chain>,
     http: Client,
     seed: AtomicU64,
     held: Mutex<HashMap<String, Held>>,
@@ -219,35 +264,48 @@ struct Answered {
 #[test]
 fn whatever_dies_every_answer_is_delivered_and_every_coin_accounted_for() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(run());
+    runtime.block_on(run(None));
 }
 
-async fn run() {
+#[test]
+fn whatever_dies_it_is_so_on_a_chain_behind_a_bad_network_too() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async { run(Some(Chain::start().await)).await });
+}
+
+async fn run(chain: Option<Chain>) {
     let seed = env::var("AGIRAILS_DEATH_SEED").map_or(1, |seed| seed.parse().unwrap());
     println!("AGIRAILS_DEATH_SEED={seed}");
     // Its default client asks for a TLS provider, also over plain HTTP.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let stage = Stage::new().await;
+    let stage = Stage::on(chain.as_ref().map(|chain| chain.devnet.profile())).await;
     let directory = stage.directory.path().to_owned();
-    let started = stage.requester.balance().await.unwrap();
+    let mut before = Balances {
+        requester: stage.requester.balance().await.unwrap(),
+        provider: stage.provider.balance().await.unwrap(),
+        locked: Usdc::ZERO,
+    };
     // Work, as each consumer takes it: a transaction, and how many calls it pays for.
-    let mut work = vec![];
-    for number in 0..SINGLES + DOOMED {
-        let name = if number < SINGLES { "single" } else { "doomed" };
-        work.push((stage.funded(CENTS_10).await, 0, format!("{name}-{number}")));
+    let bundle = Usdc(CENTS_10.0 * CALLS_OF_A_BUNDLE as u64);
+    let planned = (0..SINGLES)
+        .map(|number| (CENTS_10, 0, format!("single-{number}")))
+        .chain((0..DOOMED).map(|number| (CENTS_10, 0, format!("doomed-{number}"))))
+        .chain((0..BUNDLES).map(|number| (bundle, CALLS_OF_A_BUNDLE, format!("bundle-{number}"))))
+        .chain((0..FORGOTTEN).map(|_| (CENTS_10, 0, String::new())));
+    let funded =
+        planned.map(async |(amount, calls, name)| (stage.funded(amount).await, calls, name));
+    let mut work: Vec<_> = stream::iter(funded).buffered(8).collect().await;
+    work.retain(|(_, _, name)| !name.is_empty());
+    if let Some(chain) = &chain {
+        chain.write_profile(&directory.join("network.json"));
+        chain.misbehave();
     }
-    for number in 0..BUNDLES {
-        let amount = Usdc(CENTS_10.0 * CALLS_OF_A_BUNDLE as u64);
-        work.push((stage.funded(amount).await, CALLS_OF_A_BUNDLE, format!("bundle-{number}")));
-    }
-    for _ in 0..FORGOTTEN {
-        stage.funded(CENTS_10).await;
-    }
-    let locked = Usdc(started.0 - stage.requester.balance().await.unwrap().0);
+    before.locked = Usdc(before.requester.0 - stage.requester.balance().await.unwrap().0);
 
     let mut workers: Vec<_> = (0..WORKERS).map(|n| Worker::start(&directory, n)).collect();
     let crowd = Arc::new(Crowd {
         stage,
+        chain,
         http: Client::new(),
         seed: AtomicU64::new(seed),
         held: Mutex::default(),
@@ -296,18 +354,29 @@ async fn run() {
     for worker in &mut workers {
         worker.kill(&directory);
     }
-    count(&crowd, &directory, kills, locked).await;
+    count(&crowd, &directory, kills, &before).await;
+}
+
+/// Before anybody was served.
+struct Balances {
+    requester: Usdc,
+    provider: Usdc,
+    /// Of the requester's, in escrow.
+    locked: Usdc,
 }
 
 /// What is true at the end, from the chain's side and from the consumers'.
-async fn count(crowd: &Crowd, directory: &Path, kills: u32, locked: Usdc) {
-    let client = provider(directory).await;
+async fn count(crowd: &Crowd, directory: &Path, kills: u32, before: &Balances) {
+    let client = &crowd.stage.provider;
     // One that is left, when all others are dead, brings everything to its end.
     let paywall = Paywall::builder(client.clone()).settings(settings()).open().await.unwrap();
-    client.mock().unwrap().advance_time(3_550).await.unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
+    match &crowd.chain {
+        Some(chain) => _ = chain.devnet.advance_time(3_550).await.unwrap(),
+        None => _ = client.mock().unwrap().advance_time(3_550).await.unwrap(),
+    }
+    let until = Instant::now() + Duration::from_secs(120);
     let all = loop {
-        let all = all_of(&client).await;
+        let all = all_of(client).await;
         let is_open = |state| matches!(state, State::Committed | State::InProgress);
         let open = all.values().filter(|state| is_open(**state)).count();
         if open == 0 && paywall.owed().await.unwrap() == 0 {
@@ -345,8 +414,8 @@ async fn count(crowd: &Crowd, directory: &Path, kills: u32, locked: Usdc) {
     let paid = Usdc(held.len() as u64 * CENTS_10.0);
     assert_eq!(vault, paid, "what was delivered is in escrow, and nothing else");
     let back = crowd.stage.requester.balance().await.unwrap();
-    let provided = client.balance().await.unwrap();
-    assert_eq!(back.0 + vault.0, provided.0, "both began with the same");
+    assert_eq!(client.balance().await.unwrap(), before.provider, "nothing is settled yet");
+    assert_eq!(Usdc(back.0 + vault.0), before.requester, "what is not in escrow came back");
     let text = fs::read_to_string(directory.join("runs")).unwrap();
     let runs = text.lines().count();
     let mut begun: HashMap<&str, usize> = HashMap::new();
@@ -357,12 +426,18 @@ async fn count(crowd: &Crowd, directory: &Path, kills: u32, locked: Usdc) {
         assert_eq!(begun[&**name], held.runs, "{name} was run again after its answer was kept");
     }
     let answers = held.len();
+    if let Some(chain) = &crowd.chain {
+        let stats = chain.proxy.stats();
+        assert!(stats.faults > 0, "the network was good");
+        println!("{} faults in {} requests to the node", stats.faults, stats.requests);
+    }
     println!(
         "{answers} answers held by consumers, {runs} runs of the handler, {kills} workers killed, \
-         {} requests repeated, {given_up} calls given up; transactions: {states:?}; {locked} USDC were locked, {paid} are \
+         {} requests repeated, {given_up} calls given up; transactions: {states:?}; {} USDC were locked, {paid} are \
          delivered, {} came back",
         crowd.repeats.load(Ordering::Relaxed),
-        Usdc(locked.0 - paid.0),
+        before.locked,
+        Usdc(before.locked.0 - paid.0),
     );
 }
 

@@ -84,6 +84,19 @@ async fn a_close_delivers_what_was_served_and_every_receipt_leads_to_its_root() 
 }
 
 #[tokio::test]
+async fn a_receipt_is_found_by_a_key_that_a_path_must_escape() {
+    let sold = Sold::new().await;
+    let id = sold.stage.funded(DOLLAR).await;
+    for (key, escaped) in [("a/b?c%d", "a%2Fb%3Fc%25d"), ("100%", "100%25"), ("plain", "pl%61in")] {
+        sold.call(id, key).await;
+        let page = sold.page(&format!("/api/payments/{id}/receipts/{escaped}")).await;
+        assert_eq!(page["receipt"]["idempotencyKey"], key);
+    }
+    let nothing = sold.page(&format!("/api/payments/{id}/receipts/%FF")).await;
+    assert_eq!(nothing["status"], 404);
+}
+
+#[tokio::test]
 async fn a_close_of_what_was_never_served_gives_all_of_it_back() {
     let sold = Sold::new().await;
     let before = sold.stage.requester.balance().await.unwrap();

@@ -1,9 +1,9 @@
 //! A provider with a paywall and a requester who pays, on the embedded kernel.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use agirails::{
-    ACTPClient, CreateTransaction, PrivateKey, State, TransactionId, Usdc,
+    ACTPClient, CreateTransaction, Mode, NetworkProfile, PrivateKey, State, TransactionId, Usdc,
     paywall::{Answer, Charge, Entry, Incoming, Paywall, PaywallBuilder, Ticket},
     protocol::paid_request::PaidRequest,
 };
@@ -15,6 +15,14 @@ pub fn key(number: u64) -> PrivateKey {
     format!("{number:064x}").parse().unwrap()
 }
 
+pub async fn client(number: u64, directory: &Path, profile: Option<&NetworkProfile>) -> ACTPClient {
+    let mut builder = ACTPClient::builder().private_key(key(number)).state_directory(directory);
+    if let Some(profile) = profile {
+        builder = builder.mode(Mode::Testnet).network_profile(profile.clone());
+    }
+    builder.connect().await.unwrap()
+}
+
 pub struct Stage {
     pub provider: ACTPClient,
     pub requester: ACTPClient,
@@ -23,15 +31,13 @@ pub struct Stage {
 
 impl Stage {
     pub async fn new() -> Self {
+        Self::on(None).await
+    }
+
+    /// The same two, on the chain of this profile.
+    pub async fn on(profile: Option<&NetworkProfile>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let client = async |number| {
-            ACTPClient::builder()
-                .private_key(key(number))
-                .state_directory(directory.path())
-                .connect()
-                .await
-                .unwrap()
-        };
+        let client = async |number| client(number, directory.path(), profile).await;
         let (provider, requester) = (client(1).await, client(2).await);
         Self { provider, requester, directory }
     }
