@@ -17,7 +17,7 @@ from ._agirails import ACTPClient, _open_consumer
 from .errors import ACTPError, ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ._agirails import _Purchase
     from .aio import AsyncACTPClient
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     _Amount = str | int
     _Outcome = tuple[int, list[tuple[str, str]], bytes] | tuple[str, str]
     _Send = Callable[[str, str, list[tuple[str, str]], bytes, float, int], _Outcome]
+    _SendAsync = Callable[[str, str, list[tuple[str, str]], bytes, float, int], Awaitable[_Outcome]]
+
+_CALL_OPTIONS = ("max_funding", "settle", "timeout", "request_timeout", "body_limit")
+"""What the adapters of other libraries pass on to each call, beside what it may cost."""
 
 MODE_VARIABLE = "ACTP_MODE"
 """The environment variable that names the mode of the client that `paid_call` makes by itself."""
@@ -249,11 +253,7 @@ class Consumer:
         Example:
             >>> answer = consumer.call("https://api.example.com/x", json={}, max_amount="0.25")
         """
-        purchase = self._purchase(locals())
-        return PaidResponse(_drive(purchase, _send))
-
-    def _purchase(self, given: dict[str, Any]) -> _Purchase:
-        return _purchase(self._core, given)
+        return PaidResponse(_drive(_purchase(self._core, locals()), _send))
 
     def settle(self) -> Report:
         """Settles what was delivered and is proven by the receipts that came with the answers.
@@ -348,22 +348,14 @@ class AsyncConsumer:
         body_limit: int | None = None,
     ) -> PaidResponse:
         """Makes a call, and pays for it where it must be."""
-        import asyncio
+        purchase = _purchase(self._core, locals())
 
-        purchase = self._purchase(locals())
-        outcome: _Outcome | None = None
-        while True:
-            step = await purchase.next(outcome)
-            outcome = None
-            if step[0] == "send":
-                outcome = await asyncio.to_thread(_send, *step[1:])
-            elif step[0] == "wait":
-                await asyncio.sleep(step[1])
-            else:
-                return PaidResponse(step[1])
+        async def send(*request: Any) -> _Outcome:
+            import asyncio
 
-    def _purchase(self, given: dict[str, Any]) -> _Purchase:
-        return _purchase(self._core, given)
+            return await asyncio.to_thread(_send, *request)
+
+        return PaidResponse(await _drive_async(purchase, send))
 
     async def settle(self) -> Report:
         """Settles what was delivered and is proven by the receipts that came with the answers."""
@@ -535,6 +527,39 @@ def _drive(purchase: _Purchase, send: _Send) -> dict[str, Any]:
             return answer
 
 
+async def _drive_async(purchase: _Purchase, send: _SendAsync) -> dict[str, Any]:
+    """_drive for event loops."""
+    import asyncio
+
+    outcome: _Outcome | None = None
+    while True:
+        step = await purchase.next(outcome)
+        outcome = None
+        if step[0] == "send":
+            outcome = await send(*step[1:])
+        elif step[0] == "wait":
+            await asyncio.sleep(step[1])
+        else:
+            answer: dict[str, Any] = step[1]
+            return answer
+
+
+def _has_body(method: str, body: bytes) -> bool:
+    """Whether a body is sent, an empty one too."""
+    return bool(body) or method in ("POST", "PUT", "PATCH")
+
+
+def _gather(pieces: Iterable[bytes], limit: int) -> bytes | None:
+    """The whole body; None where it is longer than this."""
+    gathered, length = [], 0
+    for piece in pieces:
+        length += len(piece)
+        if length > limit:
+            return None
+        gathered.append(piece)
+    return b"".join(gathered)
+
+
 def _send(
     method: str,
     url: str,
@@ -561,7 +586,7 @@ def _send(
         urllib.request.HTTPSHandler,
     ):
         opener.add_handler(handler())
-    has_body = bool(body) or method in ("POST", "PUT", "PATCH")
+    has_body = _has_body(method, body)
     request = urllib.request.Request(url, body if has_body else None, method=method)
     joined: dict[str, str] = {}
     for name, value in headers:

@@ -15,24 +15,30 @@ follows is a call of its own.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from .consumer import AsyncConsumer, Consumer, Payment, _drive
+from .consumer import (
+    _CALL_OPTIONS,
+    AsyncConsumer,
+    Consumer,
+    Payment,
+    _drive,
+    _drive_async,
+    _gather,
+    _has_body,
+)
 
 if TYPE_CHECKING:
     from .consumer import _Amount, _Outcome
 
 __all__ = ["AsyncPayingTransport", "PayingTransport"]
 
-_OPTIONS = ("max_funding", "settle", "timeout", "request_timeout", "body_limit")
-
 
 class _Terms:
     def __init__(self, max_amount: _Amount, options: dict[str, Any]) -> None:
-        unknown = set(options) - set(_OPTIONS)
+        unknown = set(options) - set(_CALL_OPTIONS)
         if unknown:
             raise TypeError(f"got an unexpected keyword argument {sorted(unknown)[0]!r}")
         self.options = {**options, "max_amount": max_amount}
@@ -42,9 +48,7 @@ class _Terms:
         options = dict(self.options)
         if options.get("request_timeout") is None and limits.get("read") is not None:
             options["request_timeout"] = limits["read"]
-        headers = [
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw
-        ]
+        headers = _decoded(request.headers)
         return core.purchase(request.method, str(request.url), headers, content, options)
 
 
@@ -58,9 +62,10 @@ def _request(
 ) -> httpx.Request:
     timeout = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
     extensions = {**original.extensions, "timeout": timeout}
-    content = body if body or method in ("POST", "PUT", "PATCH") else None
-    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    return httpx.Request(method, url, headers=encoded, content=content, extensions=extensions)
+    content = body if _has_body(method, body) else None
+    return httpx.Request(
+        method, url, headers=_encoded(headers), content=content, extensions=extensions
+    )
 
 
 def _failure(error: httpx.TransportError) -> _Outcome:
@@ -68,9 +73,12 @@ def _failure(error: httpx.TransportError) -> _Outcome:
     return ("not_sent" if isinstance(error, early) else "lost"), type(error).__name__
 
 
-def _headers(response: httpx.Response) -> list[tuple[str, str]]:
-    raw = response.headers.raw
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
+def _decoded(headers: httpx.Headers) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw]
+
+
+def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 def _response(paid: dict[str, Any], request: httpx.Request) -> httpx.Response:
@@ -79,11 +87,7 @@ def _response(paid: dict[str, Any], request: httpx.Request) -> httpx.Response:
     dropped = ("transfer-encoding", "content-length")
     return httpx.Response(
         paid["status"],
-        headers=[
-            (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in paid["headers"]
-            if name.lower() not in dropped
-        ],
+        headers=_encoded([pair for pair in paid["headers"] if pair[0].lower() not in dropped]),
         content=paid["content"],
         request=request,
         extensions={"agirails_payment": None if payment is None else Payment(**payment)},
@@ -128,17 +132,14 @@ class PayingTransport(httpx.BaseTransport):
             try:
                 response = self._inner.handle_request(sent)
                 try:
-                    pieces, length = [], 0
-                    for piece in response.stream:  # type: ignore[union-attr]
-                        length += len(piece)
-                        if length > body_limit:
-                            return "too_large", ""
-                        pieces.append(piece)
+                    content = _gather(response.stream, body_limit)  # type: ignore[arg-type]
                 finally:
                     response.close()
             except httpx.TransportError as error:
                 return _failure(error)
-            return response.status_code, _headers(response), b"".join(pieces)
+            if content is None:
+                return "too_large", ""
+            return response.status_code, _decoded(response.headers), content
 
         return _response(_drive(purchase, carry), request)
 
@@ -165,42 +166,32 @@ class AsyncPayingTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request, and pays for it where it must be."""
         purchase = self._terms.purchase(self._core, request, await request.aread())
-        outcome: _Outcome | None = None
-        while True:
-            step = await purchase.next(outcome)
-            outcome = None
-            if step[0] == "send":
-                outcome = await self._carry(request, *step[1:])
-            elif step[0] == "wait":
-                await asyncio.sleep(step[1])
-            else:
-                return _response(step[1], request)
 
-    async def _carry(
-        self,
-        request: httpx.Request,
-        method: str,
-        url: str,
-        headers: list[tuple[str, str]],
-        body: bytes,
-        seconds: float,
-        body_limit: int,
-    ) -> _Outcome:
-        sent = _request(request, method, url, headers, body, seconds)
-        try:
-            response = await self._inner.handle_async_request(sent)
+        async def carry(
+            method: str,
+            url: str,
+            headers: list[tuple[str, str]],
+            body: bytes,
+            seconds: float,
+            body_limit: int,
+        ) -> _Outcome:
+            sent = _request(request, method, url, headers, body, seconds)
             try:
-                pieces, length = [], 0
-                async for piece in response.stream:  # type: ignore[union-attr]
-                    length += len(piece)
-                    if length > body_limit:
-                        return "too_large", ""
-                    pieces.append(piece)
-            finally:
-                await response.aclose()
-        except httpx.TransportError as error:
-            return _failure(error)
-        return response.status_code, _headers(response), b"".join(pieces)
+                response = await self._inner.handle_async_request(sent)
+                try:
+                    pieces, length = [], 0
+                    async for piece in response.stream:  # type: ignore[union-attr]
+                        length += len(piece)
+                        if length > body_limit:
+                            return "too_large", ""
+                        pieces.append(piece)
+                finally:
+                    await response.aclose()
+            except httpx.TransportError as error:
+                return _failure(error)
+            return response.status_code, _decoded(response.headers), b"".join(pieces)
+
+        return _response(await _drive_async(purchase, carry), request)
 
     async def aclose(self) -> None:
         """Closes what carries the requests."""

@@ -22,7 +22,7 @@ from requests.exceptions import ConnectionError as Unconnected
 from requests.exceptions import ConnectTimeout, RequestException, SSLError
 from urllib3 import HTTPHeaderDict, HTTPResponse
 
-from .consumer import Consumer, Payment, _drive
+from .consumer import _CALL_OPTIONS, Consumer, Payment, _drive, _gather, _has_body
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
@@ -43,8 +43,7 @@ class PayingAdapter(HTTPAdapter):
     """
 
     def __init__(self, consumer: Consumer, *, max_amount: _Amount, **options: Any) -> None:
-        names = ("max_funding", "settle", "timeout", "request_timeout", "body_limit")
-        self._paying = {name: options.pop(name, None) for name in names}
+        self._paying = {name: options.pop(name, None) for name in _CALL_OPTIONS}
         self._paying["max_amount"] = max_amount
         self._consumer = consumer
         super().__init__(**options)
@@ -80,20 +79,18 @@ class PayingAdapter(HTTPAdapter):
             copy.method, copy.url, copy.body = method, url, body
             copy.headers.clear()
             copy.headers.update(headers)
-            if body or method in ("POST", "PUT", "PATCH"):
+            if _has_body(method, body):
                 copy.headers["Content-Length"] = str(len(body))
             try:
                 answer = super(PayingAdapter, self).send(
                     copy, stream=True, timeout=seconds, verify=verify, cert=cert, proxies=proxies
                 )
                 with answer:
-                    pieces, length = [], 0
-                    while piece := answer.raw.read(65_536, decode_content=False):
-                        length += len(piece)
-                        if length > body_limit:
-                            return "too_large", ""
-                        pieces.append(piece)
-                    return answer.status_code, list(answer.raw.headers.items()), b"".join(pieces)
+                    pieces = iter(lambda: answer.raw.read(65_536, decode_content=False), b"")
+                    content = _gather(pieces, body_limit)
+                    if content is None:
+                        return "too_large", ""
+                    return answer.status_code, list(answer.raw.headers.items()), content
             except (ConnectTimeout, SSLError) as error:
                 return "not_sent", type(error).__name__
             except Unconnected as error:
