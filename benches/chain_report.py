@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-from tables import NOTHING, Row, divide, markdown, show_ratio, show_time, target, text
+from tables import (
+    NOTHING,
+    STATE,
+    Measured,
+    Row,
+    divide,
+    markdown,
+    show_ratio,
+    show_time,
+    target,
+    text,
+)
 
 WAYS = {"chain": "Rust", "chain_python": "Python", "chain_peer": "agirails 4.8.0"}
 NO_LIMIT = "get_transaction, no limit"
@@ -22,23 +30,13 @@ TIMES = [
 ]
 
 
-class Chain:
-    """What the benchmarks left; an absent file is a column of dashes."""
-
-    def __init__(self, state: Path) -> None:
-        files = {way: state / f"{way}.json" for way in WAYS}
-        self.ways: dict[str, Any] = {
-            way: json.loads(file.read_text()) if file.exists() else {"figures": {}}
-            for way, file in files.items()
-        }
+class Chain(Measured):
+    def __init__(self) -> None:
+        super().__init__({way: STATE / f"{way}.json" for way in WAYS})
         self.about = self.ways["chain"]
 
     def __bool__(self) -> bool:
         return bool(self.about["figures"])
-
-    def get(self, way: str, name: str, kind: str = "median_ns") -> float | None:
-        value: float | None = self.ways[way]["figures"].get(name, {}).get(kind)
-        return value
 
     def own(self, name: str, kind: str = "value") -> float | None:
         return self.get("chain", name, kind)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-from tables import Row, divide, markdown, show_time, target, text
+from tables import STATE, Measured, Row, markdown, show_time, target, text
 
 ROWS = {
     "checks of a known transaction": ("rust", "verification"),
@@ -22,22 +19,9 @@ ROWS = {
 }
 
 
-class Paid:
-    """What the benchmarks left; an absent file is a column of dashes."""
-
-    def __init__(self, state: Path) -> None:
-        files = {way: state / f"paywall_{way}.json" for way in ("rust", "flask")}
-        self.ways: dict[str, Any] = {
-            way: json.loads(file.read_text()) if file.exists() else {"figures": {}}
-            for way, file in files.items()
-        }
-
-    def __bool__(self) -> bool:
-        return any(way["figures"] for way in self.ways.values())
-
-    def get(self, way: str, name: str, kind: str) -> float | None:
-        value: float | None = self.ways[way]["figures"].get(name, {}).get(kind)
-        return value
+class Paid(Measured):
+    def __init__(self) -> None:
+        super().__init__({way: STATE / f"paywall_{way}.json" for way in ("rust", "flask")})
 
 
 def show(paid: Paid) -> str:
@@ -71,7 +55,7 @@ def targets(paid: Paid) -> Iterator[Row]:
     )
     yield target(
         "Flask behind the paywall ≥ 0.8 of the bare route's requests a second",
-        divide(paid.get("flask", "paid", "per_second"), paid.get("flask", "bare", "per_second")),
+        paid.ratio(("flask", "paid"), ("flask", "bare"), "per_second"),
         "{:.2f}",
         least=0.8,
     )

@@ -6,19 +6,16 @@ docs/figures.md.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import chain_report
 import paywall_report
-from tables import Row, divide, markdown, show_ratio, show_time, target, text
+from tables import STATE, Measured, Row, divide, markdown, show_ratio, show_time, target, text
 
 ROOT = Path(__file__).resolve().parent.parent
-STATE = ROOT / "target" / "bench-state"
 WAYS = {
     "rust": "Rust",
     "python": "Python",
@@ -29,24 +26,11 @@ VERBS = ["create_transaction", "link_escrow", "IN_PROGRESS", "DELIVERED", "SETTL
 OPERATIONS = ["get_transaction", *VERBS, "lifecycle"]
 
 
-class Figures:
-    """What the benchmarks left; an absent file is a column of dashes."""
-
+class Figures(Measured):
     def __init__(self) -> None:
-        files = {way: STATE / f"{way}.json" for way in WAYS}
-        self.ways: dict[str, Any] = {
-            way: json.loads(file.read_text()) if file.exists() else {"figures": {}}
-            for way, file in files.items()
-        }
+        super().__init__({way: STATE / f"{way}.json" for way in WAYS})
         self.about = self.ways["rust"]
         self.most = max(self.about["sizes"])
-
-    def get(self, way: str, name: str, kind: str = "median_ns") -> float | None:
-        value: float | None = self.ways[way]["figures"].get(name, {}).get(kind)
-        return value
-
-    def ratio(self, above: tuple[str, str], below: tuple[str, str]) -> float | None:
-        return divide(self.get(*above), self.get(*below))
 
 
 def table(figures: Figures) -> Iterator[Row]:
@@ -150,10 +134,10 @@ def main() -> None:
     if not figures.ways["peer"]["figures"]:
         about += f"; {WAYS['peer']} could not be installed here"
     print(f"{about}\n\n{text(table(figures))}\n\n{text(targets(figures))}")
-    chain = chain_report.Chain(STATE)
+    chain = chain_report.Chain()
     if chain:
         print(chain_report.show(chain))
-    paid = paywall_report.Paid(STATE)
+    paid = paywall_report.Paid()
     if paid:
         print(paywall_report.show(paid))
     if figures.about["quick"] or figures.about["profile"] != "release":

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
+STATE = Path(__file__).resolve().parent.parent / "target" / "bench-state"
 Row = list[str]
 NOTHING = "–"
+
+
+class Measured:
+    """What the benchmarks left, by way of measuring; an absent file is a column of dashes."""
+
+    def __init__(self, files: dict[str, Path]) -> None:
+        self.ways: dict[str, Any] = {
+            way: json.loads(file.read_text()) if file.exists() else {"figures": {}}
+            for way, file in files.items()
+        }
+
+    def __bool__(self) -> bool:
+        return any(way["figures"] for way in self.ways.values())
+
+    def get(self, way: str, name: str, kind: str = "median_ns") -> float | None:
+        value: float | None = self.ways[way]["figures"].get(name, {}).get(kind)
+        return value
+
+    def ratio(
+        self, above: tuple[str, str], below: tuple[str, str], kind: str = "median_ns"
+    ) -> float | None:
+        return divide(self.get(*above, kind), self.get(*below, kind))
 
 
 def show_time(nanoseconds: float | None) -> str:
