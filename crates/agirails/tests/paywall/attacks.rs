@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use agirails::{
     ACTPClient, Event, Usdc,
     paywall::{Answer, Charge, Entry, Incoming, Paywall, Settings, Unsigned},
+    protocol::paid_request::PaidRequest,
 };
 use agirails_devnet::{Fault, FaultProxy, Rule};
 use tokio::task::JoinSet;
@@ -169,13 +170,7 @@ async fn front_run(watcher: ACTPClient, paywall: Paywall, charge: Arc<Charge>) -
             let Event::EscrowLinked { transaction_id, .. } = record.event else { continue };
             let mut theirs = unsigned(transaction_id, "/api/generate", b"{}");
             let now = watcher.now().await.unwrap();
-            let signed = agirails::protocol::paid_request::PaidRequest::new(
-                transaction_id,
-                "POST",
-                "/api/generate",
-                b"{}",
-                now,
-            );
+            let signed = PaidRequest::new(transaction_id, "POST", "/api/generate", b"{}", now);
             let own = signed.sign(&key(3), us.chain_id, us.kernel).await.unwrap();
             for signature in [None, Some(own)] {
                 theirs.signature = signature;

@@ -1,16 +1,16 @@
 //! The paywall on a chain: what was served is delivered there, in one block.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use agirails::{
     ACTPClient, CreateTransaction, Event, NetworkProfile, PrivateKey, State, TransactionId, Usdc,
     kernel::Transition,
-    paywall::{Charge, Deliver, Entry, Incoming, Paywall, Settings},
+    paywall::{Deliver, Entry, Incoming, Paywall, Settings},
     protocol::{paid_request::PaidRequest, proof::encode_window},
 };
 use agirails_devnet::Devnet;
 
-use crate::stage::{CENTS_10, answer, ok, run};
+use crate::stage::{CENTS_10, answer, charge, client, ok, run};
 
 pub struct Local {
     pub devnet: Devnet,
@@ -20,25 +20,14 @@ pub struct Local {
     directory: tempfile::TempDir,
 }
 
-async fn client(key: &PrivateKey, profile: &NetworkProfile, directory: &Path) -> ACTPClient {
-    ACTPClient::builder()
-        .mode(agirails::Mode::Testnet)
-        .network_profile(profile.clone())
-        .private_key(key.clone())
-        .state_directory(directory)
-        .connect()
-        .await
-        .unwrap()
-}
-
 impl Local {
     pub async fn start() -> Self {
         let devnet = Devnet::start().await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let [provider_key, consumer_key] =
             [1, 2].map(|number| devnet.accounts()[number].private_key.clone());
-        let provider = client(&provider_key, devnet.profile(), directory.path()).await;
-        let consumer = client(&consumer_key, devnet.profile(), directory.path()).await;
+        let client = async |key| client(key, directory.path(), Some(devnet.profile())).await;
+        let (provider, consumer) = (client(provider_key).await, client(consumer_key.clone()).await);
         Self { devnet, provider, consumer, consumer_key, directory }
     }
 
@@ -46,7 +35,8 @@ impl Local {
     pub async fn provider_at(&self, url: &str) -> ACTPClient {
         let profile =
             NetworkProfile { rpc_urls: vec![url.to_owned()], ..self.devnet.profile().clone() };
-        client(&self.devnet.accounts()[1].private_key, &profile, self.directory.path()).await
+        let key = self.devnet.accounts()[1].private_key.clone();
+        client(key, self.directory.path(), Some(&profile)).await
     }
 
     pub async fn funded(&self, amount: Usdc, seconds: u64) -> TransactionId {
@@ -98,16 +88,12 @@ impl Local {
     }
 }
 
-fn charge(paywall: &Paywall) -> Arc<Charge> {
-    paywall.charge(Charge::new("POST /api/generate", CENTS_10)).unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_served_call_is_delivered_and_an_unused_one_given_back() {
     let local = Local::start().await;
     let settings = Settings { deliver: Deliver::Confirmed, ..Settings::default() };
     let paywall = Paywall::builder(local.provider.clone()).settings(settings).open().await.unwrap();
-    let charge = charge(&paywall);
+    let charge = charge(&paywall, CENTS_10);
     let (id, unused) = (local.funded(CENTS_10, 3_600).await, local.funded(CENTS_10, 7_200).await);
     let request = local.signed(id, None).await;
     let first = run(paywall.enter(&charge, &request, None).await).finish(ok("hello")).await;
@@ -162,7 +148,7 @@ async fn in_progress_and_delivered_go_out_together_and_once() {
 async fn a_delivery_that_the_chain_takes_back_is_done_again() {
     let local = Local::start().await;
     let paywall = Paywall::builder(local.provider.clone()).open().await.unwrap();
-    let charge = charge(&paywall);
+    let charge = charge(&paywall, CENTS_10);
     let id = local.funded(CENTS_10, 3_600).await;
     local.devnet.mine(3).await.unwrap();
     let request = local.signed(id, None).await;

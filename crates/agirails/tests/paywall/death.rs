@@ -65,7 +65,7 @@ fn worker() {
     runtime.block_on(async {
         let profile = env::var_os(NETWORK);
         let profile = profile.map(|file| NetworkProfile::from_file(file).unwrap());
-        let provider = client(1, &directory, profile.as_ref()).await;
+        let provider = client(key(1), &directory, profile.as_ref()).await;
         let builder = Paywall::builder(provider).settings(settings());
         let paywall = builder.open().await.unwrap();
         let charge = Charge::new("POST /api/generate", CENTS_10);

@@ -15,8 +15,13 @@ pub fn key(number: u64) -> PrivateKey {
     format!("{number:064x}").parse().unwrap()
 }
 
-pub async fn client(number: u64, directory: &Path, profile: Option<&NetworkProfile>) -> ACTPClient {
-    let mut builder = ACTPClient::builder().private_key(key(number)).state_directory(directory);
+/// On the chain of this profile, or on the embedded kernel.
+pub async fn client(
+    key: PrivateKey,
+    directory: &Path,
+    profile: Option<&NetworkProfile>,
+) -> ACTPClient {
+    let mut builder = ACTPClient::builder().private_key(key).state_directory(directory);
     if let Some(profile) = profile {
         builder = builder.mode(Mode::Testnet).network_profile(profile.clone());
     }
@@ -37,7 +42,7 @@ impl Stage {
     /// The same two, on the chain of this profile.
     pub async fn on(profile: Option<&NetworkProfile>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let client = async |number| client(number, directory.path(), profile).await;
+        let client = async |number| client(key(number), directory.path(), profile).await;
         let (provider, requester) = (client(1).await, client(2).await);
         Self { provider, requester, directory }
     }
