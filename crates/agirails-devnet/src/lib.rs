@@ -27,6 +27,7 @@ mod node;
 mod postgres;
 mod proxy;
 mod rpc;
+mod supervisor;
 
 pub use devnet::{Account, Devnet, DevnetBuilder, Snapshot};
 pub use find::ANVIL_VARIABLE;

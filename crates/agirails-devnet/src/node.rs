@@ -6,53 +6,24 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
 use agirails::{Code, Error, Result};
 
+use crate::supervisor::{self, last_words};
+
 /// How long anvil may take until it listens; it takes a tenth of a second on an idle machine.
 const START: Duration = Duration::from_secs(20);
-/// How long the supervisor may take to end anvil, which it does in milliseconds.
-const END: Duration = Duration::from_secs(5);
 
-/// Starts anvil and ends it when it is told to, or once this shell's parent is no longer the owner.
-/// The parent changes the moment the owner is dead, however it died: nobody needs to have reaped
-/// it, its number can be in use again, and children that it forked, which hold all its pipes open,
-/// change nothing. A `PR_SET_PDEATHSIG` would fire with the *thread* that started anvil.
-///
 /// It buries what it kills, so that no zombies pile up where nobody else does.
-const SUPERVISOR: &str = r#"
-finish() {
-    [ -z "$node" ] || { kill -9 $node $nap; wait $node $nap; }
+const SUPERVISOR: &str = supervisor::script!(
+    r#"
+    [ -z "$child" ] || { kill -9 $child $nap; wait $child $nap; }
     [ "$1" = clean ] && rm -rf "$directory"
     kill -9 0
-}
-node= nap=
-trap finish TERM
-owner=$1 directory=$2
-shift 2
-"$@" </dev/null >"$directory/log" 2>&1 &
-node=$!
-find_parent() {
-    if [ -r "/proc/$$/stat" ]; then
-        read -r _ _ _ parent _ <"/proc/$$/stat"
-    else
-        parent=$(ps -o ppid= -p $$ | tr -d ' ')
-    fi
-}
-find_parent
-while [ "$parent" = "$owner" ]; do
-    kill -0 $node || { wait $node; exit $?; }
-    sleep 1 &
-    nap=$!
-    wait $nap
-    nap=
-    find_parent
-done
-finish clean
-"#;
+"#
+);
 
 /// A running anvil. Dropping it ends it.
 #[derive(Debug)]
@@ -135,30 +106,15 @@ impl Drop for Node {
         if process::id() != self.owner {
             return;
         }
-        let Ok(group) = i32::try_from(self.supervisor.id()) else { return };
-        // SAFETY: passes two numbers. The process is our child and not waited for yet, so its
-        // number, also as that of its group, cannot belong to anybody else.
-        let signal = |to, signal| unsafe { libc::kill(to, signal) };
-        signal(group, libc::SIGTERM);
-        let asked = Instant::now();
-        while matches!(self.supervisor.try_wait(), Ok(None)) {
-            if asked.elapsed() > END {
-                signal(-group, libc::SIGKILL);
-                // Nothing is left to be done about a failure, here and below.
-                let _ = self.supervisor.wait();
-                break;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
+        supervisor::end(&mut self.supervisor);
+        // Nothing is left to be done about a failure.
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
 /// Anvil's own last words, without the keys that it prints when all is well.
 fn silent(what: &str, log: &str) -> Error {
-    let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    let last = lines[lines.len().saturating_sub(8)..].join("\n");
-    let words = if last.is_empty() { "it said nothing".to_owned() } else { last };
+    let words = last_words(log);
     Error::new(Code::DevnetUnavailable, format!("{what}: {words}"))
         .with_hint("anvil 1.5 or later is needed, and a free port")
 }

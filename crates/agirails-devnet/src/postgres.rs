@@ -15,52 +15,27 @@ use std::{
 
 use agirails::{Code, Error, Result};
 
+use crate::supervisor::{self, last_words};
+
 /// The environment variable that names the directory of the `initdb` and `postgres` to use.
 pub const POSTGRES_VARIABLE: &str = "AGIRAILS_POSTGRES";
 
 /// How long the server may take until it takes connections; half a second on an idle machine.
 const START: Duration = Duration::from_secs(60);
-/// How long it may take to end, which it does in milliseconds.
-const END: Duration = Duration::from_secs(5);
 /// How often another port is tried where one was taken meanwhile.
 const PORTS: u32 = 5;
 /// The role that owns everything.
 const ROLE: &str = "agirails";
 
-/// Starts the server, and ends it when it is told to or once this shell's parent is no longer the
-/// owner; then the files go too. The server ends its own processes where it is told to (QUIT).
-const SUPERVISOR: &str = r#"
-finish() {
-    [ -z "$server" ] || { kill -QUIT $server; wait $server; }
+/// The server ends its own processes where it is told to (QUIT).
+const SUPERVISOR: &str = supervisor::script!(
+    r#"
+    [ -z "$child" ] || { kill -QUIT $child; wait $child; }
     [ -z "$nap" ] || { kill -9 $nap; wait $nap; }
     [ "$1" = clean ] && rm -rf "$directory"
     exit 0
-}
-server= nap=
-trap finish TERM
-owner=$1 directory=$2
-shift 2
-"$@" </dev/null >"$directory/log" 2>&1 &
-server=$!
-echo $server >"$directory/server.pid"
-find_parent() {
-    if [ -r "/proc/$$/stat" ]; then
-        read -r _ _ _ parent _ <"/proc/$$/stat"
-    else
-        parent=$(ps -o ppid= -p $$ | tr -d ' ')
-    fi
-}
-find_parent
-while [ "$parent" = "$owner" ]; do
-    kill -0 $server || { wait $server; exit $?; }
-    sleep 1 &
-    nap=$!
-    wait $nap
-    nap=
-    find_parent
-done
-finish clean
-"#;
+"#
+);
 
 /// A running PostgreSQL server with a directory of its own. Dropping it ends it.
 ///
@@ -158,23 +133,10 @@ impl Postgres {
 
     /// Ends the server at once, as a crash does; the files stay for [`Self::restart`].
     pub fn kill(&mut self) {
-        let Some(mut supervisor) = self.supervisor.take() else { return };
-        let Ok(number) = i32::try_from(supervisor.id()) else { return };
-        // SAFETY: passes two numbers. The process is our child and not waited for yet, so its
-        // number, also as that of its group, cannot belong to anybody else.
-        let signal = |to, signal| unsafe { libc::kill(to, signal) };
         // A server that stands still does not hear.
         self.resume();
-        signal(number, libc::SIGTERM);
-        let asked = Instant::now();
-        while matches!(supervisor.try_wait(), Ok(None)) {
-            if asked.elapsed() > END {
-                signal(-number, libc::SIGKILL);
-                // Nothing is left to be done about a failure.
-                let _ = supervisor.wait();
-                break;
-            }
-            thread::sleep(Duration::from_millis(1));
+        if let Some(mut supervisor) = self.supervisor.take() {
+            supervisor::end(&mut supervisor);
         }
     }
 
@@ -413,9 +375,7 @@ fn failed(problem: &str, error: io::Error) -> Error {
 }
 
 fn silent(what: &str, log: &str) -> Error {
-    let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    let last = lines[lines.len().saturating_sub(8)..].join("\n");
-    let words = if last.is_empty() { "it said nothing".to_owned() } else { last };
+    let words = last_words(log);
     Error::new(Code::DevnetUnavailable, format!("{what}: {words}"))
         .with_hint("PostgreSQL 12 or later is needed, and a free port")
 }
