@@ -344,18 +344,10 @@ fn reorganisations_lose_nothing() {
 fn an_unknown_outcome_is_found_out_by_the_same_call() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let bad = Bad::network(Devnet::start().await.unwrap()).await;
-        let profile = NetworkProfile::from_file(bad.directory.path().join("network")).unwrap();
-        let mut settings = ChainSettings::new(profile);
-        settings.wallets = vec![wallet(key(0))];
-        settings.storage = Storage::Memory;
-        settings.wait_timeout = Duration::from_secs(2);
-        let kernel = ChainKernel::connect(settings).await.unwrap();
+        let (bad, kernel) = impatient().await;
         bad.devnet.set_automine(false).await.unwrap();
         let requester = key(0).address();
-        let deadline = kernel.now().await.unwrap() + DAY;
-        let request =
-            CreateTransaction::new(requester, Address::repeat_byte(7), Usdc(PRICE), deadline);
+        let request = purchase(&kernel).await;
         let error: Error = kernel.create_transaction(requester, &request).await.unwrap_err();
         assert_eq!((error.code(), error.retry()), (Code::OutcomeUnknown, Retry::CheckFirst));
         let hash: B256 = error.facts().transaction_hash.unwrap();
@@ -368,4 +360,51 @@ fn an_unknown_outcome_is_found_out_by_the_same_call() {
         let other = kernel.create_transaction(requester, &request).await.unwrap();
         assert_ne!(id, other);
     });
+}
+
+/// What is sent in two is taken over in two: the approval is not called off under the link that
+/// needs it, however long that is waited for.
+#[test]
+fn who_takes_a_link_over_takes_its_approval_over() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (bad, kernel) = impatient().await;
+        let requester = key(0).address();
+        let request = purchase(&kernel).await;
+        let id = kernel.create_transaction(requester, &request).await.unwrap();
+        let nonce = async || {
+            let count = bad.devnet.rpc("eth_getTransactionCount", json!([requester, "latest"]));
+            count.await.unwrap().as_str().map(|count| count.parse::<U256>().unwrap()).unwrap()
+        };
+        let before = nonce().await;
+        bad.devnet.set_automine(false).await.unwrap();
+        // Each gives up after two seconds; what nobody waits for is called off after five.
+        let link = || kernel.link_escrow(requester, id, LinkEscrow::default());
+        for _ in 0..4 {
+            assert_eq!(link().await.unwrap_err().code(), Code::OutcomeUnknown);
+        }
+        bad.devnet.set_automine(true).await.unwrap();
+        bad.devnet.mine(1).await.unwrap();
+        link().await.unwrap();
+        assert_eq!(kernel.get_transaction(id).await.unwrap().state, State::Committed);
+        // One approval and one link, and nothing else.
+        assert_eq!(nonce().await - before, U256::from(2));
+    });
+}
+
+/// A kernel that waits two seconds for an outcome.
+async fn impatient() -> (Bad, ChainKernel) {
+    let bad = Bad::network(Devnet::start().await.unwrap()).await;
+    let profile = NetworkProfile::from_file(bad.directory.path().join("network")).unwrap();
+    let mut settings = ChainSettings::new(profile);
+    settings.wallets = vec![wallet(key(0))];
+    settings.storage = Storage::Memory;
+    settings.wait_timeout = Duration::from_secs(2);
+    let kernel = ChainKernel::connect(settings).await.unwrap();
+    (bad, kernel)
+}
+
+async fn purchase(kernel: &ChainKernel) -> CreateTransaction {
+    let deadline = kernel.now().await.unwrap() + DAY;
+    CreateTransaction::new(key(0).address(), Address::repeat_byte(7), Usdc(PRICE), deadline)
 }

@@ -20,6 +20,10 @@ pub(super) const DEPTH: u64 = 64;
 /// How long the outcome of a send is remembered, in seconds.
 const MEMORY_SECONDS: u64 = 7 * 86_400;
 
+/// The sends of a JSON list of ids, and those that prepare them.
+const NAMED: &str = "id IN (SELECT value FROM json_each(?1)) \
+                     OR prepares IN (SELECT value FROM json_each(?1))";
+
 /// What became of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -36,6 +40,8 @@ pub(super) enum State {
 pub(super) struct Send {
     pub(super) id: i64,
     pub(super) nonce: u64,
+    /// The last send of its request, where this one comes before it.
+    pub(super) prepares: Option<i64>,
     /// Whose caller waits for it; 0 where nobody does.
     pub(super) owner: Owner,
     pub(super) state: State,
@@ -60,6 +66,8 @@ pub(super) struct Attempt {
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) digest: B256,
+    /// Whether the next one is of the same request, and needs this one to be mined before it.
+    pub(super) prepares_next: bool,
     pub(super) attempt: Attempt,
 }
 
@@ -106,23 +114,31 @@ impl Journal {
                 }
                 forget_old(connection, now)?;
                 let mut ids = Vec::with_capacity(drafts.len());
-                for (nonce, draft) in (first..).zip(drafts) {
+                let mut last = 0;
+                // From the last on, so that those before it can name it.
+                for (place, draft) in drafts.iter().enumerate().rev() {
                     connection
                         .prepare_cached(
-                            "INSERT INTO sends (sender, nonce, digest, owner, state, told, at) \
-                             VALUES (?1, ?2, ?3, ?4, 0, 0, ?5)",
+                            "INSERT INTO sends \
+                             (sender, nonce, digest, prepares, owner, state, told, at) \
+                             VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6)",
                         )?
                         .execute(params![
                             self.sender.as_slice(),
-                            nonce as i64,
+                            (first + place as u64) as i64,
                             draft.digest.as_slice(),
+                            draft.prepares_next.then_some(last),
                             owner,
                             now as i64
                         ])?;
                     let id = connection.last_insert_rowid();
                     insert_attempt(connection, id, &draft.attempt)?;
+                    if !draft.prepares_next {
+                        last = id;
+                    }
                     ids.push(id);
                 }
+                ids.reverse();
                 Ok(Some(ids))
             })
             .await
@@ -149,7 +165,8 @@ impl Journal {
     }
 
     /// Sends that somebody gave up waiting for, or died waiting for, and whose outcome nobody
-    /// was told: the one with this digest is taken over. `alive` tells whether an owner lives.
+    /// was told: the one with this digest is taken over, and with it what its request sent before
+    /// it. `alive` tells whether an owner lives.
     pub(super) async fn adopt(
         &self,
         digest: B256,
@@ -167,6 +184,8 @@ impl Journal {
                 };
                 // Open again: its receipt is looked for and handed over.
                 let sql = "UPDATE sends SET owner = ?2, state = 0 WHERE id = ?1";
+                connection.execute(sql, params![id, owner])?;
+                let sql = "UPDATE sends SET owner = ?2 WHERE prepares = ?1 AND state <> 3";
                 connection.execute(sql, params![id, owner])?;
                 Ok(Some(id))
             })
@@ -187,7 +206,7 @@ impl Journal {
         let mut sends = self
             .file
             .read(|connection| {
-                let sql = "SELECT id, nonce, owner, state, at, told FROM sends \
+                let sql = "SELECT id, nonce, owner, state, at, told, prepares FROM sends \
                      WHERE sender = ?1 AND (state = 0 OR (state = 1 AND block > ?2)) \
                      ORDER BY nonce, id";
                 let mut statement = connection.prepare_cached(sql)?;
@@ -237,8 +256,8 @@ impl Journal {
                             outcome.block.map(|block| block as i64),
                         ])?;
                 }
-                let sql = "UPDATE sends SET told = 1 WHERE id IN (SELECT value FROM json_each(?1))";
-                connection.prepare_cached(sql)?.execute([&told])?;
+                let sql = format!("UPDATE sends SET told = 1 WHERE {NAMED}");
+                connection.prepare_cached(&sql)?.execute([&told])?;
                 Ok(())
             })
             .await
@@ -249,9 +268,8 @@ impl Journal {
         let sends = serde_json::to_string(sends).unwrap_or_default();
         self.file
             .write(|connection| {
-                let sql =
-                    "UPDATE sends SET owner = 0 WHERE id IN (SELECT value FROM json_each(?1))";
-                Ok(connection.execute(sql, [&sends]).map(drop)?)
+                let sql = format!("UPDATE sends SET owner = 0 WHERE {NAMED}");
+                Ok(connection.execute(&sql, [&sends]).map(drop)?)
             })
             .await
     }
@@ -348,6 +366,7 @@ fn send(row: &Row<'_>) -> rusqlite::Result<Send> {
         },
         at: row.get::<_, i64>(4)? as u64,
         told: row.get(5)?,
+        prepares: row.get(6)?,
         attempts: vec![],
     })
 }

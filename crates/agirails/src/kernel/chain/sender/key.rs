@@ -369,9 +369,11 @@ impl Key {
     ) -> Result<Option<(u64, Vec<Draft>, Vec<i64>)>> {
         let first = self.journal.next_nonce().await?.max(terms.next_nonce);
         let mut drafts = vec![];
-        let operations =
-            ready.iter().flat_map(|ready| ready.request.operations.iter().zip(&ready.gas));
-        for (nonce, (operation, gas)) in (first..).zip(operations) {
+        let operations = ready.iter().flat_map(|Ready { request, gas }| {
+            let prepares_next = (1..request.operations.len()).map(|_| true).chain([false]);
+            request.operations.iter().zip(gas).zip(prepares_next)
+        });
+        for (nonce, ((operation, gas), prepares_next)) in (first..).zip(operations) {
             let transaction = TxEip1559 {
                 chain_id: self.shared.chain_id,
                 nonce,
@@ -384,7 +386,7 @@ impl Key {
                 input: operation.data.clone(),
             };
             let attempt = self.sign(transaction, false).await?;
-            drafts.push(Draft { digest: operation.digest(), attempt });
+            drafts.push(Draft { digest: operation.digest(), prepares_next, attempt });
         }
         let ids = self.journal.take(first, self.place.owner(), &drafts, wall_seconds()).await?;
         Ok(ids.map(|ids| (first, drafts, ids)))
@@ -660,7 +662,7 @@ impl Key {
             .sent
             .get(&send.id)
             .map_or((age, age), |(first, last)| (first.elapsed(), last.elapsed()));
-        if self.waiting.contains_key(&send.id) {
+        if self.is_wanted(send) {
             if self.too_cheap.contains(&send.id) && last > Duration::from_secs(1)
                 || first > STUCK && last > STUCK / 2
             {
@@ -677,6 +679,12 @@ impl Key {
             return (last > NEGLECTED).then_some(Neglect::Forgotten);
         }
         (last > ABANDONED).then_some(Neglect::Abandoned)
+    }
+
+    /// Whether a caller of this process waits for a send, or for one that needs it.
+    fn is_wanted(&self, send: &Send) -> bool {
+        let is_awaited = |send| self.waiting.contains_key(&send);
+        is_awaited(send.id) || send.prepares.is_some_and(is_awaited)
     }
 
     /// A new transaction for a send's nonce that offers more, or that calls the send off.
