@@ -15,9 +15,9 @@ use crate::{
     protocol::Refusal,
 };
 
-/// How long a call waits for other processes before it gives up. One write takes microseconds,
-/// so this is reached only where a process holds the file without working.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long calls wait for other processes, where nothing speaks for less. One write takes
+/// microseconds, so this is reached only where a process holds the file without working.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// So many tries come close behind one another: most writers are done within some ten
 /// microseconds, and the runtime's timer counts in milliseconds.
 const QUICK_TRIES: u32 = 8;
@@ -53,6 +53,8 @@ pub(crate) struct Format {
     /// SQLite's `synchronous`: with a write-ahead log, `NORMAL` loses nothing to a killed
     /// process and at most the last commits to a power cut, `FULL` not even those.
     pub(crate) synchronous: &'static str,
+    /// How long a call waits while other processes hold the file.
+    pub(crate) patience: Duration,
 }
 
 impl Format {
@@ -153,7 +155,7 @@ impl Store {
             writer: Mutex::default(),
             readers: Mutex::default(),
         });
-        let shared = patiently(|| {
+        let shared = patiently(store.format.patience, || {
             let mut open = lock(&OPEN);
             open.retain(|store| store.strong_count() > 0);
             let file = store.path.as_deref().and_then(FileId::of);
@@ -191,7 +193,7 @@ impl Store {
         &self,
         mut attempt: impl FnMut(&Connection) -> Attempt<T> + Send,
     ) -> Result<T> {
-        patiently(|| {
+        patiently(self.format.patience, || {
             if self.path.is_none() {
                 return attempt(self.writer(&mut lock(&self.writer))?);
             }
@@ -212,7 +214,7 @@ impl Store {
         &self,
         mut attempt: impl FnMut(&Connection) -> Attempt<T> + Send,
     ) -> Result<T> {
-        patiently(|| {
+        patiently(self.format.patience, || {
             let mut slot = lock(&self.writer);
             let connection = self.writer(&mut slot)?;
             let outcome = transact(connection, &mut attempt);
@@ -339,7 +341,7 @@ fn transact<T>(
 }
 
 /// Tries until the file is free. No thread is blocked for longer than a few writes take.
-async fn patiently<T>(mut attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
+async fn patiently<T>(patience: Duration, mut attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
     let mut first_refusal = None;
     for try_number in 0_u32.. {
         let outcome = {
@@ -351,7 +353,7 @@ async fn patiently<T>(mut attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
             Err(Stop::Failed(error)) => return Err(error),
             Err(Stop::Busy) => {
                 let since = *first_refusal.get_or_insert_with(Instant::now);
-                if since.elapsed() > PATIENCE {
+                if since.elapsed() > patience {
                     break;
                 }
                 match try_number.checked_sub(QUICK_TRIES) {
@@ -363,7 +365,7 @@ async fn patiently<T>(mut attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
     }
     Err(Error::new(
         Code::StorageBusy,
-        format!("the state file was busy for {} seconds", PATIENCE.as_secs()),
+        format!("the state file was busy for {} seconds", patience.as_secs()),
     ))
 }
 
@@ -494,6 +496,7 @@ mod tests {
             application_id: 0x0a51_7e58,
             schema,
             synchronous: "NORMAL",
+            patience: PATIENCE,
         }
     }
 

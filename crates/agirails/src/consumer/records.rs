@@ -14,7 +14,7 @@ use crate::{
     network::Network,
     owners::Owner,
     protocol::{TransactionId, Usdc, receipt::Receipt},
-    storage::{Attempt, Format, Storage, Store},
+    storage::{self, Attempt, Format, Storage, Store},
 };
 
 /// How long calls stay on record once their transaction is over.
@@ -142,6 +142,7 @@ impl Records {
             application_id: 0x6163_7462,
             schema: &[include_str!("records.sql")],
             synchronous: "FULL",
+            patience: storage::PATIENCE,
         };
         Ok(Self { file: Store::open(storage, format, |_| Ok(())).await?, requester })
     }

@@ -1,14 +1,15 @@
 //! What attackers try on servers that are paid by the call. Every one of them is refused, and the
 //! consumer whose money it is gets served.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use agirails::{
-    ACTPClient, Event, Usdc,
+    ACTPClient, Event, TransactionId, U256, Usdc,
     paywall::{Answer, Charge, Entry, Incoming, Paywall, Settings, Unsigned},
     protocol::paid_request::PaidRequest,
 };
 use agirails_devnet::{Fault, FaultProxy, Rule};
+use rusqlite::Connection;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -234,4 +235,81 @@ async fn without_a_node_nothing_is_claimed_and_what_is_known_is_served() {
     let served = run(paywall.enter(&charge, &unknown, None).await);
     assert_eq!(served.payment().attempt, 1, "the refusal claimed it");
     assert_eq!(served.finish(ok("back")).await.status, 200);
+}
+
+/// Made-up ids cost the attacker more than the node: so many are looked up at once, the rest is told
+/// to come back, and who is known never notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_unknown_ids_keeps_nobody_out() {
+    const LOOKED_UP_AT_ONCE: usize = 64;
+    let local = Local::start().await;
+    let proxy = FaultProxy::start(local.devnet.rpc_url()).unwrap();
+    let provider = local.provider_at(proxy.url()).await;
+    let paywall = Paywall::builder(provider).open().await.unwrap();
+    let charge = charge(&paywall, CENTS_10);
+    let bundle = local.funded(Usdc(2 * CENTS_10.0), 3_600).await;
+    let first = local.signed(bundle, Some("first")).await;
+    run(paywall.enter(&charge, &first, None).await).finish(ok("first")).await;
+
+    proxy.add(Rule::new(Fault::Delay(Duration::from_secs(3))));
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    for number in 0..LOOKED_UP_AT_ONCE + 40 {
+        let (paywall, charge, told) = (paywall.clone(), charge.clone(), told.clone());
+        tokio::spawn(async move {
+            let id = TransactionId::from(U256::from(number + 1));
+            let request = unsigned(id, "/api/generate", b"{}");
+            told.send(answer(paywall.enter(&charge, &request, None).await)).unwrap();
+        });
+    }
+    let mut refused = vec![];
+    for _ in 0..40 {
+        refused.push(heard.recv().await.unwrap());
+    }
+    // The others still wait for the node.
+    assert!(heard.is_empty());
+    for answer in refused {
+        assert_eq!(
+            (answer.status, answer.header("retry-after")),
+            (429, Some(b"1".as_slice())),
+            "{}",
+            body(&answer)
+        );
+    }
+    let second = local.signed(bundle, Some("second")).await;
+    let second = run(paywall.enter(&charge, &second, None).await).finish(ok("second")).await;
+    assert_eq!(second.status, 200);
+    assert!(heard.is_empty(), "the known call was served no sooner than the flood");
+    for _ in 0..LOOKED_UP_AT_ONCE {
+        let answer = heard.recv().await.unwrap();
+        assert_eq!(
+            (answer.status, &json(&answer)["error"]),
+            (402, &"Transaction Not Found".into())
+        );
+    }
+}
+
+/// Somebody holds the file's lock and does not work: a backup tool, a stopped process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_stays_locked_serves_nothing_and_uses_nothing() {
+    let stage = Stage::new().await;
+    let (paywall, id) = (stage.paywall().await, stage.funded(CENTS_10).await);
+    let charge = charge(&paywall, CENTS_10);
+    let files = std::fs::read_dir(stage.directory.path().join(".actp")).unwrap();
+    let mut files = files.map(|file| file.unwrap().path());
+    let is_store = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("paywall-") && name.ends_with(".sqlite3")
+    };
+    let file = files.find(is_store).unwrap();
+    let holder = Connection::open(file).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+    let request = stage.signed(id, None, b"{}").await;
+    let told = refusal(paywall.enter(&charge, &request, None).await);
+    assert_eq!(told, refused(503, "Store Unavailable"));
+
+    holder.execute_batch("ROLLBACK").unwrap();
+    let served = run(paywall.enter(&charge, &request, None).await);
+    assert_eq!(served.payment().attempt, 1, "the refusal claimed it");
+    assert_eq!(served.finish(ok("unlocked")).await.status, 200);
 }

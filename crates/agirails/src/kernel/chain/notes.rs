@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::{
     error::{Code, Error, Result},
     protocol::{TransactionId, proof::DeliveryProof},
-    storage::{Attempt, Format, Storage, Store},
+    storage::{self, Attempt, Format, Storage, Store},
 };
 
 /// Opens or makes `.actp/chain-<chain id>-<first 8 hex digits of the kernel>.sqlite3` ("actc" in
@@ -35,6 +35,7 @@ pub(crate) async fn open_file(
             include_str!("events/schema.sql"),
         )],
         synchronous: "FULL",
+        patience: storage::PATIENCE,
     };
     Store::open(storage, format, |_| Ok(())).await
 }

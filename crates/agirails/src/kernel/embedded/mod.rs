@@ -28,7 +28,7 @@ use crate::{
         proof::DeliveryProof,
         rules::{self, Arbiters, Call, Rates},
     },
-    storage::{Attempt, Format, Storage, Store},
+    storage::{self, Attempt, Format, Storage, Store},
 };
 
 /// The state file of this kernel ("actp" in its header).
@@ -38,6 +38,7 @@ fn format() -> Format {
         application_id: 0x6163_7470,
         schema: &[include_str!("schema.sql")],
         synchronous: "NORMAL",
+        patience: storage::PATIENCE,
     }
 }
 

@@ -21,6 +21,10 @@ use crate::{
     storage::{self, Attempt, Format, Storage},
 };
 
+/// A consumer waits for each of these calls, and a server's own patience ends after some 30 seconds.
+/// A call that comes behind one that is given up waits twice as long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 const RUNNING: i64 = 0;
 const ANSWERED: i64 = 1;
 const FAILED: i64 = 2;
@@ -46,6 +50,7 @@ impl SqliteStore {
             application_id: 0x6163_7477,
             schema: &[include_str!("sqlite.sql")],
             synchronous: if survives_power_cut { "FULL" } else { "NORMAL" },
+            patience: PATIENCE,
         };
         let file = storage::Store::open(storage, format, |_| Ok(())).await?;
         let commits = Renewed::new({

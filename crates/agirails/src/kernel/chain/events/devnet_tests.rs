@@ -15,7 +15,7 @@ use super::{
 use crate::{
     kernel::{Role, TransactionQuery},
     protocol::{Event, EventRecord, TransactionId},
-    storage::{Format, Storage, Store},
+    storage::{self, Format, Storage, Store},
 };
 
 sol! {
@@ -30,6 +30,7 @@ fn logs_of(devnet: &Devnet, urls: &[&str]) -> Logs {
         application_id: 0x0a51_7e57,
         schema: &[index::SCHEMA],
         synchronous: "NORMAL",
+        patience: storage::PATIENCE,
     };
     let store = Store::open(Storage::Memory, format, |_| Ok(())).now_or_never();
     Logs::new(rpc, devnet.profile().contracts.actp_kernel, 0, store.unwrap().unwrap())

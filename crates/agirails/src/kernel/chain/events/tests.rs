@@ -25,7 +25,7 @@ use crate::{
     error::{Code, Error, Result, Retry},
     kernel::{Role, TransactionQuery},
     protocol::{Event, EventRecord, Refusal, TransactionId},
-    storage::{Format, Storage, Store},
+    storage::{self, Format, Storage, Store},
 };
 
 /// What happens to the chain before it answers the next request.
@@ -449,6 +449,7 @@ fn logs(chain: &Arc<Fake>) -> Logs {
         application_id: 0x0a51_7e57,
         schema: &[index::SCHEMA],
         synchronous: "NORMAL",
+        patience: storage::PATIENCE,
     };
     let store = Store::open(Storage::Memory, format, |_| Ok(()));
     let store = futures_util::FutureExt::now_or_never(store).unwrap().unwrap();
