@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     _Headers = Mapping[str, str] | Iterable[tuple[str, str]]
     _Amount = str | int
     _Outcome = tuple[int, list[tuple[str, str]], bytes] | tuple[str, str]
-    _Send = Callable[[str, str, list[tuple[str, str]], bytes, float, int], _Outcome]
-    _SendAsync = Callable[[str, str, list[tuple[str, str]], bytes, float, int], Awaitable[_Outcome]]
+    _Send = Callable[["_Request"], _Outcome]
+    _SendAsync = Callable[["_Request"], Awaitable[_Outcome]]
 
 _CALL_OPTIONS = ("max_funding", "settle", "timeout", "request_timeout", "body_limit")
 """What the adapters of other libraries pass on to each call, beside what it may cost."""
@@ -350,10 +350,10 @@ class AsyncConsumer:
         """Makes a call, and pays for it where it must be."""
         purchase = _purchase(self._core, locals())
 
-        async def send(*request: Any) -> _Outcome:
+        async def send(request: _Request) -> _Outcome:
             import asyncio
 
-            return await asyncio.to_thread(_send, *request)
+            return await asyncio.to_thread(_send, request)
 
         return PaidResponse(await _drive_async(purchase, send))
 
@@ -510,6 +510,22 @@ def _purchase(core: Any, given: dict[str, Any]) -> _Purchase:
     return purchase
 
 
+class _Request(NamedTuple):
+    """One request, for whatever carries it."""
+
+    method: str
+    url: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    timeout: float
+    body_limit: int
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body is sent, an empty one too."""
+        return bool(self.body) or self.method in ("POST", "PUT", "PATCH")
+
+
 def _drive(purchase: _Purchase, send: _Send) -> dict[str, Any]:
     """Does what the purchase says, until it is over."""
     import time
@@ -519,7 +535,7 @@ def _drive(purchase: _Purchase, send: _Send) -> dict[str, Any]:
         step = purchase.next(outcome)
         outcome = None
         if step[0] == "send":
-            outcome = send(*step[1:])
+            outcome = send(_Request(*step[1:]))
         elif step[0] == "wait":
             time.sleep(step[1])
         else:
@@ -536,17 +552,12 @@ async def _drive_async(purchase: _Purchase, send: _SendAsync) -> dict[str, Any]:
         step = await purchase.next(outcome)
         outcome = None
         if step[0] == "send":
-            outcome = await send(*step[1:])
+            outcome = await send(_Request(*step[1:]))
         elif step[0] == "wait":
             await asyncio.sleep(step[1])
         else:
             answer: dict[str, Any] = step[1]
             return answer
-
-
-def _has_body(method: str, body: bytes) -> bool:
-    """Whether a body is sent, an empty one too."""
-    return bool(body) or method in ("POST", "PUT", "PATCH")
 
 
 def _gather(pieces: Iterable[bytes], limit: int) -> bytes | None:
@@ -560,14 +571,7 @@ def _gather(pieces: Iterable[bytes], limit: int) -> bytes | None:
     return b"".join(gathered)
 
 
-def _send(
-    method: str,
-    url: str,
-    headers: list[tuple[str, str]],
-    body: bytes,
-    timeout: float,
-    body_limit: int,
-) -> _Outcome:
+def _send(asked: _Request) -> _Outcome:
     """Carries one request by the standard library, with its proxies and certificates.
 
     No redirect is followed: none of the handlers here does.
@@ -578,7 +582,7 @@ def _send(
     import urllib.error
     import urllib.request
 
-    until = time.monotonic() + timeout
+    until = time.monotonic() + asked.timeout
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -586,30 +590,35 @@ def _send(
         urllib.request.HTTPSHandler,
     ):
         opener.add_handler(handler())
-    has_body = _has_body(method, body)
-    request = urllib.request.Request(url, body if has_body else None, method=method)
+    body = asked.body if asked.has_body else None
+    request = urllib.request.Request(asked.url, body, method=asked.method)
     joined: dict[str, str] = {}
-    for name, value in headers:
+    for name, value in asked.headers:
         joined[name] = f"{joined[name]}, {value}" if name in joined else value
     # The library would else call every body a form.
-    if has_body and not any(name.lower() == "content-type" for name in joined):
+    if asked.has_body and not any(name.lower() == "content-type" for name in joined):
         joined["Content-Type"] = "application/octet-stream"
     for name, value in joined.items():
         request.add_header(name, value)
     try:
-        response = opener.open(request, timeout=timeout)
+        response = opener.open(request, timeout=asked.timeout)
         with response:
             pieces, length = [], 0
             # What drips in does not hold us up for longer than what does not come at all.
             while piece := response.read1(65_536):
                 length += len(piece)
-                if length > body_limit:
+                if length > asked.body_limit:
                     return "too_large", ""
                 if time.monotonic() > until:
                     return "lost", "the answer did not come to its end in time"
                 pieces.append(piece)
             announced = response.headers.get("Content-Length")
-            if method != "HEAD" and announced and announced.isdigit() and length < int(announced):
+            if (
+                asked.method != "HEAD"
+                and announced
+                and announced.isdigit()
+                and length < int(announced)
+            ):
                 return "lost", "the answer broke off"
             return response.status, list(response.headers.items()), b"".join(pieces)
     except urllib.error.URLError as error:

@@ -27,11 +27,10 @@ from .consumer import (
     _drive,
     _drive_async,
     _gather,
-    _has_body,
 )
 
 if TYPE_CHECKING:
-    from .consumer import _Amount, _Outcome
+    from .consumer import _Amount, _Outcome, _Request
 
 __all__ = ["AsyncPayingTransport", "PayingTransport"]
 
@@ -52,19 +51,13 @@ class _Terms:
         return core.purchase(request.method, str(request.url), headers, content, options)
 
 
-def _request(
-    original: httpx.Request,
-    method: str,
-    url: str,
-    headers: list[tuple[str, str]],
-    body: bytes,
-    seconds: float,
-) -> httpx.Request:
-    timeout = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
+def _request(original: httpx.Request, asked: _Request) -> httpx.Request:
+    timeout = dict.fromkeys(("connect", "read", "write", "pool"), asked.timeout)
     extensions = {**original.extensions, "timeout": timeout}
-    content = body if _has_body(method, body) else None
+    content = asked.body if asked.has_body else None
+    headers = _encoded(asked.headers)
     return httpx.Request(
-        method, url, headers=_encoded(headers), content=content, extensions=extensions
+        asked.method, asked.url, headers=headers, content=content, extensions=extensions
     )
 
 
@@ -120,19 +113,12 @@ class PayingTransport(httpx.BaseTransport):
         """Sends a request, and pays for it where it must be."""
         purchase = self._terms.purchase(self._core, request, request.read())
 
-        def carry(
-            method: str,
-            url: str,
-            headers: list[tuple[str, str]],
-            body: bytes,
-            seconds: float,
-            body_limit: int,
-        ) -> _Outcome:
-            sent = _request(request, method, url, headers, body, seconds)
+        def carry(asked: _Request) -> _Outcome:
+            sent = _request(request, asked)
             try:
                 response = self._inner.handle_request(sent)
                 try:
-                    content = _gather(response.stream, body_limit)  # type: ignore[arg-type]
+                    content = _gather(response.stream, asked.body_limit)  # type: ignore[arg-type]
                 finally:
                     response.close()
             except httpx.TransportError as error:
@@ -167,22 +153,15 @@ class AsyncPayingTransport(httpx.AsyncBaseTransport):
         """Sends a request, and pays for it where it must be."""
         purchase = self._terms.purchase(self._core, request, await request.aread())
 
-        async def carry(
-            method: str,
-            url: str,
-            headers: list[tuple[str, str]],
-            body: bytes,
-            seconds: float,
-            body_limit: int,
-        ) -> _Outcome:
-            sent = _request(request, method, url, headers, body, seconds)
+        async def carry(asked: _Request) -> _Outcome:
+            sent = _request(request, asked)
             try:
                 response = await self._inner.handle_async_request(sent)
                 try:
                     pieces, length = [], 0
                     async for piece in response.stream:  # type: ignore[union-attr]
                         length += len(piece)
-                        if length > body_limit:
+                        if length > asked.body_limit:
                             return "too_large", ""
                         pieces.append(piece)
                 finally:

@@ -22,12 +22,12 @@ from requests.exceptions import ConnectionError as Unconnected
 from requests.exceptions import ConnectTimeout, RequestException, SSLError
 from urllib3 import HTTPHeaderDict, HTTPResponse
 
-from .consumer import _CALL_OPTIONS, Consumer, Payment, _drive, _gather, _has_body
+from .consumer import _CALL_OPTIONS, Consumer, Payment, _drive, _gather
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
 
-    from .consumer import _Amount, _Outcome
+    from .consumer import _Amount, _Outcome, _Request
 
 __all__ = ["PayingAdapter", "session"]
 
@@ -67,27 +67,25 @@ class PayingAdapter(HTTPAdapter):
             request.method, request.url, headers, content, options
         )
 
-        def carry(
-            method: str,
-            url: str,
-            headers: list[tuple[str, str]],
-            body: bytes,
-            seconds: float,
-            body_limit: int,
-        ) -> _Outcome:
+        def carry(asked: _Request) -> _Outcome:
             copy = request.copy()
-            copy.method, copy.url, copy.body = method, url, body
+            copy.method, copy.url, copy.body = asked.method, asked.url, asked.body
             copy.headers.clear()
-            copy.headers.update(headers)
-            if _has_body(method, body):
-                copy.headers["Content-Length"] = str(len(body))
+            copy.headers.update(asked.headers)
+            if asked.has_body:
+                copy.headers["Content-Length"] = str(len(asked.body))
             try:
                 answer = super(PayingAdapter, self).send(
-                    copy, stream=True, timeout=seconds, verify=verify, cert=cert, proxies=proxies
+                    copy,
+                    stream=True,
+                    timeout=asked.timeout,
+                    verify=verify,
+                    cert=cert,
+                    proxies=proxies,
                 )
                 with answer:
                     pieces = iter(lambda: answer.raw.read(65_536, decode_content=False), b"")
-                    content = _gather(pieces, body_limit)
+                    content = _gather(pieces, asked.body_limit)
                     if content is None:
                         return "too_large", ""
                     return answer.status_code, list(answer.raw.headers.items()), content
