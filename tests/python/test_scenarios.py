@@ -39,7 +39,7 @@ def test_embedded(name: str, finish: Finish, tmp_path: Path) -> None:
     _agirails._play(name, EmbeddedStage(tmp_path, finish))
 
 
-# Ten thousand blocks, each with a registration, would take minutes and test nothing of the client
+# Ten thousand registrations, one after another, would take minutes and test nothing of the client
 # that the state file does not: the limits are the registry's own.
 @pytest.mark.parametrize("name", [name for name, needs in SCENARIOS if needs != "own_stage"])
 def test_devnet(name: str, finish: Finish, net: Devnet, tmp_path: Path) -> None:

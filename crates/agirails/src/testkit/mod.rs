@@ -46,7 +46,11 @@ use async_trait::async_trait;
 
 pub use watch::Watch;
 
-use crate::{error::Result, kernel::Kernel, protocol::Usdc};
+use crate::{
+    error::Result,
+    kernel::Kernel,
+    protocol::{Refusal, Usdc, registry::ServiceDescriptor},
+};
 
 /// A kernel and what a test may do around it.
 #[async_trait]
@@ -72,6 +76,21 @@ pub trait Stage: Send + Sync {
 
     /// Approves a mediator, who can be paid from two days later on.
     async fn approve_mediator(&self, mediator: Address) -> Result<()>;
+
+    /// Registers so many more agents, each a fresh party with this endpoint and these services.
+    /// Whoever has a faster way than the kernel's own, one after another, takes that.
+    async fn crowd(
+        &self,
+        count: usize,
+        endpoint: &str,
+        services: &[ServiceDescriptor],
+    ) -> Result<()> {
+        let registry = self.kernel().registry().ok_or(Refusal::NotRegistered)?;
+        for _ in 0..count {
+            registry.register_agent(self.party().await?, endpoint, services).await?;
+        }
+        Ok(())
+    }
 }
 
 /// One behaviour that every kernel has.
@@ -92,7 +111,7 @@ pub enum Need {
     Nothing,
     /// A clock that stands where [`Stage::at`] sets it.
     ExactClock,
-    /// A stage of its own, with 10_000 parties: it leaves a full registry behind.
+    /// A stage of its own, with 10_000 agents: it leaves a full registry behind.
     OwnStage,
 }
 

@@ -364,9 +364,7 @@ pub async fn a_registry_holds_ten_thousand_agents_and_answers_for_one_thousand(
         let agent = stage.party().await?;
         registry(&play, agent)?.register_agent(URL, &offered).await
     };
-    for _ in 0..1_000 {
-        register().await?;
-    }
+    stage.crowd(1_000, URL, &offered).await?;
     assert_eq!(client.get_agents_by_service(&main).await?.len(), 100);
     register().await?;
     let outcome = client.get_agents_by_service(&main).await;
@@ -375,9 +373,7 @@ pub async fn a_registry_holds_ten_thousand_agents_and_answers_for_one_thousand(
         AgentQuery { service_type_hash: B256::ZERO, min_reputation: 0, offset: 0, limit: 0 };
     refused(client.query_agents_by_service(query).await, Refusal::QueryLimit);
 
-    for _ in 1_001..10_000 {
-        register().await?;
-    }
+    stage.crowd(8_999, URL, &offered).await?;
     refused(register().await, Refusal::RegistryFull);
     // Before the services are looked at, after their number.
     let late = registry(&play, stage.party().await?)?;

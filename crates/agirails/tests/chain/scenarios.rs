@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use agirails::testkit::{Need, SCENARIOS};
+use agirails::testkit::{Need, SCENARIOS, Scenario};
 
 use crate::stage::Local;
 
@@ -15,28 +15,29 @@ use crate::stage::Local;
 fn the_chain_kernel_passes_every_scenario() {
     let wanted = std::env::var("SCENARIO").unwrap_or_default();
     let scenarios = SCENARIOS.iter().filter(|s| s.name.contains(&wanted));
-    // A registry with ten thousand agents in it takes a chain of its own, and a while.
-    let scenarios = scenarios.filter(|s| s.needs != Need::OwnStage);
-    let queue = Mutex::new(scenarios.collect::<Vec<_>>());
-    let failures = Mutex::new(vec![]);
-    thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                let runtime = tokio::runtime::Runtime::new().unwrap();
-                let stage = runtime.block_on(Local::start()).unwrap();
-                loop {
-                    let Some(scenario) = queue.lock().unwrap().pop() else { break };
-                    let run = || runtime.block_on((scenario.run)(&stage));
-                    let failure = match catch_unwind(AssertUnwindSafe(run)) {
-                        Ok(Ok(())) => continue,
-                        Ok(Err(error)) => format!("{}: {error:?}", scenario.name),
-                        Err(_) => format!("{}: see the panic above", scenario.name),
-                    };
-                    failures.lock().unwrap().push(failure);
-                }
-            });
-        }
+    let (own, others): (Vec<_>, Vec<_>) = scenarios.partition(|s| s.needs == Need::OwnStage);
+    let own: Vec<_> = own.into_iter().map(|scenario| Mutex::new(vec![scenario])).collect();
+    let others = Mutex::new(others);
+    let failures: Vec<_> = thread::scope(|scope| {
+        let queues = own.iter().chain([&others, &others]);
+        let crew: Vec<_> = queues.map(|queue| scope.spawn(move || play(queue))).collect();
+        crew.into_iter().flat_map(|player| player.join().unwrap()).collect()
     });
-    let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "\n{}\n", failures.join("\n"));
+}
+
+/// Plays what is in the queue on one stage; returns what went wrong.
+fn play(queue: &Mutex<Vec<&Scenario>>) -> Vec<String> {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let stage = runtime.block_on(Local::start()).unwrap();
+    let mut failures = vec![];
+    loop {
+        let Some(scenario) = queue.lock().unwrap().pop() else { break failures };
+        let run = || runtime.block_on((scenario.run)(&stage));
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failures.push(format!("{}: {error:?}", scenario.name)),
+            Err(_) => failures.push(format!("{}: see the panic above", scenario.name)),
+        }
+    }
 }

@@ -11,14 +11,20 @@ use agirails::{
         Kernel,
         chain::{ChainKernel, ChainSettings},
     },
+    protocol::registry::ServiceDescriptor,
     testkit::{Stage, Watch},
 };
 use agirails_devnet::Devnet;
 use alloy_primitives::keccak256;
 use async_trait::async_trait;
+use serde_json::{Value, json};
 
 /// How many parties a stage can bring.
 const PARTIES: usize = 600;
+/// Gas for a registration, at most.
+const GAS: &str = "0x7a120";
+/// Registrations that take less than half of a block, so that free gas stays free.
+const TO_A_BLOCK: usize = 25;
 
 pub fn key(number: usize) -> PrivateKey {
     keccak256(format!("party {number} of a test")).to_string().parse().unwrap()
@@ -91,5 +97,38 @@ impl Stage for Local {
 
     async fn approve_mediator(&self, mediator: Address) -> Result<()> {
         self.devnet.approve_mediator(mediator).await
+    }
+
+    /// The kernel registers one; the node repeats that from addresses it has no keys of, many to
+    /// a block.
+    async fn crowd(
+        &self,
+        count: usize,
+        endpoint: &str,
+        services: &[ServiceDescriptor],
+    ) -> Result<()> {
+        let first = self.party().await?;
+        let registry = self.kernel.registry().unwrap();
+        registry.register_agent(first, endpoint, services).await?;
+        let block = self.devnet.rpc("eth_getBlockByNumber", json!(["latest", true])).await?;
+        let Value::Object(sent) = &block["transactions"][0] else { panic!("{block}") };
+        let (to, input) = (&sent["to"], &sent["input"]);
+
+        self.devnet.rpc("anvil_autoImpersonateAccount", json!([true])).await?;
+        self.devnet.set_automine(false).await?;
+        // None of them has money for gas.
+        self.devnet.rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x0"])).await?;
+        for number in 1..count {
+            let agent = Address::from_word(keccak256(format!("agent {number} after {first}")));
+            let call =
+                json!({"from": agent, "to": to, "input": input, "gas": GAS, "gasPrice": "0x0"});
+            self.devnet.rpc("eth_sendTransaction", json!([call])).await?;
+            if number % TO_A_BLOCK == 0 {
+                self.devnet.mine(1).await?;
+            }
+        }
+        self.devnet.mine(1).await?;
+        self.devnet.set_automine(true).await?;
+        self.devnet.rpc("anvil_autoImpersonateAccount", json!([false])).await.map(drop)
     }
 }
