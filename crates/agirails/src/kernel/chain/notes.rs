@@ -29,11 +29,14 @@ pub(crate) async fn open_file(
     let format = Format {
         file: format!("chain-{chain_id}-{}.sqlite3", hex::encode(&kernel[..4])),
         application_id: 0x6163_7463,
-        schema: &[concat!(
-            include_str!("schema.sql"),
-            include_str!("sender/journal.sql"),
-            include_str!("events/schema.sql"),
-        )],
+        schema: &[
+            concat!(
+                include_str!("schema.sql"),
+                include_str!("sender/journal.sql"),
+                include_str!("events/schema.sql"),
+            ),
+            include_str!("sender/prepares.sql"),
+        ],
         synchronous: "FULL",
         patience: storage::PATIENCE,
     };

@@ -7,8 +7,6 @@ CREATE TABLE sends (
     sender BLOB NOT NULL,
     nonce INTEGER NOT NULL,
     digest BLOB NOT NULL,
-    -- The last send of the same request, which needs this one to be mined before it.
-    prepares INTEGER,
     owner INTEGER NOT NULL,
     state INTEGER NOT NULL,
     told INTEGER NOT NULL,
@@ -17,7 +15,6 @@ CREATE TABLE sends (
 ) STRICT;
 CREATE UNIQUE INDEX sends_by_nonce ON sends (sender, nonce) WHERE state <> 3;
 CREATE INDEX sends_by_digest ON sends (digest) WHERE told = 0;
-CREATE INDEX sends_by_prepares ON sends (prepares) WHERE prepares IS NOT NULL;
 CREATE INDEX sends_open ON sends (sender, state, block);
 
 -- The signed transactions that compete for a send's nonce.
