@@ -177,10 +177,15 @@ impl Bad {
         assert_eq!(kernel.balance(payer).await.unwrap(), Usdc(PRICE * 1_000 - paid));
         assert_eq!(kernel.balance(vault).await.unwrap(), Usdc(paid));
         assert_eq!(kernel.allowance(payer).await.unwrap(), Usdc(0));
-        let count = async |tag| {
-            self.devnet.rpc("eth_getTransactionCount", json!([payer, tag])).await.unwrap()
-        };
-        assert_eq!(count("pending").await, count("latest").await, "something is stuck");
+        assert_eq!(self.sent("pending").await, self.sent("latest").await, "something is stuck");
+    }
+
+    /// How many transactions of the payer there are in blocks ("latest"), or with those that wait
+    /// ("pending").
+    async fn sent(&self, tag: &str) -> U256 {
+        let payer = key(0).address();
+        let count = self.devnet.rpc("eth_getTransactionCount", json!([payer, tag])).await.unwrap();
+        count.as_str().unwrap().parse().unwrap()
     }
 }
 
@@ -282,11 +287,7 @@ fn a_killed_process_leaves_no_gap_and_its_calls_are_taken_over() {
             assert!(payer.wait().unwrap().success());
         }
         bad.proxy.clear();
-        let payer = key(0).address();
-        let count = async |tag| {
-            bad.devnet.rpc("eth_getTransactionCount", json!([payer, tag])).await.unwrap()
-        };
-        assert_eq!(count("pending").await, count("latest").await, "a gap stayed");
+        assert_eq!(bad.sent("pending").await, bad.sent("latest").await, "a gap stayed");
         let kernel = connect(bad.devnet.profile(), vec![]).await.unwrap();
         // What the dead ones got done is theirs; the vault holds a price for each that is funded.
         let mut funded = 0;
@@ -372,11 +373,7 @@ fn who_takes_a_link_over_takes_its_approval_over() {
         let requester = key(0).address();
         let request = purchase(&kernel).await;
         let id = kernel.create_transaction(requester, &request).await.unwrap();
-        let nonce = async || {
-            let count = bad.devnet.rpc("eth_getTransactionCount", json!([requester, "latest"]));
-            count.await.unwrap().as_str().map(|count| count.parse::<U256>().unwrap()).unwrap()
-        };
-        let before = nonce().await;
+        let before = bad.sent("latest").await;
         bad.devnet.set_automine(false).await.unwrap();
         // Each gives up after two seconds; what nobody waits for is called off after five.
         let link = || kernel.link_escrow(requester, id, LinkEscrow::default());
@@ -388,7 +385,7 @@ fn who_takes_a_link_over_takes_its_approval_over() {
         link().await.unwrap();
         assert_eq!(kernel.get_transaction(id).await.unwrap().state, State::Committed);
         // One approval and one link, and nothing else.
-        assert_eq!(nonce().await - before, U256::from(2));
+        assert_eq!(bad.sent("latest").await - before, U256::from(2));
     });
 }
 

@@ -17,7 +17,7 @@ use agirails::{
 use agirails_devnet::Devnet;
 use alloy_primitives::keccak256;
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// How many parties a stage can bring.
 const PARTIES: usize = 600;
@@ -111,7 +111,7 @@ impl Stage for Local {
         let registry = self.kernel.registry().unwrap();
         registry.register_agent(first, endpoint, services).await?;
         let block = self.devnet.rpc("eth_getBlockByNumber", json!(["latest", true])).await?;
-        let Value::Object(sent) = &block["transactions"][0] else { panic!("{block}") };
+        let sent = &block["transactions"][0];
         let (to, input) = (&sent["to"], &sent["input"]);
 
         self.devnet.rpc("anvil_autoImpersonateAccount", json!([true])).await?;

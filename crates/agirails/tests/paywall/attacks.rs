@@ -209,30 +209,52 @@ async fn whoever_watches_the_chain_and_calls_first_gets_nothing() {
     }
 }
 
+/// A paywall that reaches its chain through a proxy, and knows one transaction: a balance of which
+/// one call is left.
+struct Proxied {
+    local: Local,
+    proxy: FaultProxy,
+    paywall: Paywall,
+    charge: Arc<Charge>,
+    bundle: TransactionId,
+}
+
+impl Proxied {
+    async fn start() -> Self {
+        let local = Local::start().await;
+        let proxy = FaultProxy::start(local.devnet.rpc_url()).unwrap();
+        let provider = local.provider_at(proxy.url()).await;
+        let paywall = Paywall::builder(provider).open().await.unwrap();
+        let charge = charge(&paywall, CENTS_10);
+        let bundle = local.funded(Usdc(2 * CENTS_10.0), 3_600).await;
+        let proxied = Self { local, proxy, paywall, charge, bundle };
+        proxied.serves_the_known("first").await;
+        proxied
+    }
+
+    async fn serves_the_known(&self, key: &str) {
+        let request = self.local.signed(self.bundle, Some(key)).await;
+        let served = run(self.paywall.enter(&self.charge, &request, None).await);
+        assert_eq!(served.finish(ok(key)).await.status, 200);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_node_nothing_is_claimed_and_what_is_known_is_served() {
-    let local = Local::start().await;
-    let proxy = FaultProxy::start(local.devnet.rpc_url()).unwrap();
-    let provider = local.provider_at(proxy.url()).await;
-    let paywall = Paywall::builder(provider).open().await.unwrap();
-    let charge = charge(&paywall, CENTS_10);
-    let bundle = local.funded(Usdc(2 * CENTS_10.0), 3_600).await;
-    let first = local.signed(bundle, Some("first")).await;
-    run(paywall.enter(&charge, &first, None).await).finish(ok("first")).await;
+    let proxied = Proxied::start().await;
+    let Proxied { local, proxy, paywall, charge, .. } = &proxied;
     let asked = proxy.stats().requests;
 
     let id = local.funded(CENTS_10, 3_600).await;
     let unknown = local.signed(id, None).await;
     proxy.add(Rule::new(Fault::Status(503)));
-    let (status, _) = refusal(paywall.enter(&charge, &unknown, None).await);
+    let (status, _) = refusal(paywall.enter(charge, &unknown, None).await);
     assert_eq!(status, 503);
-    let second = local.signed(bundle, Some("second")).await;
-    let second = run(paywall.enter(&charge, &second, None).await).finish(ok("second")).await;
-    assert_eq!(second.status, 200);
+    proxied.serves_the_known("second").await;
     assert!(proxy.stats().requests > asked);
 
     proxy.clear();
-    let served = run(paywall.enter(&charge, &unknown, None).await);
+    let served = run(paywall.enter(charge, &unknown, None).await);
     assert_eq!(served.payment().attempt, 1, "the refusal claimed it");
     assert_eq!(served.finish(ok("back")).await.status, 200);
 }
@@ -242,18 +264,13 @@ async fn without_a_node_nothing_is_claimed_and_what_is_known_is_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_unknown_ids_keeps_nobody_out() {
     const LOOKED_UP_AT_ONCE: usize = 64;
-    let local = Local::start().await;
-    let proxy = FaultProxy::start(local.devnet.rpc_url()).unwrap();
-    let provider = local.provider_at(proxy.url()).await;
-    let paywall = Paywall::builder(provider).open().await.unwrap();
-    let charge = charge(&paywall, CENTS_10);
-    let bundle = local.funded(Usdc(2 * CENTS_10.0), 3_600).await;
-    let first = local.signed(bundle, Some("first")).await;
-    run(paywall.enter(&charge, &first, None).await).finish(ok("first")).await;
+    const TOO_MANY: usize = 40;
+    let proxied = Proxied::start().await;
+    let Proxied { proxy, paywall, charge, .. } = &proxied;
 
     proxy.add(Rule::new(Fault::Delay(Duration::from_secs(3))));
     let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
-    for number in 0..LOOKED_UP_AT_ONCE + 40 {
+    for number in 0..LOOKED_UP_AT_ONCE + TOO_MANY {
         let (paywall, charge, told) = (paywall.clone(), charge.clone(), told.clone());
         tokio::spawn(async move {
             let id = TransactionId::from(U256::from(number + 1));
@@ -262,7 +279,7 @@ async fn a_flood_of_unknown_ids_keeps_nobody_out() {
         });
     }
     let mut refused = vec![];
-    for _ in 0..40 {
+    for _ in 0..TOO_MANY {
         refused.push(heard.recv().await.unwrap());
     }
     // The others still wait for the node.
@@ -275,9 +292,7 @@ async fn a_flood_of_unknown_ids_keeps_nobody_out() {
             body(&answer)
         );
     }
-    let second = local.signed(bundle, Some("second")).await;
-    let second = run(paywall.enter(&charge, &second, None).await).finish(ok("second")).await;
-    assert_eq!(second.status, 200);
+    proxied.serves_the_known("second").await;
     assert!(heard.is_empty(), "the known call was served no sooner than the flood");
     for _ in 0..LOOKED_UP_AT_ONCE {
         let answer = heard.recv().await.unwrap();

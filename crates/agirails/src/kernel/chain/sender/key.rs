@@ -370,10 +370,10 @@ impl Key {
         let first = self.journal.next_nonce().await?.max(terms.next_nonce);
         let mut drafts = vec![];
         let operations = ready.iter().flat_map(|Ready { request, gas }| {
-            let prepares_next = (1..request.operations.len()).map(|_| true).chain([false]);
-            request.operations.iter().zip(gas).zip(prepares_next)
+            let following = (0..request.operations.len()).rev();
+            request.operations.iter().zip(gas).zip(following)
         });
-        for (nonce, ((operation, gas), prepares_next)) in (first..).zip(operations) {
+        for (nonce, ((operation, gas), following)) in (first..).zip(operations) {
             let transaction = TxEip1559 {
                 chain_id: self.shared.chain_id,
                 nonce,
@@ -386,6 +386,7 @@ impl Key {
                 input: operation.data.clone(),
             };
             let attempt = self.sign(transaction, false).await?;
+            let prepares_next = following > 0;
             drafts.push(Draft { digest: operation.digest(), prepares_next, attempt });
         }
         let ids = self.journal.take(first, self.place.owner(), &drafts, wall_seconds()).await?;
