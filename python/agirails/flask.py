@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from typing_extensions import Unpack
+    from werkzeug.routing import Rule
 
     from ._agirails import ACTPClient, _Charge, _Streaming, _Ticket
     from ._paywall import Settings
@@ -54,6 +56,8 @@ __all__ = ["CallPayment", "Paywall"]
 
 V = TypeVar("V", bound="Callable[..., Any]")
 _MARK = "__agirails_charge__"
+_PAID = "agirails.payment"
+"""Where a request's environ has its payment, once it was let in."""
 _HEADERS = tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in HEADERS)
 
 
@@ -129,13 +133,15 @@ class Paywall(Base):
     ) -> Callable[[V], V]:
         """Puts a price on a view: of an application, a blueprint, a MethodView, sync or async.
 
-        It goes below the route's decorator. OPTIONS passes free, for CORS. An answer whose length
-        is known is kept before its first byte leaves; one that is generated is a stream, hashed
-        as it passes and delivered at its end. Where its consumer goes away, the rest is generated
-        all the same, so that the call ends and can be repeated; a stream must have an end.
+        It goes below the route's decorator. OPTIONS passes free, for CORS. An answer that the view
+        returns whole is kept before its first byte leaves; one that is generated, a file too, is
+        a stream, hashed as it passes and delivered at its end. Where its consumer goes away, the
+        rest is generated all the same, so that the call ends and can be repeated; a stream must
+        have an end.
 
-        The request's body is read here, and is there for the view as ever; only a form that was
-        parsed before, by a before_request function, cannot be read again.
+        The request's body is read here, and is there for the view as ever, as data, JSON, form or
+        stream; only a form that was parsed before, by a before_request function, cannot be read
+        again. A charged function that calls another one is paid once, by its own price.
 
         Args:
             price: what a call costs: USDC as str or Decimal ("0.10"), base units as int; or a
@@ -170,7 +176,8 @@ class Paywall(Base):
                 # The objects themselves: each look through Flask's proxies costs a microsecond.
                 app, asked = _behind(current_app), _behind(request)
                 call = functools.partial(app.ensure_sync(view), *args, **kwargs)
-                if asked.method == "OPTIONS":
+                # A charged function that calls another one, or is charged twice, is paid once.
+                if asked.method == "OPTIONS" or _PAID in asked.environ:
                     return call()
                 return self._serve(terms, app, asked, call)
 
@@ -232,14 +239,15 @@ class Paywall(Base):
         entry = self._core.enter(charge, method, target, _headers(environ), body, amount)
         if isinstance(entry, _Answer):
             return _respond(app, entry)
+        environ[_PAID] = entry.payment
         return _run(app, method, entry, call)
 
     def _free(self, rest: str = "") -> Any:
         """The view of the free routes."""
         app, asked = _behind(current_app), _behind(request)
-        own = _own_view(app, asked)
+        own = _own_rule(app, asked)
         if own is not None:
-            return app.ensure_sync(own)(**({"rest": rest} if rest else {}))
+            return _hand_over(app, asked, own, {"rest": rest} if rest else {})
         if asked.path == FREE_PATHS[0]:
             self._name_routes(app)
         # Whoever mounts an application below a prefix does not move its pages.
@@ -266,15 +274,30 @@ def _behind(proxy: Any) -> Any:
     return proxy._get_current_object()
 
 
-def _own_view(app: Flask, asked: Request) -> Any:
-    """The application's own view for a path of the free routes."""
+def _own_rule(app: Flask, asked: Request) -> Rule | None:
+    """The application's own rule for a path of the free routes."""
     rule = asked.url_rule
     for other in app.url_map.iter_rules():
         if rule is None or other.rule != rule.rule or other.endpoint == rule.endpoint:
             continue
         if asked.method in (other.methods or ()):
-            return app.view_functions[other.endpoint]
+            return other
     return None
+
+
+def _hand_over(app: Flask, asked: Request, rule: Rule, values: dict[str, Any]) -> Any:
+    """Has the application's own view answer, behind what its blueprint puts before it: who may
+    see a page is often said there. What comes after it follows from the rule by itself."""
+    asked.url_rule, asked.view_args = rule, values
+    for blueprint in reversed(asked.blueprints):
+        for prepare in app.url_value_preprocessors.get(blueprint, ()):
+            prepare(asked.endpoint, values)
+    for blueprint in reversed(asked.blueprints):
+        for before in app.before_request_funcs.get(blueprint, ()):
+            answer = app.ensure_sync(before)()
+            if answer is not None:
+                return answer
+    return app.ensure_sync(app.view_functions[rule.endpoint])(**values)
 
 
 def _route(method: str, rule: str) -> str:
@@ -308,16 +331,29 @@ def _headers(environ: dict[str, Any]) -> tuple[str | None, str | None, str | Non
 
 def _body(asked: Request, limit: int) -> bytes:
     """The whole body, kept for the view. Raises where it is too long or breaks off."""
+    length = asked.content_length
+    if length is None:
+        body = _unmeasured_body(asked, limit)
+    elif length > limit:
+        raise RequestEntityTooLarge
+    else:
+        body = asked.get_data()
+        # Not every server tells that a connection ended before its body did.
+        if len(body) != length:
+            raise EOFError("the body ended early")
+    # A view may read its body as a stream, too.
+    asked.environ["wsgi.input"] = asked.__dict__["stream"] = BytesIO(body)
+    return body
+
+
+def _unmeasured_body(asked: Request, limit: int) -> bytes:
+    """A body in chunks, which tells its length at its end."""
     own = asked.max_content_length
     asked.max_content_length = limit if own is None else min(limit, own)
     try:
-        body = asked.get_data()
+        return asked.get_data()
     finally:
         asked.max_content_length = own
-    # Not every server tells that a connection ended before its body did.
-    if asked.content_length not in (None, len(body)):
-        raise EOFError("the body ended early")
-    return body
 
 
 def _respond(app: Flask, answer: _Answer) -> Response:
@@ -343,14 +379,15 @@ def _run(app: Flask, method: str, ticket: _Ticket, call: Callable[[], Any]) -> R
         raise
     finally:
         current.reset(token)
-    status = response.status_code
-    answer = ticket.finish(status, response.headers.to_wsgi_list(), body)
-    if (answer.status, answer.body) == (status, body):
-        response.headers = Headers(answer.headers)
-        return response
-    kept = _respond(app, answer)
-    kept.call_on_close(response.close)
-    return kept
+    answer = ticket.finish(response.status_code, response.headers.to_wsgi_list(), body)
+    added = answer.added
+    if added is None:
+        other = _respond(app, answer)
+        other.call_on_close(response.close)
+        return other
+    for name, value in added:
+        response.headers.add(name, value)
+    return response
 
 
 def _stream(app: Flask, ticket: _Ticket, response: Response) -> Response:

@@ -157,12 +157,12 @@ impl _Paywall {
 
     /// The refusal of a body that could not be read.
     fn unreadable_body(&self, charge: &_Charge) -> _Answer {
-        _Answer(self.core.unreadable_body(&charge.0))
+        self.core.unreadable_body(&charge.0).into()
     }
 
     /// The refusal of a body longer than max_body_bytes.
     fn oversized_body(&self, charge: &_Charge) -> _Answer {
-        _Answer(self.core.oversized_body(&charge.0))
+        self.core.oversized_body(&charge.0).into()
     }
 
     /// Ends an open payment now: delivers it where something was served, else gives it back.
@@ -229,30 +229,48 @@ fn hash(py: Python<'_>, bytes: &[u8]) -> alloy_primitives::B256 {
 
 /// An HTTP response of the paywall.
 #[pyclass(frozen, module = "agirails._agirails")]
-pub struct _Answer(CoreAnswer);
+pub struct _Answer {
+    answer: CoreAnswer,
+    /// From which header on it is the paywall's, where all before is the handler's own answer.
+    own: Option<usize>,
+}
+
+impl From<CoreAnswer> for _Answer {
+    fn from(answer: CoreAnswer) -> Self {
+        Self { answer, own: None }
+    }
+}
 
 #[pymethods]
 impl _Answer {
     #[getter]
     fn status(&self) -> u16 {
-        self.0.status
+        self.answer.status
+    }
+
+    /// The headers to add to the handler's own response, as WSGI has them; None where another
+    /// one has to be answered in its place.
+    #[getter]
+    fn added<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        let added = self.own.and_then(|own| self.answer.headers.get(own..));
+        added.map(|added| text_headers(py, added)).transpose()
     }
 
     /// As WSGI has them: pairs of text, a byte a character.
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        text_headers(py, &self.0.headers)
+        text_headers(py, &self.answer.headers)
     }
 
     /// As ASGI has them: pairs of bytes, the names in lower case.
     #[getter]
     fn raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        raw_headers(py, &self.0.headers)
+        raw_headers(py, &self.answer.headers)
     }
 
     #[getter]
     fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.body)
+        PyBytes::new(py, &self.answer.body)
     }
 }
 
@@ -275,7 +293,7 @@ fn raw_headers<'py>(py: Python<'py>, headers: &Pairs) -> PyResult<Bound<'py, PyL
 }
 
 fn answer_object(py: Python<'_>, answer: CoreAnswer) -> Object {
-    _Answer(answer).into_py_any(py)
+    _Answer::from(answer).into_py_any(py)
 }
 
 /// Pairs of str or bytes, as WSGI or ASGI has them.
@@ -398,9 +416,14 @@ impl _Ticket {
     ) -> Object {
         let (headers, body) = (read_headers(headers)?, body.as_bytes().to_vec());
         let ticket = self.take()?;
-        let answer = CoreAnswer { status, headers, body };
-        let call = async move { Ok(ticket.finish(answer).await) };
-        run(py, self.style, Commits, call, answer_object)
+        let call = async move {
+            let (given, length) = (headers.clone(), body.len());
+            let answer = ticket.finish(CoreAnswer { status, headers, body }).await;
+            let is_own = (answer.status, answer.body.len()) == (status, length)
+                && answer.headers.starts_with(&given);
+            Ok(_Answer { answer, own: is_own.then_some(given.len()) })
+        };
+        run(py, self.style, Commits, call, |py, answer| answer.into_py_any(py))
     }
 
     /// Ends a run that raised: the claim is free again. Without effect where it was ended.

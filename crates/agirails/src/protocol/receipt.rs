@@ -3,12 +3,8 @@
 
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::{
-    TransactionId, canonical_json::canonical_json, did::Did, paid_request::PaidRequest,
-    proof::DeliveryMessage,
-};
+use super::{TransactionId, did::Did, paid_request::PaidRequest, proof::DeliveryMessage};
 use crate::{
     error::{Code, Error, Result},
     network::Network,
@@ -36,17 +32,20 @@ impl CallRecord<'_> {
     /// # Errors
     /// None for text and numbers; the signature is the JSON writer's.
     pub fn deliverable(&self) -> Result<String> {
-        let Self { request, status, content_type, body_hash } = self;
-        canonical_json(&json!({
-            "request": {
-                "bodyHash": request.body_hash,
-                "idempotencyKey": request.idempotency_key,
-                "method": request.method,
-                "target": request.target,
+        let Self { request, status, content_type, body_hash } = *self;
+        let deliverable = Deliverable {
+            request: Asked {
+                body_hash: request.body_hash,
+                idempotency_key: &request.idempotency_key,
+                method: &request.method,
+                target: &request.target,
             },
-            "response": { "bodyHash": body_hash, "contentType": content_type, "status": status },
-            "txId": request.transaction_id,
-        }))
+            response: Answered { body_hash, content_type, status },
+            tx_id: request.transaction_id,
+        };
+        serde_json::to_string(&deliverable).map_err(|error| {
+            Error::new(Code::InvalidJson, "a call's record has no JSON").with_source(error)
+        })
     }
 
     /// keccak256 of [`Self::deliverable`].
@@ -56,6 +55,33 @@ impl CallRecord<'_> {
     pub fn content_hash(&self) -> Result<B256> {
         self.deliverable().map(keccak256)
     }
+}
+
+/// Its fields stand in the order of canonical JSON and hold text and one small integer, so that
+/// plain JSON of them is canonical: sorting them anew for every call would be work for nothing.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Deliverable<'a> {
+    request: Asked<'a>,
+    response: Answered<'a>,
+    tx_id: TransactionId,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Asked<'a> {
+    body_hash: B256,
+    idempotency_key: &'a str,
+    method: &'a str,
+    target: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answered<'a> {
+    body_hash: B256,
+    content_type: &'a str,
+    status: u16,
 }
 
 /// The provider's statement that it answered a call.
@@ -232,7 +258,11 @@ pub fn climb(leaf: B256, branch: &[Neighbour]) -> B256 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
+    use crate::protocol::canonical_json::canonical_json;
 
     #[test]
     fn every_leaf_of_every_tree_climbs_to_its_root_and_no_other_does() {
@@ -247,6 +277,34 @@ mod tests {
             assert_eq!(merkle_branch(&leaves, leaves.len()), None);
         }
         assert_eq!(merkle_root(&[]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_is_proven_as_canonical_json(
+            id: [u8; 32],
+            [method, target, idempotency_key, content_type] in [".*", ".*", ".*", ".*"],
+            status: u16,
+            body_hash: [u8; 32],
+        ) {
+            let request = PaidRequest {
+                idempotency_key,
+                ..PaidRequest::new(id.into(), &method, &target, b"{}", 7)
+            };
+            let body_hash = B256::from(body_hash);
+            let record = CallRecord { request: &request, status, content_type: &content_type, body_hash };
+            let canonical = canonical_json(&json!({
+                "txId": request.transaction_id,
+                "request": {
+                    "method": request.method,
+                    "target": request.target,
+                    "bodyHash": request.body_hash,
+                    "idempotencyKey": request.idempotency_key,
+                },
+                "response": { "status": status, "contentType": content_type, "bodyHash": body_hash },
+            }));
+            prop_assert_eq!(record.deliverable().unwrap(), canonical.unwrap());
+        }
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Store for SqliteStore {
             if before.stage != Stage::Open || !end_claim(connection, &claim, FAILED)? {
                 return Ok(Ended::TooLate);
             }
-            give_price_back(connection, id, claim.price)?;
+            reserve(connection, id, -(claim.price.0 as i64))?;
             let alone = before.calls == 0 && before.reserved == claim.price;
             if alone && claim.attempt >= give_up_after {
                 enter(connection, id, Stage::Returning)?;
@@ -368,6 +368,7 @@ fn claim(connection: &Connection, request: &ClaimRequest) -> Attempt<Claimed> {
                 return Ok(Claimed::NoBalance { left: amount });
             }
             insert(connection, &request.facts, Some(is_keyed), Stage::Open)?;
+            reserve(connection, id, request.price.0 as i64)?;
         }
         Some((payment, kind)) => {
             if payment.stage != Stage::Open {
@@ -385,11 +386,9 @@ fn claim(connection: &Connection, request: &ClaimRequest) -> Attempt<Claimed> {
             if left < request.price.0 {
                 return Ok(Claimed::NoBalance { left: Usdc(left) });
             }
-            give_price_back(connection, id, held)?;
+            reserve(connection, id, request.price.0 as i64 - held.0 as i64)?;
         }
     }
-    let sql = "UPDATE payments SET reserved = reserved + ?2 WHERE id = ?1";
-    connection.prepare_cached(sql)?.execute(params![id.as_slice(), request.price.0 as i64])?;
     let attempt = earlier.map_or(0, |earlier| earlier.attempt).saturating_add(1);
     let sql = "INSERT INTO calls (payment, key, digest, state, owner, attempt, lease_until, price) \
                VALUES (?1, ?2, ?3, 0, ?4, ?5, ?6, ?7) ON CONFLICT (payment, key) DO UPDATE SET \
@@ -458,9 +457,10 @@ fn end_claim(connection: &Connection, claim: &Claim, state: i64) -> Attempt<bool
     Ok(statement.execute(params![id, call.key, owner.as_slice(), attempt, state])? > 0)
 }
 
-fn give_price_back(connection: &Connection, id: TransactionId, price: Usdc) -> Attempt<()> {
-    let sql = "UPDATE payments SET reserved = reserved - ?2 WHERE id = ?1";
-    connection.prepare_cached(sql)?.execute(params![id.as_slice(), price.0 as i64])?;
+/// Holds so many base units more of a payment, or fewer.
+fn reserve(connection: &Connection, id: TransactionId, more: i64) -> Attempt<()> {
+    let sql = "UPDATE payments SET reserved = reserved + ?2 WHERE id = ?1";
+    connection.prepare_cached(sql)?.execute(params![id.as_slice(), more])?;
     Ok(())
 }
 
