@@ -594,7 +594,7 @@ class _Middleware:
         await _serve(_Call(self._paywall, scope, receive, send, name), self._app)
 
     def _name(self, scope: Scope, price: Price) -> str:
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        method = _method(scope)
         paths = self._paths.get((id(price), method))
         if paths is None:
             self._learn()
@@ -661,7 +661,7 @@ class _Wrapped:
         if self._paywall._free_routes and _is_free(path):
             if await _page(self._paywall, scope, path, receive, send):
                 return
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        method = _method(scope)
         charged = (
             (name, price)
             for known, pattern, name, price in self._routes
@@ -714,6 +714,15 @@ def _fill(path: str, scope: Scope) -> str:
         return path.format_map(scope.get("path_params", {}))
     except (KeyError, ValueError, IndexError):
         return path
+
+
+def _method(scope: Scope) -> str:
+    """The method under which a route is known: HEAD costs what GET costs.
+
+    Not every server refuses a method in lower case, and there are applications that answer it.
+    """
+    method: str = scope["method"].upper()
+    return "GET" if method == "HEAD" else method
 
 
 def _path(scope: Scope) -> str:

@@ -381,7 +381,9 @@ class TestWrap:
         app = Paywall(provider).wrap(self.echo, routes)
         for target in ("/api/generate", "/api/generate/", "//api//generate", "/api/%67enerate"):
             assert ask(app, "POST", target).status == 402
-        assert ask(app, "GET", "/items/%37/parts").status == 402
+        for method in ("GET", "HEAD", "get", "head"):
+            assert ask(app, method, "/items/%37/parts").status == 402
+        assert ask(app, "post", "/api/generate").status == 402
         for method, target in (("GET", "/api/generate"), ("GET", "/items/7"), ("POST", "/other")):
             assert ask(app, method, target).status == 200
         assert ask(app, "OPTIONS", "/api/generate").status == 200
