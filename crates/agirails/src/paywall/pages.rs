@@ -58,19 +58,18 @@ impl Inner {
 
     fn pricing(&self) -> Answer {
         let network = self.client.network();
-        let charges = super::lock(&self.charges).clone();
+        let mut charges = super::lock(&self.charges).clone();
+        // Adapters register a route when it is first asked for, which differs between workers.
+        charges.sort_by(|one, other| one.name.cmp(&other.name));
         let routes: Vec<_> = charges.iter().map(|charge| self.describe(charge)).collect();
-        let per_call = charges.iter().find_map(|charge| match charge.price {
-            Price::Fixed(price) => Some(usdc(price)),
-            Price::PerRequest => None,
-        });
+        let per_call = charges.iter().filter_map(|charge| charge.single_price()).max();
         Answer::json(
             200,
             &json!({
                 "provider": self.client.address().to_string(),
                 "network": network.name,
                 "mode": self.mode(),
-                "pricing": { "perCall": per_call, "currency": "USDC", "decimals": 6 },
+                "pricing": { "perCall": per_call.map(usdc), "currency": "USDC", "decimals": 6 },
                 "payment": {
                     "protocol": "AGIRAILS/ACTP",
                     "header": TRANSACTION_HEADER,
