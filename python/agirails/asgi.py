@@ -771,11 +771,9 @@ async def _page(paywall: Paywall, scope: Scope, path: str, receive: Receive, sen
         message = await receive()
         body += message.get("body", b"")
         more = message["type"] == "http.request" and message.get("more_body", False)
-    # Whoever mounts an application below a prefix does not move its pages.
-    target = _target(scope)
-    root = scope.get("root_path", "").rstrip("/")
-    target = target[len(root) :] if root and target.startswith(root + "/") else target
-    answer = await paywall._core.page(scope["method"], target, _headers(scope), body)
+    # Whoever mounts an application below a prefix does not move its pages, and callers sign it.
+    method, target, mount = scope["method"], _target(scope), scope.get("root_path", "")
+    answer = await paywall._core.page(method, target, _headers(scope), body, mount)
     fetcher.fetch()
     if answer is None and scope["method"] != "POST":
         return False

@@ -17,9 +17,9 @@ from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Mount, Route
-from support import fund, new_address, until
+from support import fund, new_address, new_key, until
 
-from agirails import ACTPClient, State
+from agirails import ACTPClient, State, sign_request
 from agirails.asgi import Paywall
 
 
@@ -403,6 +403,18 @@ class TestWrap:
         assert ask(star, "GET", "/prefix/paid").status == 402
         assert ask(star, "GET", "/prefix/health").json["status"] == "ok"
         assert ask(star, "GET", "/prefix/free").status == 200
+
+    def test_below_a_mounted_path_a_close_is_signed_by_its_whole_path(self, tmp_path):
+        provider, consumer = (
+            ACTPClient(private_key=new_key(), state_directory=tmp_path) for _ in range(2)
+        )
+        app = Starlette(routes=[Mount("/prefix", Paywall(provider).wrap(self.echo, {}))])
+        tx_id = fund(consumer, provider.address)
+        target = f"/api/payments/{tx_id}/close"
+        for signed, status in ((target, 401), (f"/prefix{target}", 202)):
+            signature = sign_request(consumer, tx_id, "POST", signed, b"")
+            headers = {"X-AGIRAILS-SIGNATURE": signature}
+            assert ask(app, "POST", f"/prefix{target}", **headers).status == status
 
 
 def test_payments_can_be_closed_and_what_is_owed_be_asked(provider, pay):

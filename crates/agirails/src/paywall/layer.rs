@@ -321,12 +321,22 @@ fn respond(answer: Answer) -> Response<PaidBody> {
 #[derive(Debug, Clone)]
 pub struct Pages {
     paywall: Paywall,
+    prefix: Arc<str>,
 }
 
 impl Paywall {
     /// The free routes as a service.
     pub fn pages(&self) -> Pages {
-        Pages { paywall: self.clone() }
+        Pages { paywall: self.clone(), prefix: "".into() }
+    }
+}
+
+impl Pages {
+    /// The path under which a router with these pages is nested: as
+    /// [`PaywallLayer::nested_under`].
+    pub fn nested_under(mut self, prefix: &str) -> Self {
+        self.prefix = prefix.trim_end_matches('/').into();
+        self
     }
 }
 
@@ -345,12 +355,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let paywall = self.paywall.clone();
+        let Self { paywall, prefix } = self.clone();
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             // No free route has a body to speak of.
             let body = read(body, 1 << 16).await.unwrap_or_default();
-            let answer = paywall.page(&incoming(&parts, "", &body)).await;
+            let answer = paywall.page_under(&prefix, &incoming(&parts, &prefix, &body)).await;
             Ok(respond(answer.unwrap_or_else(|| Answer::new(404, "Not Found"))))
         })
     }

@@ -27,8 +27,9 @@ const DEGRADED_SECONDS: u64 = 120;
 
 impl Inner {
     /// The answer of a free route; `None` where the path is none.
-    pub(super) async fn page(&self, incoming: &Incoming) -> Option<Answer> {
+    pub(super) async fn page(&self, mount: &str, incoming: &Incoming) -> Option<Answer> {
         let path = incoming.target.split_once('?').map_or(&*incoming.target, |(path, _)| path);
+        let path = below(mount, path);
         let answer = match (incoming.method.as_str(), path) {
             ("GET" | "HEAD", "/api/pricing") => Ok(self.pricing()),
             ("GET" | "HEAD", "/health") => Ok(self.health().await),
@@ -221,6 +222,14 @@ impl Inner {
         }
         self.process.get().wake();
         Ok(Answer::json(202, &json!({"txId": id, "stage": stage.as_str()})))
+    }
+}
+
+/// The path below the one that the application is mounted under.
+fn below<'a>(mount: &str, path: &'a str) -> &'a str {
+    match path.strip_prefix(mount.trim_end_matches('/')) {
+        Some(rest) if rest.starts_with('/') => rest,
+        _ => path,
     }
 }
 
