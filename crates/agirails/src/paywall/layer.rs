@@ -11,7 +11,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request::Parts,
+};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
 use tokio::sync::mpsc;
@@ -57,7 +59,7 @@ const PIECES: usize = 16;
 ///     format!("paid by {}", payment.requester)
 /// };
 /// let app: Router = Router::new()
-///     .route("/api/generate", post(generate).layer(PaywallLayer::new(&paywall, &charge)))
+///     .route("/api/generate", post(generate).route_layer(PaywallLayer::new(&paywall, &charge)))
 ///     .fallback_service(paywall.pages());
 /// # drop(app);
 /// # Ok::<(), agirails::Error>(())
@@ -141,6 +143,10 @@ where
         // The one that was made ready is the one to call.
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
+        if request.method() == Method::OPTIONS {
+            // A browser asks so before it calls, and cannot pay for that.
+            return Box::pin(pass(inner, request));
+        }
         let layer = self.layer.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
@@ -172,6 +178,16 @@ where
             }
         })
     }
+}
+
+/// A request that costs nothing.
+async fn pass<S, R, A>(mut inner: S, request: Request<R>) -> Result<Response<PaidBody>, S::Error>
+where
+    S: Service<Request<R>, Response = Response<A>>,
+    A: Body<Data = Bytes> + Send + 'static,
+    A::Error: Into<BoxError>,
+{
+    Ok(inner.call(request).await?.map(|body| body.map_err(Into::into).boxed_unsync()))
 }
 
 async fn run<S, R, A>(
