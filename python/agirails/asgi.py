@@ -51,9 +51,10 @@ try:
     from starlette.concurrency import run_in_threadpool
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
-    from starlette.responses import Response
+    from starlette.responses import JSONResponse, Response
 except ModuleNotFoundError:  # another framework, or none
-    run_in_threadpool = HTTPException = Request = Response = None  # type: ignore
+    run_in_threadpool = JSONResponse = Request = Response = None  # type: ignore
+    HTTPException = ()  # type: ignore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -428,10 +429,10 @@ class _Call:
         try:
             amount = function(request)
             return _price(await amount if inspect.isawaitable(amount) else amount)
+        except HTTPException:
+            self.price = None
+            raise
         except Exception as error:
-            if HTTPException is not None and isinstance(error, HTTPException):
-                self.price = None
-                raise
             price_problem(price, error)
             return None
 
@@ -674,7 +675,14 @@ class _Wrapped:
         call = _Call(self._paywall, scope, receive, send, lambda _: name)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            if await call.enter(price):
+            try:
+                is_let_in = await call.enter(price)
+            except HTTPException as refusal:
+                # The price function's. No framework stands around it that would answer.
+                detail = {"detail": refusal.detail}
+                answer = JSONResponse(detail, refusal.status_code, refusal.headers)
+                return await answer(scope, receive, send)
+            if is_let_in:
                 await self._app(scope, receive, send)
 
         await _serve(call, app)

@@ -389,6 +389,15 @@ class TestWrap:
         assert ask(app, "OPTIONS", "/api/generate").status == 200
         assert pay(app, "GET", "/items/7/parts").body == b"/items/7/parts"
 
+    def test_answers_what_a_price_function_raises(self, provider, pay):
+        def price(request):
+            raise HTTPException(400, {"wrong": "no JSON"}, {"X-Reason": "price"})
+
+        app = Paywall(provider).wrap(self.echo, {"GET /": price})
+        for reply in (ask(app, "GET", "/"), pay(app, "GET", "/")):
+            assert (reply.status, reply.json) == (400, {"detail": {"wrong": "no JSON"}})
+            assert reply.headers["x-reason"] == "price"
+
     def test_refuses_what_is_no_route(self, provider):
         paywall = Paywall(provider)
         for route in ("/api/generate", "POST", "POST api", "", "P0ST /"):
