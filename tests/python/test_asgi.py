@@ -186,6 +186,37 @@ class TestFastAPI:
         assert ask(app, "GET", "/health").json == "my own"
         assert ask(app, "GET", "/metrics").status == 200
 
+    def test_what_is_mounted_at_a_free_path_answers_and_what_is_mounted_above_does_not(
+        self, provider
+    ):
+        app = FastAPI()
+        Paywall(provider, app=app)
+        app.mount("/metrics", PlainTextResponse("my own"))
+        app.mount("/", PlainTextResponse("a site"))
+        assert ask(app, "GET", "/metrics/").body == b"my own"
+        # Where it goes from here is the application's to say.
+        assert b"agirails" not in ask(app, "GET", "/metrics").body
+        assert ask(app, "GET", "/health").json["status"] == "ok"
+
+    def test_unpaid_requests_make_no_charges_of_their_own(self, provider):
+        app = FastAPI()
+        paywall = Paywall(provider, app=app)
+        paid = [paywall.charge(price)(lambda: "ok") for price in ("0.10", "0.20")]
+
+        @app.get("/first/{number}")
+        async def first(number: int):
+            return await paid[0]()
+
+        @app.get("/second/{number}")
+        async def second(number: int):
+            return await paid[1]()
+
+        for number in range(5):
+            for path in ("first", "second"):
+                assert ask(app, "GET", f"/{path}/{number}").status == 402
+        routes = ask(app, "GET", "/api/pricing").json["routes"]
+        assert {route["route"] for route in routes} == {"/first/{number}", "/second/{number}"}
+
     def test_preflight_passes_free(self, provider):
         app = FastAPI()
         paywall = Paywall(provider, app=app)
