@@ -92,6 +92,14 @@ def test_every_documented_class_exists():
     assert {retry for _, retry in documented_codes().values()} <= {"never", "safe", "check_first"}
 
 
+def test_every_refusal_of_a_paywall_is_documented_and_no_other():
+    source = ROOT / "crates" / "agirails" / "src" / "paywall" / "rejection.rs"
+    given = re.findall(r'Self::new\(\s*(\d{3}), "(\w+)"', source.read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    assert set(given) == set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", page, re.M))
+    assert len(given) == len(set(given)) > 25
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page.is_file()], ids=lambda page: str(page.relative_to(ROOT))
 )
