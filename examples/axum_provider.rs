@@ -16,17 +16,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .parse()?;
     let client = ACTPClient::builder().address(provider).connect().await?;
     let paywall = Paywall::builder(client).open().await?;
-    let charge = paywall.charge(Charge::new("POST /api/generate", "0.10".parse()?))?;
-
-    let app = Router::new()
-        .route("/api/generate", post(generate).layer(PaywallLayer::new(&paywall, &charge)))
-        .fallback_service(paywall.pages());
 
     let address = std::env::var("ADDRESS").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("serving http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await?;
+    axum::serve(listener, app(&paywall)?).await?;
     Ok(())
+}
+
+/// The paid route, and the free ones behind it.
+pub fn app(paywall: &Paywall) -> agirails::Result<Router> {
+    let charge = paywall.charge(Charge::new("POST /api/generate", "0.10".parse()?))?;
+    let paid = PaywallLayer::new(paywall, &charge);
+    Ok(Router::new()
+        // On the route's methods alone: `layer` would charge for those that it refuses too.
+        .route("/api/generate", post(generate).route_layer(paid))
+        .fallback_service(paywall.pages()))
 }
 
 /// Runs once for every paid call.

@@ -51,9 +51,10 @@ try:
     from starlette.concurrency import run_in_threadpool
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
-    from starlette.responses import Response
+    from starlette.responses import JSONResponse, Response
 except ModuleNotFoundError:  # another framework, or none
-    run_in_threadpool = HTTPException = Request = Response = None  # type: ignore
+    run_in_threadpool = JSONResponse = Request = Response = None  # type: ignore
+    HTTPException = ()  # type: ignore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -77,6 +78,8 @@ _MARK = "__agirails_charge__"
 _HEADERS = tuple(name.lower().encode() for name in HEADERS)
 # With these, a response's bytes would leave without passing here.
 _SHORT_CUTS = ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")
+# Of endpoints that do not say which they answer.
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 # A request that was looked at before its payment, and found wanting.
 _LOOKED_AT = (400, 422)
 
@@ -90,8 +93,8 @@ class Paywall(Base):
         client: the provider's client: its address is paid.
         app: the FastAPI or Starlette application; or call init_app. For others there is wrap.
         free_routes: whether the application also serves /api/pricing, /health, /metrics and
-            /api/payments/…. Where it has a route of its own under one of these paths, that one
-            answers.
+            /api/payments/…. Where it has a route or a mount of its own at one of these paths, that
+            one answers.
         store: where claims and answers are kept: None for a SQLite file beside the client's state,
             which all workers of a machine share; another directory; or "postgresql://…", for
             several machines.
@@ -428,10 +431,10 @@ class _Call:
         try:
             amount = function(request)
             return _price(await amount if inspect.isawaitable(amount) else amount)
+        except HTTPException:
+            self.price = None
+            raise
         except Exception as error:
-            if HTTPException is not None and isinstance(error, HTTPException):
-                self.price = None
-                raise
             price_problem(price, error)
             return None
 
@@ -579,6 +582,8 @@ class _Middleware:
     def __init__(self, app: App, paywall: Paywall, application: Any) -> None:
         self._app, self._paywall, self._application = app, paywall, application
         self._paths: dict[tuple[int, str], list[str]] = {}
+        # Prices of functions that are no endpoints: the routes are not searched for them again.
+        self._inner: set[int] = set()
         self._own: set[str] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -594,44 +599,47 @@ class _Middleware:
         await _serve(_Call(self._paywall, scope, receive, send, name), self._app)
 
     def _name(self, scope: Scope, price: Price) -> str:
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        paths = self._paths.get((id(price), method))
-        if paths is None:
+        method = _method(scope)
+        key = (id(price), method)
+        if key not in self._paths and id(price) not in self._inner:
             self._learn()
-            # A function that is no endpoint, and is called by one.
-            paths = self._paths.setdefault((id(price), method), [_path(scope)])
+        paths = self._paths.get(key)
+        if paths is None:
+            self._inner.add(id(price))
+            return _caller(scope)
         if len(paths) > 1:
             filled = [path for path in paths if _fill(path, scope) == _path(scope)]
             paths = filled or paths
         return f"{method} {paths[0]}"
 
+    def _priced(self) -> Iterator[tuple[str, str, Price]]:
+        """Method, path and price of the application's routes that are charged for."""
+        for path, methods, endpoint in _routes(self._application.routes):
+            for method in sorted(methods or _METHODS):
+                price = _price_of(endpoint, method)
+                if price is not None and price._core is self._paywall._core and method != "HEAD":
+                    yield method, path, price
+
     def _learn(self) -> None:
         """Looks which of the application's routes are charged for."""
         self._paths = {}
-        self._own = set()
-        for path, methods, endpoint in _routes(self._application.routes):
-            self._own.add(path)
-            for method in methods or ("GET", "POST", "PUT", "PATCH", "DELETE"):
-                price = _price_of(endpoint, method)
-                if price is not None and price._core is self._paywall._core and method != "HEAD":
-                    self._paths.setdefault((id(price), method), []).append(path)
-        # What a price is put on lives as long as the application: an id stays its own.
+        self._own = {path for path, _, _ in _routes(self._application.routes)}
+        for method, path, price in self._priced():
+            # What a price is put on lives as long as the application: an id stays its own.
+            self._paths.setdefault((id(price), method), []).append(path)
 
     def _name_all(self) -> None:
         """Has the price page show what no request has asked for yet."""
         self._learn()
-        for path, methods, endpoint in _routes(self._application.routes):
-            for method in sorted(methods or ()):
-                price = _price_of(endpoint, method)
-                if price is not None and price._core is self._paywall._core and method != "HEAD":
-                    price.named(f"{method} {path}")
+        for method, path, price in self._priced():
+            price.named(f"{method} {path}")
 
     def _is_own(self, path: str) -> bool:
         if self._own is None:
             self._learn()
         assert self._own is not None
         if path.startswith(PAYMENTS_PATH):
-            return any(own.startswith(PAYMENTS_PATH) for own in self._own)
+            return any(f"{own}/".startswith(PAYMENTS_PATH) for own in self._own)
         return path in self._own
 
 
@@ -661,7 +669,7 @@ class _Wrapped:
         if self._paywall._free_routes and _is_free(path):
             if await _page(self._paywall, scope, path, receive, send):
                 return
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        method = _method(scope)
         charged = (
             (name, price)
             for known, pattern, name, price in self._routes
@@ -674,7 +682,14 @@ class _Wrapped:
         call = _Call(self._paywall, scope, receive, send, lambda _: name)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            if await call.enter(price):
+            try:
+                is_let_in = await call.enter(price)
+            except HTTPException as refusal:
+                # The price function's. No framework stands around it that would answer.
+                detail = {"detail": refusal.detail}
+                answer = JSONResponse(detail, refusal.status_code, refusal.headers)
+                return await answer(scope, receive, send)
+            if is_let_in:
                 await self._app(scope, receive, send)
 
         await _serve(call, app)
@@ -690,7 +705,7 @@ def _price_of(endpoint: Any, method: str) -> Price | None:
 
 def _routes(routes: Any, prefix: str = "") -> Iterator[tuple[str, Iterable[str] | None, Any]]:
     """All routes of an application, those of routers and applications inside of it too: path,
-    methods, endpoint."""
+    methods, endpoint. What is mounted and does not tell its routes is one, without endpoint."""
     try:
         # Routers are included as they are in newer versions, and were copied route by route.
         from fastapi.routing import iter_route_contexts
@@ -699,14 +714,26 @@ def _routes(routes: Any, prefix: str = "") -> Iterator[tuple[str, Iterable[str] 
     else:
         routes = iter_route_contexts(routes)
     for route in routes:
-        path = getattr(route, "path_format", None) or getattr(route, "path", None) or ""
-        endpoint = getattr(route, "endpoint", None)
+        endpoint, inner = getattr(route, "endpoint", None), getattr(route, "routes", None)
+        path = getattr(route, "path", None) or ""
         if endpoint is not None:
+            # Without the converters of its parameters.
+            path = getattr(route, "path_format", None) or path
             yield prefix + path, getattr(route, "methods", None), endpoint
+        elif inner:
+            yield from _routes(inner, prefix + path)
         else:
-            inner = getattr(route, "routes", None)
-            if inner:
-                yield from _routes(inner, prefix + getattr(route, "path", ""))
+            yield prefix + path, None, None
+
+
+def _caller(scope: Scope) -> str:
+    """What a charged function is called that is no endpoint, and is called by one.
+
+    It has nothing in it that the request's sender makes up, neither path nor method: each of them
+    would be a charge of its own.
+    """
+    path = getattr(scope.get("route"), "path", None)
+    return path or getattr(scope.get("endpoint"), "__qualname__", "?")
 
 
 def _fill(path: str, scope: Scope) -> str:
@@ -714,6 +741,15 @@ def _fill(path: str, scope: Scope) -> str:
         return path.format_map(scope.get("path_params", {}))
     except (KeyError, ValueError, IndexError):
         return path
+
+
+def _method(scope: Scope) -> str:
+    """The method under which a route is known: HEAD costs what GET costs.
+
+    Not every server refuses a method in lower case, and there are applications that answer it.
+    """
+    method: str = scope["method"].upper()
+    return "GET" if method == "HEAD" else method
 
 
 def _path(scope: Scope) -> str:
@@ -762,11 +798,9 @@ async def _page(paywall: Paywall, scope: Scope, path: str, receive: Receive, sen
         message = await receive()
         body += message.get("body", b"")
         more = message["type"] == "http.request" and message.get("more_body", False)
-    # Whoever mounts an application below a prefix does not move its pages.
-    target = _target(scope)
-    root = scope.get("root_path", "").rstrip("/")
-    target = target[len(root) :] if root and target.startswith(root + "/") else target
-    answer = await paywall._core.page(scope["method"], target, _headers(scope), body)
+    # A mount does not move the pages inside of it, and callers sign the whole path.
+    method, target, mount = scope["method"], _target(scope), scope.get("root_path", "")
+    answer = await paywall._core.page(method, target, _headers(scope), body, mount)
     fetcher.fetch()
     if answer is None and scope["method"] != "POST":
         return False

@@ -17,9 +17,9 @@ from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Mount, Route
-from support import fund, new_address, until
+from support import fund, new_address, new_key, until
 
-from agirails import ACTPClient, State
+from agirails import ACTPClient, State, sign_request
 from agirails.asgi import Paywall
 
 
@@ -185,6 +185,37 @@ class TestFastAPI:
         app.add_api_route("/health", lambda: "my own")
         assert ask(app, "GET", "/health").json == "my own"
         assert ask(app, "GET", "/metrics").status == 200
+
+    def test_what_is_mounted_at_a_free_path_answers_and_what_is_mounted_above_does_not(
+        self, provider
+    ):
+        app = FastAPI()
+        Paywall(provider, app=app)
+        app.mount("/metrics", PlainTextResponse("my own"))
+        app.mount("/", PlainTextResponse("a site"))
+        assert ask(app, "GET", "/metrics/").body == b"my own"
+        # Where it goes from here is the application's to say.
+        assert b"agirails" not in ask(app, "GET", "/metrics").body
+        assert ask(app, "GET", "/health").json["status"] == "ok"
+
+    def test_unpaid_requests_make_no_charges_of_their_own(self, provider):
+        app = FastAPI()
+        paywall = Paywall(provider, app=app)
+        paid = [paywall.charge(price)(lambda: "ok") for price in ("0.10", "0.20")]
+
+        @app.get("/first/{number}")
+        async def first(number: int):
+            return await paid[0]()
+
+        @app.get("/second/{number}")
+        async def second(number: int):
+            return await paid[1]()
+
+        for number in range(5):
+            for path in ("first", "second"):
+                assert ask(app, "GET", f"/{path}/{number}").status == 402
+        routes = ask(app, "GET", "/api/pricing").json["routes"]
+        assert {route["route"] for route in routes} == {"/first/{number}", "/second/{number}"}
 
     def test_preflight_passes_free(self, provider):
         app = FastAPI()
@@ -381,11 +412,22 @@ class TestWrap:
         app = Paywall(provider).wrap(self.echo, routes)
         for target in ("/api/generate", "/api/generate/", "//api//generate", "/api/%67enerate"):
             assert ask(app, "POST", target).status == 402
-        assert ask(app, "GET", "/items/%37/parts").status == 402
+        for method in ("GET", "HEAD", "get", "head"):
+            assert ask(app, method, "/items/%37/parts").status == 402
+        assert ask(app, "post", "/api/generate").status == 402
         for method, target in (("GET", "/api/generate"), ("GET", "/items/7"), ("POST", "/other")):
             assert ask(app, method, target).status == 200
         assert ask(app, "OPTIONS", "/api/generate").status == 200
         assert pay(app, "GET", "/items/7/parts").body == b"/items/7/parts"
+
+    def test_answers_what_a_price_function_raises(self, provider, pay):
+        def price(request):
+            raise HTTPException(400, {"wrong": "no JSON"}, {"X-Reason": "price"})
+
+        app = Paywall(provider).wrap(self.echo, {"GET /": price})
+        for reply in (ask(app, "GET", "/"), pay(app, "GET", "/")):
+            assert (reply.status, reply.json) == (400, {"detail": {"wrong": "no JSON"}})
+            assert reply.headers["x-reason"] == "price"
 
     def test_refuses_what_is_no_route(self, provider):
         paywall = Paywall(provider)
@@ -401,6 +443,18 @@ class TestWrap:
         assert ask(star, "GET", "/prefix/paid").status == 402
         assert ask(star, "GET", "/prefix/health").json["status"] == "ok"
         assert ask(star, "GET", "/prefix/free").status == 200
+
+    def test_below_a_mounted_path_a_close_is_signed_by_its_whole_path(self, tmp_path):
+        provider, consumer = (
+            ACTPClient(private_key=new_key(), state_directory=tmp_path) for _ in range(2)
+        )
+        app = Starlette(routes=[Mount("/prefix", Paywall(provider).wrap(self.echo, {}))])
+        tx_id = fund(consumer, provider.address)
+        target = f"/api/payments/{tx_id}/close"
+        for signed, status in ((target, 401), (f"/prefix{target}", 202)):
+            signature = sign_request(consumer, tx_id, "POST", signed, b"")
+            headers = {"X-AGIRAILS-SIGNATURE": signature}
+            assert ask(app, "POST", f"/prefix{target}", **headers).status == status
 
 
 def test_payments_can_be_closed_and_what_is_owed_be_asked(provider, pay):

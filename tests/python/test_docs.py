@@ -1,14 +1,20 @@
 """The papers tell the truth: every Python example runs, and every error code is listed."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
-from support import ROOT, run_python
+from support import ROOT, free_port, run_python, served
 
 import agirails
+from agirails._agirails import _Postgres
+from agirails.testing import Devnet
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Where the papers' examples find what the tests have elsewhere.
+SERVICE = "http://127.0.0.1:5000"
+DATABASE = "postgresql://user:password@db.internal/payments?sslmode=require"
 FENCE = re.compile(r"^```python[ \t]*$\n(.*?)^```[ \t]*$", re.M | re.S)
 
 # A page that builds a Flask app is asked once, without payment: it must neither fail nor serve.
@@ -34,29 +40,76 @@ def blocks(page: Path) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, match.start()) + 2, match[1]) for match in FENCE.finditer(text)]
 
 
-EXAMPLES = [
-    pytest.param(page, line, code, id=f"{page.relative_to(ROOT)}:{line}")
-    for page in PAGES
-    if page.is_file()
-    for line, code in blocks(page)
-]
+def examples(kind: str) -> list[object]:
+    """The examples that need a service, a database, or nothing."""
+    found = []
+    for page in filter(Path.is_file, PAGES):
+        for line, code in blocks(page):
+            needs = "service" if SERVICE in code else "database" if DATABASE in code else "nothing"
+            if needs == kind:
+                found.append(pytest.param(page, line, code, id=f"{page.relative_to(ROOT)}:{line}"))
+    return found
 
 
-@pytest.mark.parametrize(("page", "line", "code"), EXAMPLES)
+def written(directory: Path, page: Path, line: int, code: str) -> Path:
+    """An example as a program. Blank lines before it: a traceback names the line of the page."""
+    # The prefix: flask.py would hide flask.
+    script = directory / f"page_{page.stem}.py"
+    script.write_text("\n" * (line - 1) + code, encoding="utf-8")
+    return script
+
+
+def run_example(script: Path, **environment: str) -> str:
+    directory = script.parent / "cwd"
+    directory.mkdir()
+    environment = {"ACTP_STATE_DIR": str(script.parent / "state"), **environment}
+    done = run_python("-W", "error", script, cwd=directory, **environment)
+    assert done.returncode == 0, f"{script.name}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize(("page", "line", "code"), examples("nothing"))
 def test_an_example_of_the_papers_runs(page, line, code, tmp_path):
-    # Blank lines before it: a traceback names the line of the page. The prefix: flask.py would hide flask.
-    script = tmp_path / f"page_{page.stem}.py"
-    script.write_text("\n" * (line - 1) + code + EXERCISE, encoding="utf-8")
-    state = tmp_path / "state"
     environment = {
-        "ACTP_STATE_DIR": str(state),
         "PROVIDER_ADDRESS": "0x" + "9a" * 20,
         "CONSUMER_ADDRESS": "0x" + "c0" * 20,
         "ADDRESS": "0x" + "9a" * 20,
     }
-    (tmp_path / "cwd").mkdir()
-    done = run_python("-W", "error", script, cwd=tmp_path / "cwd", **environment)
-    assert done.returncode == 0, f"{page.relative_to(ROOT)}:{line}\n{done.stdout}{done.stderr}"
+    run_example(written(tmp_path, page, line, code + EXERCISE), **environment)
+
+
+@pytest.mark.parametrize(("page", "line", "code"), examples("service"))
+def test_a_call_of_the_papers_pays_the_service_of_the_readme(page, line, code, tmp_path):
+    readme = ROOT / "README.md"
+    service = written(tmp_path, readme, *blocks(readme)[0]).rename(tmp_path / "service.py")
+    port, state = free_port(), str(tmp_path / "state")
+    command = [sys.executable, "-m", "flask", "--app", str(service), "run", "--port", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    with served(command, f"{url}/health", tmp_path / "log", ACTP_STATE_DIR=state):
+        said = run_example(written(tmp_path, page, line, code.replace(SERVICE, url)))
+    assert "Generated response for: a haiku" in said and "transaction_id" in said
+
+
+@pytest.mark.parametrize(("page", "line", "code"), examples("database"))
+def test_an_example_of_the_papers_runs_on_a_database(page, line, code, tmp_path):
+    database = _Postgres()
+    try:
+        with Devnet() as net:
+            net.write_profile(tmp_path / "network.json")
+            run_example(
+                written(tmp_path, page, line, code.replace(DATABASE, database.url) + EXERCISE),
+                ACTP_PRIVATE_KEY=net.accounts[1].private_key,
+                AGIRAILS_NETWORK=str(tmp_path / "network.json"),
+            )
+    finally:
+        database.close()
+
+
+def test_no_example_of_the_papers_is_left_out():
+    for page in filter(Path.is_file, PAGES):
+        text = page.read_text(encoding="utf-8")
+        assert "import" not in "".join(re.findall(r"^```text$(.*?)^```$", text, re.M | re.S)), page
+    assert len(examples("service")) >= 2 and len(examples("database")) == 1
 
 
 def test_the_readme_has_examples():
@@ -90,6 +143,14 @@ def test_every_documented_class_exists():
     for kind in kinds:
         assert issubclass(getattr(agirails, kind), agirails.ACTPError)
     assert {retry for _, retry in documented_codes().values()} <= {"never", "safe", "check_first"}
+
+
+def test_every_refusal_of_a_paywall_is_documented_and_no_other():
+    source = ROOT / "crates" / "agirails" / "src" / "paywall" / "rejection.rs"
+    given = re.findall(r'Self::new\(\s*(\d{3}), "(\w+)"', source.read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    assert set(given) == set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", page, re.M))
+    assert len(given) == len(set(given)) > 25
 
 
 @pytest.mark.parametrize(

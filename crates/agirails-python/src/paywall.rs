@@ -137,7 +137,9 @@ impl _Paywall {
         })
     }
 
-    /// Answers a free route; None for all other paths.
+    /// Answers a free route, below the path that the application is mounted under; None for all
+    /// other paths.
+    #[pyo3(signature = (method, target, headers, body, mount=""))]
     fn page(
         &self,
         py: Python<'_>,
@@ -145,10 +147,11 @@ impl _Paywall {
         target: &Bound<'_, PyString>,
         headers: Headers<'_>,
         body: &Bound<'_, PyBytes>,
+        mount: &str,
     ) -> Object {
         let incoming = incoming(py, method, target, headers, body);
-        let core = self.core.clone();
-        let call = async move { Ok(core.page(&incoming).await) };
+        let (core, mount) = (self.core.clone(), mount.to_owned());
+        let call = async move { Ok(core.page_under(&mount, &incoming).await) };
         run(py, self.style, Commits, call, |py, answer| match answer {
             Some(answer) => answer_object(py, answer),
             None => Ok(py.None()),

@@ -112,6 +112,7 @@ impl Inner {
         };
         outcome.unwrap_or_else(|Refused(rejection, cause)| {
             let price = priced.unwrap_or_default();
+            let rejection = rejection.of(&incoming.target);
             Entry::Answer(self.reject(charge, price, &rejection, cause.as_ref()))
         })
     }
@@ -129,6 +130,7 @@ impl Inner {
             None => Err(Rejection::no_price().into()),
         };
         let Refused(rejection, cause) = outcome.err()?;
+        let rejection = rejection.of(&incoming.target);
         Some(self.reject(charge, priced.unwrap_or_default(), &rejection, cause.as_ref()))
     }
 

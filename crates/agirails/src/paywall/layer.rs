@@ -11,7 +11,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request::Parts,
+};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
 use tokio::sync::mpsc;
@@ -57,7 +59,7 @@ const PIECES: usize = 16;
 ///     format!("paid by {}", payment.requester)
 /// };
 /// let app: Router = Router::new()
-///     .route("/api/generate", post(generate).layer(PaywallLayer::new(&paywall, &charge)))
+///     .route("/api/generate", post(generate).route_layer(PaywallLayer::new(&paywall, &charge)))
 ///     .fallback_service(paywall.pages());
 /// # drop(app);
 /// # Ok::<(), agirails::Error>(())
@@ -141,6 +143,10 @@ where
         // The one that was made ready is the one to call.
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
+        if request.method() == Method::OPTIONS {
+            // A browser asks so before it calls, and cannot pay for that.
+            return Box::pin(pass(inner, request));
+        }
         let layer = self.layer.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
@@ -172,6 +178,16 @@ where
             }
         })
     }
+}
+
+/// A request that costs nothing.
+async fn pass<S, R, A>(mut inner: S, request: Request<R>) -> Result<Response<PaidBody>, S::Error>
+where
+    S: Service<Request<R>, Response = Response<A>>,
+    A: Body<Data = Bytes> + Send + 'static,
+    A::Error: Into<BoxError>,
+{
+    Ok(inner.call(request).await?.map(|body| body.map_err(Into::into).boxed_unsync()))
 }
 
 async fn run<S, R, A>(
@@ -321,12 +337,22 @@ fn respond(answer: Answer) -> Response<PaidBody> {
 #[derive(Debug, Clone)]
 pub struct Pages {
     paywall: Paywall,
+    prefix: Arc<str>,
 }
 
 impl Paywall {
     /// The free routes as a service.
     pub fn pages(&self) -> Pages {
-        Pages { paywall: self.clone() }
+        Pages { paywall: self.clone(), prefix: "".into() }
+    }
+}
+
+impl Pages {
+    /// The path under which a router with these pages is nested: as
+    /// [`PaywallLayer::nested_under`].
+    pub fn nested_under(mut self, prefix: &str) -> Self {
+        self.prefix = prefix.trim_end_matches('/').into();
+        self
     }
 }
 
@@ -345,12 +371,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let paywall = self.paywall.clone();
+        let Self { paywall, prefix } = self.clone();
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             // No free route has a body to speak of.
             let body = read(body, 1 << 16).await.unwrap_or_default();
-            let answer = paywall.page(&incoming(&parts, "", &body)).await;
+            let answer = paywall.page_under(&prefix, &incoming(&parts, &prefix, &body)).await;
             Ok(respond(answer.unwrap_or_else(|| Answer::new(404, "Not Found"))))
         })
     }

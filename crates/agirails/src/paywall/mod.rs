@@ -290,8 +290,14 @@ impl Paywall {
     /// Answers the free routes: `/api/pricing`, `/health`, `/metrics`, `/api/payments/…`. `None`
     /// for all other paths.
     pub async fn page(&self, incoming: &Incoming) -> Option<Answer> {
+        self.page_under("", incoming).await
+    }
+
+    /// Answers the free routes as [`Self::page`] does, below a path that the application is mounted
+    /// under. It is a part of the request's target, which callers sign.
+    pub async fn page_under(&self, mount: &str, incoming: &Incoming) -> Option<Answer> {
         self.tend();
-        self.inner.page(incoming).await
+        self.inner.page(mount, incoming).await
     }
 
     /// Ends an open payment now: delivers it where something was served, else gives it back.

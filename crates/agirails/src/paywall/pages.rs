@@ -27,8 +27,9 @@ const DEGRADED_SECONDS: u64 = 120;
 
 impl Inner {
     /// The answer of a free route; `None` where the path is none.
-    pub(super) async fn page(&self, incoming: &Incoming) -> Option<Answer> {
+    pub(super) async fn page(&self, mount: &str, incoming: &Incoming) -> Option<Answer> {
         let path = incoming.target.split_once('?').map_or(&*incoming.target, |(path, _)| path);
+        let path = below(mount, path);
         let answer = match (incoming.method.as_str(), path) {
             ("GET" | "HEAD", "/api/pricing") => Ok(self.pricing()),
             ("GET" | "HEAD", "/health") => Ok(self.health().await),
@@ -58,19 +59,18 @@ impl Inner {
 
     fn pricing(&self) -> Answer {
         let network = self.client.network();
-        let charges = super::lock(&self.charges).clone();
+        let mut charges = super::lock(&self.charges).clone();
+        // Adapters register a route when it is first asked for, which differs between workers.
+        charges.sort_by(|one, other| one.name.cmp(&other.name));
         let routes: Vec<_> = charges.iter().map(|charge| self.describe(charge)).collect();
-        let per_call = charges.iter().find_map(|charge| match charge.price {
-            Price::Fixed(price) => Some(usdc(price)),
-            Price::PerRequest => None,
-        });
+        let per_call = charges.iter().filter_map(|charge| charge.single_price()).max();
         Answer::json(
             200,
             &json!({
                 "provider": self.client.address().to_string(),
                 "network": network.name,
                 "mode": self.mode(),
-                "pricing": { "perCall": per_call, "currency": "USDC", "decimals": 6 },
+                "pricing": { "perCall": per_call.map(usdc), "currency": "USDC", "decimals": 6 },
                 "payment": {
                     "protocol": "AGIRAILS/ACTP",
                     "header": TRANSACTION_HEADER,
@@ -222,6 +222,14 @@ impl Inner {
         }
         self.process.get().wake();
         Ok(Answer::json(202, &json!({"txId": id, "stage": stage.as_str()})))
+    }
+}
+
+/// The path below the one that the application is mounted under.
+fn below<'a>(mount: &str, path: &'a str) -> &'a str {
+    match path.strip_prefix(mount.trim_end_matches('/')) {
+        Some(rest) if rest.starts_with('/') => rest,
+        _ => path,
     }
 }
 

@@ -103,6 +103,14 @@ impl Charge {
         Ok(())
     }
 
+    /// What one call alone costs, where that is the same for every call and sold.
+    pub(super) fn single_price(&self) -> Option<Usdc> {
+        match self.price {
+            Price::Fixed(price) if !self.is_bundled(price) => Some(price),
+            _ => None,
+        }
+    }
+
     /// Whether only bundles are sold at this price.
     pub(super) fn is_bundled(&self, price: Usdc) -> bool {
         self.calls > 0 || price < money::MIN_AMOUNT

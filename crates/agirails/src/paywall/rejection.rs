@@ -26,6 +26,8 @@ pub(super) struct Rejection {
     detail: String,
     more: Vec<(&'static str, Value)>,
     retry_after: Option<u64>,
+    /// Path and query of the request.
+    target: String,
 }
 
 impl Rejection {
@@ -35,7 +37,14 @@ impl Rejection {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        Self { status, reason, title, detail: detail.into(), more: vec![], retry_after: None }
+        let (detail, target) = (detail.into(), String::new());
+        Self { status, reason, title, detail, more: vec![], retry_after: None, target }
+    }
+
+    /// Names the request that is refused.
+    pub(super) fn of(mut self, target: &str) -> Self {
+        target.clone_into(&mut self.target);
+        self
     }
 
     fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
@@ -235,10 +244,14 @@ impl Rejection {
         }
         let mut challenge = None;
         if let (402, Some(terms)) = (self.status, terms) {
-            let accepts = terms.accepts();
+            // A relative reference: under which host it was asked for, the caller knows.
+            let (resource, accepts) = (json!({"url": self.target}), terms.accepts());
             put("x402Version", 2.into());
+            put("resource", resource.clone());
             put("accepts", accepts.clone());
-            let object = json!({"x402Version": 2, "error": self.detail, "accepts": accepts});
+            let object = json!({
+                "x402Version": 2, "error": self.detail, "resource": resource, "accepts": accepts,
+            });
             challenge = Some(BASE64.encode(object.to_string()));
         }
         let text = Value::Object(body).to_string();

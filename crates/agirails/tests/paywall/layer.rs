@@ -20,10 +20,16 @@ use axum::{
     response::IntoResponse,
     routing::post,
 };
-use reqwest::{Client, Response};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use reqwest::{Client, Method, Response};
+use serde_json::Value;
 use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::stage::{CENTS_10, Stage, charge};
+
+#[path = "../../../../examples/axum_provider.rs"]
+#[expect(dead_code, reason = "its main: the test has a server of its own")]
+mod axum_provider;
 
 struct Server {
     stage: Stage,
@@ -38,6 +44,10 @@ impl Server {
         let settings = Settings { max_kept_stream_bytes: 100, ..Settings::default() };
         let paywall = stage.builder().settings(settings).open().await.unwrap();
         let app = app(&paywall).fallback_service(paywall.pages());
+        Self::serving(stage, paywall, app).await
+    }
+
+    async fn serving(stage: Stage, paywall: Paywall, app: Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await });
@@ -51,11 +61,22 @@ impl Server {
     }
 
     async fn call(&self, id: agirails::TransactionId, target: &str, body: &str) -> Response {
+        self.call_with("text/plain", id, target, body).await
+    }
+
+    async fn call_with(
+        &self,
+        content_type: &str,
+        id: agirails::TransactionId,
+        target: &str,
+        body: &str,
+    ) -> Response {
         let signed = self.stage.signed_by(2, id, None, target, body.as_bytes()).await;
         self.http
             .post(self.url(target))
             .header("X-AGIRAILS-TX-ID", id.to_string())
             .header("X-AGIRAILS-SIGNATURE", signed.signature.unwrap())
+            .header("Content-Type", content_type)
             .body(body.to_owned())
             .send()
             .await
@@ -74,12 +95,19 @@ async fn a_route_is_paid_and_its_answer_repeated() {
         };
         let charge = charge(paywall, CENTS_10);
         let layer = PaywallLayer::new(paywall, &charge);
-        Router::new().route("/api/generate", post(handler).layer(layer))
+        Router::new().route("/api/generate", post(handler).route_layer(layer))
     })
     .await;
-    let refused = server.http.post(server.url("/api/generate")).send().await.unwrap();
+    let refused = server.http.post(server.url("/api/generate?q=1")).send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::PAYMENT_REQUIRED);
-    assert!(refused.headers().contains_key("PAYMENT-REQUIRED"));
+    let challenge = BASE64.decode(&refused.headers()["PAYMENT-REQUIRED"]).unwrap();
+    let body: Value = serde_json::from_slice(&refused.bytes().await.unwrap()).unwrap();
+    let challenge: Value = serde_json::from_slice(&challenge).unwrap();
+    for object in [&body, &challenge] {
+        assert_eq!(object["x402Version"], 2);
+        assert_eq!(object["resource"]["url"], "/api/generate?q=1");
+        assert_eq!(object["accepts"][0]["amount"], "100000");
+    }
     let id = server.stage.funded(CENTS_10).await;
     for _ in 0..3 {
         let answer = server.call(id, "/api/generate", "hello").await;
@@ -103,6 +131,59 @@ async fn a_route_is_paid_and_its_answer_repeated() {
 }
 
 #[tokio::test]
+async fn what_is_no_call_costs_nothing() {
+    let server = Server::of(|paywall| {
+        let charge = charge(paywall, CENTS_10);
+        let inside = || PaywallLayer::new(paywall, &charge);
+        let any = axum::routing::any(async || "ran");
+        Router::new()
+            .route("/api/generate", post(async || "ran").route_layer(inside()))
+            .route("/any", any.layer(inside()))
+    })
+    .await;
+    let ask = async |method: Method, path: &str| {
+        server.http.request(method, server.url(path)).send().await.unwrap().status()
+    };
+    assert_eq!(ask(Method::POST, "/api/generate").await, StatusCode::PAYMENT_REQUIRED);
+    assert_eq!(ask(Method::GET, "/api/generate").await, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(ask(Method::OPTIONS, "/any").await, StatusCode::OK);
+    for method in [Method::HEAD, Method::from_bytes(b"options").unwrap()] {
+        assert_eq!(ask(method, "/any").await, StatusCode::PAYMENT_REQUIRED);
+    }
+}
+
+#[tokio::test]
+async fn the_pages_of_a_nested_router_are_signed_by_their_whole_path() {
+    let server = Server::of(|paywall| {
+        let pages = paywall.pages().nested_under("/v1");
+        Router::new().nest("/v1", Router::new().fallback_service(pages))
+    })
+    .await;
+    let health = server.http.get(server.url("/v1/health")).send().await.unwrap();
+    assert_eq!(health.status(), StatusCode::OK);
+    let id = server.stage.funded(CENTS_10).await;
+    let target = format!("/v1/api/payments/{id}/close");
+    assert_eq!(server.call(id, &target, "").await.status(), StatusCode::ACCEPTED);
+    server.stage.becomes(id, State::Cancelled).await;
+}
+
+#[tokio::test]
+async fn the_example_is_paid_and_serves() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    let app = axum_provider::app(&paywall).unwrap();
+    let server = Server::serving(stage, paywall, app).await;
+    let page = server.http.get(server.url("/api/pricing")).send().await.unwrap();
+    assert!(page.text().await.unwrap().contains("POST /api/generate"));
+    let id = server.stage.funded(CENTS_10).await;
+    let body = r#"{"prompt":"a haiku"}"#;
+    let answer =
+        server.call_with("application/json", id, "/api/generate", body).await.text().await.unwrap();
+    assert!(answer.contains("Generated response for: a haiku"), "{answer}");
+    server.stage.becomes(id, State::Delivered).await;
+}
+
+#[tokio::test]
 async fn a_stream_is_delivered_at_its_end_and_kept_up_to_the_limit() {
     let server = Server::of(|paywall| {
         let charge = charge(paywall, CENTS_10);
@@ -120,7 +201,7 @@ async fn a_stream_is_delivered_at_its_end_and_kept_up_to_the_limit() {
             }))
         };
         Router::new()
-            .route("/api/generate", post(handler).layer(PaywallLayer::new(paywall, &charge)))
+            .route("/api/generate", post(handler).route_layer(PaywallLayer::new(paywall, &charge)))
     })
     .await;
     let short = server.stage.funded(CENTS_10).await;
@@ -151,7 +232,7 @@ async fn a_caller_that_goes_away_does_not_stop_the_run() {
             "done"
         };
         Router::new()
-            .route("/api/generate", post(handler).layer(PaywallLayer::new(paywall, &charge)))
+            .route("/api/generate", post(handler).route_layer(PaywallLayer::new(paywall, &charge)))
     })
     .await;
     let id = server.stage.funded(CENTS_10).await;
@@ -171,7 +252,7 @@ async fn failures_and_panics_are_passed_on_and_nothing_is_taken() {
             _ => (StatusCode::BAD_GATEWAY, "no").into_response(),
         };
         Router::new()
-            .route("/api/generate", post(handler).layer(PaywallLayer::new(paywall, &charge)))
+            .route("/api/generate", post(handler).route_layer(PaywallLayer::new(paywall, &charge)))
     })
     .await;
     let id = server.stage.funded(CENTS_10).await;
@@ -202,7 +283,8 @@ async fn a_nested_route_is_signed_by_its_whole_path_and_priced_by_its_body() {
         let layer = PaywallLayer::new(paywall, &charge)
             .nested_under("/v1")
             .priced(|_, body| (!body.is_empty()).then(|| Usdc(50_000 * body.len() as u64)));
-        let inner = Router::new().route("/echo", post(async |body: String| body).layer(layer));
+        let inner =
+            Router::new().route("/echo", post(async |body: String| body).route_layer(layer));
         Router::new().nest("/v1", inner)
     })
     .await;

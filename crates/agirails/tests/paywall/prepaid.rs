@@ -40,15 +40,53 @@ impl Sold {
 
     /// Asks to close a payment, signed by this key.
     async fn close(&self, id: TransactionId, by: u64) -> Answer {
-        let target = format!("/api/payments/{id}/close");
+        self.close_at("", &format!("/api/payments/{id}/close"), id, by).await
+    }
+
+    async fn close_at(&self, mount: &str, target: &str, id: TransactionId, by: u64) -> Answer {
         let now = self.stage.requester.now().await.unwrap();
-        let request = PaidRequest::new(id, "POST", &target, b"", now);
+        let request = PaidRequest::new(id, "POST", target, b"", now);
         let network = self.stage.requester.network();
-        let mut incoming = Incoming::new("POST", &target, b"");
+        let mut incoming = Incoming::new("POST", target, b"");
         incoming.signature =
             Some(request.sign(&key(by), network.chain_id, network.kernel).await.unwrap());
-        self.paywall.page(&incoming).await.unwrap()
+        self.paywall.page_under(mount, &incoming).await.unwrap()
     }
+}
+
+#[tokio::test]
+async fn a_close_below_a_mount_is_signed_over_the_whole_path() {
+    let sold = Sold::new().await;
+    let id = sold.stage.funded(DOLLAR).await;
+    let whole = format!("/v1/api/payments/{id}/close");
+    for (by, status) in [(3, 401), (2, 202)] {
+        assert_eq!(sold.close_at("/v1", &whole, id, by).await.status, status);
+    }
+    let foreign = Incoming::new("GET", "/v10/health", b"");
+    assert!(sold.paywall.page_under("/v1", &foreign).await.is_none());
+}
+
+#[tokio::test]
+async fn the_price_page_is_the_same_whichever_route_was_asked_first() {
+    let stage = Stage::new().await;
+    let mut charges = [
+        Charge::new("GET /a", CENTS_10),
+        Charge::new("GET /b", Usdc(200_000)),
+        Charge::new("GET /c", DOLLAR).calls(2),
+        Charge::per_request("GET /d"),
+    ];
+    let mut pages = vec![];
+    for _ in 0..2 {
+        let paywall = stage.paywall().await;
+        for charge in &charges {
+            paywall.charge(charge.clone()).unwrap();
+        }
+        pages.push(json(&paywall.page(&Incoming::new("GET", "/api/pricing", b"")).await.unwrap()));
+        charges.reverse();
+    }
+    assert_eq!(pages[0], pages[1]);
+    // Who pays it, without asking further, gets any call that is sold alone.
+    assert_eq!(pages[0]["pricing"]["perCall"], "0.20 USDC");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 #[cfg(feature = "postgres")]
 pub(super) use self::postgres::PostgresStore;
 pub(super) use self::sqlite::SqliteStore;
-use super::answer::Answer;
+use super::{answer::Answer, meters::quoted};
 use crate::{
     error::Result,
     protocol::{TransactionId, Usdc},
@@ -246,12 +246,12 @@ pub(super) type Counters = BTreeMap<String, u64>;
 
 /// The counter of a route's answered calls.
 pub(super) fn calls_counter(route: &str) -> String {
-    format!("agirails_paywall_calls_total{{route={route:?}}}")
+    format!("agirails_paywall_calls_total{{route={}}}", quoted(route))
 }
 
 /// The counter of what a route's answered calls took, in base units of USDC.
 pub(super) fn revenue_counter(route: &str) -> String {
-    format!("agirails_paywall_revenue_base_units_total{{route={route:?}}}")
+    format!("agirails_paywall_revenue_base_units_total{{route={}}}", quoted(route))
 }
 
 /// Keeps payments and claims of one provider on one network. Clocks are the store's own, but for
