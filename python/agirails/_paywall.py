@@ -145,15 +145,19 @@ class Fetcher:
     """
 
     def __init__(self) -> None:
-        self._process: int | None = None
+        self._is_wanted = self._is_running = False
         # After logging's own handler, so it runs before that one closes the log.
         atexit.register(self.fetch)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._lose_thread)
 
     def start(self) -> None:
         """Begins to fetch in this process."""
-        if self._process != (process := os.getpid()):
-            self._process = process
-            threading.Thread(target=self._run, name="agirails.paywall", daemon=True).start()
+        self._is_wanted = True
+        self._keep_running()
+
+    def _lose_thread(self) -> None:
+        self._is_running = False
 
     def _run(self) -> None:
         while True:
@@ -162,15 +166,16 @@ class Fetcher:
 
     def fetch(self) -> None:
         """Tells what came up since the last time."""
-        self.start_in_child()
+        self._keep_running()
         for level, request_id, message in _notices():
             told = message if request_id is None else f"{message} [request {request_id}]"
             LOGGER.log(level, "%s", told, extra={"request_id": request_id})
 
-    def start_in_child(self) -> None:
+    def _keep_running(self) -> None:
         """Begins to fetch in a forked child, where the parent has begun."""
-        if self._process is not None and self._process != os.getpid():
-            self.start()
+        if self._is_wanted and not self._is_running:
+            self._is_running = True
+            threading.Thread(target=self._run, name="agirails.paywall", daemon=True).start()
 
 
 fetcher = Fetcher()

@@ -171,11 +171,14 @@ class Paywall(Base):
                     "its list `decorators`"
                 )
 
+            is_async = inspect.iscoroutinefunction(view)
+
             @functools.wraps(view)
             def charged(*args: Any, **kwargs: Any) -> Any:
                 # The objects themselves: each look through Flask's proxies costs a microsecond.
                 app, asked = _behind(current_app), _behind(request)
-                call = functools.partial(app.ensure_sync(view), *args, **kwargs)
+                run = app.ensure_sync(view) if is_async else view
+                call = functools.partial(run, *args, **kwargs)
                 # A charged function that calls another one, or is charged twice, is paid once.
                 if asked.method == "OPTIONS" or _PAID in asked.environ:
                     return call()
@@ -251,9 +254,9 @@ class Paywall(Base):
         if asked.path == FREE_PATHS[0]:
             self._name_routes(app)
         # Whoever mounts an application below a prefix does not move its pages.
-        target = _target(asked.environ).removeprefix(asked.root_path.rstrip("/"))
+        target, mount = _target(asked.environ), asked.root_path.rstrip("/")
         body = _body(asked, MOST_FREE_BYTES)
-        answer = self._core.page(asked.method, target, _headers(asked.environ), body)
+        answer = self._core.page(asked.method, target, _headers(asked.environ), body, mount)
         fetcher.fetch()
         return abort(404) if answer is None else _respond(app, answer)
 

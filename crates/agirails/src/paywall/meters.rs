@@ -2,7 +2,8 @@
 //! any worker can tell the numbers of all.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,9 +12,47 @@ use super::store::Counters;
 /// The upper bounds of the latency histogram, in milliseconds.
 const BOUNDS_MS: [u64; 11] = [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000, 60_000];
 
-/// Counters that the store has not yet.
+/// What the store has not been told yet.
 #[derive(Debug, Default)]
-pub(super) struct Meters(Mutex<Counters>);
+pub(super) struct Meters(Mutex<Untold>);
+
+#[derive(Debug, Default)]
+struct Untold {
+    counters: Counters,
+    /// By route. Names of counters are long, and a run would touch fourteen of them.
+    runs: HashMap<String, Runs>,
+}
+
+/// Handlers that succeeded, from their claim to their kept answer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Runs {
+    /// By the first bound that is long enough; the last place is for those beyond all.
+    within: [u64; BOUNDS_MS.len() + 1],
+    microseconds: u64,
+}
+
+impl Runs {
+    fn add(&mut self, took: Duration) {
+        let is_too_short = |bound: &u64| Duration::from_millis(*bound) < took;
+        self.within[BOUNDS_MS.partition_point(is_too_short)] += 1;
+        self.microseconds += took.as_micros() as u64;
+    }
+
+    /// As Prometheus has a histogram: each bucket counts those of the shorter ones too. All of
+    /// them are there: a histogram whose buckets differ from route to route cannot be summed.
+    fn counters(&self, route: &str) -> impl Iterator<Item = (String, u64)> {
+        let (name, route) = ("agirails_paywall_run_seconds", quoted(route));
+        let bounds = BOUNDS_MS.iter().map(|bound| (*bound as f64 / 1e3).to_string());
+        let (mut count, mut counters) = (0, vec![]);
+        for (bound, more) in bounds.chain(["+Inf".to_owned()]).zip(self.within) {
+            count += more;
+            counters.push((format!("{name}_bucket{{route={route},le=\"{bound}\"}}"), count));
+        }
+        counters.push((format!("{name}_count{{route={route}}}"), count));
+        counters.push((format!("{name}_sum_microseconds{{route={route}}}"), self.microseconds));
+        counters.into_iter()
+    }
+}
 
 impl Meters {
     pub(super) fn refused(&self, route: &str, reason: &str) {
@@ -32,37 +71,39 @@ impl Meters {
         self.add([(format!("agirails_paywall_repeats_total{{route={route}}}"), 1)]);
     }
 
-    /// A handler that succeeded, from its claim to its kept answer.
+    /// A handler that succeeded.
     pub(super) fn served(&self, route: &str, took: Duration) {
-        let (name, route) = ("agirails_paywall_run_seconds", quoted(route));
-        // All of them: a histogram whose buckets differ from route to route cannot be summed.
-        let buckets = BOUNDS_MS.iter().map(|bound| {
-            let (is_within, seconds) = (took <= Duration::from_millis(*bound), *bound as f64 / 1e3);
-            (format!("{name}_bucket{{route={route},le=\"{seconds}\"}}"), is_within.into())
-        });
-        let rest = [
-            (format!("{name}_bucket{{route={route},le=\"+Inf\"}}"), 1),
-            (format!("{name}_count{{route={route}}}"), 1),
-            (format!("{name}_sum_microseconds{{route={route}}}"), took.as_micros() as u64),
-        ];
-        self.add(buckets.chain(rest));
+        let runs = &mut self.untold().runs;
+        match runs.get_mut(route) {
+            Some(known) => known.add(took),
+            None => runs.entry(route.to_owned()).or_default().add(took),
+        }
     }
 
     fn add(&self, more: impl IntoIterator<Item = (String, u64)>) {
-        let mut counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, value) in more {
-            *counters.entry(name).or_default() += value;
-        }
+        add(&mut self.untold().counters, more);
     }
 
     /// What was counted since it was last taken.
     pub(super) fn take(&self) -> Counters {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let Untold { mut counters, runs } = std::mem::take(&mut *self.untold());
+        add(&mut counters, runs.iter().flat_map(|(route, runs)| runs.counters(route)));
+        counters
     }
 
     /// What could not be added to the store.
     pub(super) fn put_back(&self, counters: Counters) {
         self.add(counters);
+    }
+
+    fn untold(&self) -> MutexGuard<'_, Untold> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn add(counters: &mut Counters, more: impl IntoIterator<Item = (String, u64)>) {
+    for (name, value) in more {
+        *counters.entry(name).or_default() += value;
     }
 }
 

@@ -7,8 +7,8 @@ mod rows;
 
 use std::{
     path::Path,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use alloy_primitives::{Address, B256};
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
+    fork,
     network::Network,
     protocol::{
         CreateTransaction, Event, EventRecord, LinkEscrow, State, Transaction, TransactionId, Usdc,
@@ -67,7 +68,13 @@ pub struct EmbeddedOptions {
 pub struct EmbeddedKernel {
     store: Arc<Store>,
     network: Network,
+    /// How far the clock is ahead, and since when that is known.
+    ahead: Mutex<Option<(Instant, u64)>>,
 }
+
+/// For so long a process takes the clock's offset as it read it last; whoever moves the clock waits
+/// until no process can know the old one. Servers ask for the time with every call.
+const CLOCK_KNOWN_FOR: Duration = Duration::from_millis(5);
 
 impl EmbeddedKernel {
     /// Opens a state file, or makes it.
@@ -85,7 +92,7 @@ impl EmbeddedKernel {
             ledger::fill(connection, &network, starting_balance)
         })
         .await?;
-        Ok(Self { store, network })
+        Ok(Self { store, network, ahead: Mutex::default() })
     }
 
     /// The state file; `None` in memory.
@@ -108,6 +115,15 @@ impl EmbeddedKernel {
     /// # Errors
     /// [`Code::InvalidNumber`] beyond a hundred years in all.
     pub async fn advance_time(&self, seconds: u64) -> Result<u64> {
+        let offset = self.move_clock(seconds).await?;
+        if self.file().is_some() {
+            tokio::time::sleep(CLOCK_KNOWN_FOR).await;
+        }
+        self.know_ahead(Instant::now(), offset);
+        Ok(wall_seconds() + offset)
+    }
+
+    async fn move_clock(&self, seconds: u64) -> Result<u64> {
         self.write(|books| {
             let offset = books.clock_offset().saturating_add(seconds);
             if offset > MAX_CLOCK_OFFSET {
@@ -121,9 +137,28 @@ impl EmbeddedKernel {
                 .into());
             }
             books.set_clock_offset(offset)?;
-            Ok(wall_seconds() + offset)
+            Ok(offset)
         })
         .await
+    }
+
+    fn known_ahead(&self) -> Option<u64> {
+        // No fork happens while the lock is held.
+        let _passage = fork::enter();
+        let known = *self.ahead();
+        known.filter(|(since, _)| since.elapsed() < CLOCK_KNOWN_FOR).map(|(_, offset)| offset)
+    }
+
+    fn know_ahead(&self, since: Instant, offset: u64) {
+        let _passage = fork::enter();
+        let mut known = self.ahead();
+        if known.is_none_or(|(earlier, _)| earlier < since) {
+            *known = Some((since, offset));
+        }
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Option<(Instant, u64)>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes test USDC out of nothing.
@@ -190,9 +225,13 @@ impl Kernel for EmbeddedKernel {
     }
 
     async fn now(&self) -> Result<u64> {
-        self.store
-            .read(|connection| Ok(wall_seconds() + ledger::globals(connection)?.clock_offset))
-            .await
+        if let Some(offset) = self.known_ahead() {
+            return Ok(wall_seconds() + offset);
+        }
+        let begun = Instant::now();
+        let globals = self.store.read(ledger::globals).await?;
+        self.know_ahead(begun, globals.clock_offset);
+        Ok(wall_seconds() + globals.clock_offset)
     }
 
     async fn get_transaction(&self, id: TransactionId) -> Result<Transaction> {

@@ -410,17 +410,20 @@ fn answer(connection: &Connection, request: &AnswerRequest) -> Attempt<Ended> {
     let AnswerRequest { claim, answer, .. } = request;
     let id = claim.call.transaction;
     let Some(before) = payment(connection, id)? else { return Ok(Ended::TooLate) };
-    if before.stage != Stage::Open || !end_claim(connection, claim, ANSWERED)? {
+    if before.stage != Stage::Open {
         return Ok(Ended::TooLate);
     }
     // Pairs of text and bytes always have JSON.
     let headers =
         answer.as_ref().map(|answer| serde_json::to_vec(&answer.headers).unwrap_or_default());
-    let sql = "UPDATE calls SET position = ?3, content_hash = ?4, answered_at = ?5, status = ?6, \
-               headers = ?7, body = ?8 WHERE payment = ?1 AND key = ?2";
-    connection.prepare_cached(sql)?.execute(params![
+    let sql = "UPDATE calls SET state = 1, position = ?5, content_hash = ?6, answered_at = ?7, \
+               status = ?8, headers = ?9, body = ?10 WHERE payment = ?1 AND key = ?2 \
+               AND state = 0 AND owner = ?3 AND attempt = ?4";
+    let ended = connection.prepare_cached(sql)?.execute(params![
         id.as_slice(),
         claim.call.key,
+        claim.owner.as_slice(),
+        claim.attempt,
         before.calls as i64,
         request.content_hash.as_slice(),
         request.answered_at as i64,
@@ -428,6 +431,9 @@ fn answer(connection: &Connection, request: &AnswerRequest) -> Attempt<Ended> {
         headers,
         answer.as_ref().map(|answer| answer.body.as_slice()),
     ])?;
+    if ended == 0 {
+        return Ok(Ended::TooLate);
+    }
     let sql = "UPDATE payments SET reserved = reserved - ?2, spent = spent + ?2, \
                calls = calls + 1, answered_at = ?3 WHERE id = ?1";
     connection.prepare_cached(sql)?.execute(params![
