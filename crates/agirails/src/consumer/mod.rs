@@ -63,7 +63,9 @@ use crate::{
     protocol::{
         TransactionId, Usdc,
         id::parse_address,
-        paid_request::{IDEMPOTENCY_HEADER, SIGNATURE_HEADER, TRANSACTION_HEADER},
+        paid_request::{
+            IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, SIGNATURE_HEADER, TRANSACTION_HEADER,
+        },
         receipt::Receipt,
     },
     storage::Storage,
@@ -185,8 +187,9 @@ impl PaidCall {
                 .with_facts(|facts| facts.field = Some(field)))
         };
         let is = |name: &str, known: &str| name.eq_ignore_ascii_case(known);
+        const OURS: [&str; 3] = [TRANSACTION_HEADER, SIGNATURE_HEADER, MAX_PRICE_HEADER];
         for (name, value) in &self.headers {
-            if is(name, TRANSACTION_HEADER) || is(name, SIGNATURE_HEADER) {
+            if OURS.iter().any(|known| is(name, known)) {
                 let hint = "leave it out: this is who sets it";
                 return refuse("headers", &format!("hold {name}"), hint);
             }

@@ -97,17 +97,17 @@ fn accepts(object: &Value) -> Option<Vec<Value>> {
     (!list.is_empty()).then(|| list.iter().take(MOST_OFFERS).cloned().collect())
 }
 
-/// The offers of a price page for this request: the route's own, or else the price that stands
-/// for all routes.
+/// The offers of a price page for this request: the route's own, none where its price depends on
+/// the request; or the price that stands for all routes, where the page does not know the route.
 pub(super) fn of_price_page(page: &Value, method: &str, place: &Place) -> Vec<Value> {
     let names = [format!("{method} {}", place.path), place.path.clone()];
     let routes = page.get("routes").and_then(Value::as_array);
-    let of_route = routes.into_iter().flatten().find(|route| {
+    let route = routes.into_iter().flatten().find(|route| {
         let name = route.get("route").and_then(Value::as_str);
         name.is_some_and(|name| names.iter().any(|known| known == name))
     });
-    if let Some(offers) = of_route.and_then(accepts) {
-        return offers;
+    if let Some(route) = route {
+        return accepts(route).unwrap_or_default();
     }
     let per_call = page.pointer("/pricing/perCall").and_then(Value::as_str);
     let amount = per_call.and_then(|text| text.trim().trim_end_matches("USDC").trim().parse().ok());
@@ -467,5 +467,15 @@ mod tests {
             json!({"routes": [{"route": "POST /api/generate", "accepts": [single(7_000_000)]}]});
         assert_eq!(of_price_page(&page, "POST", &place).len(), 1);
         assert_eq!(of_price_page(&page, "GET", &place).len(), 0);
+    }
+
+    #[test]
+    fn a_route_without_a_price_of_its_own_is_not_offered_at_another_routes() {
+        let place = Place::parse("https://a/api/generate").unwrap();
+        let page = json!({
+            "provider": PROVIDER, "network": "mock", "pricing": {"perCall": "0.10 USDC"},
+            "routes": [{"route": "POST /api/generate", "price": null}],
+        });
+        assert_eq!(of_price_page(&page, "POST", &place), Vec::<Value>::new());
     }
 }

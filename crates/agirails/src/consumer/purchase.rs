@@ -21,7 +21,10 @@ use crate::{
     error::{Code, Error, Result, shown_words},
     protocol::{
         State, TransactionId, Usdc,
-        paid_request::{IDEMPOTENCY_HEADER, PaidRequest, SIGNATURE_HEADER, TRANSACTION_HEADER},
+        paid_request::{
+            IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PRICE_ABOVE_MAXIMUM, PaidRequest,
+            SIGNATURE_HEADER, TRANSACTION_HEADER,
+        },
         receipt::{CallRecord, RECEIPT_HEADER, Receipt},
     },
 };
@@ -478,6 +481,11 @@ impl Purchase {
                 paid.is_retimed = true;
                 Ok(Turn::Go(Phase::Call(Box::new(paid))))
             }
+            402 if title == PRICE_ABOVE_MAXIMUM && !paid.purchase.funds && !paid.is_doubtful => {
+                // Nothing is wrong with the balance: at today's price it may be drawn from again.
+                self.release(&paid).await?;
+                self.switch(Some(offer::of_challenge(&response))).await
+            }
             402 | 403
                 if UNUSABLE.contains(&&*title) && !paid.purchase.funds && !paid.is_doubtful =>
             {
@@ -485,8 +493,7 @@ impl Purchase {
                 // What the application itself forbids says nothing of the balance.
                 tracing::warn!(transaction = %paid.id, title, "a balance cannot be used any more");
                 self.inner().records.retire(paid.payment.id).await?;
-                self.inner().records.give_back(paid.purchase.id).await?;
-                self.on_record = false;
+                self.release(&paid).await?;
                 self.switch(Some(offer::of_challenge(&response))).await
             }
             status => {
@@ -497,6 +504,13 @@ impl Purchase {
                 Err(self.refused(&paid, status))
             }
         }
+    }
+
+    /// This call took nothing of its balance, and is paid for with something else.
+    async fn release(&mut self, paid: &Paid) -> Result<()> {
+        self.inner().records.give_back(paid.purchase.id).await?;
+        self.on_record = false;
+        Ok(())
     }
 
     fn again(&mut self, paid: Paid, asked: Option<Duration>) -> Result<Turn> {
@@ -675,7 +689,10 @@ impl Purchase {
     }
 
     async fn signed(&self, paid: &Paid) -> Result<HttpRequest> {
-        let headers = self.inner().sign(&self.paid_request(paid)).await?;
+        let mut headers = self.inner().sign(&self.paid_request(paid)).await?;
+        // The price on record may be another request's, or yesterday's.
+        let most = paid.purchase.price.0.to_string();
+        headers.push((MAX_PRICE_HEADER.to_owned(), most));
         Ok(self.request(headers))
     }
 

@@ -3,6 +3,7 @@
 use agirails::{
     Code, Retry, State, Usdc,
     consumer::{Budget, HttpFailure, HttpOutcome, PaidCall, PaymentKind, Proof},
+    paywall::Charge,
 };
 
 use crate::stage::{CENTS_10, DOLLAR, ORIGIN, Stage, call, drive};
@@ -51,6 +52,44 @@ async fn an_untrusted_provider_gets_a_bundle_from_which_later_calls_are_drawn() 
     assert_eq!(report.settled, [balance.transaction_id]);
     assert_eq!(report.waiting.len(), 1);
     assert_eq!(report.refused, []);
+}
+
+#[tokio::test]
+async fn a_balance_is_drawn_from_at_no_price_but_the_requests_own() {
+    let stage = Stage::new(CENTS_10).await;
+    stage.service.sell(Charge::per_request("POST /api/generate"));
+    let consumer = stage.wary().await;
+    let costs = |units: u64, most: Usdc| {
+        PaidCall::new("POST", format!("{ORIGIN}/api/generate?costs={units}"), most)
+    };
+    let small = stage.buy(&consumer, costs(10_000, CENTS_10)).await.unwrap().payment.unwrap();
+    let error = stage.buy(&consumer, costs(800_000, CENTS_10)).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.facts().required),
+        (Code::PriceAboveLimit, Some(Usdc(800_000)))
+    );
+    assert_eq!(consumer.balances().await.unwrap()[0].left, Usdc(990_000));
+    let huge = stage.buy(&consumer, costs(800_000, DOLLAR)).await.unwrap().payment.unwrap();
+    assert_eq!((huge.transaction_id, huge.price), (small.transaction_id, Usdc(800_000)));
+    assert_eq!((stage.paid().await, stage.service.runs()), ((1, DOLLAR), 2));
+}
+
+#[tokio::test]
+async fn a_price_that_is_raised_over_an_open_balance_is_asked_of_the_caller_again() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    stage.buy(&consumer, call()).await.unwrap();
+    stage.service.sell(Charge::new("POST /api/generate", Usdc(200_000)));
+    let error = stage.buy(&consumer, call()).await.unwrap_err();
+    assert_eq!((error.code(), stage.service.runs()), (Code::PriceAboveLimit, 1));
+    let capped = Budget { per_call: Some(CENTS_10), ..Budget::default() };
+    let dear = || PaidCall::new("POST", format!("{ORIGIN}/api/generate"), DOLLAR);
+    let error = stage.buy(&stage.limited(capped).await, dear()).await.unwrap_err();
+    assert_eq!((error.code(), stage.service.runs()), (Code::BudgetExceeded, 1));
+    stage.buy(&consumer, dear()).await.unwrap();
+    let balance = &consumer.balances().await.unwrap()[0];
+    assert_eq!((balance.left, balance.is_open), (Usdc(700_000), true));
+    assert_eq!(stage.paid().await, (1, DOLLAR));
 }
 
 #[tokio::test]
@@ -306,6 +345,7 @@ async fn a_request_that_cannot_be_paid_for_is_refused_by_name() {
     let call = |method: &str| PaidCall::new(method, &url, CENTS_10);
     let bad = [
         call("GET").header("X-Agirails-Tx-Id", "0x"),
+        call("GET").header("X-Agirails-Max-Price", "1"),
         call("GET").header("a", "b\r\nc: d"),
         call("GET").header("", "b"),
         call("CONNECT"),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use agirails::{
-    State, Usdc,
+    State, TransactionId, Usdc,
     paywall::{CallPayment, Charge, Paywall, PaywallLayer, Settings},
 };
 use axum::{
@@ -20,7 +20,7 @@ use axum::{
     response::IntoResponse,
     routing::post,
 };
-use reqwest::{Client, Response};
+use reqwest::{Client, RequestBuilder, Response};
 use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::stage::{CENTS_10, Stage, charge};
@@ -50,16 +50,17 @@ impl Server {
         format!("http://{}{target}", self.address)
     }
 
-    async fn call(&self, id: agirails::TransactionId, target: &str, body: &str) -> Response {
+    async fn call(&self, id: TransactionId, target: &str, body: &str) -> Response {
+        self.signed(id, target, body).await.send().await.unwrap()
+    }
+
+    async fn signed(&self, id: TransactionId, target: &str, body: &str) -> RequestBuilder {
         let signed = self.stage.signed_by(2, id, None, target, body.as_bytes()).await;
         self.http
             .post(self.url(target))
             .header("X-AGIRAILS-TX-ID", id.to_string())
             .header("X-AGIRAILS-SIGNATURE", signed.signature.unwrap())
             .body(body.to_owned())
-            .send()
-            .await
-            .unwrap()
     }
 }
 
@@ -100,6 +101,26 @@ async fn a_route_is_paid_and_its_answer_repeated() {
     assert!(page(&format!("/api/payments/{id}")).await.contains("\"stage\":\"delivered\""));
     let missing = server.http.get(server.url("/nothing")).send().await.unwrap();
     assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn what_a_request_allows_is_read_from_its_header() {
+    let server = Server::of(|paywall| {
+        let layer = PaywallLayer::new(paywall, &charge(paywall, CENTS_10));
+        Router::new().route("/api/generate", post(async || "served").layer(layer))
+    })
+    .await;
+    let id = server.stage.funded(CENTS_10).await;
+    let allow = async |most: &[&str]| {
+        let mut request = server.signed(id, "/api/generate", "").await;
+        for most in most {
+            request = request.header("X-AGIRAILS-MAX-PRICE", *most);
+        }
+        request.send().await.unwrap().status()
+    };
+    assert_eq!(allow(&["99999"]).await, StatusCode::PAYMENT_REQUIRED);
+    assert_eq!(allow(&["100000", "100000"]).await, StatusCode::BAD_REQUEST);
+    assert_eq!(allow(&["100000"]).await, StatusCode::OK);
 }
 
 #[tokio::test]
