@@ -293,6 +293,9 @@ impl Inner {
             .with_facts(|facts| facts.transaction_id = Some(id))
         };
         let calls = self.records.calls(payment.id).await?;
+        if calls.iter().any(|call| call.is_contradicted) {
+            return Err(differs("an answer is not what its receipt says".to_owned()));
+        }
         let mut leaves = vec![];
         for call in &calls {
             match (call.content_hash, &call.receipt) {

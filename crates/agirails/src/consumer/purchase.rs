@@ -520,14 +520,10 @@ impl Purchase {
 
     async fn succeeded(&mut self, paid: Paid, response: HttpResponse) -> Result<Turn> {
         match response.header(RECEIPT_HEADER) {
-            Some(text) => {
-                let receipt = BASE64
-                    .decode(text)
-                    .ok()
-                    .and_then(|json| serde_json::from_slice::<Receipt>(&json).ok())
-                    .ok_or_else(|| unreadable_receipt(paid.id))?;
-                self.prove(paid, response, Some(receipt)).await
-            }
+            Some(text) => match read_receipt(text) {
+                Some(receipt) => self.prove(paid, response, Some(receipt)).await,
+                None => Err(self.contradicted(&paid, unreadable_receipt(paid.id)).await),
+            },
             None => Ok(Turn::Go(Phase::Fetch(Box::new(Served { paid, response, tries: 0 })))),
         }
     }
@@ -555,33 +551,12 @@ impl Purchase {
         response: HttpResponse,
         receipt: Option<Receipt>,
     ) -> Result<Turn> {
-        let inner = self.consumer.inner.clone();
-        let request = self.paid_request(&paid);
-        let record = CallRecord {
-            request: &request,
-            status: response.status,
-            content_type: response.header("Content-Type").unwrap_or_default(),
-            body_hash: keccak256(&response.body),
+        let (content_hash, proof) = match self.compare(&paid, &response, receipt.as_ref()) {
+            Ok(compared) => compared,
+            Err(error) => return Err(self.contradicted(&paid, error).await),
         };
-        let content_hash = record.content_hash()?;
-        if paid.purchase.content_hash.is_some_and(|before| before != content_hash) {
-            let message = "the service answered the same call with something else than before";
-            return Err(Error::new(Code::ProofMismatch, message)
-                .with_hint("do not settle: ask the provider, or dispute within the window")
-                .with_facts(|facts| facts.transaction_id = Some(paid.id)));
-        }
-        let proof = match &receipt {
-            None => Proof::Missing,
-            Some(receipt) => {
-                let (client, network) = (&inner.client, inner.client.network());
-                receipt.check(&record, paid.payment.provider, client.address(), network)?;
-                match receipt.signature {
-                    Some(_) => Proof::Signed,
-                    None => Proof::Unsigned,
-                }
-            }
-        };
-        inner.records.answered(paid.purchase.id, content_hash, receipt.as_ref()).await?;
+        let records = &self.inner().records;
+        records.answered(paid.purchase.id, content_hash, receipt.as_ref()).await?;
         let Paid { purchase, payment, id, .. } = paid;
         let kind = payment.kind;
         let payment = Payment {
@@ -605,6 +580,46 @@ impl Purchase {
             return Ok(Turn::Go(Phase::Settle(Box::new(response), until)));
         }
         Ok(Turn::Yield(Step::Done(Box::new(response)), Phase::Over))
+    }
+
+    /// The content hash of what was sent and what came, and what proves it.
+    ///
+    /// # Errors
+    /// [`Code::ProofMismatch`] and [`Code::InvalidSignature`].
+    fn compare(
+        &self,
+        paid: &Paid,
+        response: &HttpResponse,
+        receipt: Option<&Receipt>,
+    ) -> Result<(B256, Proof)> {
+        let request = self.paid_request(paid);
+        let record = CallRecord {
+            request: &request,
+            status: response.status,
+            content_type: response.header("Content-Type").unwrap_or_default(),
+            body_hash: keccak256(&response.body),
+        };
+        let content_hash = record.content_hash()?;
+        if paid.purchase.content_hash.is_some_and(|before| before != content_hash) {
+            let message = "the service answered the same call with something else than before";
+            return Err(Error::new(Code::ProofMismatch, message)
+                .with_hint("do not settle: ask the provider, or dispute within the window")
+                .with_facts(|facts| facts.transaction_id = Some(paid.id)));
+        }
+        let Some(receipt) = receipt else { return Ok((content_hash, Proof::Missing)) };
+        let client = &self.inner().client;
+        receipt.check(&record, paid.payment.provider, client.address(), client.network())?;
+        let proof = receipt.signature.as_ref().map_or(Proof::Unsigned, |_| Proof::Signed);
+        Ok((content_hash, proof))
+    }
+
+    /// What is answered with such an error is never settled: it is on record before its caller
+    /// knows.
+    async fn contradicted(&self, paid: &Paid, error: Error) -> Error {
+        match self.inner().records.contradict(paid.purchase.id).await {
+            Ok(()) => error,
+            Err(unrecorded) => unrecorded.with_source(error),
+        }
     }
 
     /// The answer is there and proven; what fails here is tried again by [`Consumer::settle`].
@@ -814,6 +829,10 @@ fn clock_ahead(response: &HttpResponse) -> Option<i64> {
     let theirs = theirs.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs() as i64;
     let ours = SystemTime::UNIX_EPOCH.elapsed().ok()?.as_secs() as i64;
     Some(theirs - ours)
+}
+
+fn read_receipt(header: &str) -> Option<Receipt> {
+    serde_json::from_slice(&BASE64.decode(header).ok()?).ok()
 }
 
 fn unreadable_receipt(id: TransactionId) -> Error {

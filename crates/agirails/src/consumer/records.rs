@@ -88,6 +88,8 @@ pub(super) struct Purchase {
     pub(super) funds: bool,
     pub(super) content_hash: Option<B256>,
     pub(super) receipt: Option<Receipt>,
+    /// Whether its last answer contradicted its receipt.
+    pub(super) is_contradicted: bool,
 }
 
 /// A call that looks for something to be paid with.
@@ -125,7 +127,7 @@ pub(super) struct Records {
 const PAYMENT: &str = "SELECT id, provider, origin, kind, amount, used, deadline, usable_until, \
      dispute_window, service_hash, trusted, transaction_id, stage, tries, planned_at FROM payments";
 const PURCHASE: &str = "SELECT id, digest, payment, call_key, price, funds, \
-     content_hash, receipt FROM purchases";
+     content_hash, receipt, contradicted FROM purchases";
 
 impl Records {
     /// Opens or makes `.actp/consumer-<chain id>-<first 8 hex digits of the kernel>.sqlite3`
@@ -140,7 +142,7 @@ impl Records {
         let format = Format {
             file: format!("consumer-{}-{kernel}.sqlite3", network.chain_id),
             application_id: 0x6163_7462,
-            schema: &[include_str!("records.sql")],
+            schema: &[include_str!("records.sql"), include_str!("contradicts.sql")],
             synchronous: "FULL",
             patience: storage::PATIENCE,
         };
@@ -438,6 +440,11 @@ impl Records {
         self.change("UPDATE purchases SET payment = NULL WHERE id = ?1", purchase).await
     }
 
+    /// An answer came that its receipt does not prove: until one is proven, nothing is settled.
+    pub(super) async fn contradict(&self, purchase: i64) -> Result<()> {
+        self.change("UPDATE purchases SET contradicted = 1 WHERE id = ?1", purchase).await
+    }
+
     pub(super) async fn answered(
         &self,
         purchase: i64,
@@ -449,7 +456,8 @@ impl Records {
             .write(|connection| {
                 connection
                     .prepare_cached(
-                        "UPDATE purchases SET content_hash = ?2, receipt = ?3 WHERE id = ?1",
+                        "UPDATE purchases SET content_hash = ?2, receipt = ?3, \
+                         contradicted = contradicted AND ?3 IS NULL WHERE id = ?1",
                     )?
                     .execute(params![purchase, content_hash.as_slice(), receipt])?;
                 Ok(())
@@ -556,5 +564,6 @@ fn purchase(row: &Row<'_>) -> rusqlite::Result<Purchase> {
         funds: row.get(5)?,
         content_hash: row.get::<_, Option<[u8; 32]>>(6)?.map(B256::from),
         receipt: receipt.and_then(|text| serde_json::from_str(&text).ok()),
+        is_contradicted: row.get(8)?,
     })
 }

@@ -121,13 +121,7 @@ async fn an_answer_that_its_receipt_does_not_prove_is_refused_and_never_settled(
         }),
         Box::new(|response| receipt(response, |receipt| receipt["idempotencyKey"] = "x".into())),
     ];
-    lies.push(Box::new(|response| {
-        for (name, value) in &mut response.headers {
-            if name == "X-AGIRAILS-RECEIPT" {
-                *value = "!".to_owned();
-            }
-        }
-    }));
+    lies.push(Box::new(unreadable));
     let count = lies.len();
     for lie in lies {
         let error = drive(consumer.purchase(call()).unwrap(), async |request| {
@@ -146,6 +140,45 @@ async fn an_answer_that_its_receipt_does_not_prove_is_refused_and_never_settled(
     }
     let report = consumer.settle().await.unwrap();
     assert_eq!((report.settled.len(), report.refused.len()), (0, count));
+}
+
+#[tokio::test]
+async fn a_bundle_with_one_contradicted_answer_is_not_settled_until_it_is_proven() {
+    let forged: &Lie = &|response| response.body = "forged".into();
+    for lie in [&unreadable, forged] {
+        let stage = Stage::new(CENTS_10).await;
+        let consumer = stage.wary().await;
+        let lied = call().purchase_key("lied");
+        let error = drive(consumer.purchase(lied).unwrap(), async |request| {
+            let mut response = stage.service.answer(&request).await;
+            if is_paid(&request) {
+                lie(&mut response);
+            }
+            HttpOutcome::Answered(response)
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(error.code(), Code::ProofMismatch, "{error}");
+        let id = error.facts().transaction_id.unwrap();
+        for _ in 0..9 {
+            stage.buy(&consumer, call()).await.unwrap();
+        }
+        stage.becomes(id, agirails::State::Delivered).await;
+        let report = consumer.settle().await.unwrap();
+        assert_eq!((report.settled.len(), report.refused[0].0), (0, id));
+        assert_eq!(report.refused[0].1.code(), Code::ProofMismatch);
+        // The same call again has the answer that the receipt is for.
+        stage.buy(&consumer, call().purchase_key("lied")).await.unwrap();
+        assert_eq!(consumer.settle().await.unwrap().settled, [id]);
+    }
+}
+
+fn unreadable(response: &mut HttpResponse) {
+    for (name, value) in &mut response.headers {
+        if name == "X-AGIRAILS-RECEIPT" {
+            *value = "!".to_owned();
+        }
+    }
 }
 
 fn receipt(response: &mut HttpResponse, change: impl Fn(&mut Value)) {
