@@ -41,6 +41,17 @@ pub struct Report {
     pub refused: Vec<(TransactionId, Error)>,
 }
 
+impl Report {
+    fn add(&mut self, id: TransactionId, outcome: Result<State>) {
+        match outcome {
+            Ok(State::Settled) => self.settled.push(id),
+            Ok(State::Cancelled) => self.refunded.push(id),
+            Ok(_) => self.waiting.push(id),
+            Err(error) => self.refused.push((id, error)),
+        }
+    }
+}
+
 /// A prepaid transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -68,6 +79,9 @@ impl Consumer {
     /// The storage's codes.
     pub async fn balances(&self) -> Result<Vec<Balance>> {
         let now = self.inner.now().await?;
+        for (id, error) in self.inner.catch_up().await? {
+            tracing::warn!(transaction = %id, %error, "whether it was funded is not known yet");
+        }
         let payments = self.inner.records.payments(Stage::Funded, Stage::Retired).await?;
         let balances = payments.into_iter().filter(|payment| payment.kind == PaymentKind::Prepaid);
         let balances = balances.filter_map(|payment| {
@@ -93,15 +107,10 @@ impl Consumer {
     /// # Errors
     /// The storage's codes; all others stand in the report.
     pub async fn settle(&self) -> Result<Report> {
-        let mut report = Report::default();
+        let mut report = self.inner.report().await?;
         for payment in self.inner.records.payments(Stage::Funded, Stage::Retired).await? {
             let Some(id) = payment.transaction_id else { continue };
-            match self.inner.settle(&payment, id, true).await {
-                Ok(State::Settled) => report.settled.push(id),
-                Ok(State::Cancelled) => report.refunded.push(id),
-                Ok(_) => report.waiting.push(id),
-                Err(error) => report.refused.push((id, error)),
-            }
+            report.add(id, self.inner.settle(&payment, id, true).await);
         }
         Ok(report)
     }
@@ -112,15 +121,10 @@ impl Consumer {
     /// # Errors
     /// The storage's codes; all others stand in the report.
     pub async fn reclaim(&self) -> Result<Report> {
-        let mut report = Report::default();
+        let mut report = self.inner.report().await?;
         for payment in self.inner.records.payments(Stage::Funded, Stage::Retired).await? {
             let Some(id) = payment.transaction_id else { continue };
-            match self.inner.reclaim(&payment, id).await {
-                Ok(State::Settled) => report.settled.push(id),
-                Ok(State::Cancelled) => report.refunded.push(id),
-                Ok(_) => report.waiting.push(id),
-                Err(error) => report.refused.push((id, error)),
-            }
+            report.add(id, self.inner.reclaim(&payment, id).await);
         }
         Ok(report)
     }
@@ -214,6 +218,11 @@ impl Consumer {
 }
 
 impl Inner {
+    /// An empty report, but for payments of which it cannot be told whether they were funded.
+    async fn report(&self) -> Result<Report> {
+        Ok(Report { refused: self.catch_up().await?, ..Report::default() })
+    }
+
     /// Settles a transaction if it is delivered and proven by its receipts. Returns its state.
     pub(super) async fn settle_if_delivered(&self, id: TransactionId) -> Result<State> {
         match self.records.payment_of(id).await? {
