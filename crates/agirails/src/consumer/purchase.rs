@@ -486,15 +486,11 @@ impl Purchase {
                 self.release(&paid).await?;
                 self.switch(Some(offer::of_challenge(&response))).await
             }
+            // What the application itself forbids says nothing of the balance.
             402 | 403
                 if UNUSABLE.contains(&&*title) && !paid.purchase.funds && !paid.is_doubtful =>
             {
-                // A balance that does not suffice, or not any more. This call took nothing of it.
-                // What the application itself forbids says nothing of the balance.
-                tracing::warn!(transaction = %paid.id, title, "a balance cannot be used any more");
-                self.inner().records.retire(paid.payment.id).await?;
-                self.release(&paid).await?;
-                self.switch(Some(offer::of_challenge(&response))).await
+                self.not_taken(paid, &response).await
             }
             status => {
                 let was_not_served = !matches!(status, 409 | 410) && !paid.is_doubtful;
@@ -504,6 +500,27 @@ impl Purchase {
                 Err(self.refused(&paid, status))
             }
         }
+    }
+
+    /// The service does not take a balance for this call, which took nothing of it. Another one is
+    /// bought only where the kernel bears it out: who pays on the service's word alone pays anew
+    /// for every call.
+    async fn not_taken(&mut self, paid: Paid, response: &HttpResponse) -> Result<Turn> {
+        let transaction = self.inner().client.get_transaction(paid.id).await?;
+        let is_good = transaction.state == State::Committed
+            && self.inner().now().await? < paid.payment.usable_until;
+        if is_good {
+            self.inner().records.give_back(paid.purchase.id).await?;
+            if let Some(left) = too_little(response) {
+                let left = left.min(paid.payment.amount);
+                self.inner().records.lower(paid.payment.id, left).await?;
+            }
+            return Err(self.refused(&paid, response.status));
+        }
+        tracing::warn!(transaction = %paid.id, state = %transaction.state, "a balance is over");
+        self.inner().records.retire(paid.payment.id).await?;
+        self.release(&paid).await?;
+        self.switch(Some(offer::of_challenge(response))).await
     }
 
     /// This call took nothing of its balance, and is paid for with something else.
@@ -744,7 +761,8 @@ impl Purchase {
                  by the deadline"
             }
             PaymentKind::Prepaid => {
-                "the balance is still there for other calls; see to what the service says"
+                "the balance is still there for other calls: see to what the service says, or \
+                 close the balance, so that the next call buys another"
             }
         };
         Error::new(Code::CallRefused, message).with_hint(hint).with_facts(|facts| {
@@ -809,6 +827,14 @@ fn title(response: &HttpResponse) -> String {
     let problem = problem(response).unwrap_or_default();
     let text = |key: &str| problem.get(key).and_then(Value::as_str).map(str::to_owned);
     text("error").or_else(|| text("title")).unwrap_or_default()
+}
+
+/// What a service says is left of a balance, where it says that it is too little.
+fn too_little(response: &HttpResponse) -> Option<Usdc> {
+    let problem = problem(response)?;
+    let amount = |key: &str| problem.get(key)?.as_str()?.parse::<Usdc>().ok();
+    let (provided, required) = (amount("provided")?, amount("required")?);
+    (provided < required).then_some(provided)
 }
 
 /// A refusal in its own words.

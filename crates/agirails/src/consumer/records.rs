@@ -407,6 +407,17 @@ impl Records {
         self.change("UPDATE payments SET stage = 3 WHERE id = ?1 AND stage = 2", payment).await
     }
 
+    /// The service counts no more than this as left: calls that take more find another balance.
+    pub(super) async fn lower(&self, payment: i64, left: Usdc) -> Result<()> {
+        self.file
+            .write(|connection| {
+                let sql = "UPDATE payments SET used = max(used, amount - ?2) WHERE id = ?1";
+                connection.prepare_cached(sql)?.execute(params![payment, left.0 as i64])?;
+                Ok(())
+            })
+            .await
+    }
+
     /// It is over, and this much came back.
     pub(super) async fn finish(&self, payment: i64, stage: Stage, returned: Usdc) -> Result<()> {
         self.file

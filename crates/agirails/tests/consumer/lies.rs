@@ -283,6 +283,40 @@ async fn what_the_application_forbids_costs_no_balance() {
 }
 
 #[tokio::test]
+async fn a_balance_that_the_kernel_knows_to_be_good_is_not_replaced_on_the_services_word() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    stage.buy(&consumer, call()).await.unwrap();
+    let lied_to = async |problem: Value| {
+        let error =
+            drive(consumer.purchase(call()).unwrap(), async |request| match is_paid(&request) {
+                true => {
+                    let mut refusal = plain(402, "");
+                    refusal.body = problem.to_string().into_bytes().into();
+                    HttpOutcome::Answered(refusal)
+                }
+                false => HttpOutcome::Answered(stage.service.answer(&request).await),
+            })
+            .await
+            .unwrap_err();
+        assert_eq!((error.code(), error.facts().status), (Code::CallRefused, Some(402)));
+        consumer.balances().await.unwrap()[0].clone()
+    };
+    for title in ["Insufficient Payment", "Invalid Transaction State", "Transaction Expired"] {
+        let balance = lied_to(json!({"error": title})).await;
+        assert_eq!((balance.left.0, balance.is_open), (900_000, true));
+    }
+    stage.buy(&consumer, call()).await.unwrap();
+    assert_eq!(stage.paid().await.0, 1);
+    // A balance that the two count differently is used no further than both of them say.
+    let less = json!({"error": "Insufficient Payment", "provided": "0.05", "required": "0.10"});
+    assert_eq!(lied_to(less).await.left.0, 50_000);
+    let more = json!({"error": "Insufficient Payment", "provided": "9", "required": "10"});
+    stage.buy(&consumer, call()).await.unwrap();
+    assert_eq!((lied_to(more).await.left.0, stage.paid().await.0), (50_000, 2));
+}
+
+#[tokio::test]
 async fn a_balance_that_the_services_node_has_not_seen_yet_is_not_replaced() {
     let stage = Stage::new(CENTS_10).await;
     let consumer = stage.wary().await;

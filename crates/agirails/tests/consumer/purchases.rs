@@ -293,6 +293,7 @@ async fn a_balance_that_the_service_does_not_take_any_more_is_replaced() {
     let first = stage.buy(&consumer, call()).await.unwrap().payment.unwrap();
     // Closed behind the consumer's back.
     stage.service.paywall.close(first.transaction_id).await.unwrap();
+    stage.becomes(first.transaction_id, State::Delivered).await;
     let second = stage.buy(&consumer, call()).await.unwrap().payment.unwrap();
     assert_ne!(first.transaction_id, second.transaction_id);
     let open: Vec<_> =
