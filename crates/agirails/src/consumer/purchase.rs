@@ -352,10 +352,13 @@ impl Purchase {
                 return Ok(turn);
             }
         }
-        let limits = Limits { amount: self.call.max_amount, funding: self.call.most_funding() };
+        let limits = Limits {
+            amount: self.call.max_amount,
+            per_call: inner.budget.per_call,
+            funding: self.call.most_funding(),
+        };
         let is_trusted = |provider| inner.is_trusted(&self.place.origin, provider);
         let offer = offer::choose(&usable, limits, is_trusted)?;
-        inner.budget.check_call(offer.price)?;
         inner.check_balance(offer.amount).await?;
         let trusted = is_trusted(offer.provider);
         match self.attach(offer.provider, offer.price, Some((&offer, trusted))).await? {
