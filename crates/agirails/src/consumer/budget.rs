@@ -31,7 +31,8 @@ pub struct Budget {
     pub per_hour: Option<Usdc>,
     /// What may be put into escrow within a day.
     pub per_day: Option<Usdc>,
-    /// What may be put into escrow for one provider within a day.
+    /// What may be put into escrow for one provider within a day, whatever addresses its service
+    /// names.
     pub per_provider_per_day: Option<Usdc>,
 }
 

@@ -219,7 +219,7 @@ impl Records {
     }
 
     pub(super) async fn spent(&self, provider: Address, now: u64) -> Result<Spent> {
-        self.file.read(|connection| spent(connection, self.requester, provider, now)).await
+        self.file.read(|connection| spent(connection, self.requester, provider, "", now)).await
     }
 
     /// Finds the purchase's record, or has it paid from an open balance, or plans a payment for
@@ -316,7 +316,8 @@ impl Records {
 
     fn plan(&self, connection: &Connection, wanted: &Wanted<'_>, plan: &Plan<'_>) -> Attempt<i64> {
         let offer = plan.offer;
-        let spent = spent(connection, self.requester, wanted.provider, wanted.now)?;
+        let Wanted { provider, origin, now, .. } = *wanted;
+        let spent = spent(connection, self.requester, provider, origin, now)?;
         plan.budget.check(offer.amount, spent)?;
         forget_old(connection, self.requester, wanted.now)?;
         let deadline = plan.kernel_now + offer.lasts;
@@ -503,22 +504,26 @@ fn find(connection: &Connection, requester: Address, key: &str) -> Attempt<Optio
     Ok(statement.query_row(params![requester.as_slice(), key], purchase).optional()?)
 }
 
+/// A provider's share is also what was paid to others at the same service: addresses cost nothing,
+/// and a service may name another one each time.
 fn spent(
     connection: &Connection,
     requester: Address,
     provider: Address,
+    origin: &str,
     now: u64,
 ) -> Attempt<Spent> {
     let sql = "SELECT coalesce(sum(amount - returned) FILTER (WHERE at > ?3), 0), \
          coalesce(sum(amount - returned), 0), \
-         coalesce(sum(amount - returned) FILTER (WHERE provider = ?4), 0) \
+         coalesce(sum(amount - returned) FILTER (WHERE provider = ?4 OR origin = ?5), 0) \
          FROM payments WHERE requester = ?1 AND at > ?2 AND stage <> 6";
     let mut statement = connection.prepare_cached(sql)?;
     let values = params![
         requester.as_slice(),
         now as i64 - DAY as i64,
         now as i64 - HOUR as i64,
-        provider.as_slice()
+        provider.as_slice(),
+        origin
     ];
     Ok(statement.query_row(values, |row| {
         let sum = |column| Ok::<_, rusqlite::Error>(Usdc(row.get::<_, i64>(column)?.max(0) as u64));

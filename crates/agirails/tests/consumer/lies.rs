@@ -1,13 +1,13 @@
 //! Services that lie: nothing is paid that should not be, and nothing twice.
 
 use agirails::{
-    Address, Code,
-    consumer::{HttpFailure, HttpOutcome, HttpRequest, HttpResponse},
+    Address, Code, Usdc,
+    consumer::{Budget, HttpFailure, HttpOutcome, HttpRequest, HttpResponse, PaidCall},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use crate::stage::{CENTS_10, Stage, call, drive};
+use crate::stage::{CENTS_10, DOLLAR, ORIGIN, Stage, call, drive};
 
 type Lie = dyn Fn(&mut HttpResponse);
 
@@ -72,6 +72,28 @@ async fn an_offer_that_is_not_for_this_network_or_this_money_is_not_paid() {
         let error = error.unwrap();
         assert_eq!((error.code(), funded), (code, 0), "{path}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_service_that_names_another_provider_each_time_has_one_providers_budget() {
+    let stage = Stage::new(DOLLAR).await;
+    let budget = Budget { per_provider_per_day: Some(Usdc(2_500_000)), ..Budget::default() };
+    let consumer = stage.limited(budget).await;
+    let mut codes = vec![];
+    for number in 1..=3 {
+        let other = json!(Address::repeat_byte(number));
+        let dear = PaidCall::new("POST", format!("{ORIGIN}/api/generate"), DOLLAR);
+        let outcome =
+            drive(consumer.purchase(dear).unwrap(), async |request| match is_paid(&request) {
+                true => HttpOutcome::Failed(HttpFailure::Lost("gone".to_owned())),
+                false => HttpOutcome::Answered(challenge(
+                    |offer| offer["payTo"] = other.clone(),
+                    stage.service.answer(&request).await,
+                )),
+            });
+        codes.push(outcome.await.unwrap_err().code());
+    }
+    assert_eq!(codes, [Code::CallFailed, Code::CallFailed, Code::BudgetExceeded]);
 }
 
 #[tokio::test]
