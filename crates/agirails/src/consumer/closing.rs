@@ -275,7 +275,7 @@ impl Inner {
     }
 
     /// Writes down what others have brought to an end.
-    async fn note(&self, payment: &Payment, transaction: &Transaction) -> Result<bool> {
+    pub(super) async fn note(&self, payment: &Payment, transaction: &Transaction) -> Result<bool> {
         let (stage, returned) = match transaction.state {
             State::Settled => (Stage::Settled, Usdc::ZERO),
             // By its provider: in full.

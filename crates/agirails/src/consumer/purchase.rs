@@ -486,51 +486,50 @@ impl Purchase {
             }
             402 if title == PRICE_ABOVE_MAXIMUM && !paid.purchase.funds && !paid.is_doubtful => {
                 // Nothing is wrong with the balance: at today's price it may be drawn from again.
-                self.release(&paid).await?;
+                self.inner().records.give_back(paid.purchase.id).await?;
+                self.on_record = false;
                 self.switch(Some(offer::of_challenge(&response))).await
             }
             // What the application itself forbids says nothing of the balance.
-            402 | 403
-                if UNUSABLE.contains(&&*title) && !paid.purchase.funds && !paid.is_doubtful =>
-            {
-                self.not_taken(paid, &response).await
-            }
-            status => {
-                let was_not_served = !matches!(status, 409 | 410) && !paid.is_doubtful;
-                if was_not_served {
-                    self.inner().records.give_back(paid.purchase.id).await?;
-                }
-                Err(self.refused(&paid, status))
-            }
+            402 | 403 if UNUSABLE.contains(&&*title) => self.not_taken(paid, &response).await,
+            status => Err(self.turned_down(&paid, status).await?),
         }
     }
 
-    /// The service does not take a balance for this call, which took nothing of it. Another one is
-    /// bought only where the kernel bears it out: who pays on the service's word alone pays anew
-    /// for every call.
-    async fn not_taken(&mut self, paid: Paid, response: &HttpResponse) -> Result<Turn> {
-        let transaction = self.inner().client.get_transaction(paid.id).await?;
-        let is_good = transaction.state == State::Committed
-            && self.inner().now().await? < paid.payment.usable_until;
-        if is_good {
+    /// The error of a refusal. What was not served gives its price back to its balance.
+    async fn turned_down(&self, paid: &Paid, status: u16) -> Result<Error> {
+        let was_not_served = !matches!(status, 409 | 410) && !paid.is_doubtful;
+        if was_not_served {
             self.inner().records.give_back(paid.purchase.id).await?;
-            if let Some(left) = too_little(response) {
-                let left = left.min(paid.payment.amount);
-                self.inner().records.lower(paid.payment.id, left).await?;
-            }
-            return Err(self.refused(&paid, response.status));
         }
-        tracing::warn!(transaction = %paid.id, state = %transaction.state, "a balance is over");
-        self.inner().records.retire(paid.payment.id).await?;
-        self.release(&paid).await?;
-        self.switch(Some(offer::of_challenge(response))).await
+        Ok(self.refused(paid, status))
     }
 
-    /// This call took nothing of its balance, and is paid for with something else.
-    async fn release(&mut self, paid: &Paid) -> Result<()> {
-        self.inner().records.give_back(paid.purchase.id).await?;
+    /// The service does not take the transaction for this call. Another one is paid for only where
+    /// the kernel bears it out: who pays on the service's word alone pays anew for every call.
+    async fn not_taken(&mut self, paid: Paid, response: &HttpResponse) -> Result<Turn> {
+        let refused = self.turned_down(&paid, response.status).await?;
+        let (client, records) = (&self.inner().client, &self.inner().records);
+        let transaction = client.get_transaction(paid.id).await?;
+        if transaction.state == State::Cancelled && paid.purchase.content_hash.is_none() {
+            // Whatever became of the call, nobody was paid for it.
+            self.inner().note(&paid.payment, &transaction).await?;
+            records.detach(paid.purchase.id).await?;
+        } else if paid.purchase.funds || paid.is_doubtful {
+            return Err(refused);
+        } else if transaction.state == State::Committed
+            && self.inner().now().await? < paid.payment.usable_until
+        {
+            if let Some(left) = too_little(response) {
+                records.lower(paid.payment.id, left.min(paid.payment.amount)).await?;
+            }
+            return Err(refused);
+        } else {
+            tracing::warn!(transaction = %paid.id, state = %transaction.state, "a balance is over");
+            records.retire(paid.payment.id).await?;
+        }
         self.on_record = false;
-        Ok(())
+        self.switch(Some(offer::of_challenge(response))).await
     }
 
     fn again(&mut self, paid: Paid, asked: Option<Duration>) -> Result<Turn> {

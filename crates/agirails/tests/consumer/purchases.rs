@@ -1,8 +1,8 @@
 //! What is bought, how it is paid, and what is refused before anything is.
 
 use agirails::{
-    Code, Retry, State, Usdc,
-    consumer::{Budget, HttpFailure, HttpOutcome, PaidCall, PaymentKind, Proof},
+    Code, Evidence, Retry, State, Usdc,
+    consumer::{Budget, HttpFailure, HttpOutcome, HttpResponse, PaidCall, PaymentKind, Proof},
     paywall::Charge,
 };
 
@@ -210,6 +210,40 @@ async fn money_that_came_back_may_be_spent_again() {
         .buy(&consumer, PaidCall::new("POST", format!("{ORIGIN}/api/generate"), DOLLAR))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_purchase_whose_money_came_back_is_paid_anew_by_its_key() {
+    for settles_first in [false, true] {
+        let stage = Stage::new(DOLLAR).await;
+        let budget = Budget { per_day: Some(DOLLAR), ..Budget::default() };
+        let consumer = stage.limited(budget).await;
+        let dear = || {
+            let call = PaidCall::new("POST", format!("{ORIGIN}/api/generate"), DOLLAR);
+            call.purchase_key("order")
+        };
+        let error = drive(consumer.purchase(dear()).unwrap(), async |request| {
+            let is_paid = request.headers.iter().any(|(name, _)| name == "X-AGIRAILS-TX-ID");
+            let answer = match is_paid {
+                false => stage.service.answer(&request).await,
+                true => HttpResponse { status: 422, headers: vec![], body: "unwell".into() },
+            };
+            HttpOutcome::Answered(answer)
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(error.code(), Code::CallRefused);
+        let id = error.facts().transaction_id.unwrap();
+        stage.provider.transition_state(id, State::Cancelled, Evidence::None).await.unwrap();
+        if settles_first {
+            assert_eq!(consumer.settle().await.unwrap().refunded, [id]);
+        }
+        let paid = stage.buy(&consumer, dear()).await.unwrap().payment.unwrap();
+        assert_ne!(paid.transaction_id, id);
+        assert_eq!(consumer.spent(None).await.unwrap().day, DOLLAR);
+        let again = stage.buy(&consumer, dear()).await.unwrap().payment.unwrap();
+        assert_eq!((again.transaction_id, stage.paid().await.0), (paid.transaction_id, 2));
+    }
 }
 
 #[tokio::test]
