@@ -99,7 +99,8 @@ impl Consumer {
     }
 
     /// Settles what was delivered and is proven: every answer that came has a receipt, and the
-    /// receipts are those of the delivery's proof, where that can be seen. What was settled or
+    /// receipts are those of the delivery's proof, where that can be seen. A balance that its
+    /// provider ended while calls could be made with it is not. What was settled or
     /// given back by others meanwhile is written down, so that the budget knows.
     ///
     /// Settling is not a duty: once the dispute window has passed, the provider can do it.
@@ -182,7 +183,7 @@ impl Consumer {
             let problem = "paid for no calls of this client";
             Error::invalid(Code::InvalidTransactionId, "transaction_id", &id.to_string(), problem)
         })?;
-        inner.records.retire(payment.id).await?;
+        inner.records.close(payment.id).await?;
         let target = format!("/api/payments/{id}/close");
         for tries_left in (0..CLOSE_TRIES).rev() {
             let wall = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
@@ -236,6 +237,7 @@ impl Inner {
         if self.note(payment, &transaction).await? || transaction.state != State::Delivered {
             return Ok(transaction.state);
         }
+        self.check_end(payment, &transaction).await?;
         self.check_delivery(payment, id, ask).await?;
         self.client.transition_state(id, State::Settled, Evidence::None).await?;
         self.records.finish(payment.id, Stage::Settled, Usdc::ZERO).await?;
@@ -285,6 +287,36 @@ impl Inner {
         };
         self.records.finish(payment.id, stage, returned).await?;
         Ok(true)
+    }
+
+    /// A delivery pays the provider all of a balance, so one that calls could still be made with is
+    /// settled only where its requester closed it.
+    ///
+    /// # Errors
+    /// [`Code::ProofMismatch`], saying how much was left.
+    async fn check_end(&self, payment: &Payment, transaction: &Transaction) -> Result<()> {
+        let left = Usdc(payment.amount.0.saturating_sub(payment.used.0));
+        let calls = self.records.calls(payment.id).await?;
+        let dearest = calls.iter().map(|call| call.price).max().unwrap_or_default();
+        let is_early = payment.kind == PaymentKind::Prepaid
+            && !payment.is_closed
+            && left >= dearest.max(Usdc(1))
+            && transaction.updated_at < payment.usable_until;
+        if !is_early {
+            return Ok(());
+        }
+        let id = transaction.id;
+        let message = format!(
+            "the balance {id} is not settled: its provider ended it early, {left} USDC are left"
+        );
+        Err(Error::new(Code::ProofMismatch, message)
+            .with_hint(
+                "close it if that is all right; else ask the provider, or dispute within the window",
+            )
+            .with_facts(|facts| {
+                facts.transaction_id = Some(id);
+                facts.available = Some(left);
+            }))
     }
 
     /// # Errors

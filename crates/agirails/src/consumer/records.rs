@@ -75,6 +75,8 @@ pub(super) struct Payment {
     pub(super) tries: u64,
     /// The kernel's time then.
     pub(super) planned_at: u64,
+    /// Whether its requester asked the service to end it.
+    pub(super) is_closed: bool,
 }
 
 /// A call, and what it is paid with.
@@ -125,7 +127,8 @@ pub(super) struct Records {
 }
 
 const PAYMENT: &str = "SELECT id, provider, origin, kind, amount, used, deadline, usable_until, \
-     dispute_window, service_hash, trusted, transaction_id, stage, tries, planned_at FROM payments";
+     dispute_window, service_hash, trusted, transaction_id, stage, tries, planned_at, \
+     closed FROM payments";
 const PURCHASE: &str = "SELECT id, digest, payment, call_key, price, funds, \
      content_hash, receipt, contradicted FROM purchases";
 
@@ -142,7 +145,11 @@ impl Records {
         let format = Format {
             file: format!("consumer-{}-{kernel}.sqlite3", network.chain_id),
             application_id: 0x6163_7462,
-            schema: &[include_str!("records.sql"), include_str!("contradicts.sql")],
+            schema: &[
+                include_str!("records.sql"),
+                include_str!("contradicts.sql"),
+                include_str!("closes.sql"),
+            ],
             synchronous: "FULL",
             patience: storage::PATIENCE,
         };
@@ -419,6 +426,12 @@ impl Records {
             .await
     }
 
+    /// No new calls are made with it, as its requester has it.
+    pub(super) async fn close(&self, payment: i64) -> Result<()> {
+        self.change("UPDATE payments SET closed = 1 WHERE id = ?1", payment).await?;
+        self.retire(payment).await
+    }
+
     /// It is over, and this much came back.
     pub(super) async fn finish(&self, payment: i64, stage: Stage, returned: Usdc) -> Result<()> {
         self.file
@@ -566,6 +579,7 @@ fn payment(row: &Row<'_>) -> rusqlite::Result<Payment> {
         stage: Stage::read(row.get(12)?),
         tries: number(13)?,
         planned_at: number(14)?,
+        is_closed: row.get(15)?,
     })
 }
 

@@ -330,6 +330,11 @@ async fn a_balance_that_the_service_does_not_take_any_more_is_replaced() {
     stage.becomes(first.transaction_id, State::Delivered).await;
     let second = stage.buy(&consumer, call()).await.unwrap().payment.unwrap();
     assert_ne!(first.transaction_id, second.transaction_id);
+    // What the provider ended of its own accord keeps its dispute window.
+    let report = consumer.settle().await.unwrap();
+    assert_eq!((report.settled.len(), report.refused[0].0), (0, first.transaction_id));
+    let error = &report.refused[0].1;
+    assert_eq!((error.code(), error.facts().available), (Code::ProofMismatch, Some(Usdc(900_000))));
     let open: Vec<_> =
         consumer.balances().await.unwrap().into_iter().filter(|b| b.is_open).collect();
     assert_eq!(open.len(), 1);
