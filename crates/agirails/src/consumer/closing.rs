@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use serde_json::Value;
 
 use super::{
@@ -59,7 +59,7 @@ pub struct Balance {
     /// The transaction.
     pub transaction_id: TransactionId,
     /// Who is paid.
-    pub provider: alloy_primitives::Address,
+    pub provider: Address,
     /// The service's origin.
     pub origin: String,
     /// What was put in.
@@ -82,7 +82,7 @@ impl Consumer {
         for (id, error) in self.inner.catch_up().await? {
             tracing::warn!(transaction = %id, %error, "whether it was funded is not known yet");
         }
-        let payments = self.inner.records.payments(Stage::Funded, Stage::Retired).await?;
+        let payments = self.inner.records.payments(&Stage::HELD).await?;
         let balances = payments.into_iter().filter(|payment| payment.kind == PaymentKind::Prepaid);
         let balances = balances.filter_map(|payment| {
             Some(Balance {
@@ -109,7 +109,7 @@ impl Consumer {
     /// The storage's codes; all others stand in the report.
     pub async fn settle(&self) -> Result<Report> {
         let mut report = self.inner.report().await?;
-        for payment in self.inner.records.payments(Stage::Funded, Stage::Retired).await? {
+        for payment in self.inner.records.payments(&Stage::HELD).await? {
             let Some(id) = payment.transaction_id else { continue };
             report.add(id, self.inner.settle(&payment, id, true).await);
         }
@@ -123,7 +123,7 @@ impl Consumer {
     /// The storage's codes; all others stand in the report.
     pub async fn reclaim(&self) -> Result<Report> {
         let mut report = self.inner.report().await?;
-        for payment in self.inner.records.payments(Stage::Funded, Stage::Retired).await? {
+        for payment in self.inner.records.payments(&Stage::HELD).await? {
             let Some(id) = payment.transaction_id else { continue };
             report.add(id, self.inner.reclaim(&payment, id).await);
         }
@@ -269,19 +269,27 @@ impl Inner {
                     facts.deadline = Some(transaction.deadline);
                 }));
         }
-        self.client.transition_state(id, State::Cancelled, Evidence::None).await?;
         let lost = cancellation_penalty(transaction.amount, penalty);
+        self.records.cancelling(payment.id, lost).await?;
+        self.client.transition_state(id, State::Cancelled, Evidence::None).await?;
         let returned = Usdc(transaction.amount.0.saturating_sub(lost.0));
         self.records.finish(payment.id, Stage::Refunded, returned).await?;
         Ok(State::Cancelled)
     }
 
-    /// Writes down what others have brought to an end.
+    /// Writes down what was brought to an end, by others or by a cancellation of our own whose
+    /// outcome was lost.
     pub(super) async fn note(&self, payment: &Payment, transaction: &Transaction) -> Result<bool> {
         let (stage, returned) = match transaction.state {
             State::Settled => (Stage::Settled, Usdc::ZERO),
-            // By its provider: in full.
-            State::Cancelled => (Stage::Refunded, transaction.amount),
+            // A resolver may have split it, and how is not told: too much is counted, never too
+            // little.
+            State::Cancelled if transaction.dispute_initiator != Address::ZERO => {
+                (Stage::Refunded, Usdc::ZERO)
+            }
+            State::Cancelled => {
+                (Stage::Refunded, Usdc(transaction.amount.0.saturating_sub(payment.penalty.0)))
+            }
             State::Disputed => (Stage::Disputed, Usdc::ZERO),
             _ => return Ok(false),
         };

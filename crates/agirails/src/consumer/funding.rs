@@ -56,7 +56,7 @@ impl Inner {
     /// The storage's codes.
     pub(super) async fn catch_up(&self) -> Result<Vec<(TransactionId, Error)>> {
         let mut unknown = vec![];
-        for payment in self.records.payments(Stage::Created, Stage::Created).await? {
+        for payment in self.records.payments(&[Stage::Created]).await? {
             let Some(id) = payment.transaction_id else { continue };
             let Some((_place, payment)) = self.take(payment.id).await? else { continue };
             let looked = self.look(&payment, id).await;

@@ -42,6 +42,9 @@ pub(super) enum Stage {
 }
 
 impl Stage {
+    /// In these its money is in escrow, as far as is on record.
+    pub(super) const HELD: [Self; 3] = [Self::Funded, Self::Retired, Self::Disputed];
+
     fn read(number: i64) -> Self {
         match number {
             0 => Self::Planned,
@@ -77,6 +80,8 @@ pub(super) struct Payment {
     pub(super) planned_at: u64,
     /// Whether its requester asked the service to end it.
     pub(super) is_closed: bool,
+    /// What its requester's own cancellation keeps back, where one may have been sent.
+    pub(super) penalty: Usdc,
 }
 
 /// A call, and what it is paid with.
@@ -128,7 +133,7 @@ pub(super) struct Records {
 
 const PAYMENT: &str = "SELECT id, provider, origin, kind, amount, used, deadline, usable_until, \
      dispute_window, service_hash, trusted, transaction_id, stage, tries, planned_at, \
-     closed FROM payments";
+     closed, penalty FROM payments";
 const PURCHASE: &str = "SELECT id, digest, payment, call_key, price, funds, \
      content_hash, receipt, contradicted FROM purchases";
 
@@ -149,6 +154,7 @@ impl Records {
                 include_str!("records.sql"),
                 include_str!("contradicts.sql"),
                 include_str!("closes.sql"),
+                include_str!("penalties.sql"),
             ],
             synchronous: "FULL",
             patience: storage::PATIENCE,
@@ -199,15 +205,17 @@ impl Records {
     }
 
     /// Payments in one of these stages, oldest first.
-    pub(super) async fn payments(&self, from: Stage, to: Stage) -> Result<Vec<Payment>> {
+    pub(super) async fn payments(&self, stages: &[Stage]) -> Result<Vec<Payment>> {
         self.file
             .read(|connection| {
+                let stages: Vec<_> =
+                    stages.iter().map(|stage| (*stage as i64).to_string()).collect();
                 let sql = format!(
-                    "{PAYMENT} WHERE requester = ?1 AND stage BETWEEN ?2 AND ?3 ORDER BY id"
+                    "{PAYMENT} WHERE requester = ?1 AND stage IN ({}) ORDER BY id",
+                    stages.join(", ")
                 );
                 let mut statement = connection.prepare_cached(&sql)?;
-                let values = params![self.requester.as_slice(), from as i64, to as i64];
-                let rows = statement.query_map(values, payment)?;
+                let rows = statement.query_map([self.requester.as_slice()], payment)?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
             .await
@@ -432,6 +440,18 @@ impl Records {
         self.retire(payment).await
     }
 
+    /// It is about to be cancelled by its requester, which keeps this much back.
+    pub(super) async fn cancelling(&self, payment: i64, penalty: Usdc) -> Result<()> {
+        self.file
+            .write(|connection| {
+                connection
+                    .prepare_cached("UPDATE payments SET penalty = ?2 WHERE id = ?1")?
+                    .execute(params![payment, penalty.0 as i64])?;
+                Ok(())
+            })
+            .await
+    }
+
     /// It is over, and this much came back.
     pub(super) async fn finish(&self, payment: i64, stage: Stage, returned: Usdc) -> Result<()> {
         self.file
@@ -580,6 +600,7 @@ fn payment(row: &Row<'_>) -> rusqlite::Result<Payment> {
         tries: number(13)?,
         planned_at: number(14)?,
         is_closed: row.get(15)?,
+        penalty: Usdc(number(16)?),
     })
 }
 

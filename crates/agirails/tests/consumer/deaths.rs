@@ -10,7 +10,7 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, Address, B256, CreateTransaction, EventRecord, LinkEscrow, Network, Result,
+    ACTPClient, Address, B256, CreateTransaction, EventRecord, LinkEscrow, Network, Result, State,
     Storage, Transaction, TransactionId, Usdc,
     consumer::{Budget, Consumer, HttpOutcome, Report},
     kernel::{AgentRegistry, Escrow, Kernel, TransactionQuery, Transition},
@@ -96,7 +96,7 @@ impl Kernel for Deadly {
         self.kernel.accept_quote(sender, id, amount).await
     }
     async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
-        self.kernel.transition_state(sender, transition).await
+        self.around(self.kernel.transition_state(sender, transition)).await
     }
     async fn release_milestone(
         &self,
@@ -122,8 +122,8 @@ impl Kernel for Deadly {
     }
 }
 
-/// Buys with the key "k", and dies at this call of the kernel; false where it came to its end.
-async fn dies_buying(stage: &Stage, point: i64, after: bool, trusting: bool) -> bool {
+/// A consumer who dies at this call of the kernel.
+async fn mortal(stage: &Stage, point: i64, after: bool, trusting: bool) -> Consumer {
     let kernel = Arc::new(Deadly {
         kernel: stage.payer.kernel().clone(),
         calls_left: AtomicI64::new(point),
@@ -135,9 +135,35 @@ async fn dies_buying(stage: &Stage, point: i64, after: bool, trusting: bool) -> 
     if trusting {
         builder = builder.trust(stage.provider.address().to_string());
     }
-    let consumer = builder.open().await.unwrap();
+    builder.open().await.unwrap()
+}
+
+/// Buys with the key "k", and dies at this call of the kernel; false where it came to its end.
+async fn dies_buying(stage: &Stage, point: i64, after: bool, trusting: bool) -> bool {
+    let consumer = mortal(stage, point, after, trusting).await;
     let attempt = stage.buy(&consumer, call().purchase_key("k"));
     tokio::time::timeout(Duration::from_millis(200), attempt).await.is_err()
+}
+
+#[tokio::test]
+async fn a_cancellation_whose_outcome_was_lost_still_counts_its_penalty() {
+    let mut lost = 0;
+    for point in 0.. {
+        let stage = Stage::new(CENTS_10).await;
+        let consumer = stage.wary().await;
+        let id = stage.buy_in_silence(&consumer).await;
+        stage.payer.mock().unwrap().advance_time(4_000).await.unwrap();
+        let dying = mortal(&stage, point, true, false).await;
+        if tokio::time::timeout(Duration::from_millis(200), dying.reclaim()).await.is_ok() {
+            break;
+        }
+        if stage.payer.get_transaction(id).await.unwrap().state == State::Cancelled {
+            assert_eq!(consumer.settle().await.unwrap().refunded, [id]);
+            assert_eq!(consumer.spent(None).await.unwrap().day, Usdc(50_000));
+            lost += 1;
+        }
+    }
+    assert!(lost > 0);
 }
 
 #[tokio::test]

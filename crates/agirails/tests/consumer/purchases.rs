@@ -1,8 +1,10 @@
 //! What is bought, how it is paid, and what is refused before anything is.
 
 use agirails::{
-    Code, Evidence, Retry, State, Usdc,
-    consumer::{Budget, HttpFailure, HttpOutcome, HttpResponse, PaidCall, PaymentKind, Proof},
+    ACTPClient, Code, Evidence, Retry, State, Usdc,
+    consumer::{
+        Budget, HttpFailure, HttpOutcome, HttpResponse, PaidCall, PaymentKind, Proof, Report,
+    },
     paywall::Charge,
 };
 
@@ -345,18 +347,7 @@ async fn a_balance_that_the_service_does_not_take_any_more_is_replaced() {
 async fn what_was_never_touched_is_reclaimed_after_its_deadline() {
     let stage = Stage::new(CENTS_10).await;
     let consumer = stage.wary().await;
-    // The provider falls silent once it has been paid.
-    let error = drive(consumer.purchase(call()).unwrap(), async |request| {
-        let paid = request.headers.iter().any(|(name, _)| name == "X-AGIRAILS-TX-ID");
-        match paid {
-            false => HttpOutcome::Answered(stage.service.answer(&request).await),
-            true => HttpOutcome::Failed(HttpFailure::NotSent("gone".to_owned())),
-        }
-    })
-    .await
-    .unwrap_err();
-    assert_eq!(error.code(), Code::CallFailed);
-    let id = error.facts().transaction_id.unwrap();
+    let id = stage.buy_in_silence(&consumer).await;
     assert_eq!(consumer.reclaim().await.unwrap().waiting, [id]);
     stage.payer.mock().unwrap().advance_time(4_000).await.unwrap();
     assert_eq!(consumer.reclaim().await.unwrap().refunded, [id]);
@@ -375,6 +366,23 @@ async fn a_dispute_names_its_bond_before_it_takes_it() {
     assert_eq!((error.code(), error.facts().required), (Code::PriceAboveLimit, Some(DOLLAR)));
     assert_eq!(consumer.dispute(id, DOLLAR).await.unwrap(), DOLLAR);
     assert_eq!(stage.payer.get_transaction(id).await.unwrap().state, State::Disputed);
+}
+
+#[tokio::test]
+async fn a_dispute_is_followed_until_it_is_resolved() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.trusting().await;
+    let id = stage.buy(&consumer, call()).await.unwrap().payment.unwrap().transaction_id;
+    stage.becomes(id, State::Delivered).await;
+    consumer.dispute(id, DOLLAR).await.unwrap();
+    assert_eq!(consumer.settle().await.unwrap().waiting, [id]);
+    let kernel = stage.payer.kernel().clone();
+    let resolver = ACTPClient::with_kernel(kernel, stage.payer.network().admin);
+    resolver.transition_state(id, State::Cancelled, Evidence::None).await.unwrap();
+    assert_eq!(consumer.settle().await.unwrap().refunded, [id]);
+    // How it was split is not told, so that all of it counts.
+    assert_eq!(consumer.spent(None).await.unwrap().day, CENTS_10);
+    assert_eq!(consumer.settle().await.unwrap(), Report::default());
 }
 
 #[tokio::test]

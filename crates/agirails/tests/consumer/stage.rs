@@ -9,10 +9,10 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, PrivateKey, State, Usdc,
+    ACTPClient, Code, PrivateKey, State, TransactionId, Usdc,
     consumer::{
-        Budget, Consumer, HttpOutcome, HttpRequest, HttpResponse, PaidCall, PaidResponse, Purchase,
-        Step,
+        Budget, Consumer, HttpFailure, HttpOutcome, HttpRequest, HttpResponse, PaidCall,
+        PaidResponse, Purchase, Step,
     },
     kernel::TransactionQuery,
     paywall::{Answer, Charge, Entry, Incoming, Paywall},
@@ -137,12 +137,27 @@ impl Stage {
         .await
     }
 
+    /// Pays for a call of a provider that falls silent once it has been paid.
+    pub async fn buy_in_silence(&self, consumer: &Consumer) -> TransactionId {
+        let error = drive(consumer.purchase(call()).unwrap(), async |request| {
+            let paid = request.headers.iter().any(|(name, _)| name == "X-AGIRAILS-TX-ID");
+            match paid {
+                false => HttpOutcome::Answered(self.service.answer(&request).await),
+                true => HttpOutcome::Failed(HttpFailure::NotSent("gone".to_owned())),
+            }
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(error.code(), Code::CallFailed);
+        error.facts().transaction_id.unwrap()
+    }
+
     /// What the payer has put into escrow, whatever became of it.
     pub async fn paid(&self) -> (usize, Usdc) {
         paid(&self.payer).await
     }
 
-    pub async fn becomes(&self, id: agirails::TransactionId, state: State) {
+    pub async fn becomes(&self, id: TransactionId, state: State) {
         for _ in 0..200 {
             if self.payer.get_transaction(id).await.unwrap().state == state {
                 return;
