@@ -116,6 +116,8 @@ class PayingAdapter(HTTPAdapter):
             body=io.BytesIO(paid["content"]),
             headers=HTTPHeaderDict(paid["headers"]),
             status=paid["status"],
+            # Without it a HEAD's answer would be one whose body broke off.
+            request_method=request.method,
             preload_content=False,
             original_response=_Original(message),  # type: ignore[arg-type, unused-ignore]
         )
@@ -125,7 +127,8 @@ class PayingAdapter(HTTPAdapter):
 
 
 def _text(value: str | bytes) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else value
+    # What the library cannot write raises here, and not when something was paid already.
+    return (value if isinstance(value, bytes) else value.encode("latin-1")).decode("latin-1")
 
 
 def _content(body: Any) -> bytes:

@@ -77,6 +77,8 @@ const LEAST_BUNDLE: Usdc = Usdc(1_000_000);
 const BODY_LIMIT: usize = 64 << 20;
 /// How long a purchase may take, where the caller does not say.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a purchase may take at most: beyond a year, clocks overflow before callers lose patience.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(31_536_000);
 /// How long one request may take, where the caller does not say.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The length of a purchase key, at most.
@@ -408,7 +410,10 @@ impl Consumer {
         let mut outcome = None;
         loop {
             match purchase.next(outcome.take()).await? {
-                Step::Send(request) => outcome = Some(self.inner.send(request).await?),
+                Step::Send(request) => {
+                    let sent = self.inner.send(request).await;
+                    outcome = Some(sent.map_err(|error| purchase.name(error))?);
+                }
                 Step::Wait(time) => tokio::time::sleep(time).await,
                 Step::Done(response) => return Ok(*response),
             }

@@ -156,7 +156,7 @@ impl Purchase {
         };
         let digest = digest(&call, &place);
         Ok(Self {
-            until: Instant::now() + call.timeout,
+            until: Instant::now() + call.timeout.min(super::LONGEST_TIMEOUT),
             consumer,
             call,
             place,
@@ -209,7 +209,7 @@ impl Purchase {
     }
 
     /// Where there is something to take up, the error says by which key.
-    fn name(&self, error: Error) -> Error {
+    pub(super) fn name(&self, error: Error) -> Error {
         if !self.on_record {
             return error;
         }
