@@ -151,7 +151,8 @@ impl PaidCall {
         self
     }
 
-    /// How long all of it may take, repetitions included. Default: 300 seconds.
+    /// How long all of it may take, repetitions included; funding alone takes as long as the
+    /// network does, since it is never left half done. Default: 300 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -237,10 +238,9 @@ impl PaidCall {
 /// Shows no header's value, and no query: callers pass their secrets in them.
 impl fmt::Debug for PaidCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = self.url.split_once('?').map_or(&*self.url, |(path, _)| path);
         f.debug_struct("PaidCall")
             .field("method", &self.method)
-            .field("url", &url)
+            .field("url", &http::without_query(&self.url))
             .field("max_amount", &self.max_amount)
             .finish_non_exhaustive()
     }
@@ -346,6 +346,8 @@ impl ConsumerBuilder {
 
     /// Trusts a provider with money that could not be taken back: its address, or the origin of
     /// its service such as `https://api.example.com`, which trusts whomever that service names.
+    /// Without TLS that is whomever anybody on the way names, so an `http` origin is trusted on
+    /// this machine and in mode mock alone.
     pub fn trust(mut self, provider_or_origin: impl Into<String>) -> Self {
         self.trusted.push(provider_or_origin.into());
         self
@@ -369,7 +371,11 @@ impl ConsumerBuilder {
             if text.starts_with("0x") {
                 trusted_providers.insert(parse_address("trust", &text)?);
             } else {
-                trusted_origins.insert(Place::parse(&text)?.origin);
+                let place = Place::parse(&text)?;
+                if !place.is_private && client.mock().is_none() {
+                    return Err(open_to_all(&place.origin));
+                }
+                trusted_origins.insert(place.origin);
             }
         }
         let storage = storage.unwrap_or_else(|| client.storage.clone());
@@ -472,6 +478,12 @@ impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
+}
+
+fn open_to_all(origin: &str) -> Error {
+    let problem = "is no origin to trust: without TLS anybody on the way can name who is paid";
+    Error::invalid(Code::InvalidSettings, "trust", origin, problem)
+        .with_hint("trust its https origin, or the provider's address")
 }
 
 /// 32 hex digits that nobody has used before.

@@ -1,9 +1,10 @@
 //! What is bought, how it is paid, and what is refused before anything is.
 
 use agirails::{
-    ACTPClient, Code, Evidence, Retry, State, Usdc,
+    ACTPClient, Code, Evidence, Retry, State, Storage, Usdc,
     consumer::{
-        Budget, HttpFailure, HttpOutcome, HttpResponse, PaidCall, PaymentKind, Proof, Report,
+        Budget, Consumer, HttpFailure, HttpOutcome, HttpResponse, PaidCall, PaymentKind, Proof,
+        Report, Step,
     },
     paywall::Charge,
 };
@@ -383,6 +384,33 @@ async fn a_dispute_is_followed_until_it_is_resolved() {
     // How it was split is not told, so that all of it counts.
     assert_eq!(consumer.spent(None).await.unwrap().day, CENTS_10);
     assert_eq!(consumer.settle().await.unwrap(), Report::default());
+}
+
+#[tokio::test]
+async fn an_origin_that_anybody_on_the_way_can_answer_for_is_trusted_with_no_real_money() {
+    let stage = Stage::new(CENTS_10).await;
+    let open = async |client: &ACTPClient, origin: &str| {
+        let storage = Storage::Directory(stage.directory.path().to_owned());
+        Consumer::builder(client.clone()).storage(storage).trust(origin).open().await
+    };
+    let real = ACTPClient::with_kernel(stage.payer.kernel().clone(), stage.payer.address());
+    let error = open(&real, "http://api.example.com").await.unwrap_err();
+    assert_eq!((error.code(), error.facts().field), (Code::InvalidSettings, Some("trust")));
+    for origin in [ORIGIN, "http://127.0.0.1:8080"] {
+        open(&real, origin).await.unwrap();
+    }
+    open(&stage.payer, "http://api.example.com").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_printed_of_a_purchase_shows_no_query() {
+    let stage = Stage::new(CENTS_10).await;
+    let call = PaidCall::new("POST", format!("{ORIGIN}/api/generate?token=secret"), CENTS_10);
+    let mut purchase = stage.wary().await.purchase(call).unwrap();
+    let Step::Send(request) = purchase.next(None).await.unwrap() else { panic!() };
+    for shown in [format!("{purchase:?}"), format!("{request:?}")] {
+        assert!(shown.contains("/api/generate") && !shown.contains("secret"), "{shown}");
+    }
 }
 
 #[tokio::test]
