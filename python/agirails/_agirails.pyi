@@ -443,7 +443,7 @@ class CallPayment:
 
 # What agirails.flask and agirails.asgi are made of. Where it says Any, an object made with
 # `awaitable` returns something to await.
-_Headers: TypeAlias = tuple[str | None, str | None, str | None]
+_Headers: TypeAlias = tuple[str | None, ...]
 
 @final
 class _Paywall:

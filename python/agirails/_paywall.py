@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ._agirails import CallPayment, _Charge
 
-HEADERS = ("X-AGIRAILS-TX-ID", "X-AGIRAILS-SIGNATURE", "Idempotency-Key")
+HEADERS = ("X-AGIRAILS-TX-ID", "X-AGIRAILS-SIGNATURE", "Idempotency-Key", "X-AGIRAILS-MAX-PRICE")
 """The request headers that a paywall reads, in the order in which it is given them."""
 FREE_PATHS = ("/api/pricing", "/health", "/metrics")
 PAYMENTS_PATH = "/api/payments/"

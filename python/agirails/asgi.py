@@ -781,14 +781,13 @@ def _target(scope: Scope) -> str:
     return f"{path}?{query}" if query else path
 
 
-def _headers(scope: Scope) -> tuple[str | None, str | None, str | None]:
+def _headers(scope: Scope) -> tuple[str | None, ...]:
     found: dict[bytes, str] = {}
     for name, value in scope["headers"]:
         if name in _HEADERS:
             # Two of one name are none: nobody can tell which was meant.
             found[name] = "given twice" if name in found else value.decode("latin-1")
-    transaction, signature, key = map(found.get, _HEADERS)
-    return transaction, signature, key
+    return tuple(map(found.get, _HEADERS))
 
 
 async def _page(paywall: Paywall, scope: Scope, path: str, receive: Receive, send: Send) -> bool:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     _Send = Callable[["_Request"], _Outcome]
     _SendAsync = Callable[["_Request"], Awaitable[_Outcome]]
 
+_LATE = ("lost", "the answer did not come to its end in time")
+
 _CALL_OPTIONS = ("max_funding", "settle", "timeout", "request_timeout", "body_limit")
 """What the adapters of other libraries pass on to each call, beside what it may cost."""
 
@@ -177,10 +179,12 @@ class Consumer:
         client: an ACTPClient, which pays. None: one from the environment, of the mode that
             ACTP_MODE names, else "mock".
         budget: limits in USDC ("0.25") or base units (250_000): `per_call`; `per_hour`, `per_day`
-            and `per_provider_per_day`, which count what is put into escrow.
+            and `per_provider_per_day`, which count what is put into escrow. Whom one service names
+            is one provider, whatever the address.
         trusted: whom to trust with money that could not be taken back: addresses of providers, or
             origins of services ("https://api.example.com"). Below 1 USDC a funded transaction can
             never be cancelled by who paid it, so from all others such calls are bought in bundles.
+            An http origin is trusted on this machine and in mode "mock" alone.
 
     Raises:
         ValidationError: a limit or a name that means nothing.
@@ -236,7 +240,8 @@ class Consumer:
                 1 USDC where None, or `max_amount` if that is more.
             settle: wait, 30 seconds at most, until the provider has delivered, and settle. For
                 calls that took a whole transaction; balances are settled by `settle()`.
-            timeout: how long all of it may take, in seconds; 300 where None.
+            timeout: how long all of it may take, in seconds; 300 where None. Funding alone takes
+                as long as the network does, since it is never left half done.
             request_timeout: how long one request may take, in seconds; 60 where None.
             purchase_key: names the purchase, 1 to 255 visible ASCII characters.
             body_limit: how many bytes the answer may have; 64 MB where None.
@@ -258,7 +263,8 @@ class Consumer:
     def settle(self) -> Report:
         """Settles what was delivered and is proven by the receipts that came with the answers.
 
-        Settling is not a duty: once the dispute window has passed, the provider can do it.
+        A balance that its provider ended while calls could be made with it is not settled unless
+        it was closed. Settling is not a duty: once the dispute window has passed, the provider can do it.
         """
         return Report(**self._core.settle())
 
@@ -313,10 +319,11 @@ class AsyncConsumer:
 
     Requests are sent by the standard library, each in a thread; `agirails.httpx` has a transport
     that needs none. A call that is cancelled ends what it just does with its money, and is taken
-    up again with its purchase key.
+    up again with its purchase key. Without a client, one is made from the environment with the
+    first call, whose errors may be those of the environment.
     """
 
-    __slots__ = ("_core",)
+    __slots__ = ("_core", "_terms")
 
     def __init__(
         self,
@@ -325,11 +332,20 @@ class AsyncConsumer:
         budget: Mapping[str, _Amount | None] | None = None,
         trusted: Iterable[str] = (),
     ) -> None:
-        if client is None:
-            client = _client_from_environment()
-        elif not isinstance(client, ACTPClient):
-            client = client._client
-        self._core = _open_consumer(client, True, dict(budget or {}), _several(trusted))
+        self._terms = dict(budget or {}), _several(trusted)
+        self._core: Any = None if client is None else self._open(client)
+
+    def _open(self, client: ACTPClient | AsyncACTPClient) -> Any:
+        client = client if isinstance(client, ACTPClient) else client._client
+        return _open_consumer(client, True, *self._terms)
+
+    async def _ready(self) -> Any:
+        """The core. A client from the environment is made in a thread: a keystore takes a second."""
+        if self._core is None:
+            import asyncio
+
+            self._core = self._open(await asyncio.to_thread(_client_from_environment))
+        return self._core
 
     async def call(
         self,
@@ -348,7 +364,8 @@ class AsyncConsumer:
         body_limit: int | None = None,
     ) -> PaidResponse:
         """Makes a call, and pays for it where it must be."""
-        purchase = _purchase(self._core, locals())
+        given = dict(locals())
+        purchase = _purchase(await self._ready(), given)
 
         async def send(request: _Request) -> _Outcome:
             import asyncio
@@ -359,33 +376,33 @@ class AsyncConsumer:
 
     async def settle(self) -> Report:
         """Settles what was delivered and is proven by the receipts that came with the answers."""
-        return Report(**await self._core.settle())
+        return Report(**await (await self._ready()).settle())
 
     async def reclaim(self) -> Report:
         """Takes back what its provider has not touched by the deadline, less the penalty."""
-        return Report(**await self._core.reclaim())
+        return Report(**await (await self._ready()).reclaim())
 
     async def balances(self) -> list[Balance]:
         """The prepaid transactions that are not settled or refunded."""
-        return [Balance(**balance) for balance in await self._core.balances()]
+        return [Balance(**balance) for balance in await (await self._ready()).balances()]
 
     async def spent(self, provider: str | None = None) -> Spent:
         """What the budget has counted, with a provider's share of it."""
-        return Spent(**await self._core.spent(provider))
+        return Spent(**await (await self._ready()).spent(provider))
 
     async def close(self, transaction_id: str) -> str:
         """Makes no more calls with a balance, and asks the service to end it."""
-        stage: str = await self._core.close(transaction_id)
+        stage: str = await (await self._ready()).close(transaction_id)
         return stage
 
     async def bond(self, transaction_id: str) -> int:
         """What disputing a transaction takes at first, in base units."""
-        bond: int = await self._core.bond(transaction_id)
+        bond: int = await (await self._ready()).bond(transaction_id)
         return bond
 
     async def dispute(self, transaction_id: str, *, max_bond: _Amount = 0) -> int:
         """Disputes a delivery, with a bond of `max_bond` at most; returns the bond."""
-        bond: int = await self._core.dispute(transaction_id, max_bond)
+        bond: int = await (await self._ready()).dispute(transaction_id, max_bond)
         return bond
 
     def __repr__(self) -> str:
@@ -560,70 +577,25 @@ async def _drive_async(purchase: _Purchase, send: _SendAsync) -> dict[str, Any]:
             return answer
 
 
-def _gather(pieces: Iterable[bytes], limit: int) -> bytes | None:
-    """The whole body; None where it is longer than this."""
+def _gather(pieces: Iterable[bytes], limit: int, until: float) -> bytes | tuple[str, str]:
+    """The whole body; or why there is none: it is longer than `limit`, or was not there at `until`,
+    by the monotonic clock."""
+    import time
+
     gathered, length = [], 0
     for piece in pieces:
         length += len(piece)
         if length > limit:
-            return None
+            return "too_large", ""
+        if time.monotonic() >= until:
+            return _LATE
         gathered.append(piece)
-    return b"".join(gathered)
+    # A connection that was cut at the deadline looks like one that came to its end.
+    return _LATE if time.monotonic() >= until else b"".join(gathered)
 
 
 def _send(asked: _Request) -> _Outcome:
-    """Carries one request by the standard library, with its proxies and certificates.
+    """Carries one request by the standard library."""
+    from ._carrier import send
 
-    No redirect is followed: none of the handlers here does.
-    """
-    import http.client
-    import socket
-    import time
-    import urllib.error
-    import urllib.request
-
-    until = time.monotonic() + asked.timeout
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-    ):
-        opener.add_handler(handler())
-    body = asked.body if asked.has_body else None
-    request = urllib.request.Request(asked.url, body, method=asked.method)
-    joined: dict[str, str] = {}
-    for name, value in asked.headers:
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    # The library would else call every body a form.
-    if asked.has_body and not any(name.lower() == "content-type" for name in joined):
-        joined["Content-Type"] = "application/octet-stream"
-    for name, value in joined.items():
-        request.add_header(name, value)
-    try:
-        response = opener.open(request, timeout=asked.timeout)
-        with response:
-            pieces, length = [], 0
-            # What drips in does not hold us up for longer than what does not come at all.
-            while piece := response.read1(65_536):
-                length += len(piece)
-                if length > asked.body_limit:
-                    return "too_large", ""
-                if time.monotonic() > until:
-                    return "lost", "the answer did not come to its end in time"
-                pieces.append(piece)
-            announced = response.headers.get("Content-Length")
-            if (
-                asked.method != "HEAD"
-                and announced
-                and announced.isdigit()
-                and length < int(announced)
-            ):
-                return "lost", "the answer broke off"
-            return response.status, list(response.headers.items()), b"".join(pieces)
-    except urllib.error.URLError as error:
-        # Raised while connecting and sending only.
-        refused = isinstance(error.reason, (ConnectionRefusedError, socket.gaierror))
-        return ("not_sent" if refused else "lost"), str(error.reason)
-    except (OSError, http.client.HTTPException) as error:
-        return "lost", str(error) or type(error).__name__
+    return send(asked)

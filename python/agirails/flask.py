@@ -326,10 +326,9 @@ def _target(environ: dict[str, Any]) -> str:
     return quote(path, safe="/:@!$&'()*+,;=~") + (f"?{query}" if query else "")
 
 
-def _headers(environ: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
+def _headers(environ: dict[str, Any]) -> tuple[str | None, ...]:
     """What a paywall reads. Two of one name come joined by a comma, which is malformed."""
-    transaction, signature, key = map(environ.get, _HEADERS)
-    return transaction, signature, key
+    return tuple(map(environ.get, _HEADERS))
 
 
 def _body(asked: Request, limit: int) -> bytes:

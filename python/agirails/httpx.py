@@ -15,12 +15,15 @@ follows is a call of its own.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from .consumer import (
     _CALL_OPTIONS,
+    _LATE,
     AsyncConsumer,
     Consumer,
     Payment,
@@ -114,17 +117,18 @@ class PayingTransport(httpx.BaseTransport):
         purchase = self._terms.purchase(self._core, request, request.read())
 
         def carry(asked: _Request) -> _Outcome:
+            until = time.monotonic() + asked.timeout
             sent = _request(request, asked)
             try:
                 response = self._inner.handle_request(sent)
                 try:
-                    content = _gather(response.stream, asked.body_limit)  # type: ignore[arg-type]
+                    content = _gather(response.stream, asked.body_limit, until)  # type: ignore[arg-type]
                 finally:
                     response.close()
             except httpx.TransportError as error:
                 return _failure(error)
-            if content is None:
-                return "too_large", ""
+            if isinstance(content, tuple):
+                return content
             return response.status_code, _decoded(response.headers), content
 
         return _response(_drive(purchase, carry), request)
@@ -145,15 +149,22 @@ class AsyncPayingTransport(httpx.AsyncBaseTransport):
         transport: httpx.AsyncBaseTransport | None = None,
         **options: Any,
     ) -> None:
-        self._core = consumer._core
+        self._consumer = consumer
         self._terms = _Terms(max_amount, options)
         self._inner = transport or httpx.AsyncHTTPTransport()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request, and pays for it where it must be."""
-        purchase = self._terms.purchase(self._core, request, await request.aread())
+        core = await self._consumer._ready()
+        purchase = self._terms.purchase(core, request, await request.aread())
 
         async def carry(asked: _Request) -> _Outcome:
+            try:
+                return await asyncio.wait_for(exchange(asked), asked.timeout)
+            except asyncio.TimeoutError:
+                return _LATE
+
+        async def exchange(asked: _Request) -> _Outcome:
             sent = _request(request, asked)
             try:
                 response = await self._inner.handle_async_request(sent)

@@ -13,6 +13,7 @@ call of its own, with no signature of the one before.
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from http.client import HTTPMessage
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from requests.exceptions import ConnectionError as Unconnected
 from requests.exceptions import ConnectTimeout, RequestException, SSLError
 from urllib3 import HTTPHeaderDict, HTTPResponse
 
+from ._carrier import Deadline
 from .consumer import _CALL_OPTIONS, Consumer, Payment, _drive, _gather
 
 if TYPE_CHECKING:
@@ -75,19 +77,24 @@ class PayingAdapter(HTTPAdapter):
             if asked.has_body:
                 copy.headers["Content-Length"] = str(len(asked.body))
             try:
-                answer = super(PayingAdapter, self).send(
-                    copy,
-                    stream=True,
-                    timeout=asked.timeout,
-                    verify=verify,
-                    cert=cert,
-                    proxies=proxies,
-                )
-                with answer:
+                with (
+                    Deadline(asked.timeout) as deadline,
+                    super(PayingAdapter, self).send(
+                        copy,
+                        stream=True,
+                        timeout=asked.timeout,
+                        verify=verify,
+                        cert=cert,
+                        proxies=proxies,
+                    ) as answer,
+                ):
+                    # It has none any more where there is no body to come.
+                    with suppress(AttributeError, OSError, ValueError):
+                        deadline.watch(answer.raw.fileno())
                     pieces = iter(lambda: answer.raw.read(65_536, decode_content=False), b"")
-                    content = _gather(pieces, asked.body_limit)
-                    if content is None:
-                        return "too_large", ""
+                    content = _gather(pieces, asked.body_limit, deadline.until)
+                    if isinstance(content, tuple):
+                        return content
                     return answer.status_code, list(answer.raw.headers.items()), content
             except (ConnectTimeout, SSLError) as error:
                 return "not_sent", type(error).__name__
@@ -109,6 +116,8 @@ class PayingAdapter(HTTPAdapter):
             body=io.BytesIO(paid["content"]),
             headers=HTTPHeaderDict(paid["headers"]),
             status=paid["status"],
+            # Without it a HEAD's answer would be one whose body broke off.
+            request_method=request.method,
             preload_content=False,
             original_response=_Original(message),  # type: ignore[arg-type, unused-ignore]
         )
@@ -118,7 +127,8 @@ class PayingAdapter(HTTPAdapter):
 
 
 def _text(value: str | bytes) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else value
+    # What the library cannot write raises here, and not when something was paid already.
+    return (value if isinstance(value, bytes) else value.encode("latin-1")).decode("latin-1")
 
 
 def _content(body: Any) -> bytes:

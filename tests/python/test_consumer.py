@@ -3,15 +3,18 @@
 import asyncio
 import base64
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from support import new_address
+from support import new_address, until
 
 import agirails.httpx
 import agirails.requests
@@ -58,9 +61,10 @@ class Service:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
-                self.wfile.write(answer)
+                if self.command != "HEAD":
+                    self.wfile.write(answer)
 
-            do_GET = do_POST = handle_any
+            do_GET = do_HEAD = do_POST = handle_any
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -143,6 +147,51 @@ class Service:
         self.lie(receipt)
         encoded = base64.b64encode(json.dumps(receipt).encode()).decode()
         return 200, {"Content-Type": "text/plain", "X-AGIRAILS-RECEIPT": encoded}, answer
+
+
+class Raw:
+    """A server that begins every answer with the same bytes, and drips more where told to."""
+
+    def __init__(self, begins: bytes, drips: bytes = b"") -> None:
+        self.begins, self.drips = begins, drips
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.server.getsockname()[1]}/"
+        self.talking, self.is_over = 0, False
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self.server.accept()
+                self.talking += 1
+                threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
+
+    def talk(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(self.begins)
+            while self.drips and not self.is_over:
+                time.sleep(0.02)
+                connection.sendall(self.drips)
+        self.talking -= 1
+
+    def __enter__(self) -> "Raw":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over = True
+        # A close alone would leave behind who waits in accept.
+        self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+
+
+ENDLESS_BODY = b"HTTP/1.1 200 OK\r\n\r\n", b"y"
+ENDLESS = [
+    ENDLESS_BODY,
+    (b"HTTP/1.1 200 OK\r\nx: ", b"y"),
+    (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+]
+"""Answers that never come to their end."""
 
 
 @pytest.fixture
@@ -282,10 +331,38 @@ class TestRefusals:
         assert raised.value.code == "service_unreachable"
         assert "secret" not in str(raised.value)
 
+    @pytest.mark.parametrize(("begins", "drips"), ENDLESS)
+    def test_of_a_service_whose_answer_never_ends_come_in_time(self, payer, begins, drips):
+        with Raw(begins, drips) as raw:
+            began = time.monotonic()
+            with pytest.raises(NetworkError) as raised:
+                Consumer(payer).call(raw.url, max_amount=1, timeout=2, request_timeout=0.5)
+            assert raised.value.code == "service_unreachable"
+            assert time.monotonic() - began < 10
+            # Nobody is left behind who listens to it.
+            until(lambda: raw.talking == 0)
+
     def test_of_an_answer_that_is_too_long(self, payer, service):
         with pytest.raises(CallError) as raised:
             Consumer(payer).call(f"{service.url}/free", max_amount=1, body_limit=3)
         assert raised.value.code == "answer_too_large"
+
+
+class TestTheWire:
+    @pytest.mark.parametrize("length", ["\xb2", "9" * 5_000, "-1", "4, 4", "x"])
+    def test_a_length_that_is_no_number_is_none(self, payer, length):
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode("latin-1")
+        with Raw(head + b"free") as raw:
+            assert Consumer(payer).call(raw.url, max_amount=1).content == b"free"
+
+    def test_an_answer_that_breaks_off_is_none(self, payer):
+        with Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfree") as raw:
+            with pytest.raises(NetworkError, match="broke off"):
+                Consumer(payer).call(raw.url, max_amount=1, timeout=1)
+
+    def test_a_header_holds_any_text(self, payer, service):
+        Consumer(payer).call(f"{service.url}/free", headers={"x-note": "1 €"}, max_amount=1)
+        assert service.requests[-1][1]["X-Note"].encode("latin-1").decode() == "1 €"
 
 
 class TestAfterwards:
@@ -329,6 +406,27 @@ def test_an_event_loop_pays_too(payer, service):
     assert funded(payer) == [DOLLAR]
 
 
+def test_an_event_loop_runs_on_while_a_client_is_made(payer, service, monkeypatch):
+    makers = []
+
+    def make() -> ACTPClient:
+        makers.append(threading.current_thread())
+        return payer
+
+    monkeypatch.setattr("agirails.consumer._client_from_environment", make)
+
+    async def calls() -> None:
+        await AsyncConsumer(trusted=[service.url]).call(f"{service.url}/free", max_amount=1)
+        await apaid_call(f"{service.url}/free", max_amount=1)
+        transport = agirails.httpx.AsyncPayingTransport(AsyncConsumer(), max_amount=1)
+        async with httpx.AsyncClient(transport=transport) as client:
+            await client.get(f"{service.url}/free")
+
+    asyncio.run(calls())
+    assert len(makers) == 3
+    assert threading.main_thread() not in makers
+
+
 class TestRequests:
     def test_pays_what_is_sent_through_a_session(self, payer, service):
         consumer = Consumer(payer, trusted=[service.url])
@@ -343,6 +441,28 @@ class TestRequests:
             with pytest.raises(SpendingError):
                 session.mount(service.url, agirails.requests.PayingAdapter(consumer, max_amount=1))
                 session.get(f"{service.url}/x")
+
+    def test_hands_over_an_answer_without_its_body(self, payer, service):
+        with agirails.requests.session(Consumer(payer), max_amount="0.25") as session:
+            response = session.head(f"{service.url}/free")
+        assert (response.content, response.headers["Content-Length"]) == (b"", "4")
+
+    def test_raises_before_anything_is_paid_for_what_it_cannot_write(self, payer, service):
+        consumer = Consumer(payer)
+        with agirails.requests.session(consumer, max_amount="0.25") as session:
+            session.post(f"{service.url}/x")
+            with pytest.raises(UnicodeEncodeError):
+                session.post(f"{service.url}/x", headers={"x-note": "1 €"})
+        assert consumer.balances()[0].left == DOLLAR - PRICE
+
+    def test_gives_up_an_answer_whose_body_never_ends(self, payer):
+        options = {"timeout": 2, "request_timeout": 0.5}
+        with (
+            Raw(*ENDLESS_BODY) as raw,
+            agirails.requests.session(Consumer(payer), max_amount=1, **options) as session,
+            pytest.raises(NetworkError),
+        ):
+            session.get(raw.url)
 
 
 class TestHttpx:
@@ -369,3 +489,26 @@ class TestHttpx:
             assert response.extensions["agirails_payment"].amount == PRICE
 
         asyncio.run(calls())
+
+    def test_gives_up_an_answer_whose_body_never_ends(self, payer):
+        options = {"timeout": 2, "request_timeout": 0.5}
+        transport = agirails.httpx.PayingTransport(Consumer(payer), max_amount=1, **options)
+        with (
+            Raw(*ENDLESS_BODY) as raw,
+            httpx.Client(transport=transport) as client,
+            pytest.raises(NetworkError),
+        ):
+            client.get(raw.url)
+
+    @pytest.mark.parametrize(("begins", "drips"), ENDLESS)
+    def test_gives_up_an_answer_that_never_ends_in_an_event_loop(self, payer, begins, drips):
+        async def calls(url: str) -> None:
+            transport = agirails.httpx.AsyncPayingTransport(
+                AsyncConsumer(payer), max_amount=1, timeout=2, request_timeout=0.5
+            )
+            async with httpx.AsyncClient(transport=transport) as client:
+                with pytest.raises(NetworkError):
+                    await client.get(url)
+
+        with Raw(begins, drips) as raw:
+            asyncio.run(calls(raw.url))

@@ -234,6 +234,19 @@ class TestRefusals:
         refusal(stage.ask("POST", TARGET, b"{}", **headers), 400, "Invalid Signature Header")
         assert stage.runs == []
 
+    def test_dearer_than_the_request_allows(self, stage):
+        tx_id = stage.fund(USDC)
+        paid = stage.headers(tx_id, key="a")
+        reply = stage.ask("POST", TARGET, b"{}", **paid, X_AGIRAILS_MAX_PRICE=str(PRICE - 1))
+        told = refusal(reply, 402, "Price Above Maximum", allowed="0.099999", required="0.10")
+        assert told["accepts"]
+        for malformed in ("", "1.5", "0x1", f"{PRICE}, {PRICE}"):
+            reply = stage.ask("POST", TARGET, b"{}", **paid, X_AGIRAILS_MAX_PRICE=malformed)
+            refusal(reply, 400, "Invalid Max Price")
+        assert not stage.runs
+        reply = stage.ask("POST", TARGET, b"{}", **paid, X_AGIRAILS_MAX_PRICE=str(PRICE))
+        assert reply.status == 200
+
     def test_malformed_key(self, stage):
         tx_id = stage.fund()
         for key in ("a b", "x" * 256, "ü"):

@@ -198,15 +198,15 @@ impl _Paywall {
 #[pyclass(frozen, module = "agirails._agirails")]
 pub struct _Charge(Arc<Charge>);
 
-/// The headers that a paywall reads: transaction id, signature, idempotency key.
-type Headers<'py> =
-    (Option<Bound<'py, PyString>>, Option<Bound<'py, PyString>>, Option<Bound<'py, PyString>>);
+/// The headers that a paywall reads: transaction id, signature, idempotency key, highest price.
+type Headers<'py> = (Header<'py>, Header<'py>, Header<'py>, Header<'py>);
+type Header<'py> = Option<Bound<'py, PyString>>;
 
 fn incoming(
     py: Python<'_>,
     method: &str,
     target: &Bound<'_, PyString>,
-    (transaction_id, signature, idempotency_key): Headers<'_>,
+    (transaction_id, signature, idempotency_key, max_price): Headers<'_>,
     body: &Bound<'_, PyBytes>,
 ) -> Incoming {
     let text = |header: Option<Bound<'_, PyString>>| {
@@ -220,6 +220,7 @@ fn incoming(
         transaction_id: text(transaction_id),
         signature: text(signature),
         idempotency_key: text(idempotency_key),
+        max_price: text(max_price),
     }
 }
 

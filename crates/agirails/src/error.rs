@@ -424,9 +424,11 @@ pub(crate) fn shown_path(path: &Path) -> String {
     first(PATH_CHARACTERS, &path.to_string_lossy())
 }
 
-/// The words of a node or a library as messages show them.
+/// The words of a node, a service or a library as messages show them: what would move a terminal's
+/// cursor, or begin a line of a log that nobody wrote, is left out.
 pub(crate) fn shown_words(words: &str) -> String {
-    first(WORDS_CHARACTERS, words)
+    let words: String = words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    first(WORDS_CHARACTERS, &words)
 }
 
 fn first(limit: usize, value: &str) -> String {
@@ -435,4 +437,14 @@ fn first(limit: usize, value: &str) -> String {
         shown.push_str(&format!("… ({} bytes)", value.len()));
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown_words;
+
+    #[test]
+    fn others_words_hold_nothing_that_a_terminal_or_a_log_would_take_for_more() {
+        assert_eq!(shown_words("no\u{1b}[2K\r\nINFO paid\u{7}\u{9b}"), "no [2K  INFO paid  ");
+    }
 }

@@ -31,7 +31,8 @@ pub struct Budget {
     pub per_hour: Option<Usdc>,
     /// What may be put into escrow within a day.
     pub per_day: Option<Usdc>,
-    /// What may be put into escrow for one provider within a day.
+    /// What may be put into escrow for one provider within a day, whatever addresses its service
+    /// names.
     pub per_provider_per_day: Option<Usdc>,
 }
 
@@ -74,15 +75,17 @@ impl Budget {
     /// [`Code::BudgetExceeded`] for a call that alone costs too much.
     pub(super) fn check_call(&self, price: Usdc) -> Result<()> {
         match self.per_call {
-            Some(limit) if price > limit => {
-                let message =
-                    format!("a call costs {price} USDC, and the budget is {limit} per call");
-                Err(exceeded("per_call", price, limit, message)
-                    .with_hint("raise the budget's per_call; nothing was paid"))
-            }
+            Some(limit) if price > limit => Err(above_per_call(price, limit)),
             _ => Ok(()),
         }
     }
+}
+
+/// The refusal of a call that alone costs too much.
+pub(super) fn above_per_call(price: Usdc, limit: Usdc) -> Error {
+    let message = format!("a call costs {price} USDC, and the budget is {limit} per call");
+    exceeded("per_call", price, limit, message)
+        .with_hint("raise the budget's per_call; nothing was paid")
 }
 
 fn exceeded(field: &'static str, required: Usdc, available: Usdc, message: String) -> Error {

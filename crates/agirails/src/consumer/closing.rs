@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use serde_json::Value;
 
 use super::{
@@ -41,6 +41,17 @@ pub struct Report {
     pub refused: Vec<(TransactionId, Error)>,
 }
 
+impl Report {
+    fn add(&mut self, id: TransactionId, outcome: Result<State>) {
+        match outcome {
+            Ok(State::Settled) => self.settled.push(id),
+            Ok(State::Cancelled) => self.refunded.push(id),
+            Ok(_) => self.waiting.push(id),
+            Err(error) => self.refused.push((id, error)),
+        }
+    }
+}
+
 /// A prepaid transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -48,7 +59,7 @@ pub struct Balance {
     /// The transaction.
     pub transaction_id: TransactionId,
     /// Who is paid.
-    pub provider: alloy_primitives::Address,
+    pub provider: Address,
     /// The service's origin.
     pub origin: String,
     /// What was put in.
@@ -68,7 +79,10 @@ impl Consumer {
     /// The storage's codes.
     pub async fn balances(&self) -> Result<Vec<Balance>> {
         let now = self.inner.now().await?;
-        let payments = self.inner.records.payments(Stage::Funded, Stage::Retired).await?;
+        for (id, error) in self.inner.catch_up().await? {
+            tracing::warn!(transaction = %id, %error, "whether it was funded is not known yet");
+        }
+        let payments = self.inner.records.payments(&Stage::HELD).await?;
         let balances = payments.into_iter().filter(|payment| payment.kind == PaymentKind::Prepaid);
         let balances = balances.filter_map(|payment| {
             Some(Balance {
@@ -85,7 +99,8 @@ impl Consumer {
     }
 
     /// Settles what was delivered and is proven: every answer that came has a receipt, and the
-    /// receipts are those of the delivery's proof, where that can be seen. What was settled or
+    /// receipts are those of the delivery's proof, where that can be seen. A balance that its
+    /// provider ended while calls could be made with it is not. What was settled or
     /// given back by others meanwhile is written down, so that the budget knows.
     ///
     /// Settling is not a duty: once the dispute window has passed, the provider can do it.
@@ -93,15 +108,10 @@ impl Consumer {
     /// # Errors
     /// The storage's codes; all others stand in the report.
     pub async fn settle(&self) -> Result<Report> {
-        let mut report = Report::default();
-        for payment in self.inner.records.payments(Stage::Funded, Stage::Retired).await? {
+        let mut report = self.inner.report().await?;
+        for payment in self.inner.records.payments(&Stage::HELD).await? {
             let Some(id) = payment.transaction_id else { continue };
-            match self.inner.settle(&payment, id, true).await {
-                Ok(State::Settled) => report.settled.push(id),
-                Ok(State::Cancelled) => report.refunded.push(id),
-                Ok(_) => report.waiting.push(id),
-                Err(error) => report.refused.push((id, error)),
-            }
+            report.add(id, self.inner.settle(&payment, id, true).await);
         }
         Ok(report)
     }
@@ -112,15 +122,10 @@ impl Consumer {
     /// # Errors
     /// The storage's codes; all others stand in the report.
     pub async fn reclaim(&self) -> Result<Report> {
-        let mut report = Report::default();
-        for payment in self.inner.records.payments(Stage::Funded, Stage::Retired).await? {
+        let mut report = self.inner.report().await?;
+        for payment in self.inner.records.payments(&Stage::HELD).await? {
             let Some(id) = payment.transaction_id else { continue };
-            match self.inner.reclaim(&payment, id).await {
-                Ok(State::Settled) => report.settled.push(id),
-                Ok(State::Cancelled) => report.refunded.push(id),
-                Ok(_) => report.waiting.push(id),
-                Err(error) => report.refused.push((id, error)),
-            }
+            report.add(id, self.inner.reclaim(&payment, id).await);
         }
         Ok(report)
     }
@@ -178,7 +183,7 @@ impl Consumer {
             let problem = "paid for no calls of this client";
             Error::invalid(Code::InvalidTransactionId, "transaction_id", &id.to_string(), problem)
         })?;
-        inner.records.retire(payment.id).await?;
+        inner.records.close(payment.id).await?;
         let target = format!("/api/payments/{id}/close");
         for tries_left in (0..CLOSE_TRIES).rev() {
             let wall = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
@@ -214,6 +219,11 @@ impl Consumer {
 }
 
 impl Inner {
+    /// An empty report, but for payments of which it cannot be told whether they were funded.
+    async fn report(&self) -> Result<Report> {
+        Ok(Report { refused: self.catch_up().await?, ..Report::default() })
+    }
+
     /// Settles a transaction if it is delivered and proven by its receipts. Returns its state.
     pub(super) async fn settle_if_delivered(&self, id: TransactionId) -> Result<State> {
         match self.records.payment_of(id).await? {
@@ -227,6 +237,7 @@ impl Inner {
         if self.note(payment, &transaction).await? || transaction.state != State::Delivered {
             return Ok(transaction.state);
         }
+        self.check_end(payment, &transaction).await?;
         self.check_delivery(payment, id, ask).await?;
         self.client.transition_state(id, State::Settled, Evidence::None).await?;
         self.records.finish(payment.id, Stage::Settled, Usdc::ZERO).await?;
@@ -258,24 +269,62 @@ impl Inner {
                     facts.deadline = Some(transaction.deadline);
                 }));
         }
-        self.client.transition_state(id, State::Cancelled, Evidence::None).await?;
         let lost = cancellation_penalty(transaction.amount, penalty);
+        self.records.cancelling(payment.id, lost).await?;
+        self.client.transition_state(id, State::Cancelled, Evidence::None).await?;
         let returned = Usdc(transaction.amount.0.saturating_sub(lost.0));
         self.records.finish(payment.id, Stage::Refunded, returned).await?;
         Ok(State::Cancelled)
     }
 
-    /// Writes down what others have brought to an end.
-    async fn note(&self, payment: &Payment, transaction: &Transaction) -> Result<bool> {
+    /// Writes down what was brought to an end, by others or by a cancellation of our own whose
+    /// outcome was lost.
+    pub(super) async fn note(&self, payment: &Payment, transaction: &Transaction) -> Result<bool> {
         let (stage, returned) = match transaction.state {
             State::Settled => (Stage::Settled, Usdc::ZERO),
-            // By its provider: in full.
-            State::Cancelled => (Stage::Refunded, transaction.amount),
+            // A resolver may have split it, and how is not told: too much is counted, never too
+            // little.
+            State::Cancelled if transaction.dispute_initiator != Address::ZERO => {
+                (Stage::Refunded, Usdc::ZERO)
+            }
+            State::Cancelled => {
+                (Stage::Refunded, Usdc(transaction.amount.0.saturating_sub(payment.penalty.0)))
+            }
             State::Disputed => (Stage::Disputed, Usdc::ZERO),
             _ => return Ok(false),
         };
         self.records.finish(payment.id, stage, returned).await?;
         Ok(true)
+    }
+
+    /// A delivery pays the provider all of a balance, so one that calls could still be made with is
+    /// settled only where its requester closed it.
+    ///
+    /// # Errors
+    /// [`Code::ProofMismatch`], saying how much was left.
+    async fn check_end(&self, payment: &Payment, transaction: &Transaction) -> Result<()> {
+        let left = Usdc(payment.amount.0.saturating_sub(payment.used.0));
+        let calls = self.records.calls(payment.id).await?;
+        let dearest = calls.iter().map(|call| call.price).max().unwrap_or_default();
+        let is_early = payment.kind == PaymentKind::Prepaid
+            && !payment.is_closed
+            && left >= dearest.max(Usdc(1))
+            && transaction.updated_at < payment.usable_until;
+        if !is_early {
+            return Ok(());
+        }
+        let id = transaction.id;
+        let message = format!(
+            "the balance {id} is not settled: its provider ended it early, {left} USDC are left"
+        );
+        Err(Error::new(Code::ProofMismatch, message)
+            .with_hint(
+                "close it if that is all right; else ask the provider, or dispute within the window",
+            )
+            .with_facts(|facts| {
+                facts.transaction_id = Some(id);
+                facts.available = Some(left);
+            }))
     }
 
     /// # Errors
@@ -293,6 +342,9 @@ impl Inner {
             .with_facts(|facts| facts.transaction_id = Some(id))
         };
         let calls = self.records.calls(payment.id).await?;
+        if calls.iter().any(|call| call.is_contradicted) {
+            return Err(differs("an answer is not what its receipt says".to_owned()));
+        }
         let mut leaves = vec![];
         for call in &calls {
             match (call.content_hash, &call.receipt) {

@@ -34,16 +34,10 @@ impl Inner {
     /// The kernel's. Where nothing can have been done the payment is abandoned; else it stays as
     /// it is, and the next attempt looks first.
     pub(super) async fn fund(&self, id: i64) -> Result<Funded> {
-        let payment = self.records.payment(id).await?;
-        if let Some(over) = is_over(&payment) {
+        if let Some(over) = is_over(&self.records.payment(id).await?) {
             return Ok(over);
         }
-        let place = Place::take(self.records.path())?;
-        if !self.records.claim(id, place.owner(), |owner| place.is_alive(owner)).await? {
-            return Ok(Funded::Elsewhere);
-        }
-        // As it is now that nobody else changes it.
-        let payment = self.records.payment(id).await?;
+        let Some((_place, payment)) = self.take(id).await? else { return Ok(Funded::Elsewhere) };
         let outcome = match is_over(&payment) {
             Some(over) => Ok(over),
             None => self.create_and_link(&payment).await,
@@ -52,6 +46,47 @@ impl Inner {
             self.records.let_go(id).await?;
         }
         outcome
+    }
+
+    /// Finds out what became of payments whose funding was begun and whose end is not on record,
+    /// since the process died or the outcome was unknown: their money is in escrow, or never will
+    /// be. Nothing is paid here. Returns those that cannot be found out now.
+    ///
+    /// # Errors
+    /// The storage's codes.
+    pub(super) async fn catch_up(&self) -> Result<Vec<(TransactionId, Error)>> {
+        let mut unknown = vec![];
+        for payment in self.records.payments(&[Stage::Created]).await? {
+            let Some(id) = payment.transaction_id else { continue };
+            let Some((_place, payment)) = self.take(payment.id).await? else { continue };
+            let looked = self.look(&payment, id).await;
+            self.records.let_go(payment.id).await?;
+            unknown.extend(looked.err().map(|error| (id, error)));
+        }
+        Ok(unknown)
+    }
+
+    async fn look(&self, payment: &Payment, id: TransactionId) -> Result<()> {
+        if payment.stage != Stage::Created {
+            return Ok(());
+        }
+        let transaction = self.client.get_transaction(id).await?;
+        let is_open = self.outcome(payment, &transaction).await?.is_none();
+        if is_open && self.client.now().await? > transaction.deadline {
+            // No money can be put into it any more.
+            self.records.abandon(payment.id).await?;
+        }
+        Ok(())
+    }
+
+    /// The payment as it is while nobody else changes it: as long as the place is held. `None`
+    /// where somebody else is at it.
+    async fn take(&self, id: i64) -> Result<Option<(Place, Payment)>> {
+        let place = Place::take(self.records.path())?;
+        if !self.records.claim(id, place.owner(), |owner| place.is_alive(owner)).await? {
+            return Ok(None);
+        }
+        Ok(Some((place, self.records.payment(id).await?)))
     }
 
     async fn create_and_link(&self, payment: &Payment) -> Result<Funded> {
@@ -63,17 +98,8 @@ impl Inner {
             },
         };
         let transaction = self.client.get_transaction(id).await?;
-        self.check_created(payment, &transaction)?;
-        match transaction.state {
-            State::Initiated | State::Quoted => {}
-            State::Cancelled if transaction.escrow_id.is_zero() => {
-                self.records.abandon(payment.id).await?;
-                return Ok(Funded::Never);
-            }
-            _ => {
-                self.records.funded(payment.id).await?;
-                return Ok(Funded::Ready(id));
-            }
+        if let Some(outcome) = self.outcome(payment, &transaction).await? {
+            return Ok(outcome);
         }
         if self.client.now().await? >= payment.usable_until {
             self.records.abandon(payment.id).await?;
@@ -105,6 +131,26 @@ impl Inner {
         }
         self.records.funded(payment.id).await?;
         Ok(Funded::Ready(id))
+    }
+
+    /// Writes down what the transaction tells of its payment; `None` while nothing was put into it.
+    async fn outcome(
+        &self,
+        payment: &Payment,
+        transaction: &Transaction,
+    ) -> Result<Option<Funded>> {
+        self.check_created(payment, transaction)?;
+        match transaction.state {
+            State::Initiated | State::Quoted => Ok(None),
+            State::Cancelled if transaction.escrow_id.is_zero() => {
+                self.records.abandon(payment.id).await?;
+                Ok(Some(Funded::Never))
+            }
+            _ => {
+                self.records.funded(payment.id).await?;
+                Ok(Some(Funded::Ready(transaction.id)))
+            }
+        }
     }
 
     /// The transaction's id, written down; `None` where it is too late to make one.

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use alloy_primitives::Bytes;
-use url::Url;
+use url::{Host, Url};
 
 use super::PaidResponse;
 use crate::error::{Code, Error, Result};
@@ -38,13 +38,13 @@ pub struct HttpRequest {
     pub body_limit: usize,
 }
 
-/// Shows no header's value: callers pass their secrets in them.
+/// Shows no header's value, and no query: callers pass their secrets in them.
 impl fmt::Debug for HttpRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("HttpRequest")
             .field("method", &self.method)
-            .field("url", &self.url)
+            .field("url", &without_query(&self.url))
             .field("headers", &names)
             .field("body", &self.body.len())
             .finish_non_exhaustive()
@@ -114,8 +114,13 @@ impl fmt::Display for HttpFailure {
     }
 }
 
+/// A URL as it is shown.
+pub(super) fn without_query(url: &str) -> &str {
+    url.split_once('?').map_or(url, |(path, _)| path)
+}
+
 /// An address of a service, as requests and signatures have it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Place {
     /// Scheme, host and port.
     pub(super) origin: String,
@@ -123,6 +128,15 @@ pub(super) struct Place {
     pub(super) path: String,
     /// Path and query, as in the request line.
     pub(super) target: String,
+    /// Whether nobody on the way can answer in the service's place: TLS, or this very machine.
+    pub(super) is_private: bool,
+}
+
+/// Shows no query.
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.at(&self.path))
+    }
 }
 
 impl Place {
@@ -149,7 +163,8 @@ impl Place {
             Some(query) => format!("{path}?{}", plain(query)),
             None => path.clone(),
         };
-        Ok(Self { origin: url.origin().ascii_serialization(), path, target })
+        let is_private = url.scheme() == "https" || url.host().is_some_and(|host| is_here(&host));
+        Ok(Self { origin: url.origin().ascii_serialization(), path, target, is_private })
     }
 
     /// The address of another page of the same service.
@@ -159,6 +174,14 @@ impl Place {
 
     pub(super) fn url(&self) -> String {
         self.at(&self.target)
+    }
+}
+
+fn is_here(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
     }
 }
 
@@ -198,6 +221,17 @@ mod tests {
         assert_eq!(place.target, "/a%2Fb/y?q=%5B1%5D&r=%25zz%5E");
         assert_eq!(Place::parse(&place.url()).unwrap(), place);
         assert_eq!(Place::parse("http://a:8080").unwrap().url(), "http://a:8080/");
+    }
+
+    #[test]
+    fn a_place_is_private_under_tls_and_on_this_machine() {
+        let is_private = |url: &str| Place::parse(url).unwrap().is_private;
+        for url in ["https://a/", "http://localhost:1", "http://127.0.0.2/", "http://[::1]:80"] {
+            assert!(is_private(url), "{url}");
+        }
+        for url in ["http://a/", "http://localhost.a/", "http://10.0.0.1", "http://[::2]"] {
+            assert!(!is_private(url), "{url}");
+        }
     }
 
     #[test]

@@ -63,7 +63,9 @@ use crate::{
     protocol::{
         TransactionId, Usdc,
         id::parse_address,
-        paid_request::{IDEMPOTENCY_HEADER, SIGNATURE_HEADER, TRANSACTION_HEADER},
+        paid_request::{
+            IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, SIGNATURE_HEADER, TRANSACTION_HEADER,
+        },
         receipt::Receipt,
     },
     storage::Storage,
@@ -75,6 +77,8 @@ const LEAST_BUNDLE: Usdc = Usdc(1_000_000);
 const BODY_LIMIT: usize = 64 << 20;
 /// How long a purchase may take, where the caller does not say.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a purchase may take at most: beyond a year, clocks overflow before callers lose patience.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(31_536_000);
 /// How long one request may take, where the caller does not say.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The length of a purchase key, at most.
@@ -147,7 +151,8 @@ impl PaidCall {
         self
     }
 
-    /// How long all of it may take, repetitions included. Default: 300 seconds.
+    /// How long all of it may take, repetitions included; funding alone takes as long as the
+    /// network does, since it is never left half done. Default: 300 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -185,8 +190,9 @@ impl PaidCall {
                 .with_facts(|facts| facts.field = Some(field)))
         };
         let is = |name: &str, known: &str| name.eq_ignore_ascii_case(known);
+        const OURS: [&str; 3] = [TRANSACTION_HEADER, SIGNATURE_HEADER, MAX_PRICE_HEADER];
         for (name, value) in &self.headers {
-            if is(name, TRANSACTION_HEADER) || is(name, SIGNATURE_HEADER) {
+            if OURS.iter().any(|known| is(name, known)) {
                 let hint = "leave it out: this is who sets it";
                 return refuse("headers", &format!("hold {name}"), hint);
             }
@@ -232,10 +238,9 @@ impl PaidCall {
 /// Shows no header's value, and no query: callers pass their secrets in them.
 impl fmt::Debug for PaidCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = self.url.split_once('?').map_or(&*self.url, |(path, _)| path);
         f.debug_struct("PaidCall")
             .field("method", &self.method)
-            .field("url", &url)
+            .field("url", &http::without_query(&self.url))
             .field("max_amount", &self.max_amount)
             .finish_non_exhaustive()
     }
@@ -341,6 +346,8 @@ impl ConsumerBuilder {
 
     /// Trusts a provider with money that could not be taken back: its address, or the origin of
     /// its service such as `https://api.example.com`, which trusts whomever that service names.
+    /// Without TLS that is whomever anybody on the way names, so an `http` origin is trusted on
+    /// this machine and in mode mock alone.
     pub fn trust(mut self, provider_or_origin: impl Into<String>) -> Self {
         self.trusted.push(provider_or_origin.into());
         self
@@ -364,7 +371,11 @@ impl ConsumerBuilder {
             if text.starts_with("0x") {
                 trusted_providers.insert(parse_address("trust", &text)?);
             } else {
-                trusted_origins.insert(Place::parse(&text)?.origin);
+                let place = Place::parse(&text)?;
+                if !place.is_private && client.mock().is_none() {
+                    return Err(open_to_all(&place.origin));
+                }
+                trusted_origins.insert(place.origin);
             }
         }
         let storage = storage.unwrap_or_else(|| client.storage.clone());
@@ -405,7 +416,10 @@ impl Consumer {
         let mut outcome = None;
         loop {
             match purchase.next(outcome.take()).await? {
-                Step::Send(request) => outcome = Some(self.inner.send(request).await?),
+                Step::Send(request) => {
+                    let sent = self.inner.send(request).await;
+                    outcome = Some(sent.map_err(|error| purchase.name(error))?);
+                }
                 Step::Wait(time) => tokio::time::sleep(time).await,
                 Step::Done(response) => return Ok(*response),
             }
@@ -464,6 +478,12 @@ impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
+}
+
+fn open_to_all(origin: &str) -> Error {
+    let problem = "is no origin to trust: without TLS anybody on the way can name who is paid";
+    Error::invalid(Code::InvalidSettings, "trust", origin, problem)
+        .with_hint("trust its https origin, or the provider's address")
 }
 
 /// 32 hex digits that nobody has used before.

@@ -5,7 +5,10 @@ use alloy_primitives::Address;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::Value;
 
-use super::http::{HttpResponse, Place};
+use super::{
+    budget,
+    http::{HttpResponse, Place},
+};
 use crate::{
     error::{Code, Error, Result, shown_words},
     network::Network,
@@ -97,17 +100,17 @@ fn accepts(object: &Value) -> Option<Vec<Value>> {
     (!list.is_empty()).then(|| list.iter().take(MOST_OFFERS).cloned().collect())
 }
 
-/// The offers of a price page for this request: the route's own, or else the price that stands
-/// for all routes.
+/// The offers of a price page for this request: the route's own, none where its price depends on
+/// the request; or the price that stands for all routes, where the page does not know the route.
 pub(super) fn of_price_page(page: &Value, method: &str, place: &Place) -> Vec<Value> {
     let names = [format!("{method} {}", place.path), place.path.clone()];
     let routes = page.get("routes").and_then(Value::as_array);
-    let of_route = routes.into_iter().flatten().find(|route| {
+    let route = routes.into_iter().flatten().find(|route| {
         let name = route.get("route").and_then(Value::as_str);
         name.is_some_and(|name| names.iter().any(|known| known == name))
     });
-    if let Some(offers) = of_route.and_then(accepts) {
-        return offers;
+    if let Some(route) = route {
+        return accepts(route).unwrap_or_default();
     }
     let per_call = page.pointer("/pricing/perCall").and_then(Value::as_str);
     let amount = per_call.and_then(|text| text.trim().trim_end_matches("USDC").trim().parse().ok());
@@ -252,35 +255,53 @@ fn read(
 pub(super) struct Limits {
     /// What a call may cost.
     pub(super) amount: Usdc,
+    /// What the budget lets any call cost.
+    pub(super) per_call: Option<Usdc>,
     /// What may be put into escrow for it.
     pub(super) funding: Usdc,
+}
+
+impl Limits {
+    fn allow(&self, cost: Usdc) -> bool {
+        cost <= self.amount && self.per_call.is_none_or(|limit| cost <= limit)
+    }
+
+    /// The error of a call that costs so much at least, naming the limit that is in its way.
+    fn exceeded(&self, cost: Usdc) -> Error {
+        match self.per_call {
+            Some(limit) if cost <= self.amount => budget::above_per_call(cost, limit),
+            _ => {
+                let amount = self.amount;
+                let message = format!("a call costs {cost} USDC, and max_amount is {amount}");
+                Error::new(Code::PriceAboveLimit, message)
+                    .with_hint(
+                        "pass a greater max_amount if the call is worth it; nothing was paid",
+                    )
+                    .with_facts(|facts| {
+                        facts.field = Some("max_amount");
+                        facts.required = Some(cost);
+                        facts.available = Some(amount);
+                    })
+            }
+        }
+    }
 }
 
 /// The offer to take: single where the money could come back or the provider is trusted, else a
 /// bundle that is great enough.
 ///
 /// # Errors
-/// [`Code::PriceAboveLimit`] and [`Code::UntrustedProvider`].
+/// [`Code::PriceAboveLimit`], [`Code::BudgetExceeded`] and [`Code::UntrustedProvider`].
 pub(super) fn choose(
     offers: &[(Offer, u64)],
     limits: Limits,
     is_trusted: impl Fn(Address) -> bool,
 ) -> Result<Offer> {
-    let affordable: Vec<_> = offers
-        .iter()
-        .filter(|(offer, calls)| offer.cost_of_a_call(*calls) <= limits.amount)
-        .collect();
+    let affordable: Vec<_> =
+        offers.iter().filter(|(offer, calls)| limits.allow(offer.cost_of_a_call(*calls))).collect();
     if affordable.is_empty() {
         let least = offers.iter().map(|(offer, calls)| offer.cost_of_a_call(*calls)).min();
-        let least = least.unwrap_or_default();
-        let message = format!("a call costs {least} USDC, and max_amount is {}", limits.amount);
-        return Err(Error::new(Code::PriceAboveLimit, message)
-            .with_hint("pass a greater max_amount if the call is worth it; nothing was paid")
-            .with_facts(|facts| {
-                facts.field = Some("max_amount");
-                facts.required = Some(least);
-                facts.available = Some(limits.amount);
-            }));
+        return Err(limits.exceeded(least.unwrap_or_default()));
     }
     let is_safe = |offer: &Offer| is_trusted(offer.provider) || offer.can_come_back();
     // Single before bundles, cheap before dear.
@@ -368,7 +389,7 @@ mod tests {
 
     fn take(offers: &[Value], limits: (u64, u64), trusted: bool) -> Result<Offer> {
         let usable = usable(offers, &Network::mock(), PAYER, true)?;
-        let limits = Limits { amount: Usdc(limits.0), funding: Usdc(limits.1) };
+        let limits = Limits { amount: Usdc(limits.0), per_call: None, funding: Usdc(limits.1) };
         choose(&usable, limits, |_| trusted)
     }
 
@@ -405,6 +426,27 @@ mod tests {
         assert!(take(&[dressed], (250_000, 10_000_000), true).is_err());
         let error = take(&[prepaid(100_000, 100)], (100_000, 1_000_000), true).unwrap_err();
         assert_eq!(error.facts().field, Some("max_funding"));
+    }
+
+    #[test]
+    fn the_budget_per_call_looks_through_the_same_dress_and_lets_another_offer_pass() {
+        let mut dressed = prepaid(1_000_000, 1);
+        dressed["extra"]["pricePerCall"] = "1".into();
+        let take = |offers: &[Value], amount: u64| {
+            let usable = usable(offers, &Network::mock(), PAYER, true)?;
+            let per_call = Some(Usdc(250_000));
+            let limits = Limits { amount: Usdc(amount), per_call, funding: Usdc(1_000_000) };
+            choose(&usable, limits, |_| true)
+        };
+        let error = take(std::slice::from_ref(&dressed), 1_000_000).unwrap_err();
+        assert_eq!((error.code(), error.facts().field), (Code::BudgetExceeded, Some("per_call")));
+        let error = take(std::slice::from_ref(&dressed), 999_999).unwrap_err();
+        assert_eq!(
+            (error.code(), error.facts().field),
+            (Code::PriceAboveLimit, Some("max_amount"))
+        );
+        let offers = [single(300_000), dressed, prepaid(100_000, 10)];
+        assert_eq!(take(&offers, 1_000_000).unwrap().price, Usdc(100_000));
     }
 
     #[test]
@@ -467,5 +509,15 @@ mod tests {
             json!({"routes": [{"route": "POST /api/generate", "accepts": [single(7_000_000)]}]});
         assert_eq!(of_price_page(&page, "POST", &place).len(), 1);
         assert_eq!(of_price_page(&page, "GET", &place).len(), 0);
+    }
+
+    #[test]
+    fn a_route_without_a_price_of_its_own_is_not_offered_at_another_routes() {
+        let place = Place::parse("https://a/api/generate").unwrap();
+        let page = json!({
+            "provider": PROVIDER, "network": "mock", "pricing": {"perCall": "0.10 USDC"},
+            "routes": [{"route": "POST /api/generate", "price": null}],
+        });
+        assert_eq!(of_price_page(&page, "POST", &place), Vec::<Value>::new());
     }
 }

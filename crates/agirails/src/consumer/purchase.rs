@@ -21,7 +21,10 @@ use crate::{
     error::{Code, Error, Result, shown_words},
     protocol::{
         State, TransactionId, Usdc,
-        paid_request::{IDEMPOTENCY_HEADER, PaidRequest, SIGNATURE_HEADER, TRANSACTION_HEADER},
+        paid_request::{
+            IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PRICE_ABOVE_MAXIMUM, PaidRequest,
+            SIGNATURE_HEADER, TRANSACTION_HEADER,
+        },
         receipt::{CallRecord, RECEIPT_HEADER, Receipt},
     },
 };
@@ -153,7 +156,7 @@ impl Purchase {
         };
         let digest = digest(&call, &place);
         Ok(Self {
-            until: Instant::now() + call.timeout,
+            until: Instant::now() + call.timeout.min(super::LONGEST_TIMEOUT),
             consumer,
             call,
             place,
@@ -206,7 +209,7 @@ impl Purchase {
     }
 
     /// Where there is something to take up, the error says by which key.
-    fn name(&self, error: Error) -> Error {
+    pub(super) fn name(&self, error: Error) -> Error {
         if !self.on_record {
             return error;
         }
@@ -349,10 +352,13 @@ impl Purchase {
                 return Ok(turn);
             }
         }
-        let limits = Limits { amount: self.call.max_amount, funding: self.call.most_funding() };
+        let limits = Limits {
+            amount: self.call.max_amount,
+            per_call: inner.budget.per_call,
+            funding: self.call.most_funding(),
+        };
         let is_trusted = |provider| inner.is_trusted(&self.place.origin, provider);
         let offer = offer::choose(&usable, limits, is_trusted)?;
-        inner.budget.check_call(offer.price)?;
         inner.check_balance(offer.amount).await?;
         let trusted = is_trusted(offer.provider);
         match self.attach(offer.provider, offer.price, Some((&offer, trusted))).await? {
@@ -478,25 +484,52 @@ impl Purchase {
                 paid.is_retimed = true;
                 Ok(Turn::Go(Phase::Call(Box::new(paid))))
             }
-            402 | 403
-                if UNUSABLE.contains(&&*title) && !paid.purchase.funds && !paid.is_doubtful =>
-            {
-                // A balance that does not suffice, or not any more. This call took nothing of it.
-                // What the application itself forbids says nothing of the balance.
-                tracing::warn!(transaction = %paid.id, title, "a balance cannot be used any more");
-                self.inner().records.retire(paid.payment.id).await?;
+            402 if title == PRICE_ABOVE_MAXIMUM && !paid.purchase.funds && !paid.is_doubtful => {
+                // Nothing is wrong with the balance: at today's price it may be drawn from again.
                 self.inner().records.give_back(paid.purchase.id).await?;
                 self.on_record = false;
                 self.switch(Some(offer::of_challenge(&response))).await
             }
-            status => {
-                let was_not_served = !matches!(status, 409 | 410) && !paid.is_doubtful;
-                if was_not_served {
-                    self.inner().records.give_back(paid.purchase.id).await?;
-                }
-                Err(self.refused(&paid, status))
-            }
+            // What the application itself forbids says nothing of the balance.
+            402 | 403 if UNUSABLE.contains(&&*title) => self.not_taken(paid, &response).await,
+            status => Err(self.turned_down(&paid, status).await?),
         }
+    }
+
+    /// The error of a refusal. What was not served gives its price back to its balance.
+    async fn turned_down(&self, paid: &Paid, status: u16) -> Result<Error> {
+        let was_not_served = !matches!(status, 409 | 410) && !paid.is_doubtful;
+        if was_not_served {
+            self.inner().records.give_back(paid.purchase.id).await?;
+        }
+        Ok(self.refused(paid, status))
+    }
+
+    /// The service does not take the transaction for this call. Another one is paid for only where
+    /// the kernel bears it out: who pays on the service's word alone pays anew for every call.
+    async fn not_taken(&mut self, paid: Paid, response: &HttpResponse) -> Result<Turn> {
+        let refused = self.turned_down(&paid, response.status).await?;
+        let (client, records) = (&self.inner().client, &self.inner().records);
+        let transaction = client.get_transaction(paid.id).await?;
+        if transaction.state == State::Cancelled && paid.purchase.content_hash.is_none() {
+            // Whatever became of the call, nobody was paid for it.
+            self.inner().note(&paid.payment, &transaction).await?;
+            records.detach(paid.purchase.id).await?;
+        } else if paid.purchase.funds || paid.is_doubtful {
+            return Err(refused);
+        } else if transaction.state == State::Committed
+            && self.inner().now().await? < paid.payment.usable_until
+        {
+            if let Some(left) = too_little(response) {
+                records.lower(paid.payment.id, left.min(paid.payment.amount)).await?;
+            }
+            return Err(refused);
+        } else {
+            tracing::warn!(transaction = %paid.id, state = %transaction.state, "a balance is over");
+            records.retire(paid.payment.id).await?;
+        }
+        self.on_record = false;
+        self.switch(Some(offer::of_challenge(response))).await
     }
 
     fn again(&mut self, paid: Paid, asked: Option<Duration>) -> Result<Turn> {
@@ -506,14 +539,10 @@ impl Purchase {
 
     async fn succeeded(&mut self, paid: Paid, response: HttpResponse) -> Result<Turn> {
         match response.header(RECEIPT_HEADER) {
-            Some(text) => {
-                let receipt = BASE64
-                    .decode(text)
-                    .ok()
-                    .and_then(|json| serde_json::from_slice::<Receipt>(&json).ok())
-                    .ok_or_else(|| unreadable_receipt(paid.id))?;
-                self.prove(paid, response, Some(receipt)).await
-            }
+            Some(text) => match read_receipt(text) {
+                Some(receipt) => self.prove(paid, response, Some(receipt)).await,
+                None => Err(self.contradicted(&paid, unreadable_receipt(paid.id)).await),
+            },
             None => Ok(Turn::Go(Phase::Fetch(Box::new(Served { paid, response, tries: 0 })))),
         }
     }
@@ -541,33 +570,12 @@ impl Purchase {
         response: HttpResponse,
         receipt: Option<Receipt>,
     ) -> Result<Turn> {
-        let inner = self.consumer.inner.clone();
-        let request = self.paid_request(&paid);
-        let record = CallRecord {
-            request: &request,
-            status: response.status,
-            content_type: response.header("Content-Type").unwrap_or_default(),
-            body_hash: keccak256(&response.body),
+        let (content_hash, proof) = match self.compare(&paid, &response, receipt.as_ref()) {
+            Ok(compared) => compared,
+            Err(error) => return Err(self.contradicted(&paid, error).await),
         };
-        let content_hash = record.content_hash()?;
-        if paid.purchase.content_hash.is_some_and(|before| before != content_hash) {
-            let message = "the service answered the same call with something else than before";
-            return Err(Error::new(Code::ProofMismatch, message)
-                .with_hint("do not settle: ask the provider, or dispute within the window")
-                .with_facts(|facts| facts.transaction_id = Some(paid.id)));
-        }
-        let proof = match &receipt {
-            None => Proof::Missing,
-            Some(receipt) => {
-                let (client, network) = (&inner.client, inner.client.network());
-                receipt.check(&record, paid.payment.provider, client.address(), network)?;
-                match receipt.signature {
-                    Some(_) => Proof::Signed,
-                    None => Proof::Unsigned,
-                }
-            }
-        };
-        inner.records.answered(paid.purchase.id, content_hash, receipt.as_ref()).await?;
+        let records = &self.inner().records;
+        records.answered(paid.purchase.id, content_hash, receipt.as_ref()).await?;
         let Paid { purchase, payment, id, .. } = paid;
         let kind = payment.kind;
         let payment = Payment {
@@ -591,6 +599,46 @@ impl Purchase {
             return Ok(Turn::Go(Phase::Settle(Box::new(response), until)));
         }
         Ok(Turn::Yield(Step::Done(Box::new(response)), Phase::Over))
+    }
+
+    /// The content hash of what was sent and what came, and what proves it.
+    ///
+    /// # Errors
+    /// [`Code::ProofMismatch`] and [`Code::InvalidSignature`].
+    fn compare(
+        &self,
+        paid: &Paid,
+        response: &HttpResponse,
+        receipt: Option<&Receipt>,
+    ) -> Result<(B256, Proof)> {
+        let request = self.paid_request(paid);
+        let record = CallRecord {
+            request: &request,
+            status: response.status,
+            content_type: response.header("Content-Type").unwrap_or_default(),
+            body_hash: keccak256(&response.body),
+        };
+        let content_hash = record.content_hash()?;
+        if paid.purchase.content_hash.is_some_and(|before| before != content_hash) {
+            let message = "the service answered the same call with something else than before";
+            return Err(Error::new(Code::ProofMismatch, message)
+                .with_hint("do not settle: ask the provider, or dispute within the window")
+                .with_facts(|facts| facts.transaction_id = Some(paid.id)));
+        }
+        let Some(receipt) = receipt else { return Ok((content_hash, Proof::Missing)) };
+        let client = &self.inner().client;
+        receipt.check(&record, paid.payment.provider, client.address(), client.network())?;
+        let proof = receipt.signature.as_ref().map_or(Proof::Unsigned, |_| Proof::Signed);
+        Ok((content_hash, proof))
+    }
+
+    /// What is answered with such an error is never settled: it is on record before its caller
+    /// knows.
+    async fn contradicted(&self, paid: &Paid, error: Error) -> Error {
+        match self.inner().records.contradict(paid.purchase.id).await {
+            Ok(()) => error,
+            Err(unrecorded) => unrecorded.with_source(error),
+        }
     }
 
     /// The answer is there and proven; what fails here is tried again by [`Consumer::settle`].
@@ -675,7 +723,10 @@ impl Purchase {
     }
 
     async fn signed(&self, paid: &Paid) -> Result<HttpRequest> {
-        let headers = self.inner().sign(&self.paid_request(paid)).await?;
+        let mut headers = self.inner().sign(&self.paid_request(paid)).await?;
+        // The price on record may be another request's, or yesterday's.
+        let most = paid.purchase.price.0.to_string();
+        headers.push((MAX_PRICE_HEADER.to_owned(), most));
         Ok(self.request(headers))
     }
 
@@ -712,7 +763,8 @@ impl Purchase {
                  by the deadline"
             }
             PaymentKind::Prepaid => {
-                "the balance is still there for other calls; see to what the service says"
+                "the balance is still there for other calls: see to what the service says, or \
+                 close the balance, so that the next call buys another"
             }
         };
         Error::new(Code::CallRefused, message).with_hint(hint).with_facts(|facts| {
@@ -779,6 +831,14 @@ fn title(response: &HttpResponse) -> String {
     text("error").or_else(|| text("title")).unwrap_or_default()
 }
 
+/// What a service says is left of a balance, where it says that it is too little.
+fn too_little(response: &HttpResponse) -> Option<Usdc> {
+    let problem = problem(response)?;
+    let amount = |key: &str| problem.get(key)?.as_str()?.parse::<Usdc>().ok();
+    let (provided, required) = (amount("provided")?, amount("required")?);
+    (provided < required).then_some(provided)
+}
+
 /// A refusal in its own words.
 fn words(response: &HttpResponse) -> String {
     let status = response.status;
@@ -797,6 +857,10 @@ fn clock_ahead(response: &HttpResponse) -> Option<i64> {
     let theirs = theirs.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs() as i64;
     let ours = SystemTime::UNIX_EPOCH.elapsed().ok()?.as_secs() as i64;
     Some(theirs - ours)
+}
+
+fn read_receipt(header: &str) -> Option<Receipt> {
+    serde_json::from_slice(&BASE64.decode(header).ok()?).ok()
 }
 
 fn unreadable_receipt(id: TransactionId) -> Error {

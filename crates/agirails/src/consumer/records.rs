@@ -42,6 +42,9 @@ pub(super) enum Stage {
 }
 
 impl Stage {
+    /// In these its money is in escrow, as far as is on record.
+    pub(super) const HELD: [Self; 3] = [Self::Funded, Self::Retired, Self::Disputed];
+
     fn read(number: i64) -> Self {
         match number {
             0 => Self::Planned,
@@ -75,6 +78,10 @@ pub(super) struct Payment {
     pub(super) tries: u64,
     /// The kernel's time then.
     pub(super) planned_at: u64,
+    /// Whether its requester asked the service to end it.
+    pub(super) is_closed: bool,
+    /// What its requester's own cancellation keeps back, where one may have been sent.
+    pub(super) penalty: Usdc,
 }
 
 /// A call, and what it is paid with.
@@ -88,6 +95,8 @@ pub(super) struct Purchase {
     pub(super) funds: bool,
     pub(super) content_hash: Option<B256>,
     pub(super) receipt: Option<Receipt>,
+    /// Whether its last answer contradicted its receipt.
+    pub(super) is_contradicted: bool,
 }
 
 /// A call that looks for something to be paid with.
@@ -123,9 +132,10 @@ pub(super) struct Records {
 }
 
 const PAYMENT: &str = "SELECT id, provider, origin, kind, amount, used, deadline, usable_until, \
-     dispute_window, service_hash, trusted, transaction_id, stage, tries, planned_at FROM payments";
+     dispute_window, service_hash, trusted, transaction_id, stage, tries, planned_at, \
+     closed, penalty FROM payments";
 const PURCHASE: &str = "SELECT id, digest, payment, call_key, price, funds, \
-     content_hash, receipt FROM purchases";
+     content_hash, receipt, contradicted FROM purchases";
 
 impl Records {
     /// Opens or makes `.actp/consumer-<chain id>-<first 8 hex digits of the kernel>.sqlite3`
@@ -140,7 +150,12 @@ impl Records {
         let format = Format {
             file: format!("consumer-{}-{kernel}.sqlite3", network.chain_id),
             application_id: 0x6163_7462,
-            schema: &[include_str!("records.sql")],
+            schema: &[
+                include_str!("records.sql"),
+                include_str!("contradicts.sql"),
+                include_str!("closes.sql"),
+                include_str!("penalties.sql"),
+            ],
             synchronous: "FULL",
             patience: storage::PATIENCE,
         };
@@ -190,15 +205,17 @@ impl Records {
     }
 
     /// Payments in one of these stages, oldest first.
-    pub(super) async fn payments(&self, from: Stage, to: Stage) -> Result<Vec<Payment>> {
+    pub(super) async fn payments(&self, stages: &[Stage]) -> Result<Vec<Payment>> {
         self.file
             .read(|connection| {
+                let stages: Vec<_> =
+                    stages.iter().map(|stage| (*stage as i64).to_string()).collect();
                 let sql = format!(
-                    "{PAYMENT} WHERE requester = ?1 AND stage BETWEEN ?2 AND ?3 ORDER BY id"
+                    "{PAYMENT} WHERE requester = ?1 AND stage IN ({}) ORDER BY id",
+                    stages.join(", ")
                 );
                 let mut statement = connection.prepare_cached(&sql)?;
-                let values = params![self.requester.as_slice(), from as i64, to as i64];
-                let rows = statement.query_map(values, payment)?;
+                let rows = statement.query_map([self.requester.as_slice()], payment)?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
             .await
@@ -217,7 +234,7 @@ impl Records {
     }
 
     pub(super) async fn spent(&self, provider: Address, now: u64) -> Result<Spent> {
-        self.file.read(|connection| spent(connection, self.requester, provider, now)).await
+        self.file.read(|connection| spent(connection, self.requester, provider, "", now)).await
     }
 
     /// Finds the purchase's record, or has it paid from an open balance, or plans a payment for
@@ -314,7 +331,8 @@ impl Records {
 
     fn plan(&self, connection: &Connection, wanted: &Wanted<'_>, plan: &Plan<'_>) -> Attempt<i64> {
         let offer = plan.offer;
-        let spent = spent(connection, self.requester, wanted.provider, wanted.now)?;
+        let Wanted { provider, origin, now, .. } = *wanted;
+        let spent = spent(connection, self.requester, provider, origin, now)?;
         plan.budget.check(offer.amount, spent)?;
         forget_old(connection, self.requester, wanted.now)?;
         let deadline = plan.kernel_now + offer.lasts;
@@ -405,6 +423,35 @@ impl Records {
         self.change("UPDATE payments SET stage = 3 WHERE id = ?1 AND stage = 2", payment).await
     }
 
+    /// The service counts no more than this as left: calls that take more find another balance.
+    pub(super) async fn lower(&self, payment: i64, left: Usdc) -> Result<()> {
+        self.file
+            .write(|connection| {
+                let sql = "UPDATE payments SET used = max(used, amount - ?2) WHERE id = ?1";
+                connection.prepare_cached(sql)?.execute(params![payment, left.0 as i64])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// No new calls are made with it, as its requester has it.
+    pub(super) async fn close(&self, payment: i64) -> Result<()> {
+        self.change("UPDATE payments SET closed = 1 WHERE id = ?1", payment).await?;
+        self.retire(payment).await
+    }
+
+    /// It is about to be cancelled by its requester, which keeps this much back.
+    pub(super) async fn cancelling(&self, payment: i64, penalty: Usdc) -> Result<()> {
+        self.file
+            .write(|connection| {
+                connection
+                    .prepare_cached("UPDATE payments SET penalty = ?2 WHERE id = ?1")?
+                    .execute(params![payment, penalty.0 as i64])?;
+                Ok(())
+            })
+            .await
+    }
+
     /// It is over, and this much came back.
     pub(super) async fn finish(&self, payment: i64, stage: Stage, returned: Usdc) -> Result<()> {
         self.file
@@ -438,6 +485,11 @@ impl Records {
         self.change("UPDATE purchases SET payment = NULL WHERE id = ?1", purchase).await
     }
 
+    /// An answer came that its receipt does not prove: until one is proven, nothing is settled.
+    pub(super) async fn contradict(&self, purchase: i64) -> Result<()> {
+        self.change("UPDATE purchases SET contradicted = 1 WHERE id = ?1", purchase).await
+    }
+
     pub(super) async fn answered(
         &self,
         purchase: i64,
@@ -449,7 +501,8 @@ impl Records {
             .write(|connection| {
                 connection
                     .prepare_cached(
-                        "UPDATE purchases SET content_hash = ?2, receipt = ?3 WHERE id = ?1",
+                        "UPDATE purchases SET content_hash = ?2, receipt = ?3, \
+                         contradicted = contradicted AND ?3 IS NULL WHERE id = ?1",
                     )?
                     .execute(params![purchase, content_hash.as_slice(), receipt])?;
                 Ok(())
@@ -484,22 +537,26 @@ fn find(connection: &Connection, requester: Address, key: &str) -> Attempt<Optio
     Ok(statement.query_row(params![requester.as_slice(), key], purchase).optional()?)
 }
 
+/// A provider's share is also what was paid to others at the same service: addresses cost nothing,
+/// and a service may name another one each time.
 fn spent(
     connection: &Connection,
     requester: Address,
     provider: Address,
+    origin: &str,
     now: u64,
 ) -> Attempt<Spent> {
     let sql = "SELECT coalesce(sum(amount - returned) FILTER (WHERE at > ?3), 0), \
          coalesce(sum(amount - returned), 0), \
-         coalesce(sum(amount - returned) FILTER (WHERE provider = ?4), 0) \
+         coalesce(sum(amount - returned) FILTER (WHERE provider = ?4 OR origin = ?5), 0) \
          FROM payments WHERE requester = ?1 AND at > ?2 AND stage <> 6";
     let mut statement = connection.prepare_cached(sql)?;
     let values = params![
         requester.as_slice(),
         now as i64 - DAY as i64,
         now as i64 - HOUR as i64,
-        provider.as_slice()
+        provider.as_slice(),
+        origin
     ];
     Ok(statement.query_row(values, |row| {
         let sum = |column| Ok::<_, rusqlite::Error>(Usdc(row.get::<_, i64>(column)?.max(0) as u64));
@@ -542,6 +599,8 @@ fn payment(row: &Row<'_>) -> rusqlite::Result<Payment> {
         stage: Stage::read(row.get(12)?),
         tries: number(13)?,
         planned_at: number(14)?,
+        is_closed: row.get(15)?,
+        penalty: Usdc(number(16)?),
     })
 }
 
@@ -556,5 +615,6 @@ fn purchase(row: &Row<'_>) -> rusqlite::Result<Purchase> {
         funds: row.get(5)?,
         content_hash: row.get::<_, Option<[u8; 32]>>(6)?.map(B256::from),
         receipt: receipt.and_then(|text| serde_json::from_str(&text).ok()),
+        is_contradicted: row.get(8)?,
     })
 }

@@ -47,6 +47,8 @@ pub struct Incoming {
     pub signature: Option<String>,
     /// The header [`crate::protocol::paid_request::IDEMPOTENCY_HEADER`].
     pub idempotency_key: Option<String>,
+    /// The header [`crate::protocol::paid_request::MAX_PRICE_HEADER`].
+    pub max_price: Option<String>,
 }
 
 impl Incoming {
@@ -59,7 +61,16 @@ impl Incoming {
             transaction_id: None,
             signature: None,
             idempotency_key: None,
+            max_price: None,
         }
+    }
+
+    /// What the call may take, where its request says so.
+    fn most(&self) -> Result<Option<Usdc>, Rejection> {
+        let Some(text) = self.max_price.as_deref().map(str::trim) else { return Ok(None) };
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = is_number.then(|| text.parse().ok()).flatten();
+        number.map(|units| Some(Usdc(units))).ok_or_else(Rejection::malformed_max_price)
     }
 
     /// What the requester signs, but for the time.
@@ -96,6 +107,8 @@ struct Checked {
     price: Usdc,
     /// What a transaction must be worth at its first use.
     least: Usdc,
+    /// What its request allows the call to take.
+    most: Option<Usdc>,
 }
 
 impl Inner {
@@ -141,7 +154,7 @@ impl Inner {
         price: Usdc,
     ) -> Result<(), Refused> {
         let checked = self.check(charge, incoming, price).await?;
-        self.check_time(charge, &checked).await
+        self.check_now(charge, &checked).await
     }
 
     /// Words, numbers and logs of a refusal.
@@ -186,7 +199,7 @@ impl Inner {
         price: Usdc,
     ) -> Result<Entry, Refused> {
         let checked = self.check(charge, incoming, price).await?;
-        if let Err(refused) = self.check_time(charge, &checked).await {
+        if let Err(refused) = self.check_now(charge, &checked).await {
             // What was answered stays answered; nothing new is begun.
             return match self.kept(&checked).await? {
                 Some(kept) => self.repeat(charge, &checked, kept).await.map(Entry::Answer),
@@ -196,7 +209,11 @@ impl Inner {
         self.claim(charge, checked).await
     }
 
-    async fn check_time(&self, charge: &Charge, checked: &Checked) -> Result<(), Refused> {
+    /// What may have changed since the same request was answered: the price and the time left.
+    async fn check_now(&self, charge: &Charge, checked: &Checked) -> Result<(), Refused> {
+        if let Some(most) = checked.most.filter(|most| checked.price > *most) {
+            return Err(Rejection::too_dear(checked.price, most).into());
+        }
         let needed = self.min_seconds_left(charge);
         match checked.facts.deadline.saturating_sub(self.clock.now().await?) {
             0 => Err(Rejection::expired().into()),
@@ -224,6 +241,7 @@ impl Inner {
         if key.is_empty() && charge.is_bundled(price) {
             return Err(Rejection::key_required().into());
         }
+        let most = incoming.most()?;
         let signature =
             match &incoming.signature {
                 Some(text) => {
@@ -244,7 +262,7 @@ impl Inner {
         let digest = digest(&request);
         // A call without a key takes the whole transaction.
         let price = if key.is_empty() { facts.amount } else { price };
-        Ok(Checked { facts, request, digest, price, least })
+        Ok(Checked { facts, request, digest, price, least, most })
     }
 
     async fn check_signature(

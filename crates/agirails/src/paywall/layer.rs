@@ -23,7 +23,7 @@ use tower_service::Service;
 use super::{Answer, Charge, Entry, Incoming, Paywall, Ticket, ticket::Streaming};
 use crate::protocol::{
     Usdc,
-    paid_request::{IDEMPOTENCY_HEADER, SIGNATURE_HEADER, TRANSACTION_HEADER},
+    paid_request::{IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, SIGNATURE_HEADER, TRANSACTION_HEADER},
 };
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -308,6 +308,7 @@ fn incoming(parts: &Parts, prefix: &str, body: &[u8]) -> Incoming {
     incoming.transaction_id = header(TRANSACTION_HEADER);
     incoming.signature = header(SIGNATURE_HEADER);
     incoming.idempotency_key = header(IDEMPOTENCY_HEADER);
+    incoming.max_price = header(MAX_PRICE_HEADER);
     incoming
 }
 

@@ -12,7 +12,8 @@ use crate::{
     protocol::{
         State, Usdc,
         paid_request::{
-            CLOCK_SKEW_SECONDS, IDEMPOTENCY_HEADER, SIGNATURE_HEADER, TRANSACTION_HEADER,
+            CLOCK_SKEW_SECONDS, IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PRICE_ABOVE_MAXIMUM,
+            SIGNATURE_HEADER, TRANSACTION_HEADER,
         },
     },
 };
@@ -77,6 +78,11 @@ impl Rejection {
         Self::new(400, "invalid_signature_header", "Invalid Signature Header", detail)
     }
 
+    pub(super) fn malformed_max_price() -> Self {
+        let detail = format!("{MAX_PRICE_HEADER} must be a number of base units of USDC");
+        Self::new(400, "invalid_max_price", "Invalid Max Price", detail)
+    }
+
     pub(super) fn key_required() -> Self {
         let detail = format!(
             "This transaction is a balance for many calls: give each its own {IDEMPOTENCY_HEADER} \
@@ -123,6 +129,13 @@ impl Rejection {
         Self::new(402, "balance_exhausted", "Insufficient Payment", detail)
             .with("provided", left.to_string())
             .with("required", required.to_string())
+    }
+
+    pub(super) fn too_dear(price: Usdc, most: Usdc) -> Self {
+        let detail = format!("This call costs {price} USDC, and its request allows {most}");
+        Self::new(402, "price_above_maximum", PRICE_ABOVE_MAXIMUM, detail)
+            .with("allowed", most.to_string())
+            .with("required", price.to_string())
     }
 
     pub(super) fn expired() -> Self {

@@ -16,6 +16,12 @@ pub const TRANSACTION_HEADER: &str = "X-AGIRAILS-TX-ID";
 pub const SIGNATURE_HEADER: &str = "X-AGIRAILS-SIGNATURE";
 /// The header that tells the calls of one transaction apart.
 pub const IDEMPOTENCY_HEADER: &str = "Idempotency-Key";
+/// The header that says what the call may take at most, in base units of USDC.
+///
+/// It is not signed: all that somebody on the way could do with it is to have the call refused.
+pub const MAX_PRICE_HEADER: &str = "X-AGIRAILS-MAX-PRICE";
+/// How a paywall names its refusal of a call that costs more than that; it took nothing.
+pub(crate) const PRICE_ABOVE_MAXIMUM: &str = "Price Above Maximum";
 /// By how many seconds the clocks of signer and server may differ, either way.
 pub const CLOCK_SKEW_SECONDS: u64 = 300;
 

@@ -10,9 +10,9 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, Address, B256, CreateTransaction, EventRecord, LinkEscrow, Network, Result,
+    ACTPClient, Address, B256, CreateTransaction, EventRecord, LinkEscrow, Network, Result, State,
     Storage, Transaction, TransactionId, Usdc,
-    consumer::{Budget, Consumer, HttpOutcome},
+    consumer::{Budget, Consumer, HttpOutcome, Report},
     kernel::{AgentRegistry, Escrow, Kernel, TransactionQuery, Transition},
     protocol::proof::DeliveryProof,
 };
@@ -96,7 +96,7 @@ impl Kernel for Deadly {
         self.kernel.accept_quote(sender, id, amount).await
     }
     async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
-        self.kernel.transition_state(sender, transition).await
+        self.around(self.kernel.transition_state(sender, transition)).await
     }
     async fn release_milestone(
         &self,
@@ -122,6 +122,93 @@ impl Kernel for Deadly {
     }
 }
 
+/// A consumer who dies at this call of the kernel.
+async fn mortal(stage: &Stage, point: i64, after: bool, trusting: bool) -> Consumer {
+    let kernel = Arc::new(Deadly {
+        kernel: stage.payer.kernel().clone(),
+        calls_left: AtomicI64::new(point),
+        after,
+    });
+    let mortal = ACTPClient::with_kernel(kernel.clone(), stage.payer.address());
+    let storage = Storage::Directory(stage.directory.path().to_owned());
+    let mut builder = Consumer::builder(mortal).storage(storage);
+    if trusting {
+        builder = builder.trust(stage.provider.address().to_string());
+    }
+    builder.open().await.unwrap()
+}
+
+/// Buys with the key "k", and dies at this call of the kernel; false where it came to its end.
+async fn dies_buying(stage: &Stage, point: i64, after: bool, trusting: bool) -> bool {
+    let consumer = mortal(stage, point, after, trusting).await;
+    let attempt = stage.buy(&consumer, call().purchase_key("k"));
+    tokio::time::timeout(Duration::from_millis(200), attempt).await.is_err()
+}
+
+#[tokio::test]
+async fn a_cancellation_whose_outcome_was_lost_still_counts_its_penalty() {
+    let mut lost = 0;
+    for point in 0.. {
+        let stage = Stage::new(CENTS_10).await;
+        let consumer = stage.wary().await;
+        let id = stage.buy_in_silence(&consumer).await;
+        stage.payer.mock().unwrap().advance_time(4_000).await.unwrap();
+        let dying = mortal(&stage, point, true, false).await;
+        if tokio::time::timeout(Duration::from_millis(200), dying.reclaim()).await.is_ok() {
+            break;
+        }
+        if stage.payer.get_transaction(id).await.unwrap().state == State::Cancelled {
+            assert_eq!(consumer.settle().await.unwrap().refunded, [id]);
+            assert_eq!(consumer.spent(None).await.unwrap().day, Usdc(50_000));
+            lost += 1;
+        }
+    }
+    assert!(lost > 0);
+}
+
+#[tokio::test]
+async fn money_whose_process_died_before_it_knew_is_listed_and_comes_back() {
+    let mut locked = 0;
+    for point in 0.. {
+        let stage = Stage::new(CENTS_10).await;
+        if !dies_buying(&stage, point, true, false).await {
+            break;
+        }
+        let consumer = stage.wary().await;
+        let (funded, _) = stage.paid().await;
+        assert_eq!(consumer.balances().await.unwrap().len(), funded, "died at call {point}");
+        assert_eq!(consumer.settle().await.unwrap().waiting.len(), funded);
+        stage.payer.mock().unwrap().advance_time(4_000).await.unwrap();
+        assert_eq!(consumer.reclaim().await.unwrap().refunded.len(), funded);
+        locked += funded;
+    }
+    assert!(locked > 0);
+}
+
+#[tokio::test]
+async fn a_payment_that_was_created_and_can_never_be_funded_counts_no_longer() {
+    let mut abandoned = 0;
+    for point in 0.. {
+        let stage = Stage::new(CENTS_10).await;
+        if !dies_buying(&stage, point, false, false).await {
+            break;
+        }
+        let created = TransactionQuery::of(stage.payer.address());
+        let created = !stage.payer.find_transactions(&created).await.unwrap().is_empty();
+        if !created || stage.paid().await.0 > 0 {
+            continue;
+        }
+        let consumer = stage.wary().await;
+        consumer.settle().await.unwrap();
+        assert_eq!(consumer.spent(None).await.unwrap().day, DOLLAR, "it may still be funded");
+        stage.payer.mock().unwrap().advance_time(4_000).await.unwrap();
+        assert_eq!(consumer.settle().await.unwrap(), Report::default());
+        assert_eq!(consumer.spent(None).await.unwrap().day, Usdc(0), "died at call {point}");
+        abandoned += 1;
+    }
+    assert!(abandoned > 0);
+}
+
 #[tokio::test]
 async fn a_purchase_that_dies_at_any_call_of_the_kernel_pays_once() {
     let mut deaths = 0;
@@ -129,20 +216,7 @@ async fn a_purchase_that_dies_at_any_call_of_the_kernel_pays_once() {
         for trusting in [true, false] {
             for point in 0.. {
                 let stage = Stage::new(CENTS_10).await;
-                let kernel = Arc::new(Deadly {
-                    kernel: stage.payer.kernel().clone(),
-                    calls_left: AtomicI64::new(point),
-                    after,
-                });
-                let mortal = ACTPClient::with_kernel(kernel.clone(), stage.payer.address());
-                let storage = Storage::Directory(stage.directory.path().to_owned());
-                let mut builder = Consumer::builder(mortal).storage(storage);
-                if trusting {
-                    builder = builder.trust(stage.provider.address().to_string());
-                }
-                let consumer = builder.open().await.unwrap();
-                let attempt = stage.buy(&consumer, call().purchase_key("k"));
-                let died = tokio::time::timeout(Duration::from_millis(200), attempt).await.is_err();
+                let died = dies_buying(&stage, point, after, trusting).await;
                 deaths += u32::from(died);
 
                 let consumer = if trusting { stage.trusting().await } else { stage.wary().await };

@@ -61,6 +61,29 @@ async fn a_balance_is_closed_over_http_and_settled_with_its_proof() {
     assert_eq!(consumer.balances().await.unwrap(), []);
 }
 
+#[tokio::test]
+async fn a_request_that_cannot_be_sent_tells_the_key_of_what_it_was_to_be_paid_with() {
+    let stage = Stage::new(CENTS_10).await;
+    let address = serve(&stage).await;
+    let consumer = stage.wary().await;
+    let url = format!("http://{address}/api/generate");
+    let call = |query: &str| PaidCall::new("POST", format!("{url}?{query}"), CENTS_10);
+    consumer.call(call("")).await.unwrap();
+    let error = consumer.call(call(&"x".repeat(70_000))).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidSettings, "{error}");
+    assert!(error.facts().purchase_key.is_some());
+}
+
+#[tokio::test]
+async fn a_timeout_beyond_all_clocks_is_a_long_one() {
+    let stage = Stage::new(CENTS_10).await;
+    let address = serve(&stage).await;
+    let call = PaidCall::new("POST", format!("http://{address}/api/generate"), CENTS_10)
+        .timeout(Duration::MAX)
+        .request_timeout(Duration::MAX);
+    assert_eq!(stage.wary().await.call(call).await.unwrap().status, 200);
+}
+
 /// A server that answers every connection with these bytes, and maybe never ends.
 async fn raw(answer: &'static str, endless: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

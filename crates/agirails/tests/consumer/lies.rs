@@ -1,13 +1,13 @@
 //! Services that lie: nothing is paid that should not be, and nothing twice.
 
 use agirails::{
-    Address, Code,
-    consumer::{HttpFailure, HttpOutcome, HttpRequest, HttpResponse},
+    Address, Code, Usdc,
+    consumer::{Budget, HttpFailure, HttpOutcome, HttpRequest, HttpResponse, PaidCall},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use crate::stage::{CENTS_10, Stage, call, drive};
+use crate::stage::{CENTS_10, DOLLAR, ORIGIN, Stage, call, drive};
 
 type Lie = dyn Fn(&mut HttpResponse);
 
@@ -75,6 +75,28 @@ async fn an_offer_that_is_not_for_this_network_or_this_money_is_not_paid() {
 }
 
 #[tokio::test]
+async fn a_service_that_names_another_provider_each_time_has_one_providers_budget() {
+    let stage = Stage::new(DOLLAR).await;
+    let budget = Budget { per_provider_per_day: Some(Usdc(2_500_000)), ..Budget::default() };
+    let consumer = stage.limited(budget).await;
+    let mut codes = vec![];
+    for number in 1..=3 {
+        let other = json!(Address::repeat_byte(number));
+        let dear = PaidCall::new("POST", format!("{ORIGIN}/api/generate"), DOLLAR);
+        let outcome =
+            drive(consumer.purchase(dear).unwrap(), async |request| match is_paid(&request) {
+                true => HttpOutcome::Failed(HttpFailure::Lost("gone".to_owned())),
+                false => HttpOutcome::Answered(challenge(
+                    |offer| offer["payTo"] = other.clone(),
+                    stage.service.answer(&request).await,
+                )),
+            });
+        codes.push(outcome.await.unwrap_err().code());
+    }
+    assert_eq!(codes, [Code::CallFailed, Code::CallFailed, Code::BudgetExceeded]);
+}
+
+#[tokio::test]
 async fn a_402_without_an_offer_is_looked_up_on_the_price_page_and_else_refused() {
     let bare = |response: HttpResponse| match response.status {
         402 => plain(402, "{\"error\":\"Payment Required\"}"),
@@ -121,13 +143,7 @@ async fn an_answer_that_its_receipt_does_not_prove_is_refused_and_never_settled(
         }),
         Box::new(|response| receipt(response, |receipt| receipt["idempotencyKey"] = "x".into())),
     ];
-    lies.push(Box::new(|response| {
-        for (name, value) in &mut response.headers {
-            if name == "X-AGIRAILS-RECEIPT" {
-                *value = "!".to_owned();
-            }
-        }
-    }));
+    lies.push(Box::new(unreadable));
     let count = lies.len();
     for lie in lies {
         let error = drive(consumer.purchase(call()).unwrap(), async |request| {
@@ -146,6 +162,45 @@ async fn an_answer_that_its_receipt_does_not_prove_is_refused_and_never_settled(
     }
     let report = consumer.settle().await.unwrap();
     assert_eq!((report.settled.len(), report.refused.len()), (0, count));
+}
+
+#[tokio::test]
+async fn a_bundle_with_one_contradicted_answer_is_not_settled_until_it_is_proven() {
+    let forged: &Lie = &|response| response.body = "forged".into();
+    for lie in [&unreadable, forged] {
+        let stage = Stage::new(CENTS_10).await;
+        let consumer = stage.wary().await;
+        let lied = call().purchase_key("lied");
+        let error = drive(consumer.purchase(lied).unwrap(), async |request| {
+            let mut response = stage.service.answer(&request).await;
+            if is_paid(&request) {
+                lie(&mut response);
+            }
+            HttpOutcome::Answered(response)
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(error.code(), Code::ProofMismatch, "{error}");
+        let id = error.facts().transaction_id.unwrap();
+        for _ in 0..9 {
+            stage.buy(&consumer, call()).await.unwrap();
+        }
+        stage.becomes(id, agirails::State::Delivered).await;
+        let report = consumer.settle().await.unwrap();
+        assert_eq!((report.settled.len(), report.refused[0].0), (0, id));
+        assert_eq!(report.refused[0].1.code(), Code::ProofMismatch);
+        // The same call again has the answer that the receipt is for.
+        stage.buy(&consumer, call().purchase_key("lied")).await.unwrap();
+        assert_eq!(consumer.settle().await.unwrap().settled, [id]);
+    }
+}
+
+fn unreadable(response: &mut HttpResponse) {
+    for (name, value) in &mut response.headers {
+        if name == "X-AGIRAILS-RECEIPT" {
+            *value = "!".to_owned();
+        }
+    }
 }
 
 fn receipt(response: &mut HttpResponse, change: impl Fn(&mut Value)) {
@@ -247,6 +302,40 @@ async fn what_the_application_forbids_costs_no_balance() {
         stage.buy(&consumer, call()).await.unwrap();
     }
     assert_eq!(stage.paid().await.0, 1);
+}
+
+#[tokio::test]
+async fn a_balance_that_the_kernel_knows_to_be_good_is_not_replaced_on_the_services_word() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    stage.buy(&consumer, call()).await.unwrap();
+    let lied_to = async |problem: Value| {
+        let error =
+            drive(consumer.purchase(call()).unwrap(), async |request| match is_paid(&request) {
+                true => {
+                    let mut refusal = plain(402, "");
+                    refusal.body = problem.to_string().into_bytes().into();
+                    HttpOutcome::Answered(refusal)
+                }
+                false => HttpOutcome::Answered(stage.service.answer(&request).await),
+            })
+            .await
+            .unwrap_err();
+        assert_eq!((error.code(), error.facts().status), (Code::CallRefused, Some(402)));
+        consumer.balances().await.unwrap()[0].clone()
+    };
+    for title in ["Insufficient Payment", "Invalid Transaction State", "Transaction Expired"] {
+        let balance = lied_to(json!({"error": title})).await;
+        assert_eq!((balance.left.0, balance.is_open), (900_000, true));
+    }
+    stage.buy(&consumer, call()).await.unwrap();
+    assert_eq!(stage.paid().await.0, 1);
+    // A balance that the two count differently is used no further than both of them say.
+    let less = json!({"error": "Insufficient Payment", "provided": "0.05", "required": "0.10"});
+    assert_eq!(lied_to(less).await.left.0, 50_000);
+    let more = json!({"error": "Insufficient Payment", "provided": "9", "required": "10"});
+    stage.buy(&consumer, call()).await.unwrap();
+    assert_eq!((lied_to(more).await.left.0, stage.paid().await.0), (50_000, 2));
 }
 
 #[tokio::test]

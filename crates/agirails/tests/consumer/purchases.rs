@@ -1,8 +1,12 @@
 //! What is bought, how it is paid, and what is refused before anything is.
 
 use agirails::{
-    Code, Retry, State, Usdc,
-    consumer::{Budget, HttpFailure, HttpOutcome, PaidCall, PaymentKind, Proof},
+    ACTPClient, Code, Evidence, Retry, State, Storage, Usdc,
+    consumer::{
+        Budget, Consumer, HttpFailure, HttpOutcome, HttpResponse, PaidCall, PaymentKind, Proof,
+        Report, Step,
+    },
+    paywall::Charge,
 };
 
 use crate::stage::{CENTS_10, DOLLAR, ORIGIN, Stage, call, drive};
@@ -51,6 +55,44 @@ async fn an_untrusted_provider_gets_a_bundle_from_which_later_calls_are_drawn() 
     assert_eq!(report.settled, [balance.transaction_id]);
     assert_eq!(report.waiting.len(), 1);
     assert_eq!(report.refused, []);
+}
+
+#[tokio::test]
+async fn a_balance_is_drawn_from_at_no_price_but_the_requests_own() {
+    let stage = Stage::new(CENTS_10).await;
+    stage.service.sell(Charge::per_request("POST /api/generate"));
+    let consumer = stage.wary().await;
+    let costs = |units: u64, most: Usdc| {
+        PaidCall::new("POST", format!("{ORIGIN}/api/generate?costs={units}"), most)
+    };
+    let small = stage.buy(&consumer, costs(10_000, CENTS_10)).await.unwrap().payment.unwrap();
+    let error = stage.buy(&consumer, costs(800_000, CENTS_10)).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.facts().required),
+        (Code::PriceAboveLimit, Some(Usdc(800_000)))
+    );
+    assert_eq!(consumer.balances().await.unwrap()[0].left, Usdc(990_000));
+    let huge = stage.buy(&consumer, costs(800_000, DOLLAR)).await.unwrap().payment.unwrap();
+    assert_eq!((huge.transaction_id, huge.price), (small.transaction_id, Usdc(800_000)));
+    assert_eq!((stage.paid().await, stage.service.runs()), ((1, DOLLAR), 2));
+}
+
+#[tokio::test]
+async fn a_price_that_is_raised_over_an_open_balance_is_asked_of_the_caller_again() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.wary().await;
+    stage.buy(&consumer, call()).await.unwrap();
+    stage.service.sell(Charge::new("POST /api/generate", Usdc(200_000)));
+    let error = stage.buy(&consumer, call()).await.unwrap_err();
+    assert_eq!((error.code(), stage.service.runs()), (Code::PriceAboveLimit, 1));
+    let capped = Budget { per_call: Some(CENTS_10), ..Budget::default() };
+    let dear = || PaidCall::new("POST", format!("{ORIGIN}/api/generate"), DOLLAR);
+    let error = stage.buy(&stage.limited(capped).await, dear()).await.unwrap_err();
+    assert_eq!((error.code(), stage.service.runs()), (Code::BudgetExceeded, 1));
+    stage.buy(&consumer, dear()).await.unwrap();
+    let balance = &consumer.balances().await.unwrap()[0];
+    assert_eq!((balance.left, balance.is_open), (Usdc(700_000), true));
+    assert_eq!(stage.paid().await, (1, DOLLAR));
 }
 
 #[tokio::test]
@@ -174,6 +216,40 @@ async fn money_that_came_back_may_be_spent_again() {
 }
 
 #[tokio::test]
+async fn a_purchase_whose_money_came_back_is_paid_anew_by_its_key() {
+    for settles_first in [false, true] {
+        let stage = Stage::new(DOLLAR).await;
+        let budget = Budget { per_day: Some(DOLLAR), ..Budget::default() };
+        let consumer = stage.limited(budget).await;
+        let dear = || {
+            let call = PaidCall::new("POST", format!("{ORIGIN}/api/generate"), DOLLAR);
+            call.purchase_key("order")
+        };
+        let error = drive(consumer.purchase(dear()).unwrap(), async |request| {
+            let is_paid = request.headers.iter().any(|(name, _)| name == "X-AGIRAILS-TX-ID");
+            let answer = match is_paid {
+                false => stage.service.answer(&request).await,
+                true => HttpResponse { status: 422, headers: vec![], body: "unwell".into() },
+            };
+            HttpOutcome::Answered(answer)
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(error.code(), Code::CallRefused);
+        let id = error.facts().transaction_id.unwrap();
+        stage.provider.transition_state(id, State::Cancelled, Evidence::None).await.unwrap();
+        if settles_first {
+            assert_eq!(consumer.settle().await.unwrap().refunded, [id]);
+        }
+        let paid = stage.buy(&consumer, dear()).await.unwrap().payment.unwrap();
+        assert_ne!(paid.transaction_id, id);
+        assert_eq!(consumer.spent(None).await.unwrap().day, DOLLAR);
+        let again = stage.buy(&consumer, dear()).await.unwrap().payment.unwrap();
+        assert_eq!((again.transaction_id, stage.paid().await.0), (paid.transaction_id, 2));
+    }
+}
+
+#[tokio::test]
 async fn the_same_key_is_the_same_purchase_and_no_other() {
     let stage = Stage::new(CENTS_10).await;
     let consumer = stage.trusting().await;
@@ -254,8 +330,14 @@ async fn a_balance_that_the_service_does_not_take_any_more_is_replaced() {
     let first = stage.buy(&consumer, call()).await.unwrap().payment.unwrap();
     // Closed behind the consumer's back.
     stage.service.paywall.close(first.transaction_id).await.unwrap();
+    stage.becomes(first.transaction_id, State::Delivered).await;
     let second = stage.buy(&consumer, call()).await.unwrap().payment.unwrap();
     assert_ne!(first.transaction_id, second.transaction_id);
+    // What the provider ended of its own accord keeps its dispute window.
+    let report = consumer.settle().await.unwrap();
+    assert_eq!((report.settled.len(), report.refused[0].0), (0, first.transaction_id));
+    let error = &report.refused[0].1;
+    assert_eq!((error.code(), error.facts().available), (Code::ProofMismatch, Some(Usdc(900_000))));
     let open: Vec<_> =
         consumer.balances().await.unwrap().into_iter().filter(|b| b.is_open).collect();
     assert_eq!(open.len(), 1);
@@ -266,18 +348,7 @@ async fn a_balance_that_the_service_does_not_take_any_more_is_replaced() {
 async fn what_was_never_touched_is_reclaimed_after_its_deadline() {
     let stage = Stage::new(CENTS_10).await;
     let consumer = stage.wary().await;
-    // The provider falls silent once it has been paid.
-    let error = drive(consumer.purchase(call()).unwrap(), async |request| {
-        let paid = request.headers.iter().any(|(name, _)| name == "X-AGIRAILS-TX-ID");
-        match paid {
-            false => HttpOutcome::Answered(stage.service.answer(&request).await),
-            true => HttpOutcome::Failed(HttpFailure::NotSent("gone".to_owned())),
-        }
-    })
-    .await
-    .unwrap_err();
-    assert_eq!(error.code(), Code::CallFailed);
-    let id = error.facts().transaction_id.unwrap();
+    let id = stage.buy_in_silence(&consumer).await;
     assert_eq!(consumer.reclaim().await.unwrap().waiting, [id]);
     stage.payer.mock().unwrap().advance_time(4_000).await.unwrap();
     assert_eq!(consumer.reclaim().await.unwrap().refunded, [id]);
@@ -299,6 +370,50 @@ async fn a_dispute_names_its_bond_before_it_takes_it() {
 }
 
 #[tokio::test]
+async fn a_dispute_is_followed_until_it_is_resolved() {
+    let stage = Stage::new(CENTS_10).await;
+    let consumer = stage.trusting().await;
+    let id = stage.buy(&consumer, call()).await.unwrap().payment.unwrap().transaction_id;
+    stage.becomes(id, State::Delivered).await;
+    consumer.dispute(id, DOLLAR).await.unwrap();
+    assert_eq!(consumer.settle().await.unwrap().waiting, [id]);
+    let kernel = stage.payer.kernel().clone();
+    let resolver = ACTPClient::with_kernel(kernel, stage.payer.network().admin);
+    resolver.transition_state(id, State::Cancelled, Evidence::None).await.unwrap();
+    assert_eq!(consumer.settle().await.unwrap().refunded, [id]);
+    // How it was split is not told, so that all of it counts.
+    assert_eq!(consumer.spent(None).await.unwrap().day, CENTS_10);
+    assert_eq!(consumer.settle().await.unwrap(), Report::default());
+}
+
+#[tokio::test]
+async fn an_origin_that_anybody_on_the_way_can_answer_for_is_trusted_with_no_real_money() {
+    let stage = Stage::new(CENTS_10).await;
+    let open = async |client: &ACTPClient, origin: &str| {
+        let storage = Storage::Directory(stage.directory.path().to_owned());
+        Consumer::builder(client.clone()).storage(storage).trust(origin).open().await
+    };
+    let real = ACTPClient::with_kernel(stage.payer.kernel().clone(), stage.payer.address());
+    let error = open(&real, "http://api.example.com").await.unwrap_err();
+    assert_eq!((error.code(), error.facts().field), (Code::InvalidSettings, Some("trust")));
+    for origin in [ORIGIN, "http://127.0.0.1:8080"] {
+        open(&real, origin).await.unwrap();
+    }
+    open(&stage.payer, "http://api.example.com").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_printed_of_a_purchase_shows_no_query() {
+    let stage = Stage::new(CENTS_10).await;
+    let call = PaidCall::new("POST", format!("{ORIGIN}/api/generate?token=secret"), CENTS_10);
+    let mut purchase = stage.wary().await.purchase(call).unwrap();
+    let Step::Send(request) = purchase.next(None).await.unwrap() else { panic!() };
+    for shown in [format!("{purchase:?}"), format!("{request:?}")] {
+        assert!(shown.contains("/api/generate") && !shown.contains("secret"), "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_cannot_be_paid_for_is_refused_by_name() {
     let stage = Stage::new(CENTS_10).await;
     let consumer = stage.wary().await;
@@ -306,6 +421,7 @@ async fn a_request_that_cannot_be_paid_for_is_refused_by_name() {
     let call = |method: &str| PaidCall::new(method, &url, CENTS_10);
     let bad = [
         call("GET").header("X-Agirails-Tx-Id", "0x"),
+        call("GET").header("X-Agirails-Max-Price", "1"),
         call("GET").header("a", "b\r\nc: d"),
         call("GET").header("", "b"),
         call("CONNECT"),

@@ -9,10 +9,10 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, PrivateKey, State, Usdc,
+    ACTPClient, Code, PrivateKey, State, TransactionId, Usdc,
     consumer::{
-        Budget, Consumer, HttpOutcome, HttpRequest, HttpResponse, PaidCall, PaidResponse, Purchase,
-        Step,
+        Budget, Consumer, HttpFailure, HttpOutcome, HttpRequest, HttpResponse, PaidCall,
+        PaidResponse, Purchase, Step,
     },
     kernel::TransactionQuery,
     paywall::{Answer, Charge, Entry, Incoming, Paywall},
@@ -42,7 +42,7 @@ pub struct Stage {
 #[derive(Clone)]
 pub struct Service {
     pub paywall: Paywall,
-    charge: Arc<Charge>,
+    charge: Arc<Mutex<Arc<Charge>>>,
     pub runs: Arc<AtomicU32>,
     /// What every request came with.
     pub seen: Arc<Mutex<Vec<HttpRequest>>>,
@@ -52,7 +52,13 @@ impl Service {
     pub async fn of(provider: ACTPClient, price: Usdc) -> Self {
         let paywall = Paywall::builder(provider).open().await.unwrap();
         let charge = paywall.charge(Charge::new("POST /api/generate", price)).unwrap();
+        let charge = Arc::new(Mutex::new(charge));
         Self { paywall, charge, runs: Arc::default(), seen: Arc::default() }
+    }
+
+    /// From now on it is sold so.
+    pub fn sell(&self, charge: Charge) {
+        *self.charge.lock().unwrap() = self.paywall.charge(charge).unwrap();
     }
 
     /// Answers as the service would over HTTP.
@@ -65,6 +71,7 @@ impl Service {
                 "X-AGIRAILS-TX-ID" => incoming.transaction_id = Some(value.clone()),
                 "X-AGIRAILS-SIGNATURE" => incoming.signature = Some(value.clone()),
                 "Idempotency-Key" => incoming.idempotency_key = Some(value.clone()),
+                "X-AGIRAILS-MAX-PRICE" => incoming.max_price = Some(value.clone()),
                 _ => {}
             }
         }
@@ -74,7 +81,10 @@ impl Service {
         if target.starts_with("/free") {
             return response(Answer::new(200, "free"));
         }
-        response(match self.paywall.enter(&self.charge, &incoming, None).await {
+        let charge = self.charge.lock().unwrap().clone();
+        // Where the price is worked out from the request, it stands in the query.
+        let price = target.split_once("costs=").map(|(_, units)| Usdc(units.parse().unwrap()));
+        response(match self.paywall.enter(&charge, &incoming, price).await {
             Entry::Answer(answer) => answer,
             Entry::Run(ticket) => {
                 let run = self.runs.fetch_add(1, Ordering::SeqCst);
@@ -127,12 +137,27 @@ impl Stage {
         .await
     }
 
+    /// Pays for a call of a provider that falls silent once it has been paid.
+    pub async fn buy_in_silence(&self, consumer: &Consumer) -> TransactionId {
+        let error = drive(consumer.purchase(call()).unwrap(), async |request| {
+            let paid = request.headers.iter().any(|(name, _)| name == "X-AGIRAILS-TX-ID");
+            match paid {
+                false => HttpOutcome::Answered(self.service.answer(&request).await),
+                true => HttpOutcome::Failed(HttpFailure::NotSent("gone".to_owned())),
+            }
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(error.code(), Code::CallFailed);
+        error.facts().transaction_id.unwrap()
+    }
+
     /// What the payer has put into escrow, whatever became of it.
     pub async fn paid(&self) -> (usize, Usdc) {
         paid(&self.payer).await
     }
 
-    pub async fn becomes(&self, id: agirails::TransactionId, state: State) {
+    pub async fn becomes(&self, id: TransactionId, state: State) {
         for _ in 0..200 {
             if self.payer.get_transaction(id).await.unwrap().state == state {
                 return;

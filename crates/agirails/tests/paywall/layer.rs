@@ -10,7 +10,7 @@ use std::{
 };
 
 use agirails::{
-    State, Usdc,
+    State, TransactionId, Usdc,
     paywall::{CallPayment, Charge, Paywall, PaywallLayer, Settings},
 };
 use axum::{
@@ -21,7 +21,7 @@ use axum::{
     routing::post,
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use reqwest::{Client, Method, Response};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::mpsc};
 
@@ -60,27 +60,17 @@ impl Server {
         format!("http://{}{target}", self.address)
     }
 
-    async fn call(&self, id: agirails::TransactionId, target: &str, body: &str) -> Response {
-        self.call_with("text/plain", id, target, body).await
+    async fn call(&self, id: TransactionId, target: &str, body: &str) -> Response {
+        self.signed(id, target, body).await.send().await.unwrap()
     }
 
-    async fn call_with(
-        &self,
-        content_type: &str,
-        id: agirails::TransactionId,
-        target: &str,
-        body: &str,
-    ) -> Response {
+    async fn signed(&self, id: TransactionId, target: &str, body: &str) -> RequestBuilder {
         let signed = self.stage.signed_by(2, id, None, target, body.as_bytes()).await;
         self.http
             .post(self.url(target))
             .header("X-AGIRAILS-TX-ID", id.to_string())
             .header("X-AGIRAILS-SIGNATURE", signed.signature.unwrap())
-            .header("Content-Type", content_type)
             .body(body.to_owned())
-            .send()
-            .await
-            .unwrap()
     }
 }
 
@@ -177,10 +167,31 @@ async fn the_example_is_paid_and_serves() {
     assert!(page.text().await.unwrap().contains("POST /api/generate"));
     let id = server.stage.funded(CENTS_10).await;
     let body = r#"{"prompt":"a haiku"}"#;
-    let answer =
-        server.call_with("application/json", id, "/api/generate", body).await.text().await.unwrap();
+    let request = server.signed(id, "/api/generate", body).await;
+    let answer = request.header("Content-Type", "application/json").send().await.unwrap();
+    let answer = answer.text().await.unwrap();
     assert!(answer.contains("Generated response for: a haiku"), "{answer}");
     server.stage.becomes(id, State::Delivered).await;
+}
+
+#[tokio::test]
+async fn what_a_request_allows_is_read_from_its_header() {
+    let server = Server::of(|paywall| {
+        let layer = PaywallLayer::new(paywall, &charge(paywall, CENTS_10));
+        Router::new().route("/api/generate", post(async || "served").layer(layer))
+    })
+    .await;
+    let id = server.stage.funded(CENTS_10).await;
+    let allow = async |most: &[&str]| {
+        let mut request = server.signed(id, "/api/generate", "").await;
+        for most in most {
+            request = request.header("X-AGIRAILS-MAX-PRICE", *most);
+        }
+        request.send().await.unwrap().status()
+    };
+    assert_eq!(allow(&["99999"]).await, StatusCode::PAYMENT_REQUIRED);
+    assert_eq!(allow(&["100000", "100000"]).await, StatusCode::BAD_REQUEST);
+    assert_eq!(allow(&["100000"]).await, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -205,6 +205,30 @@ async fn a_key_is_one_request_and_a_balance_needs_keys() {
 }
 
 #[tokio::test]
+async fn a_call_that_costs_more_than_its_request_allows_takes_nothing() {
+    let sold = Sold::new().await;
+    let id = sold.stage.funded(DOLLAR).await;
+    let request = async |key: &str, most: &str| {
+        let signed = sold.stage.signed(id, Some(key), b"{}").await;
+        Incoming { max_price: Some(most.to_owned()), ..signed }
+    };
+    let enter = async |request: &Incoming| sold.paywall.enter(&sold.charge, request, None).await;
+    let refused = answer(enter(&request("a", "99999").await).await);
+    let told = json(&refused);
+    assert_eq!((refused.status, &told["error"]), (402, &"Price Above Maximum".into()));
+    assert_eq!((&told["allowed"], &told["required"]), (&"0.099999".into(), &"0.10".into()));
+    assert_eq!(told["accepts"][0]["extra"]["pricePerCall"], "100000");
+    run(enter(&request("a", "100000").await).await).finish(ok("a")).await;
+    // What was answered stays answered, whatever it costs today.
+    assert_eq!(answer(enter(&request("a", "1").await).await).body, b"a");
+    for malformed in ["", "-1", "+1", "1e5", "0.10", "given twice", &"9".repeat(30)] {
+        assert_eq!(answer(enter(&request("b", malformed).await).await).status, 400);
+    }
+    let status = sold.page(&format!("/api/payments/{id}")).await;
+    assert_eq!(status["spent"], "0.10 USDC");
+}
+
+#[tokio::test]
 async fn a_single_price_also_takes_a_bundle() {
     let stage = Stage::new().await;
     let paywall = stage.paywall().await;
