@@ -732,8 +732,9 @@ def _caller(scope: Scope) -> str:
     It has nothing in it that the request's sender makes up, neither path nor method: each of them
     would be a charge of its own.
     """
-    path = getattr(scope.get("route"), "path", None)
-    return path or getattr(scope.get("endpoint"), "__qualname__", "?")
+    route, endpoint = scope.get("route"), scope.get("endpoint")
+    name: str = getattr(route, "path", None) or getattr(endpoint, "__qualname__", "?")
+    return name
 
 
 def _fill(path: str, scope: Scope) -> str:
