@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use alloy_primitives::{B256, keccak256};
 use lru::LruCache;
-use tokio::time::Instant;
+use tokio::{sync::futures::Notified, time::Instant};
 
 use super::{
     Inner,
@@ -14,7 +14,7 @@ use super::{
     price::{Charge, Price, check_price},
     rejection::{Rejection, Terms},
     settings::Unsigned,
-    store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Stage},
+    store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Known, Stage},
     ticket::{CallPayment, Ticket},
 };
 use crate::{
@@ -185,11 +185,7 @@ impl Inner {
     ) -> Result<Entry, Refused> {
         let checked = self.check(charge, incoming, price).await?;
         if let Err(refused) = self.check_time(charge, &checked).await {
-            // What was answered stays answered; nothing new is begun.
-            return match self.kept(&checked).await? {
-                Some(kept) => self.repeat(charge, &checked, kept).await.map(Entry::Answer),
-                None => Err(refused),
-            };
+            return self.earlier(charge, &checked).await?.map(Entry::Answer).ok_or(refused);
         }
         self.claim(charge, checked).await
     }
@@ -327,8 +323,7 @@ impl Inner {
             owner: process.owner,
             lease: self.settings.lease,
         };
-        let until = Instant::now() + self.settings.wait;
-        let mut pause = LOOKS.0;
+        let mut patience = Patience::of(self.settings.wait);
         loop {
             let answered = process.answered.notified();
             let claimed = self.store.claim(&request).await.map_err(Refused::store)?;
@@ -350,12 +345,7 @@ impl Inner {
                     return self.repeat(charge, &checked, kept).await.map(Entry::Answer);
                 }
                 Claimed::Running { lease_left } => {
-                    if Instant::now() >= until {
-                        return Err(Rejection::still_running().into());
-                    }
-                    let nap = pause.min(lease_left.max(LOOKS.0));
-                    let _ = tokio::time::timeout(nap, answered).await;
-                    pause = (pause * 2).min(LOOKS.1);
+                    patience.nap(lease_left, answered).await?;
                     continue;
                 }
                 Claimed::OtherRequest => Rejection::used(),
@@ -377,10 +367,26 @@ impl Inner {
         }
     }
 
-    async fn kept(&self, checked: &Checked) -> Result<Option<Kept>, Refused> {
-        let call =
-            CallId { transaction: checked.facts.id, key: checked.request.idempotency_key.clone() };
-        self.store.kept(&call, checked.digest).await.map_err(Refused::store)
+    /// The answer to what was let in before: given again, or waited for. Nothing new is begun.
+    async fn earlier(
+        self: &Arc<Self>,
+        charge: &Charge,
+        checked: &Checked,
+    ) -> Result<Option<Answer>, Refused> {
+        let process = self.process.get();
+        let key = checked.request.idempotency_key.clone();
+        let call = CallId { transaction: checked.facts.id, key };
+        let mut patience = Patience::of(self.settings.wait);
+        loop {
+            let answered = process.answered.notified();
+            match self.store.known(&call, checked.digest).await.map_err(Refused::store)? {
+                Known::Answered(kept) => {
+                    return self.repeat(charge, checked, kept).await.map(Some);
+                }
+                Known::Running { lease_left } => patience.nap(lease_left, answered).await?,
+                Known::Nothing => return Ok(None),
+            }
+        }
     }
 
     /// The answer again, byte for byte.
@@ -407,6 +413,29 @@ impl Inner {
 
     fn remember(&self, facts: Facts) {
         super::lock(&self.verified).put(facts.id, facts);
+    }
+}
+
+/// Waiting for a call that somebody else runs.
+struct Patience {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    fn of(wait: Duration) -> Self {
+        Self { until: Instant::now() + wait, pause: LOOKS.0 }
+    }
+
+    /// Until one that this process runs has ended, or it is time to look what others did.
+    async fn nap(&mut self, lease_left: Duration, answered: Notified<'_>) -> Result<(), Rejection> {
+        if Instant::now() >= self.until {
+            return Err(Rejection::still_running());
+        }
+        let nap = self.pause.min(lease_left.max(LOOKS.0));
+        let _ = tokio::time::timeout(nap, answered).await;
+        self.pause = (self.pause * 2).min(LOOKS.1);
+        Ok(())
     }
 }
 

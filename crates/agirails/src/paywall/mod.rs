@@ -320,7 +320,7 @@ impl Paywall {
     fn tend(&self) {
         let process = self.inner.process.get();
         if process.begin_tending() {
-            tokio::spawn(outbox::tend(Arc::downgrade(&self.inner), process));
+            outbox::tend(&Arc::downgrade(&self.inner), process);
         }
     }
 }

@@ -155,6 +155,11 @@ impl Ticket {
             Price::PerRequest => self.payment.price,
         };
         let answered_at = self.inner.clock.now().await.unwrap_or_else(|_| super::wall_seconds());
+        if answered_at > self.payment.deadline {
+            // It cannot be delivered any more.
+            self.abandon();
+            return Err(Rejection::too_late().into());
+        }
         let request = AnswerRequest {
             claim: self.claim.clone(),
             content_hash,
@@ -172,8 +177,10 @@ impl Ticket {
             }
         };
         self.leave();
-        let Ended::Done { stage, index } = ended else {
-            return Err(Rejection::too_late().into());
+        let (stage, index) = match ended {
+            Ended::Done { stage, index } => (stage, index),
+            Ended::TakenOver => return Err(Rejection::taken_over().into()),
+            Ended::Closed => return Err(Rejection::too_late().into()),
         };
         self.inner.meters.served(&self.charge.name, self.begun.elapsed());
         if stage == Stage::Delivering {

@@ -175,6 +175,54 @@ async fn a_dropped_ticket_and_a_dead_owner_free_the_claim() {
 }
 
 #[tokio::test]
+async fn a_repeat_waits_for_its_own_run_however_near_the_deadline_is() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    let charge = charge(&paywall, CENTS_10);
+    let id = stage.funded_for(CENTS_10, 200).await;
+    let request = stage.signed(id, None, b"{}").await;
+    let ticket = run(paywall.enter(&charge, &request, None).await);
+    stage.provider.mock().unwrap().advance_time(100).await.unwrap();
+    let (other, twin, again) = (paywall.clone(), charge.clone(), request.clone());
+    let repeat = tokio::spawn(async move { other.enter(&twin, &again, None).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!repeat.is_finished());
+    ticket.fail("it broke").await;
+    // Nothing new is begun.
+    assert_eq!(answer(repeat.await.unwrap()).status, 402);
+}
+
+#[tokio::test]
+async fn an_answer_behind_the_deadline_is_none() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    let charge = charge(&paywall, CENTS_10);
+    let id = stage.funded_for(CENTS_10, 200).await;
+    let request = stage.signed(id, None, b"{}").await;
+    let ticket = run(paywall.enter(&charge, &request, None).await);
+    stage.provider.mock().unwrap().advance_time(300).await.unwrap();
+    let late = ticket.finish(ok("late")).await;
+    assert_eq!((late.status, json(&late)["error"].clone()), (503, "Answered Too Late".into()));
+    stage.becomes(id, State::Cancelled).await;
+}
+
+#[tokio::test]
+async fn a_run_that_was_taken_over_is_told_so_and_not_that_its_money_comes_back() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    let charge = charge(&paywall, CENTS_10);
+    let id = stage.funded(CENTS_10).await;
+    let request = stage.signed(id, None, b"{}").await;
+    let asleep = run(paywall.enter(&charge, &request, None).await);
+    stage.rewrite("UPDATE calls SET lease_until = 0");
+    let second = run(paywall.enter(&charge, &request, None).await);
+    assert_eq!(second.payment().attempt, 2);
+    let told = asleep.finish(ok("first")).await;
+    assert_eq!((told.status, json(&told)["error"].clone()), (503, "Taken Over".into()));
+    assert_eq!(second.finish(ok("second")).await.body, b"second");
+}
+
+#[tokio::test]
 async fn claims_are_kept_beside_the_clients_state() {
     let stage = Stage::new().await;
     let _paywall = stage.paywall().await;
