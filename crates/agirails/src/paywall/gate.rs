@@ -63,7 +63,7 @@ impl Incoming {
     }
 
     /// What the requester signs, but for the time.
-    fn paid(&self, transaction_id: TransactionId) -> PaidRequest {
+    pub(super) fn paid(&self, transaction_id: TransactionId) -> PaidRequest {
         PaidRequest {
             transaction_id,
             method: self.method.clone(),
@@ -139,7 +139,8 @@ impl Inner {
         price: Usdc,
     ) -> Result<(), Refused> {
         let checked = self.check(charge, incoming, price).await?;
-        self.check_time(charge, &checked).await
+        self.check_time(charge, &checked).await?;
+        self.check_amount(&checked).await
     }
 
     /// Words, numbers and logs of a refusal.
@@ -199,6 +200,16 @@ impl Inner {
         }
     }
 
+    /// What a claim checks by itself.
+    async fn check_amount(&self, checked: &Checked) -> Result<(), Refused> {
+        let Checked { facts, least, .. } = checked;
+        let is_enough = facts.amount >= *least;
+        if is_enough || self.store.payment(facts.id).await.map_err(Refused::store)?.is_some() {
+            return Ok(());
+        }
+        Err(Rejection::too_little(facts.amount, *least).into())
+    }
+
     /// All that needs no claim.
     async fn check(
         &self,
@@ -218,30 +229,42 @@ impl Inner {
         if key.is_empty() && charge.is_bundled(price) {
             return Err(Rejection::key_required().into());
         }
-        let signature =
-            match &incoming.signature {
-                Some(text) => {
-                    let parsed = text.trim().parse::<RequestSignature>();
-                    Some(parsed.map_err(|error| {
-                        Refused::because(Rejection::malformed_signature(), error)
-                    })?)
-                }
-                None if self.unsigned == Unsigned::Refuse => {
-                    return Err(Rejection::signature_required().into());
-                }
-                None => None,
-            };
-        let least = if key.is_empty() { price } else { charge.bundle(price) };
-        let facts = self.verify(id, least).await?;
+        let signature = self.read_signature(incoming).await?;
+        let facts = self.verify(id).await?;
         let request = incoming.paid(id);
-        self.check_signature(signature.as_ref(), &request, &facts).await?;
+        self.check_signer(signature.as_ref(), &request, &facts)?;
         let digest = digest(&request);
+        let least = if key.is_empty() { price } else { charge.bundle(price) };
         // A call without a key takes the whole transaction.
         let price = if key.is_empty() { facts.amount } else { price };
         Ok(Checked { facts, request, digest, price, least })
     }
 
-    async fn check_signature(
+    /// The request's signature, as far as it can be judged without its transaction.
+    pub(super) async fn read_signature(
+        &self,
+        incoming: &Incoming,
+    ) -> Result<Option<RequestSignature>, Refused> {
+        let Some(text) = &incoming.signature else {
+            return match self.unsigned {
+                Unsigned::Refuse => Err(Rejection::signature_required().into()),
+                Unsigned::Serve => Ok(None),
+            };
+        };
+        let signature: RequestSignature = text
+            .trim()
+            .parse()
+            .map_err(|error| Refused::because(Rejection::malformed_signature(), error))?;
+        if signature.timestamp.abs_diff(super::wall_seconds()) > CLOCK_SKEW_SECONDS
+            // A kernel whose time was moved has signers that follow it.
+            && signature.timestamp.abs_diff(self.clock.now().await?) > CLOCK_SKEW_SECONDS
+        {
+            return Err(Rejection::stale_signature().into());
+        }
+        Ok(Some(signature))
+    }
+
+    pub(super) fn check_signer(
         &self,
         signature: Option<&RequestSignature>,
         request: &PaidRequest,
@@ -251,12 +274,6 @@ impl Inner {
             self.warn_of_unsigned();
             return Ok(());
         };
-        if signature.timestamp.abs_diff(super::wall_seconds()) > CLOCK_SKEW_SECONDS
-            // A kernel whose time was moved has signers that follow it.
-            && signature.timestamp.abs_diff(self.clock.now().await?) > CLOCK_SKEW_SECONDS
-        {
-            return Err(Rejection::stale_signature().into());
-        }
         let network = self.client.network();
         match signature.recover(request, network.chain_id, network.kernel) {
             Ok(signer) if signer == facts.requester => Ok(()),
@@ -265,24 +282,34 @@ impl Inner {
     }
 
     /// The transaction, read once: what protocol rules say cannot change is never asked again.
-    pub(super) async fn verify(&self, id: TransactionId, least: Usdc) -> Result<Facts, Refused> {
+    async fn verify(&self, id: TransactionId) -> Result<Facts, Refused> {
         if let Some(facts) = self.remembered(id) {
             return Ok(facts);
         }
-        let process = self.process.get();
-        let turn = process.lookups.turn(id);
+        let turn = self.process.get().lookups.turn(id);
         let _turn = turn.lock().await;
         if let Some(facts) = self.remembered(id) {
             return Ok(facts);
         }
-        if let Some(payment) = self.store.payment(id).await.map_err(Refused::store)? {
-            self.remember(payment.facts);
-            return Ok(payment.facts);
+        let facts = match self.store.payment(id).await.map_err(Refused::store)? {
+            Some(payment) => payment.facts,
+            None => self.look_up(id).await?.0,
+        };
+        self.remember(facts);
+        Ok(facts)
+    }
+
+    /// A transaction as the kernel has it now, COMMITTED or IN_PROGRESS.
+    pub(super) async fn look_up(&self, id: TransactionId) -> Result<(Facts, State), Refused> {
+        let process = self.process.get();
+        if process.lookups.is_unknown(id) {
+            return Err(Rejection::not_found().into());
         }
-        let _permit = process.lookups.permit().ok_or_else(Rejection::too_many)?;
+        let _permit = process.lookups.permit().await.ok_or_else(Rejection::too_many)?;
         let transaction = match self.client.get_transaction(id).await {
             Ok(transaction) => transaction,
             Err(error) if error.refusal() == Some(Refusal::TxMissing) => {
+                process.lookups.note_unknown(id);
                 return Err(Rejection::not_found().into());
             }
             Err(error) => return Err(Refused::because(Rejection::unverifiable(), error)),
@@ -294,9 +321,6 @@ impl Inner {
             (State::Committed | State::InProgress, DisputeWindow::Seconds(seconds)) => seconds,
             (state, _) => return Err(Rejection::wrong_state(state).into()),
         };
-        if transaction.amount < least {
-            return Err(Rejection::too_little(transaction.amount, least).into());
-        }
         let facts = Facts {
             id,
             requester: transaction.requester,
@@ -304,8 +328,7 @@ impl Inner {
             deadline: transaction.deadline,
             window_seconds,
         };
-        self.remember(facts);
-        Ok(facts)
+        Ok((facts, transaction.state))
     }
 
     async fn claim(

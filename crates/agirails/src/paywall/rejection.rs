@@ -217,6 +217,12 @@ impl Rejection {
         Self::new(409, "call_running", "Still Being Served", detail).later(2)
     }
 
+    pub(super) fn not_ours_to_close() -> Self {
+        let detail = "No call was ever made with this transaction here, and its provider may be at \
+                      work on it by other means: ask the provider to cancel it";
+        Self::new(409, "not_ours_to_close", "Not Ours To Close", detail)
+    }
+
     pub(super) fn no_price() -> Self {
         let detail = "The price of this request could not be worked out";
         Self::new(500, "no_price", "No Price", detail)

@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use agirails::{
-    State, TransactionId,
+    State, TransactionId, U256, Usdc,
     paywall::{Charge, Entry, Incoming, Paywall, Settings},
     protocol::Refusal,
 };
 
 use crate::{
     odd::{Mood, Odd},
-    stage::{CENTS_10, Stage, answer, charge, json, ok, run},
+    stage::{CENTS_10, Stage, answer, charge, json, ok, run, unsigned},
 };
 
 struct Outage {
@@ -130,4 +130,59 @@ async fn payments_are_closed_in_time_by_the_own_clock_where_the_kernels_is_silen
     run(outage.enter(&request).await).fail("it broke").await;
     outage.odd.is(Mood::TellsNoTime);
     outage.stage.becomes(id, State::Cancelled).await;
+}
+
+#[tokio::test]
+async fn an_id_is_asked_for_once_while_the_node_does_not_know_it() {
+    let outage = Outage::with(Settings::default()).await;
+    let id = outage.stage.funded(CENTS_10).await;
+    let request = outage.stage.signed(id, None, b"{}").await;
+    outage.odd.is(Mood::SeesNothing);
+    let asked: Vec<_> = (0..20).map(|_| outage.entering(&request)).collect();
+    for asked in asked {
+        assert_eq!(answer(asked.await.unwrap()).status, 402);
+    }
+    assert_eq!(outage.odd.reads(), 1);
+    // Who has just made it is served as soon as the node has seen it.
+    outage.odd.is(Mood::Well);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    run(outage.enter(&request).await).finish(ok("seen")).await;
+}
+
+#[tokio::test]
+async fn what_is_refused_without_the_chain_or_was_read_before_asks_no_node() {
+    let outage = Outage::with(Settings::default()).await;
+    let small = outage.stage.funded(Usdc(50_000)).await;
+    let request = outage.stage.signed(small, None, b"{}").await;
+    let told = json(&answer(outage.enter(&request).await));
+    assert_eq!((&told["provided"], &told["required"]), (&"0.05".into(), &"0.10".into()));
+    let again = json(&answer(outage.enter(&request).await));
+    assert_eq!(
+        (&again["detail"], &again["provided"], &again["required"]),
+        (&told["detail"], &told["provided"], &told["required"])
+    );
+    assert_eq!(outage.odd.reads(), 1);
+    assert_eq!(outage.paywall.check(&outage.charge, &request, None).await.unwrap().status, 402);
+
+    let mut stale = unsigned(TransactionId::repeat_byte(9), "/api/generate", b"{}");
+    stale.signature = Some(format!("t=1000000000,s=0x{}1b", "11".repeat(64)));
+    assert_eq!(answer(outage.enter(&stale).await).status, 401);
+    assert_eq!(outage.odd.reads(), 1);
+}
+
+#[tokio::test]
+async fn who_comes_behind_a_flood_of_made_up_ids_has_a_turn() {
+    let outage = Outage::with(Settings::default()).await;
+    let id = outage.stage.funded(CENTS_10).await;
+    let request = outage.stage.signed(id, None, b"{}").await;
+    outage.odd.is(Mood::Stalls);
+    for number in 0..64 {
+        let made_up = TransactionId::from(U256::from(number + 1));
+        outage.entering(&unsigned(made_up, "/api/generate", b"{}"));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let payer = outage.entering(&request);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    outage.odd.is(Mood::Well);
+    run(payer.await.unwrap()).finish(ok("served")).await;
 }
