@@ -10,7 +10,7 @@ use super::{
     answer::{Answer, end_to_end},
     gate::Refused,
     notice::Level,
-    price::{Charge, Price},
+    price::Charge,
     rejection::Rejection,
     settings::Deliver,
     store::{AnswerRequest, Claim, Ended, Facts, Stage},
@@ -150,10 +150,6 @@ impl Ticket {
         let record = CallRecord { request: &self.request, status, content_type, body_hash };
         let lost = |cause| Refused::because(Rejection::answer_lost(), cause);
         let content_hash = record.content_hash().map_err(lost)?;
-        let price = match self.charge.price {
-            Price::Fixed(price) => price,
-            Price::PerRequest => self.payment.price,
-        };
         let answered_at = self.inner.clock.now().await.unwrap_or_else(|_| super::wall_seconds());
         if answered_at > self.payment.deadline {
             // It cannot be delivered any more.
@@ -166,7 +162,7 @@ impl Ticket {
             answered_at,
             answer,
             route: self.charge.name.clone(),
-            close_below: price,
+            close_below: self.inner.cheapest().min(self.charge.floor()),
         };
         let ended = self.inner.store.answer(&request).await;
         let ended = match ended {

@@ -150,6 +150,26 @@ async fn a_close_leaves_alone_what_another_service_of_the_key_works_on() {
 }
 
 #[tokio::test]
+async fn a_dear_call_leaves_the_rest_to_cheaper_ones() {
+    let sold = Sold::new().await;
+    let dear = sold.paywall.charge(Charge::new("POST /api/dear", DOLLAR)).unwrap();
+    let rest = Usdc(CENTS_10.0 / 2);
+    let id = sold.stage.funded(Usdc(DOLLAR.0 + CENTS_10.0 + rest.0)).await;
+    let request = sold.stage.signed(id, Some("dear"), b"{}").await;
+    run(sold.paywall.enter(&dear, &request, None).await).finish(ok("dear")).await;
+    // The cheapest takes it below what any call costs.
+    sold.call(id, "cheap").await;
+    sold.stage.becomes(id, State::Delivered).await;
+
+    // Where prices are worked out from requests, any rest may be enough.
+    sold.paywall.charge(Charge::per_request("POST /api/any")).unwrap();
+    let id = sold.stage.funded(Usdc(DOLLAR.0 + 1)).await;
+    let request = sold.stage.signed(id, Some("dear"), b"{}").await;
+    run(sold.paywall.enter(&dear, &request, None).await).finish(ok("dear")).await;
+    assert_eq!(sold.page(&format!("/api/payments/{id}")).await["stage"], "open");
+}
+
+#[tokio::test]
 async fn the_approaching_deadline_delivers_what_was_served() {
     let sold = Sold::new().await;
     let id = sold.stage.funded_for(DOLLAR, 200).await;
