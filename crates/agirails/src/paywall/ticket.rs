@@ -1,5 +1,7 @@
 //! The right to run a handler once, and what becomes of its answer.
 
+#[cfg(feature = "tower")]
+use std::time::Duration;
 use std::{fmt, sync::Arc};
 
 use alloy_primitives::{Address, B256, Bytes, hex, keccak256};
@@ -196,6 +198,18 @@ impl Ticket {
         Ok(self.inner.receipt(&facts, key, index, content_hash, answered_at).await)
     }
 
+    /// Whether the caller gets the bytes of a body, which are what its proof is of.
+    fn sends_body(&self, status: u16) -> bool {
+        self.request.method != "HEAD" && !is_without_body(status)
+    }
+
+    /// The seconds until the transaction is closed, whatever is running; `None` where the kernel's
+    /// time was never heard of.
+    fn seconds_left(&self) -> Option<u64> {
+        let closes = self.payment.deadline.saturating_sub(self.inner.settings.closing_seconds);
+        self.inner.clock.latest().map(|now| closes.saturating_sub(now))
+    }
+
     async fn give_back(&mut self, problem: &str) {
         self.inner.meters.failed(&self.charge.name);
         self.inner.listener.tell(
@@ -265,8 +279,20 @@ impl Streaming {
         (head.status, head.headers)
     }
 
-    /// One more piece, on its way to the caller.
-    pub fn push(&mut self, piece: &[u8]) {
+    /// One more piece, on its way to the caller. `false` where its transaction is closed by now, so
+    /// that nobody would pay for it: break the stream off, and [`Self::fail`] it.
+    #[must_use]
+    pub fn push(&mut self, piece: &[u8]) -> bool {
+        if self.ticket.seconds_left() == Some(0) {
+            return false;
+        }
+        if self.ticket.sends_body(self.head.status) {
+            self.take(piece);
+        }
+        true
+    }
+
+    fn take(&mut self, piece: &[u8]) {
         self.hasher.update(piece);
         self.length += piece.len();
         if self.length <= self.ticket.inner.settings.max_kept_stream_bytes {
@@ -274,6 +300,15 @@ impl Streaming {
         } else {
             self.head.body = vec![];
         }
+    }
+
+    /// How long a caller who does not read may hold the stream up: what has not ended when the
+    /// transaction is closed is not paid for.
+    #[cfg(feature = "tower")]
+    pub(super) fn patience(&self) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(30);
+        let left = self.ticket.seconds_left().map(Duration::from_secs);
+        left.map_or(LONGEST, |left| LONGEST.min(left / 4))
     }
 
     /// The stream is at its end: it is kept (up to the limit), proven and owed on chain. Returns
@@ -358,6 +393,11 @@ pub(super) fn with_receipt(answer: Answer, receipt: &Receipt) -> Answer {
     answer
         .with(TRANSACTION_HEADER, receipt.transaction_id.to_string())
         .with(RECEIPT_HEADER, BASE64.encode(text))
+}
+
+/// Statuses whose responses have none, whatever the handler returned.
+const fn is_without_body(status: u16) -> bool {
+    matches!(status, 204 | 205)
 }
 
 const fn is_success(status: u16) -> bool {

@@ -223,6 +223,22 @@ async fn a_run_that_was_taken_over_is_told_so_and_not_that_its_money_comes_back(
 }
 
 #[tokio::test]
+async fn a_stream_whose_transaction_is_closed_takes_no_more_pieces() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    let charge = charge(&paywall, CENTS_10);
+    let id = stage.funded_for(CENTS_10, 200).await;
+    let request = stage.signed(id, None, b"{}").await;
+    let ticket = run(paywall.enter(&charge, &request, None).await);
+    let mut streaming = ticket.stream(200, vec![]).unwrap();
+    assert!(streaming.push(b"paid for"));
+    stage.provider.mock().unwrap().advance_time(150).await.unwrap();
+    stage.becomes(id, State::Cancelled).await;
+    assert!(!streaming.push(b"not paid for"));
+    streaming.fail("broken off").await;
+}
+
+#[tokio::test]
 async fn claims_are_kept_beside_the_clients_state() {
     let stage = Stage::new().await;
     let _paywall = stage.paywall().await;
