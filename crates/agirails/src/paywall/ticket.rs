@@ -108,8 +108,12 @@ impl Ticket {
             self.give_back(&format!("the handler answered {}", answer.status)).await;
             return answer;
         }
-        let answer = Answer { headers: end_to_end(answer.headers), ..answer };
-        let body_hash = keccak256(&answer.body);
+        let mut answer = Answer { headers: end_to_end(answer.headers), ..answer };
+        if is_without_body(answer.status) {
+            answer.body.clear();
+        }
+        let sent = if self.sends_body(answer.status) { &answer.body[..] } else { &[] };
+        let body_hash = keccak256(sent);
         let (status, content_type) = (answer.status, answer.content_type().to_owned());
         match self.keep(status, &content_type, body_hash, Some(answer.clone())).await {
             Ok(receipt) => with_receipt(answer, &receipt),

@@ -10,7 +10,7 @@ use std::{
 
 use agirails::{
     State, Usdc,
-    paywall::{Answer, Charge, Entry, Settings},
+    paywall::{Answer, Charge, Entry, Incoming, Settings},
     protocol::{
         paid_request::PaidRequest,
         receipt::{CallRecord, RECEIPT_HEADER, Receipt, merkle_root},
@@ -220,6 +220,37 @@ async fn a_run_that_was_taken_over_is_told_so_and_not_that_its_money_comes_back(
     let told = asleep.finish(ok("first")).await;
     assert_eq!((told.status, json(&told)["error"].clone()), (503, "Taken Over".into()));
     assert_eq!(second.finish(ok("second")).await.body, b"second");
+}
+
+#[tokio::test]
+async fn the_proof_is_of_the_bytes_that_the_caller_gets() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    let charge = charge(&paywall, CENTS_10);
+    let cases =
+        [("HEAD", 200, false), ("POST", 204, false), ("HEAD", 200, true), ("POST", 205, true)];
+    for (method, status, in_a_stream) in cases {
+        let id = stage.funded(CENTS_10).await;
+        let mut request = Incoming::new(method, "/api/generate", b"");
+        request.transaction_id = Some(id.to_string());
+        let ticket = run(paywall.enter(&charge, &request, None).await);
+        if in_a_stream {
+            let mut streaming = ticket.stream(status, vec![]).unwrap();
+            assert!(streaming.push(b"bytes that no server sends"));
+            assert!(streaming.finish().await);
+        } else {
+            let answered = ticket.finish(Answer::new(status, "bytes that no server sends")).await;
+            assert_eq!(answered.body.is_empty(), status == 204);
+        }
+        let kept = answer(paywall.enter(&charge, &request, None).await);
+        let record = CallRecord {
+            request: &PaidRequest::new(id, method, "/api/generate", b"", 0),
+            status,
+            content_type: "",
+            body_hash: keccak256(""),
+        };
+        assert_eq!(receipt(&kept).content_hash, record.content_hash().unwrap());
+    }
 }
 
 #[tokio::test]
