@@ -4,6 +4,7 @@ import asyncio
 import base64
 import http.client
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,6 +97,11 @@ def flask_app(client: Any, runs: list[Any], **settings: Any) -> tuple[Any, Any]:
                 yield f"{number:9}\n"
             if "raise" in request.args:
                 raise ValueError(SECRET)
+            if "late" in request.args:
+                client.mock.advance_time(150)
+                # The paywall looks at the kernel's clock every second.
+                time.sleep(1.5)
+                yield "what nobody pays for"
 
         return stream_with_context(generated()), 500 if "broken" in request.args else 200
 

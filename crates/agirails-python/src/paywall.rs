@@ -33,6 +33,8 @@ use crate::{
     },
 };
 
+pyo3::import_exception!(agirails._paywall, BrokenOff);
+
 type Object = PyResult<Py<PyAny>>;
 
 /// Larger bodies are hashed with the GIL released; handing it over costs more for smaller ones.
@@ -492,12 +494,12 @@ impl _Streaming {
         raw_headers(py, &self.headers)
     }
 
-    /// One more piece, on its way to the caller.
+    /// One more piece, on its way to the caller. Raises BrokenOff where nobody would pay for it any
+    /// more: then the stream must be broken off.
     fn push(&self, py: Python<'_>, piece: &Bound<'_, PyBytes>) -> PyResult<()> {
         let push = |piece: &[u8]| match &mut *lock(&self.streaming) {
             Some(streaming) => {
-                streaming.push(piece);
-                Ok(())
+                streaming.push(piece).then_some(()).ok_or_else(|| BrokenOff::new_err(()))
             }
             None => Err(ended()),
         };

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::{client::ACTPClient, error::Result};
 
-/// A local kernel is asked every time. A chain's clock is asked now and then by whoever tends the
-/// store; in between, this machine's clock goes on from there.
+/// A local kernel is asked every time. A chain's clock is asked now and then by every process; in
+/// between, this machine's clock goes on from there.
 #[derive(Debug)]
 pub(super) struct Clock {
     client: ACTPClient,
@@ -22,11 +22,18 @@ impl Clock {
 
     /// Unix seconds. Fails only where the kernel was never reached.
     pub(super) async fn now(&self) -> Result<u64> {
-        let ahead = self.ahead.load(Ordering::Relaxed);
-        if ahead == UNKNOWN || self.client.mock().is_some() {
-            return self.refresh().await;
+        match self.latest() {
+            Some(now) if self.client.mock().is_none() => Ok(now),
+            _ => self.refresh().await,
         }
-        Ok(super::wall_seconds().saturating_add_signed(ahead))
+    }
+
+    /// Unix seconds without asking anybody; `None` where the kernel was never reached.
+    pub(super) fn latest(&self) -> Option<u64> {
+        match self.ahead.load(Ordering::Relaxed) {
+            UNKNOWN => None,
+            ahead => Some(super::wall_seconds().saturating_add_signed(ahead)),
+        }
     }
 
     /// Asks the kernel.

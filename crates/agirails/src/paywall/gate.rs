@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use alloy_primitives::{B256, keccak256};
 use lru::LruCache;
-use tokio::time::Instant;
+use tokio::{sync::futures::Notified, time::Instant};
 
 use super::{
     Inner,
@@ -14,7 +14,7 @@ use super::{
     price::{Charge, Price, check_price},
     rejection::{Rejection, Terms},
     settings::Unsigned,
-    store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Stage},
+    store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Known, Stage},
     ticket::{CallPayment, Ticket},
 };
 use crate::{
@@ -74,7 +74,7 @@ impl Incoming {
     }
 
     /// What the requester signs, but for the time.
-    fn paid(&self, transaction_id: TransactionId) -> PaidRequest {
+    pub(super) fn paid(&self, transaction_id: TransactionId) -> PaidRequest {
         PaidRequest {
             transaction_id,
             method: self.method.clone(),
@@ -154,6 +154,7 @@ impl Inner {
         price: Usdc,
     ) -> Result<(), Refused> {
         let checked = self.check(charge, incoming, price).await?;
+        self.check_amount(&checked).await?;
         self.check_now(charge, &checked).await
     }
 
@@ -199,12 +200,9 @@ impl Inner {
         price: Usdc,
     ) -> Result<Entry, Refused> {
         let checked = self.check(charge, incoming, price).await?;
+        self.check_amount(&checked).await?;
         if let Err(refused) = self.check_now(charge, &checked).await {
-            // What was answered stays answered; nothing new is begun.
-            return match self.kept(&checked).await? {
-                Some(kept) => self.repeat(charge, &checked, kept).await.map(Entry::Answer),
-                None => Err(refused),
-            };
+            return self.earlier(charge, &checked).await?.map(Entry::Answer).ok_or(refused);
         }
         self.claim(charge, checked).await
     }
@@ -220,6 +218,16 @@ impl Inner {
             left if left < needed => Err(Rejection::expires_soon(left, needed).into()),
             _ => Ok(()),
         }
+    }
+
+    /// What a claim checks too, but behind the deadline.
+    async fn check_amount(&self, checked: &Checked) -> Result<(), Refused> {
+        let Checked { facts, least, .. } = checked;
+        let is_enough = facts.amount >= *least;
+        if is_enough || self.store.payment(facts.id).await.map_err(Refused::store)?.is_some() {
+            return Ok(());
+        }
+        Err(Rejection::too_little(facts.amount, *least).into())
     }
 
     /// All that needs no claim.
@@ -242,30 +250,42 @@ impl Inner {
             return Err(Rejection::key_required().into());
         }
         let most = incoming.most()?;
-        let signature =
-            match &incoming.signature {
-                Some(text) => {
-                    let parsed = text.trim().parse::<RequestSignature>();
-                    Some(parsed.map_err(|error| {
-                        Refused::because(Rejection::malformed_signature(), error)
-                    })?)
-                }
-                None if self.unsigned == Unsigned::Refuse => {
-                    return Err(Rejection::signature_required().into());
-                }
-                None => None,
-            };
-        let least = if key.is_empty() { price } else { charge.bundle(price) };
-        let facts = self.verify(id, least).await?;
+        let signature = self.read_signature(incoming).await?;
+        let facts = self.verify(id).await?;
         let request = incoming.paid(id);
-        self.check_signature(signature.as_ref(), &request, &facts).await?;
+        self.check_signer(signature.as_ref(), &request, &facts)?;
         let digest = digest(&request);
+        let least = if key.is_empty() { price } else { charge.bundle(price) };
         // A call without a key takes the whole transaction.
         let price = if key.is_empty() { facts.amount } else { price };
         Ok(Checked { facts, request, digest, price, least, most })
     }
 
-    async fn check_signature(
+    /// The request's signature, as far as it can be judged without its transaction.
+    pub(super) async fn read_signature(
+        &self,
+        incoming: &Incoming,
+    ) -> Result<Option<RequestSignature>, Refused> {
+        let Some(text) = &incoming.signature else {
+            return match self.unsigned {
+                Unsigned::Refuse => Err(Rejection::signature_required().into()),
+                Unsigned::Serve => Ok(None),
+            };
+        };
+        let signature: RequestSignature = text
+            .trim()
+            .parse()
+            .map_err(|error| Refused::because(Rejection::malformed_signature(), error))?;
+        if signature.timestamp.abs_diff(super::wall_seconds()) > CLOCK_SKEW_SECONDS
+            // A kernel whose time was moved has signers that follow it.
+            && signature.timestamp.abs_diff(self.clock.now().await?) > CLOCK_SKEW_SECONDS
+        {
+            return Err(Rejection::stale_signature().into());
+        }
+        Ok(Some(signature))
+    }
+
+    pub(super) fn check_signer(
         &self,
         signature: Option<&RequestSignature>,
         request: &PaidRequest,
@@ -275,12 +295,6 @@ impl Inner {
             self.warn_of_unsigned();
             return Ok(());
         };
-        if signature.timestamp.abs_diff(super::wall_seconds()) > CLOCK_SKEW_SECONDS
-            // A kernel whose time was moved has signers that follow it.
-            && signature.timestamp.abs_diff(self.clock.now().await?) > CLOCK_SKEW_SECONDS
-        {
-            return Err(Rejection::stale_signature().into());
-        }
         let network = self.client.network();
         match signature.recover(request, network.chain_id, network.kernel) {
             Ok(signer) if signer == facts.requester => Ok(()),
@@ -289,24 +303,34 @@ impl Inner {
     }
 
     /// The transaction, read once: what protocol rules say cannot change is never asked again.
-    pub(super) async fn verify(&self, id: TransactionId, least: Usdc) -> Result<Facts, Refused> {
+    async fn verify(&self, id: TransactionId) -> Result<Facts, Refused> {
         if let Some(facts) = self.remembered(id) {
             return Ok(facts);
         }
-        let process = self.process.get();
-        let turn = process.lookups.turn(id);
+        let turn = self.process.get().lookups.turn(id);
         let _turn = turn.lock().await;
         if let Some(facts) = self.remembered(id) {
             return Ok(facts);
         }
-        if let Some(payment) = self.store.payment(id).await.map_err(Refused::store)? {
-            self.remember(payment.facts);
-            return Ok(payment.facts);
+        let facts = match self.store.payment(id).await.map_err(Refused::store)? {
+            Some(payment) => payment.facts,
+            None => self.look_up(id).await?.0,
+        };
+        self.remember(facts);
+        Ok(facts)
+    }
+
+    /// A transaction as the kernel has it now, COMMITTED or IN_PROGRESS.
+    pub(super) async fn look_up(&self, id: TransactionId) -> Result<(Facts, State), Refused> {
+        let process = self.process.get();
+        if process.lookups.is_unknown(id) {
+            return Err(Rejection::not_found().into());
         }
-        let _permit = process.lookups.permit().ok_or_else(Rejection::too_many)?;
+        let _permit = process.lookups.permit().await.ok_or_else(Rejection::too_many)?;
         let transaction = match self.client.get_transaction(id).await {
             Ok(transaction) => transaction,
             Err(error) if error.refusal() == Some(Refusal::TxMissing) => {
+                process.lookups.note_unknown(id);
                 return Err(Rejection::not_found().into());
             }
             Err(error) => return Err(Refused::because(Rejection::unverifiable(), error)),
@@ -318,9 +342,6 @@ impl Inner {
             (State::Committed | State::InProgress, DisputeWindow::Seconds(seconds)) => seconds,
             (state, _) => return Err(Rejection::wrong_state(state).into()),
         };
-        if transaction.amount < least {
-            return Err(Rejection::too_little(transaction.amount, least).into());
-        }
         let facts = Facts {
             id,
             requester: transaction.requester,
@@ -328,8 +349,7 @@ impl Inner {
             deadline: transaction.deadline,
             window_seconds,
         };
-        self.remember(facts);
-        Ok(facts)
+        Ok((facts, transaction.state))
     }
 
     async fn claim(
@@ -347,8 +367,7 @@ impl Inner {
             owner: process.owner,
             lease: self.settings.lease,
         };
-        let until = Instant::now() + self.settings.wait;
-        let mut pause = LOOKS.0;
+        let mut patience = Patience::of(self.settings.wait);
         loop {
             let answered = process.answered.notified();
             let claimed = self.store.claim(&request).await.map_err(Refused::store)?;
@@ -370,12 +389,7 @@ impl Inner {
                     return self.repeat(charge, &checked, kept).await.map(Entry::Answer);
                 }
                 Claimed::Running { lease_left } => {
-                    if Instant::now() >= until {
-                        return Err(Rejection::still_running().into());
-                    }
-                    let nap = pause.min(lease_left.max(LOOKS.0));
-                    let _ = tokio::time::timeout(nap, answered).await;
-                    pause = (pause * 2).min(LOOKS.1);
+                    patience.nap(lease_left, answered).await?;
                     continue;
                 }
                 Claimed::OtherRequest => Rejection::used(),
@@ -397,10 +411,26 @@ impl Inner {
         }
     }
 
-    async fn kept(&self, checked: &Checked) -> Result<Option<Kept>, Refused> {
-        let call =
-            CallId { transaction: checked.facts.id, key: checked.request.idempotency_key.clone() };
-        self.store.kept(&call, checked.digest).await.map_err(Refused::store)
+    /// The answer to what was let in before: given again, or waited for. Nothing new is begun.
+    async fn earlier(
+        self: &Arc<Self>,
+        charge: &Charge,
+        checked: &Checked,
+    ) -> Result<Option<Answer>, Refused> {
+        let process = self.process.get();
+        let key = checked.request.idempotency_key.clone();
+        let call = CallId { transaction: checked.facts.id, key };
+        let mut patience = Patience::of(self.settings.wait);
+        loop {
+            let answered = process.answered.notified();
+            match self.store.known(&call, checked.digest).await.map_err(Refused::store)? {
+                Known::Answered(kept) => {
+                    return self.repeat(charge, checked, kept).await.map(Some);
+                }
+                Known::Running { lease_left } => patience.nap(lease_left, answered).await?,
+                Known::Nothing => return Ok(None),
+            }
+        }
     }
 
     /// The answer again, byte for byte.
@@ -427,6 +457,29 @@ impl Inner {
 
     fn remember(&self, facts: Facts) {
         super::lock(&self.verified).put(facts.id, facts);
+    }
+}
+
+/// Waiting for a call that somebody else runs.
+struct Patience {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    fn of(wait: Duration) -> Self {
+        Self { until: Instant::now() + wait, pause: LOOKS.0 }
+    }
+
+    /// Until one that this process runs has ended, or it is time to look what others did.
+    async fn nap(&mut self, lease_left: Duration, answered: Notified<'_>) -> Result<(), Rejection> {
+        if Instant::now() >= self.until {
+            return Err(Rejection::still_running());
+        }
+        let nap = self.pause.min(lease_left.max(LOOKS.0));
+        let _ = tokio::time::timeout(nap, answered).await;
+        self.pause = (self.pause * 2).min(LOOKS.1);
+        Ok(())
     }
 }
 

@@ -6,8 +6,12 @@ use std::{
     error::Error as StdError,
     fmt, mem,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,7 +20,7 @@ use http::{
 };
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -33,6 +37,9 @@ type Pricing = dyn Fn(&Parts, &[u8]) -> Option<Usdc> + Send + Sync;
 
 /// Pieces of a stream between handler and caller: enough that neither waits for the other.
 const PIECES: usize = 16;
+/// How long a piece waits for the next one: events that come one by one pass at once, and the end
+/// of a body comes right behind its last piece.
+const HELD_BACK: Duration = Duration::from_millis(20);
 
 /// Puts a charge on a service: one line on an axum route.
 ///
@@ -223,10 +230,10 @@ where
     Ok(match ticket.stream(status, headers) {
         Ok(streaming) => {
             let (status, headers) = streaming.head();
-            let (pieces, passed) = mpsc::channel(PIECES);
-            tokio::spawn(pass_on(body, pieces, streaming));
+            let (caller, passed) = caller();
+            tokio::spawn(pass_on(body, caller, streaming));
             let head = Answer { status, headers, body: vec![] };
-            respond(head).map(|_| Passed(passed).boxed_unsync())
+            respond(head).map(|_| passed.boxed_unsync())
         }
         Err(ticket) => {
             ticket.fail(&format!("the handler answered {status}")).await;
@@ -235,46 +242,100 @@ where
     })
 }
 
-/// Hashes a stream as it passes. Where the caller goes away, the rest is read to its end all the
-/// same: what was begun is delivered, and a repeat gets what was kept.
+/// Hashes a stream as it passes. Where the caller goes away, or does not read, the rest is read to
+/// its end all the same: what was begun is delivered, and a repeat gets what was kept.
 async fn pass_on(
     body: impl Body<Data = Bytes, Error = BoxError> + Send,
-    pieces: mpsc::Sender<Piece>,
+    mut caller: Caller,
     mut streaming: Streaming,
 ) {
     let mut body = std::pin::pin!(body);
-    while let Some(frame) = body.frame().await {
-        match frame {
-            Ok(frame) => {
-                if let Some(piece) = frame.data_ref() {
-                    streaming.push(piece);
+    // What may be the last one waits until it is kept.
+    let mut held = None;
+    loop {
+        let next = match held {
+            Some(_) => timeout(HELD_BACK, body.frame()).await,
+            None => Ok(body.frame().await),
+        };
+        let before = match next {
+            Ok(Some(Ok(frame))) => {
+                if frame.data_ref().is_some_and(|piece| !streaming.push(piece)) {
+                    return streaming
+                        .fail("its transaction was closed before its stream ended")
+                        .await;
                 }
-                let _ = pieces.send(Ok(frame)).await;
+                held.replace(frame)
             }
-            Err(error) => {
-                streaming.fail("its stream broke off").await;
-                let _ = pieces.send(Err(error)).await;
-                return;
+            Ok(Some(Err(error))) => {
+                caller.send(Err(error), streaming.patience()).await;
+                return streaming.fail("its stream broke off").await;
             }
+            Ok(None) => break,
+            Err(_) => held.take(),
+        };
+        if let Some(frame) = before {
+            caller.send(Ok(frame), streaming.patience()).await;
         }
     }
-    if !streaming.finish().await {
-        let problem = "the answer could not be kept: it is not paid for, repeat the request";
-        let _ = pieces.send(Err(problem.into())).await;
+    if streaming.finish().await {
+        caller.end(held).await;
     }
 }
 
 type Piece = Result<Frame<Bytes>, BoxError>;
 
-/// The caller's end of a stream.
-struct Passed(mpsc::Receiver<Piece>);
+fn caller() -> (Caller, Passed) {
+    let (pieces, passed) = mpsc::channel(PIECES);
+    let is_whole = Arc::new(AtomicBool::new(false));
+    (
+        Caller { pieces: Some(pieces), is_whole: is_whole.clone() },
+        Passed { pieces: passed, is_whole },
+    )
+}
+
+/// Where a stream goes to, as long as somebody reads it.
+struct Caller {
+    pieces: Option<mpsc::Sender<Piece>>,
+    is_whole: Arc<AtomicBool>,
+}
+
+impl Caller {
+    async fn send(&mut self, piece: Piece, patience: Duration) {
+        let Some(pieces) = &self.pieces else { return };
+        if !matches!(timeout(patience, pieces.send(piece)).await, Ok(Ok(()))) {
+            self.pieces = None;
+        }
+    }
+
+    /// It is paid for now, so that it may take its time.
+    async fn end(self, last: Option<Frame<Bytes>>) {
+        let Some(pieces) = self.pieces else { return };
+        if let Some(last) = last {
+            let _ = pieces.send(Ok(last)).await;
+        }
+        self.is_whole.store(true, Ordering::Release);
+    }
+}
+
+/// The caller's end of a stream. One that was not ended breaks off, so that nobody takes it for
+/// the whole.
+struct Passed {
+    pieces: mpsc::Receiver<Piece>,
+    is_whole: Arc<AtomicBool>,
+}
 
 impl Body for Passed {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
-        self.0.poll_recv(context)
+        let piece = ready!(self.pieces.poll_recv(context));
+        if piece.is_none() && !self.is_whole.swap(true, Ordering::Acquire) {
+            let problem = "the answer could not be kept: it is not paid for, or not read in time; \
+                           repeat the request";
+            return Poll::Ready(Some(Err(problem.into())));
+        }
+        Poll::Ready(piece)
     }
 }
 

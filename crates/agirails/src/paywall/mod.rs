@@ -46,7 +46,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::SystemTime,
 };
@@ -94,6 +94,8 @@ struct Inner {
     listener: Listener,
     verified: Mutex<gate::Verified>,
     charges: Mutex<Vec<Arc<Charge>>>,
+    /// The least that any call may cost, in base units.
+    cheapest: AtomicU64,
     warned: AtomicBool,
     process: Renewed<Process>,
 }
@@ -188,6 +190,7 @@ impl PaywallBuilder {
                 listener,
                 verified: Mutex::new(LruCache::new(gate::REMEMBERED)),
                 charges: Mutex::default(),
+                cheapest: AtomicU64::new(u64::MAX),
                 warned: AtomicBool::new(false),
                 process: Renewed::new(Process::new),
             }),
@@ -230,7 +233,7 @@ impl Paywall {
     /// [`Code::InvalidAmount`] for a price that the protocol cannot carry,
     /// [`Code::InvalidNumber`] for a minimum of time that is too short.
     pub fn charge(&self, charge: Charge) -> Result<Arc<Charge>> {
-        charge.check(self.inner.settings.closing_seconds)?;
+        self.check_charge(&charge)?;
         let charge = Arc::new(charge);
         let mut charges = lock(&self.inner.charges);
         charges.retain(|known| known.name != charge.name);
@@ -238,13 +241,15 @@ impl Paywall {
         Ok(charge)
     }
 
-    /// Checks a charge as [`Self::charge`] does, and puts it nowhere: for adapters that learn a
-    /// route's name later than its price.
+    /// Checks a charge as [`Self::charge`] does, and puts it on no route yet: for adapters that
+    /// learn a route's name later than its price. Balances stay open for calls at that price.
     ///
     /// # Errors
     /// As [`Self::charge`].
     pub fn check_charge(&self, charge: &Charge) -> Result<()> {
-        charge.check(self.inner.settings.closing_seconds)
+        charge.check(self.inner.settings.closing_seconds)?;
+        self.inner.cheapest.fetch_min(charge.floor().0, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Lets a request in, or answers it. `price` is the request's where the route's charge is
@@ -326,12 +331,16 @@ impl Paywall {
     fn tend(&self) {
         let process = self.inner.process.get();
         if process.begin_tending() {
-            tokio::spawn(outbox::tend(Arc::downgrade(&self.inner), process));
+            outbox::tend(&Arc::downgrade(&self.inner), process);
         }
     }
 }
 
 impl Inner {
+    fn cheapest(&self) -> Usdc {
+        Usdc(self.cheapest.load(Ordering::Relaxed))
+    }
+
     fn warn_of_unsigned(&self) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             self.listener.tell(

@@ -2,7 +2,7 @@
 //! must go on while nobody calls.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
 };
@@ -32,18 +32,22 @@ use crate::{
 const TICK: Duration = Duration::from_millis(250);
 /// How long the lease of the one who sends lasts, unless it is renewed.
 const LEADERSHIP: Duration = Duration::from_secs(9);
-/// Duties under way at once: a chain takes them in a block together.
-const AT_ONCE: usize = 32;
+/// Duties under way at once, of each kind: a chain takes them in a block together, and refunds
+/// that nobody waits for never wait behind deliveries without end.
+const AT_ONCE: [(Stage, usize); 2] = [(Stage::Delivering, 32), (Stage::Returning, 8)];
 /// How long until a duty is tried again: doubled from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// Where the operator has to do something first.
 const LONG_BACKOFF: Duration = Duration::from_secs(300);
-/// A transaction that the kernel does not know may be in a block that it has not seen yet.
-const MISSING_FOR: Duration = Duration::from_secs(3_600);
+/// Seconds after its deadline from which on a transaction that the kernel does not know is in no
+/// block that comes late.
+const MISSING_FOR: u64 = 3_600;
 /// How often the same trouble is told.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// A page of the kernel's transactions.
 const PAGE: u32 = 1_000;
+/// How many payments are forgotten in one step, in which others wait.
+const PRUNED_AT_ONCE: u32 = 500;
 
 /// Does a thing now and then.
 struct Every {
@@ -65,140 +69,196 @@ impl Every {
     }
 }
 
-/// The one task of a process that tends the store.
-struct Tender {
-    process: Arc<Process>,
-    renew: Every,
-    flush: Every,
-    lead: Every,
-    close: Every,
-    sweep: Every,
-    prune: Every,
-    is_leader: bool,
-    duties: JoinSet<()>,
-    sweeps: JoinSet<()>,
-    under_way: Arc<Mutex<HashSet<TransactionId>>>,
-    told: Option<Instant>,
+/// Work that may take its time: begun now and then, beside all else, and never twice at once.
+struct Chore {
+    every: Every,
+    running: JoinSet<()>,
 }
 
-/// Tends the store until the paywall is dropped.
-pub(super) async fn tend(paywall: Weak<Inner>, process: Arc<Process>) {
+impl Chore {
+    fn new(period: Duration) -> Self {
+        Self { every: Every::new(period), running: JoinSet::new() }
+    }
+
+    fn begin(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        while self.running.try_join_next().is_some() {}
+        if self.running.is_empty() && self.every.is_due() {
+            self.running.spawn(work);
+        }
+    }
+}
+
+/// Tells the same trouble now and then only.
+#[derive(Default)]
+struct Complaint(Option<Instant>);
+
+impl Complaint {
+    fn tell(&mut self, inner: &Inner, level: Level, words: String) {
+        if self.0.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+            self.0 = Some(Instant::now());
+            inner.listener.tell(level, words);
+        }
+    }
+}
+
+/// Tends the store until the paywall is dropped. What must not wait for a node that does not
+/// answer is a task of its own.
+pub(super) fn tend(paywall: &Weak<Inner>, process: Arc<Process>) {
+    tokio::spawn(renew_claims(paywall.clone(), process.clone()));
+    tokio::spawn(follow_clock(paywall.clone()));
+    tokio::spawn(keep_house(paywall.clone(), process));
+}
+
+/// A claim whose renewal comes late is taken over while its handler runs.
+async fn renew_claims(paywall: Weak<Inner>, process: Arc<Process>) {
+    let mut complaint = Complaint::default();
+    while let Some(inner) = paywall.upgrade() {
+        let (running, lease) = (process.running(), inner.settings.lease);
+        let mut pause = lease / 3;
+        if !running.is_empty()
+            && let Err(error) = inner.store.renew(&running, lease).await
+        {
+            complaint.tell(&inner, Level::Error, format!("claims were not renewed: {error}"));
+            pause = pause.min(TICK);
+        }
+        drop(inner);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// In between, and where the kernel does not answer, this machine's clock goes on from there.
+async fn follow_clock(paywall: Weak<Inner>) {
+    let mut complaint = Complaint::default();
+    while let Some(inner) = paywall.upgrade() {
+        let period = Duration::from_secs(if inner.is_local() { 1 } else { 30 });
+        if let Err(error) = inner.clock.refresh().await {
+            complaint.tell(&inner, Level::Warning, format!("the kernel's clock: {error}"));
+        }
+        drop(inner);
+        tokio::time::sleep(period).await;
+    }
+}
+
+async fn keep_house(paywall: Weak<Inner>, process: Arc<Process>) {
     let Some(inner) = paywall.upgrade() else { return };
     let mut tender = Tender::new(&inner, process.clone());
     drop(inner);
     while let Some(inner) = paywall.upgrade() {
-        tender.turn(&inner).await;
+        if let Err(error) = tender.turn(&inner).await {
+            let words = format!("the paywall's store: {error}");
+            tender.complaint.tell(&inner, Level::Error, words);
+        }
         drop(inner);
         let _ = tokio::time::timeout(TICK, process.owed.notified()).await;
     }
 }
 
+/// The one task of a process that keeps house.
+struct Tender {
+    process: Arc<Process>,
+    flush: Every,
+    lead: Every,
+    close: Every,
+    sweep: Chore,
+    prune: Chore,
+    /// Until when nobody else sends.
+    leads_until: Option<Instant>,
+    duties: JoinSet<()>,
+    under_way: Arc<Mutex<HashMap<TransactionId, Stage>>>,
+    complaint: Complaint,
+}
+
 impl Tender {
     fn new(inner: &Inner, process: Arc<Process>) -> Self {
         // What runs on this machine is cheap to ask, mode mock too.
-        let is_local = inner.client.network().chain_id == LOCAL_CHAIN_ID;
-        let sweep = Duration::from_secs(if is_local { 2 } else { 30 });
+        let sweep = Duration::from_secs(if inner.is_local() { 2 } else { 30 });
         Self {
             process,
-            renew: Every::new(inner.settings.lease / 3),
             flush: Every::new(Duration::from_secs(1)),
             lead: Every::new(LEADERSHIP / 3),
             close: Every::new(Duration::from_secs(1)),
-            sweep: Every::new(sweep),
-            prune: Every::new(Duration::from_secs(600)),
-            is_leader: false,
+            sweep: Chore::new(sweep),
+            prune: Chore::new(Duration::from_secs(600)),
+            leads_until: None,
             duties: JoinSet::new(),
-            sweeps: JoinSet::new(),
             under_way: Arc::default(),
-            told: None,
+            complaint: Complaint::default(),
         }
     }
 
-    async fn turn(&mut self, inner: &Arc<Inner>) {
-        if let Err(error) = self.keep_house(inner).await
-            && self.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN)
-        {
-            self.told = Some(Instant::now());
-            inner.listener.tell(Level::Error, format!("the paywall's store: {error}"));
-        }
+    async fn turn(&mut self, inner: &Arc<Inner>) -> Result<()> {
         while self.duties.try_join_next().is_some() {}
-        while self.sweeps.try_join_next().is_some() {}
-    }
-
-    async fn keep_house(&mut self, inner: &Arc<Inner>) -> Result<()> {
-        if self.renew.is_due() {
-            let running = self.process.running();
-            if !running.is_empty() {
-                inner.store.renew(&running, inner.settings.lease).await?;
-            }
-        }
         inner.release_abandoned(&self.process).await?;
         if self.flush.is_due() {
             inner.flush_meters().await?;
         }
         if self.lead.is_due() {
-            let is_leader =
-                inner.store.lease(&inner.lease_name(), self.process.owner, LEADERSHIP).await;
-            // Whoever cannot renew must not go on.
-            self.is_leader = *is_leader.as_ref().unwrap_or(&false);
-            is_leader?;
+            self.take_the_lead(inner).await?;
         }
-        if !self.is_leader {
+        if !self.leads() {
             return Ok(());
         }
-        if self.close.is_due() {
-            match inner.clock.refresh().await {
-                Ok(now) => {
-                    inner.store.close_expiring(now + inner.settings.closing_seconds).await?;
-                }
-                Err(error) => inner.listener.tell(Level::Warning, format!("the kernel: {error}")),
-            }
+        if self.close.is_due()
+            && let Some(now) = inner.clock.latest()
+        {
+            inner.store.close_expiring(now + inner.settings.closing_seconds).await?;
         }
-        if self.sweeps.is_empty() && self.sweep.is_due() {
-            let inner = inner.clone();
-            self.sweeps.spawn(async move {
-                if let Err(error) = inner.sweep().await {
-                    let words = format!("transactions of the kernel were not looked over: {error}");
-                    inner.listener.tell(Level::Warning, words);
-                }
-            });
-        }
-        if self.prune.is_due() {
-            while inner.store.prune(inner.settings.keep, 500).await? == 500 {}
-        }
+        self.sweep.begin(inner.clone().sweep_and_tell());
+        self.prune.begin(inner.clone().prune_and_tell());
         self.begin_duties(inner).await
     }
 
-    async fn begin_duties(&mut self, inner: &Arc<Inner>) -> Result<()> {
-        while self.duties.try_join_next().is_some() {}
-        let free = AT_ONCE.saturating_sub(self.duties.len());
-        if free == 0 {
-            return Ok(());
-        }
-        for duty in inner.store.duties(2 * AT_ONCE as u32).await? {
-            if self.duties.len() >= AT_ONCE {
-                break;
-            }
-            if !lock(&self.under_way).insert(duty.facts.id) {
-                continue;
-            }
-            let (inner, process) = (inner.clone(), self.process.clone());
-            let under_way = UnderWay { all: self.under_way.clone(), id: duty.facts.id };
-            self.duties.spawn(async move {
-                inner.perform(&duty).await;
-                drop(under_way);
-                process.settled.notify_waiters();
-                // A place is free for the next.
-                process.wake();
-            });
+    /// Whoever cannot renew the lease must not go on.
+    async fn take_the_lead(&mut self, inner: &Inner) -> Result<()> {
+        self.leads_until = None;
+        let asked = Instant::now();
+        if inner.store.lease(&inner.lease_name(), self.process.owner, LEADERSHIP).await? {
+            self.leads_until = Some(asked + LEADERSHIP);
         }
         Ok(())
+    }
+
+    fn leads(&self) -> bool {
+        self.leads_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    async fn begin_duties(&mut self, inner: &Arc<Inner>) -> Result<()> {
+        for (stage, places) in AT_ONCE {
+            let taken = lock(&self.under_way).values().filter(|begun| **begun == stage).count();
+            let free = places.saturating_sub(taken);
+            if free == 0 {
+                continue;
+            }
+            // Those that are under way stand among them.
+            let due = inner.store.duties(stage, 2 * places as u32).await?;
+            // The store may have taken its time.
+            if !self.leads() {
+                break;
+            }
+            let begun = lock(&self.under_way).clone();
+            let waiting = due.into_iter().filter(|duty| !begun.contains_key(&duty.facts.id));
+            waiting.take(free).for_each(|duty| self.begin(inner, duty));
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, inner: &Arc<Inner>, duty: Duty) {
+        lock(&self.under_way).insert(duty.facts.id, duty.stage);
+        let (inner, process) = (inner.clone(), self.process.clone());
+        let under_way = UnderWay { all: self.under_way.clone(), id: duty.facts.id };
+        self.duties.spawn(async move {
+            inner.perform(&duty).await;
+            drop(under_way);
+            process.settled.notify_waiters();
+            // A place is free for the next.
+            process.wake();
+        });
     }
 }
 
 /// A duty that nobody else of this process begins.
 struct UnderWay {
-    all: Arc<Mutex<HashSet<TransactionId>>>,
+    all: Arc<Mutex<HashMap<TransactionId, Stage>>>,
     id: TransactionId,
 }
 
@@ -209,6 +269,10 @@ impl Drop for UnderWay {
 }
 
 impl Inner {
+    fn is_local(&self) -> bool {
+        self.client.network().chain_id == LOCAL_CHAIN_ID
+    }
+
     /// One sender for each key, whoever holds its database.
     fn lease_name(&self) -> String {
         format!("outbox {}", self.client.address())
@@ -293,40 +357,51 @@ impl Inner {
     }
 
     /// What a failed move means: it may have been done before, it may be refused for good, and it
-    /// may just have to be tried again.
+    /// may just have to be tried again. A node that lags behind refuses what the chain would take,
+    /// so nothing is lost while the transaction stands.
     async fn judge(&self, duty: &Duty, error: Error) -> Outcome {
-        let id = duty.facts.id;
         if error.refusal().is_none() {
-            return later(duty, &error);
+            return self.later(duty, &error);
         }
-        let transaction = match self.client.get_transaction(id).await {
-            Ok(transaction) => transaction,
+        let state = match self.client.get_transaction(duty.facts.id).await {
+            Ok(transaction) => transaction.state,
             Err(missing)
-                if missing.refusal() == Some(Refusal::TxMissing) && duty.age > MISSING_FOR =>
+                if missing.refusal() == Some(Refusal::TxMissing) && self.is_long_over(duty) =>
             {
                 return moved(Stage::Lost, "the kernel does not know this transaction");
             }
-            Err(trouble) => return later(duty, &trouble),
+            Err(trouble) => return self.later(duty, &trouble),
         };
-        match (duty.stage, transaction.state) {
+        match (duty.stage, state) {
             (Stage::Delivering, State::Delivered | State::Settled | State::Disputed) => {
                 Outcome::Moved { to: Stage::Delivered, trouble: None }
             }
             (Stage::Delivering, State::Cancelled) => {
                 moved(Stage::Lost, "it was cancelled before what was served was delivered")
             }
-            (Stage::Delivering, _) if error.refusal() == Some(Refusal::TransactionExpired) => {
-                let words = "its deadline passed before what was served was delivered; the money \
-                             is given back";
-                moved(Stage::Returning, words)
-            }
             (_, State::Cancelled) => Outcome::Moved { to: Stage::Returned, trouble: None },
             (_, State::Delivered | State::Settled | State::Disputed) => {
                 moved(Stage::Delivered, "it was delivered by other hands")
             }
-            _ if error.retry() == Retry::Never => moved(Stage::Lost, &error.to_string()),
-            _ => later(duty, &error),
+            (_, State::Initiated | State::Quoted) if self.is_long_over(duty) => {
+                moved(Stage::Lost, "the chain took its escrow back: nothing is locked in it")
+            }
+            (Stage::Delivering, State::Committed | State::InProgress) if is_final(&error) => {
+                let words = format!("it cannot be delivered, so the money is given back: {error}");
+                moved(Stage::Returning, &words)
+            }
+            _ => self.later(duty, &error),
         }
+    }
+
+    /// Whether its deadline is so long ago that no block brings anything new.
+    fn is_long_over(&self, duty: &Duty) -> bool {
+        self.clock.latest().is_some_and(|now| now > duty.facts.deadline + MISSING_FOR)
+    }
+
+    fn later(&self, duty: &Duty, error: &Error) -> Outcome {
+        let left = self.clock.latest().map(|now| duty.facts.deadline.saturating_sub(now));
+        Outcome::Later { after: pause(duty, error, left), trouble: error.to_string() }
     }
 
     fn tell_of(&self, duty: &Duty, outcome: &Outcome) {
@@ -368,6 +443,26 @@ impl Inner {
         }
     }
 
+    async fn prune_and_tell(self: Arc<Self>) {
+        if let Err(error) = self.prune().await {
+            let words = format!("ended payments were not forgotten: {error}");
+            self.listener.tell(Level::Warning, words);
+        }
+    }
+
+    async fn prune(&self) -> Result<()> {
+        let (keep, now) = (self.settings.keep, self.clock.now().await?);
+        while self.store.prune(keep, now, PRUNED_AT_ONCE).await? == u64::from(PRUNED_AT_ONCE) {}
+        Ok(())
+    }
+
+    async fn sweep_and_tell(self: Arc<Self>) {
+        if let Err(error) = self.sweep().await {
+            let words = format!("transactions of the kernel were not looked over: {error}");
+            self.listener.tell(Level::Warning, words);
+        }
+    }
+
     /// Looks over the kernel's transactions: those that nobody claimed are given back before they
     /// expire, and what a chain took back is done again.
     async fn sweep(&self) -> Result<()> {
@@ -395,17 +490,18 @@ impl Inner {
 
     async fn look_over(&self, transaction: &Transaction, now: u64) -> Result<()> {
         let &Transaction { id, state, deadline, .. } = transaction;
-        let again = |to| Outcome::Moved { to, trouble: None };
         if let Some(payment) = self.store.payment(id).await? {
-            return match payment.stage {
-                Stage::Delivered => {
-                    self.store.settle(id, Stage::Delivered, &again(Stage::Delivering)).await
-                }
-                Stage::Returned => {
-                    self.store.settle(id, Stage::Returned, &again(Stage::Returning)).await
-                }
-                _ => Ok(()),
+            let is_served = payment.calls > 0 && now <= deadline;
+            let to = match payment.stage {
+                Stage::Delivered => Stage::Delivering,
+                Stage::Returned => Stage::Returning,
+                // It stands after all.
+                Stage::Lost if is_served => Stage::Delivering,
+                Stage::Lost => Stage::Returning,
+                Stage::Open | Stage::Delivering | Stage::Returning => return Ok(()),
             };
+            let again = Outcome::Moved { to, trouble: None };
+            return self.store.settle(id, payment.stage, &again).await;
         }
         let is_over = match state {
             State::Committed => deadline <= now + self.settings.closing_seconds,
@@ -437,11 +533,60 @@ fn moved(to: Stage, trouble: &str) -> Outcome {
     Outcome::Moved { to, trouble: Some(trouble.to_owned()) }
 }
 
-fn later(duty: &Duty, error: &Error) -> Outcome {
-    let after = match error.retry() {
+/// Whether the chain will never take this delivery. What a node refuses that has not seen the
+/// newest blocks may be taken by the next one.
+fn is_final(error: &Error) -> bool {
+    let may_lag = [Refusal::TxMissing, Refusal::NoOp, Refusal::InvalidTransition];
+    error.retry() == Retry::Never && !error.refusal().is_some_and(|told| may_lag.contains(&told))
+}
+
+/// How long a duty that failed waits, with so many seconds left before its deadline: a delivery
+/// never sleeps through more than a quarter of them.
+fn pause(duty: &Duty, error: &Error, left: Option<u64>) -> Duration {
+    let pause = match error.retry() {
         // No funds for gas, a wrong key: somebody has to see to it.
         Retry::Never if error.refusal().is_none() && duty.tries > 3 => LONG_BACKOFF,
         _ => BACKOFF.0.saturating_mul(1 << duty.tries.min(10)).min(BACKOFF.1),
     };
-    Outcome::Later { after, trouble: error.to_string() }
+    match left {
+        Some(left @ 1..) if duty.stage == Stage::Delivering => {
+            pause.min(Duration::from_secs(left) / 4).max(BACKOFF.0)
+        }
+        _ => pause,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use alloy_primitives::Address;
+
+    use super::*;
+    use crate::protocol::Usdc;
+
+    fn duty(stage: Stage, tries: u32) -> Duty {
+        let facts = Facts {
+            id: TransactionId::ZERO,
+            requester: Address::ZERO,
+            amount: Usdc(100_000),
+            deadline: 1_800_000_000,
+            window_seconds: 3_600,
+        };
+        let (content_hash, answered_at, age) = (None, 1_799_999_000, Duration::ZERO);
+        Duty { facts, stage, content_hash, answered_at, tries, age }
+    }
+
+    #[test]
+    fn a_delivery_that_failed_does_not_sleep_through_its_deadline() {
+        let no_gas = Error::new(Code::InsufficientGas, "no gas");
+        let no_node = Error::new(Code::EndpointUnreachable, "no node");
+        let after = |stage, error, left| pause(&duty(stage, 9), error, left);
+        assert_eq!(after(Stage::Delivering, &no_gas, Some(86_400)), LONG_BACKOFF);
+        assert_eq!(after(Stage::Delivering, &no_gas, Some(60)), Duration::from_secs(15));
+        assert_eq!(after(Stage::Delivering, &no_node, Some(8)), Duration::from_secs(2));
+        assert_eq!(after(Stage::Delivering, &no_node, Some(1)), BACKOFF.0);
+        // A refund has no deadline, and what is over has none any more.
+        assert_eq!(after(Stage::Returning, &no_node, Some(8)), BACKOFF.1);
+        assert_eq!(after(Stage::Delivering, &no_node, Some(0)), BACKOFF.1);
+    }
 }

@@ -12,13 +12,10 @@ use super::{
     notice::Level,
     price::{Charge, Price, sensible_calls, usdc},
     rejection::Rejection,
-    settings::Unsigned,
     store::{Backlog, Counters, Stage},
 };
 use crate::protocol::{
-    TransactionId, Usdc,
-    paid_request::{CLOCK_SKEW_SECONDS, PaidRequest, RequestSignature, TRANSACTION_HEADER},
-    receipt::merkle_branch,
+    State, TransactionId, Usdc, paid_request::TRANSACTION_HEADER, receipt::merkle_branch,
 };
 
 const PAYMENTS: &str = "/api/payments/";
@@ -182,37 +179,19 @@ impl Inner {
     /// The requester has no more calls to make: what was served is delivered now, and what was
     /// never used is given back.
     async fn close(&self, id: TransactionId, incoming: &Incoming) -> Result<Answer, Refused> {
-        // Also one that no call was ever made with: its requester may have no other way to its money.
-        let facts = self.verify(id, Usdc::ZERO).await?;
-        let requester = facts.requester;
-        match &incoming.signature {
-            Some(text) => {
-                let signature: RequestSignature =
-                    text.trim().parse().map_err(|_| Rejection::malformed_signature())?;
-                let now = self.clock.now().await?;
-                let is_stale = signature.timestamp.abs_diff(now) > CLOCK_SKEW_SECONDS
-                    && signature.timestamp.abs_diff(super::wall_seconds()) > CLOCK_SKEW_SECONDS;
-                if is_stale {
-                    return Err(Rejection::stale_signature().into());
-                }
-                let request = PaidRequest {
-                    transaction_id: id,
-                    method: incoming.method.clone(),
-                    target: incoming.target.clone(),
-                    body_hash: incoming.body_hash,
-                    idempotency_key: incoming.idempotency_key.clone().unwrap_or_default(),
-                    timestamp: 0,
-                };
-                let network = self.client.network();
-                let signer = signature.recover(&request, network.chain_id, network.kernel);
-                if signer.ok() != Some(requester) {
-                    return Err(Rejection::wrong_signer().into());
-                }
+        let signature = self.read_signature(incoming).await?;
+        let (facts, is_ours) = match self.store.payment(id).await.map_err(Refused::store)? {
+            Some(payment) => (payment.facts, true),
+            // No call was ever made with it: its requester may have no other way to its money, and
+            // another service of the same key may be at work on it.
+            None => {
+                let (facts, state) = self.look_up(id).await?;
+                (facts, state == State::Committed && self.settings.give_back_unclaimed)
             }
-            None if self.unsigned == Unsigned::Refuse => {
-                return Err(Rejection::signature_required().into());
-            }
-            None => self.warn_of_unsigned(),
+        };
+        self.check_signer(signature.as_ref(), &incoming.paid(id), &facts)?;
+        if !is_ours {
+            return Err(Rejection::not_ours_to_close().into());
         }
         self.store.give_back(&facts).await.map_err(Refused::store)?;
         let stage = self.store.close(id).await.map_err(Refused::store)?;

@@ -111,6 +111,14 @@ impl Charge {
         }
     }
 
+    /// The least that a call may cost.
+    pub(super) const fn floor(&self) -> Usdc {
+        match self.price {
+            Price::Fixed(price) => price,
+            Price::PerRequest => Usdc(1),
+        }
+    }
+
     /// Whether only bundles are sold at this price.
     pub(super) fn is_bundled(&self, price: Usdc) -> bool {
         self.calls > 0 || price < money::MIN_AMOUNT

@@ -2,12 +2,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    num::NonZeroUsize,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
+use lru::LruCache;
 use tokio::sync::{Mutex as Turn, Notify, Semaphore, SemaphorePermit};
 
 use super::{
@@ -18,6 +21,13 @@ use crate::protocol::TransactionId;
 
 /// How many unknown transactions are looked up at once.
 const LOOKUPS: usize = 64;
+/// How long one more waits for its turn: those who came first are read first.
+const LOOKUP_WAIT: Duration = Duration::from_secs(1);
+/// For how long an id that the kernel does not know is not asked for again: who has just made the
+/// transaction, and asks again, finds it soon.
+const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+/// How many ids are remembered as unknown.
+const UNKNOWN: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 
 #[derive(Debug)]
 pub(super) struct Process {
@@ -92,11 +102,13 @@ impl Process {
 pub(super) struct Lookups {
     turns: Mutex<HashMap<TransactionId, Arc<Turn<()>>>>,
     permits: Semaphore,
+    unknown: Mutex<LruCache<TransactionId, Instant>>,
 }
 
 impl Default for Lookups {
     fn default() -> Self {
-        Self { turns: Mutex::default(), permits: Semaphore::new(LOOKUPS) }
+        let unknown = Mutex::new(LruCache::new(UNKNOWN));
+        Self { turns: Mutex::default(), permits: Semaphore::new(LOOKUPS), unknown }
     }
 }
 
@@ -110,7 +122,17 @@ impl Lookups {
         turns.entry(id).or_default().clone()
     }
 
-    pub(super) fn permit(&self) -> Option<SemaphorePermit<'_>> {
-        self.permits.try_acquire().ok()
+    /// `None` where too many others wait.
+    pub(super) async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        tokio::time::timeout(LOOKUP_WAIT, self.permits.acquire()).await.ok()?.ok()
+    }
+
+    /// Whether the kernel did not know it a moment ago.
+    pub(super) fn is_unknown(&self, id: TransactionId) -> bool {
+        lock(&self.unknown).get(&id).is_some_and(|asked| asked.elapsed() < UNKNOWN_FOR)
+    }
+
+    pub(super) fn note_unknown(&self, id: TransactionId) {
+        lock(&self.unknown).put(id, Instant::now());
     }
 }

@@ -211,10 +211,17 @@ impl Rejection {
         Self::new(503, "answer_lost", "Store Unavailable", detail).later(5)
     }
 
-    /// The handler ran for too long: the money is on its way back.
+    /// The handler ran for too long.
     pub(super) fn too_late() -> Self {
-        let detail = "The call took longer than its transaction lasts; its money is given back";
+        let detail = "The call took longer than its transaction lasts, which was closed without \
+                      it: delivered where other calls were served, else given back";
         Self::new(503, "too_late", "Answered Too Late", detail)
+    }
+
+    /// This run's process was taken for dead.
+    pub(super) fn taken_over() -> Self {
+        let detail = "Another run of this request took over; repeat the request for its answer";
+        Self::new(503, "taken_over", "Taken Over", detail).later(2)
     }
 
     pub(super) fn unconfirmed() -> Self {
@@ -230,6 +237,12 @@ impl Rejection {
     pub(super) fn call_is_running() -> Self {
         let detail = "A call of this transaction is still being served; try again";
         Self::new(409, "call_running", "Still Being Served", detail).later(2)
+    }
+
+    pub(super) fn not_ours_to_close() -> Self {
+        let detail = "No call was ever made with this transaction here, and its provider may be at \
+                      work on it by other means: ask the provider to cancel it";
+        Self::new(409, "not_ours_to_close", "Not Ours To Close", detail)
     }
 
     pub(super) fn no_price() -> Self {

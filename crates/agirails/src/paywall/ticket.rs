@@ -1,5 +1,7 @@
 //! The right to run a handler once, and what becomes of its answer.
 
+#[cfg(feature = "tower")]
+use std::time::Duration;
 use std::{fmt, sync::Arc};
 
 use alloy_primitives::{Address, B256, Bytes, hex, keccak256};
@@ -10,7 +12,7 @@ use super::{
     answer::{Answer, end_to_end},
     gate::Refused,
     notice::Level,
-    price::{Charge, Price},
+    price::Charge,
     rejection::Rejection,
     settings::Deliver,
     store::{AnswerRequest, Claim, Ended, Facts, Stage},
@@ -106,8 +108,12 @@ impl Ticket {
             self.give_back(&format!("the handler answered {}", answer.status)).await;
             return answer;
         }
-        let answer = Answer { headers: end_to_end(answer.headers), ..answer };
-        let body_hash = keccak256(&answer.body);
+        let mut answer = Answer { headers: end_to_end(answer.headers), ..answer };
+        if is_without_body(answer.status) {
+            answer.body.clear();
+        }
+        let sent = if self.sends_body(answer.status) { &answer.body[..] } else { &[] };
+        let body_hash = keccak256(sent);
         let (status, content_type) = (answer.status, answer.content_type().to_owned());
         match self.keep(status, &content_type, body_hash, Some(answer.clone())).await {
             Ok(receipt) => with_receipt(answer, &receipt),
@@ -150,18 +156,19 @@ impl Ticket {
         let record = CallRecord { request: &self.request, status, content_type, body_hash };
         let lost = |cause| Refused::because(Rejection::answer_lost(), cause);
         let content_hash = record.content_hash().map_err(lost)?;
-        let price = match self.charge.price {
-            Price::Fixed(price) => price,
-            Price::PerRequest => self.payment.price,
-        };
         let answered_at = self.inner.clock.now().await.unwrap_or_else(|_| super::wall_seconds());
+        if answered_at > self.payment.deadline {
+            // It cannot be delivered any more.
+            self.abandon();
+            return Err(Rejection::too_late().into());
+        }
         let request = AnswerRequest {
             claim: self.claim.clone(),
             content_hash,
             answered_at,
             answer,
             route: self.charge.name.clone(),
-            close_below: price,
+            close_below: self.inner.cheapest().min(self.charge.floor()),
         };
         let ended = self.inner.store.answer(&request).await;
         let ended = match ended {
@@ -172,8 +179,10 @@ impl Ticket {
             }
         };
         self.leave();
-        let Ended::Done { stage, index } = ended else {
-            return Err(Rejection::too_late().into());
+        let (stage, index) = match ended {
+            Ended::Done { stage, index } => (stage, index),
+            Ended::TakenOver => return Err(Rejection::taken_over().into()),
+            Ended::Closed => return Err(Rejection::too_late().into()),
         };
         self.inner.meters.served(&self.charge.name, self.begun.elapsed());
         if stage == Stage::Delivering {
@@ -191,6 +200,18 @@ impl Ticket {
         };
         let key = &self.claim.call.key;
         Ok(self.inner.receipt(&facts, key, index, content_hash, answered_at).await)
+    }
+
+    /// Whether the caller gets the bytes of a body, which are what its proof is of.
+    fn sends_body(&self, status: u16) -> bool {
+        self.request.method != "HEAD" && !is_without_body(status)
+    }
+
+    /// The seconds until the transaction is closed, whatever is running; `None` where the kernel's
+    /// time was never heard of.
+    fn seconds_left(&self) -> Option<u64> {
+        let closes = self.payment.deadline.saturating_sub(self.inner.settings.closing_seconds);
+        self.inner.clock.latest().map(|now| closes.saturating_sub(now))
     }
 
     async fn give_back(&mut self, problem: &str) {
@@ -262,8 +283,20 @@ impl Streaming {
         (head.status, head.headers)
     }
 
-    /// One more piece, on its way to the caller.
-    pub fn push(&mut self, piece: &[u8]) {
+    /// One more piece, on its way to the caller. `false` where its transaction is closed by now, so
+    /// that nobody would pay for it: break the stream off, and [`Self::fail`] it.
+    #[must_use]
+    pub fn push(&mut self, piece: &[u8]) -> bool {
+        if self.ticket.seconds_left() == Some(0) {
+            return false;
+        }
+        if self.ticket.sends_body(self.head.status) {
+            self.take(piece);
+        }
+        true
+    }
+
+    fn take(&mut self, piece: &[u8]) {
         self.hasher.update(piece);
         self.length += piece.len();
         if self.length <= self.ticket.inner.settings.max_kept_stream_bytes {
@@ -271,6 +304,15 @@ impl Streaming {
         } else {
             self.head.body = vec![];
         }
+    }
+
+    /// How long a caller who does not read may hold the stream up: what has not ended when the
+    /// transaction is closed is not paid for.
+    #[cfg(feature = "tower")]
+    pub(super) fn patience(&self) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(30);
+        let left = self.ticket.seconds_left().map(Duration::from_secs);
+        left.map_or(LONGEST, |left| LONGEST.min(left / 4))
     }
 
     /// The stream is at its end: it is kept (up to the limit), proven and owed on chain. Returns
@@ -355,6 +397,11 @@ pub(super) fn with_receipt(answer: Answer, receipt: &Receipt) -> Answer {
     answer
         .with(TRANSACTION_HEADER, receipt.transaction_id.to_string())
         .with(RECEIPT_HEADER, BASE64.encode(text))
+}
+
+/// Statuses whose responses have none, whatever the handler returned.
+const fn is_without_body(status: u16) -> bool {
+    matches!(status, 204 | 205)
 }
 
 const fn is_success(status: u16) -> bool {

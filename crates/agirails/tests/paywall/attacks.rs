@@ -1,7 +1,10 @@
 //! What attackers try on servers that are paid by the call. Every one of them is refused, and the
 //! consumer whose money it is gets served.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use agirails::{
     ACTPClient, Event, TransactionId, U256, Usdc,
@@ -305,26 +308,35 @@ async fn a_flood_of_unknown_ids_keeps_nobody_out() {
 
 /// Somebody holds the file's lock and does not work: a backup tool, a stopped process.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_stays_locked_serves_nothing_and_uses_nothing() {
+async fn a_store_that_stays_locked_refuses_everybody_at_once_and_uses_nothing() {
+    const CALLERS: usize = 20;
     let stage = Stage::new().await;
-    let (paywall, id) = (stage.paywall().await, stage.funded(CENTS_10).await);
+    let paywall = stage.paywall().await;
     let charge = charge(&paywall, CENTS_10);
-    let files = std::fs::read_dir(stage.directory.path().join(".actp")).unwrap();
-    let mut files = files.map(|file| file.unwrap().path());
-    let is_store = |path: &PathBuf| {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        name.starts_with("paywall-") && name.ends_with(".sqlite3")
-    };
-    let file = files.find(is_store).unwrap();
-    let holder = Connection::open(file).unwrap();
+    let mut requests = vec![];
+    for _ in 0..CALLERS {
+        let id = stage.funded(CENTS_10).await;
+        requests.push(stage.signed(id, None, b"{}").await);
+    }
+    let holder = Connection::open(stage.store_file()).unwrap();
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
 
-    let request = stage.signed(id, None, b"{}").await;
-    let told = refusal(paywall.enter(&charge, &request, None).await);
-    assert_eq!(told, refused(503, "Store Unavailable"));
+    let begun = Instant::now();
+    let mut tasks = JoinSet::new();
+    for request in requests.clone() {
+        let (paywall, charge) = (paywall.clone(), charge.clone());
+        tasks.spawn(async move { paywall.enter(&charge, &request, None).await });
+    }
+    for entry in tasks.join_all().await {
+        assert_eq!(refusal(entry), refused(503, "Store Unavailable"));
+    }
+    // Ten seconds of patience, twice for who came behind another.
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 
     holder.execute_batch("ROLLBACK").unwrap();
-    let served = run(paywall.enter(&charge, &request, None).await);
-    assert_eq!(served.payment().attempt, 1, "the refusal claimed it");
-    assert_eq!(served.finish(ok("unlocked")).await.status, 200);
+    for request in &requests {
+        let served = run(paywall.enter(&charge, request, None).await);
+        assert_eq!(served.payment().attempt, 1, "the refusal claimed it");
+        assert_eq!(served.finish(ok("unlocked")).await.status, 200);
+    }
 }

@@ -40,8 +40,11 @@ struct Server {
 
 impl Server {
     async fn of(app: impl FnOnce(&Paywall) -> Router) -> Self {
+        Self::with(Settings { max_kept_stream_bytes: 100, ..Settings::default() }, app).await
+    }
+
+    async fn with(settings: Settings, app: impl FnOnce(&Paywall) -> Router) -> Self {
         let stage = Stage::new().await;
-        let settings = Settings { max_kept_stream_bytes: 100, ..Settings::default() };
         let paywall = stage.builder().settings(settings).open().await.unwrap();
         let app = app(&paywall).fallback_service(paywall.pages());
         Self::serving(stage, paywall, app).await
@@ -232,6 +235,54 @@ async fn a_stream_is_delivered_at_its_end_and_kept_up_to_the_limit() {
     drop(answer);
     server.stage.becomes(left, State::Delivered).await;
     assert_eq!(server.call(left, "/api/generate", "8").await.text().await.unwrap().len(), 80);
+}
+
+#[tokio::test]
+async fn a_caller_that_does_not_read_gets_no_stream_for_nothing() {
+    let settings = Settings { min_seconds_left: 3, closing_seconds: 2, ..Settings::default() };
+    let server = Server::with(settings, |paywall| {
+        let charge = charge(paywall, CENTS_10);
+        let handler = async || {
+            let piece = Bytes::from(vec![b'x'; 1 << 20]);
+            let pieces = std::iter::repeat_n(piece, 100).map(Ok::<_, std::io::Error>);
+            Body::from_stream(futures_util::stream::iter(pieces))
+        };
+        Router::new()
+            .route("/api/generate", post(handler).layer(PaywallLayer::new(paywall, &charge)))
+    })
+    .await;
+    let id = server.stage.funded_for(CENTS_10, 10).await;
+    let answer = server.call(id, "/api/generate", "").await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    // Without it the transaction would be given back, and the stream read after that.
+    server.stage.becomes(id, State::Delivered).await;
+    assert!(answer.bytes().await.is_err(), "it was read in time");
+}
+
+#[tokio::test]
+async fn the_last_piece_waits_until_the_answer_is_kept() {
+    let server = Server::of(|paywall| {
+        let charge = charge(paywall, CENTS_10);
+        let handler = async || {
+            let pieces = ["first", "last"].map(Ok::<_, std::io::Error>);
+            Body::from_stream(futures_util::stream::iter(pieces))
+        };
+        Router::new()
+            .route("/api/generate", post(handler).layer(PaywallLayer::new(paywall, &charge)))
+    })
+    .await;
+    let id = server.stage.funded(CENTS_10).await;
+    // Nothing can be kept of what was claimed before.
+    server.stage.rewrite(
+        "CREATE TRIGGER full BEFORE UPDATE OF content_hash ON calls
+         BEGIN SELECT raise(ABORT, 'no space'); END",
+    );
+    let mut answer = server.call(id, "/api/generate", "").await;
+    let mut read = vec![];
+    while let Ok(Some(piece)) = answer.chunk().await {
+        read.extend(piece);
+    }
+    assert_eq!(read, b"first");
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ mod chain;
 mod death;
 #[cfg(feature = "tower")]
 mod layer;
+mod odd;
+mod outage;
 mod prepaid;
 mod promise;
 mod stage;

@@ -1,8 +1,11 @@
 //! One escrow, many calls: how a balance ends, and what its receipts prove.
 
+use std::time::Duration;
+
 use agirails::{
     B256, State, TransactionId, Usdc,
-    paywall::{Answer, Charge, Incoming, Paywall},
+    kernel::Transition,
+    paywall::{Answer, Charge, Incoming, Paywall, Settings},
     protocol::{
         paid_request::PaidRequest,
         receipt::{Neighbour, Receipt, climb},
@@ -158,6 +161,50 @@ async fn a_requester_gets_back_at_once_what_it_never_used() {
     assert_eq!(sold.stage.state(id).await, State::Committed);
     assert_eq!(json(&sold.close(id, 2).await)["stage"], "returning");
     sold.stage.becomes(id, State::Cancelled).await;
+}
+
+#[tokio::test]
+async fn a_close_leaves_alone_what_another_service_of_the_key_works_on() {
+    let sold = Sold::new().await;
+    let id = sold.stage.funded(DOLLAR).await;
+    let begin = Transition { id, to: State::InProgress, data: vec![], proof: None };
+    let provider = &sold.stage.provider;
+    provider.kernel().transition_state(provider.address(), &begin).await.unwrap();
+    let refused = sold.close(id, 2).await;
+    assert_eq!(
+        (refused.status, json(&refused)["error"].clone()),
+        (409, "Not Ours To Close".into())
+    );
+    assert_eq!(sold.close(id, 3).await.status, 401);
+    // Nor what it may begin on any moment.
+    let settings = Settings { give_back_unclaimed: false, ..Settings::default() };
+    let paywall = sold.stage.builder().settings(settings).open().await.unwrap();
+    let beside = Sold { paywall, ..sold };
+    let committed = beside.stage.funded(DOLLAR).await;
+    assert_eq!(beside.close(committed, 2).await.status, 409);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(beside.stage.state(id).await, State::InProgress);
+    assert_eq!(beside.stage.state(committed).await, State::Committed);
+}
+
+#[tokio::test]
+async fn a_dear_call_leaves_the_rest_to_cheaper_ones() {
+    let sold = Sold::new().await;
+    let dear = sold.paywall.charge(Charge::new("POST /api/dear", DOLLAR)).unwrap();
+    let rest = Usdc(CENTS_10.0 / 2);
+    let id = sold.stage.funded(Usdc(DOLLAR.0 + CENTS_10.0 + rest.0)).await;
+    let request = sold.stage.signed(id, Some("dear"), b"{}").await;
+    run(sold.paywall.enter(&dear, &request, None).await).finish(ok("dear")).await;
+    // The cheapest takes it below what any call costs.
+    sold.call(id, "cheap").await;
+    sold.stage.becomes(id, State::Delivered).await;
+
+    // Where prices are worked out from requests, any rest may be enough.
+    sold.paywall.charge(Charge::per_request("POST /api/any")).unwrap();
+    let id = sold.stage.funded(Usdc(DOLLAR.0 + 1)).await;
+    let request = sold.stage.signed(id, Some("dear"), b"{}").await;
+    run(sold.paywall.enter(&dear, &request, None).await).finish(ok("dear")).await;
+    assert_eq!(sold.page(&format!("/api/payments/{id}")).await["stage"], "open");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::{
 
 use agirails::{
     State, Usdc,
-    paywall::{Answer, Charge, Entry, Settings},
+    paywall::{Answer, Charge, Entry, Incoming, Settings},
     protocol::{
         paid_request::PaidRequest,
         receipt::{CallRecord, RECEIPT_HEADER, Receipt, merkle_root},
@@ -172,6 +172,101 @@ async fn a_dropped_ticket_and_a_dead_owner_free_the_claim() {
     assert!(!waiting.is_finished());
     ticket.finish(ok("late")).await;
     assert_eq!(answer(waiting.await.unwrap()).body, b"late");
+}
+
+#[tokio::test]
+async fn a_repeat_waits_for_its_own_run_however_near_the_deadline_is() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    let charge = charge(&paywall, CENTS_10);
+    let id = stage.funded_for(CENTS_10, 200).await;
+    let request = stage.signed(id, None, b"{}").await;
+    let ticket = run(paywall.enter(&charge, &request, None).await);
+    stage.provider.mock().unwrap().advance_time(100).await.unwrap();
+    let (other, twin, again) = (paywall.clone(), charge.clone(), request.clone());
+    let repeat = tokio::spawn(async move { other.enter(&twin, &again, None).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!repeat.is_finished());
+    ticket.fail("it broke").await;
+    // Nothing new is begun.
+    assert_eq!(answer(repeat.await.unwrap()).status, 402);
+}
+
+#[tokio::test]
+async fn an_answer_behind_the_deadline_is_none() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    let charge = charge(&paywall, CENTS_10);
+    let id = stage.funded_for(CENTS_10, 200).await;
+    let request = stage.signed(id, None, b"{}").await;
+    let ticket = run(paywall.enter(&charge, &request, None).await);
+    stage.provider.mock().unwrap().advance_time(300).await.unwrap();
+    let late = ticket.finish(ok("late")).await;
+    assert_eq!((late.status, json(&late)["error"].clone()), (503, "Answered Too Late".into()));
+    stage.becomes(id, State::Cancelled).await;
+}
+
+#[tokio::test]
+async fn a_run_that_was_taken_over_is_told_so_and_not_that_its_money_comes_back() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    let charge = charge(&paywall, CENTS_10);
+    let id = stage.funded(CENTS_10).await;
+    let request = stage.signed(id, None, b"{}").await;
+    let asleep = run(paywall.enter(&charge, &request, None).await);
+    stage.rewrite("UPDATE calls SET lease_until = 0");
+    let second = run(paywall.enter(&charge, &request, None).await);
+    assert_eq!(second.payment().attempt, 2);
+    let told = asleep.finish(ok("first")).await;
+    assert_eq!((told.status, json(&told)["error"].clone()), (503, "Taken Over".into()));
+    assert_eq!(second.finish(ok("second")).await.body, b"second");
+}
+
+#[tokio::test]
+async fn the_proof_is_of_the_bytes_that_the_caller_gets() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    let charge = charge(&paywall, CENTS_10);
+    let cases =
+        [("HEAD", 200, false), ("POST", 204, false), ("HEAD", 200, true), ("POST", 205, true)];
+    for (method, status, in_a_stream) in cases {
+        let id = stage.funded(CENTS_10).await;
+        let mut request = Incoming::new(method, "/api/generate", b"");
+        request.transaction_id = Some(id.to_string());
+        let ticket = run(paywall.enter(&charge, &request, None).await);
+        if in_a_stream {
+            let mut streaming = ticket.stream(status, vec![]).unwrap();
+            assert!(streaming.push(b"bytes that no server sends"));
+            assert!(streaming.finish().await);
+        } else {
+            let answered = ticket.finish(Answer::new(status, "bytes that no server sends")).await;
+            assert_eq!(answered.body.is_empty(), status == 204);
+        }
+        let kept = answer(paywall.enter(&charge, &request, None).await);
+        let record = CallRecord {
+            request: &PaidRequest::new(id, method, "/api/generate", b"", 0),
+            status,
+            content_type: "",
+            body_hash: keccak256(""),
+        };
+        assert_eq!(receipt(&kept).content_hash, record.content_hash().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_whose_transaction_is_closed_takes_no_more_pieces() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    let charge = charge(&paywall, CENTS_10);
+    let id = stage.funded_for(CENTS_10, 200).await;
+    let request = stage.signed(id, None, b"{}").await;
+    let ticket = run(paywall.enter(&charge, &request, None).await);
+    let mut streaming = ticket.stream(200, vec![]).unwrap();
+    assert!(streaming.push(b"paid for"));
+    stage.provider.mock().unwrap().advance_time(150).await.unwrap();
+    stage.becomes(id, State::Cancelled).await;
+    assert!(!streaming.push(b"not paid for"));
+    streaming.fail("broken off").await;
 }
 
 #[tokio::test]

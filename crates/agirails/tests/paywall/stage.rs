@@ -1,12 +1,17 @@
 //! A provider with a paywall and a requester who pays, on the embedded kernel.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use agirails::{
     ACTPClient, CreateTransaction, Mode, NetworkProfile, PrivateKey, State, TransactionId, Usdc,
     paywall::{Answer, Charge, Entry, Incoming, Paywall, PaywallBuilder, Ticket},
     protocol::paid_request::PaidRequest,
 };
+use rusqlite::Connection;
 use serde_json::Value;
 
 pub const CENTS_10: Usdc = Usdc(100_000);
@@ -85,6 +90,24 @@ impl Stage {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("{id} is {} and not {state}", self.state(id).await);
+    }
+
+    /// The file that its paywalls share.
+    pub fn store_file(&self) -> PathBuf {
+        let files = std::fs::read_dir(self.directory.path().join(".actp")).unwrap();
+        let mut files = files.map(|file| file.unwrap().path());
+        let is_store = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.starts_with("paywall-") && name.ends_with(".sqlite3")
+        };
+        files.find(is_store).unwrap()
+    }
+
+    /// Changes that file by other hands.
+    pub fn rewrite(&self, sql: &str) {
+        let file = Connection::open(self.store_file()).unwrap();
+        file.busy_timeout(Duration::from_secs(10)).unwrap();
+        file.execute_batch(sql).unwrap();
     }
 
     /// A request that its requester signed.

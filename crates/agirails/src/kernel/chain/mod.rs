@@ -7,6 +7,7 @@ pub(crate) mod events;
 mod funding;
 pub(crate) mod lens;
 mod notes;
+mod past;
 pub(crate) mod reader;
 mod registry;
 pub(crate) mod reverts;
@@ -29,6 +30,7 @@ use self::{
     events::Logs,
     lens::Read,
     notes::{Notes, open_file},
+    past::Past,
     reader::{Doubt, Reader},
     rpc::{Call, Rpc, RpcSettings, parse},
     seen::Seen,
@@ -124,6 +126,7 @@ pub struct ChainKernel {
     reader: Reader,
     sender: Sender,
     logs: Logs,
+    past: Past,
     notes: Notes,
 }
 
@@ -170,6 +173,7 @@ impl ChainKernel {
             reader: Reader::new(rpc.clone(), seen),
             logs: Logs::new(rpc, profile.contracts.actp_kernel, first_block, file.clone()),
             sender,
+            past: Past::default(),
             notes: Notes::new(file),
         })
     }
@@ -484,11 +488,17 @@ impl Kernel for ChainKernel {
             let ids = self.logs.created(&page).await?;
             let Some(last) = ids.last() else { break };
             page.after = Some(*last);
-            let transactions = self.get_transactions(&ids).await?.into_iter().flatten();
-            found.extend(
-                transactions.filter(|tx| query.state.is_none_or(|state| tx.state == state)),
-            );
-            if ids.len() < page.limit as usize {
+            let is_last = ids.len() < page.limit as usize;
+            let is_wanted =
+                |id: &TransactionId| query.state.is_none_or(|state| self.past.may_be(*id, state));
+            let ids: Vec<_> = ids.into_iter().filter(is_wanted).collect();
+            for transaction in self.get_transactions(&ids).await?.into_iter().flatten() {
+                self.past.note(transaction.id, transaction.state, transaction.updated_at);
+                if query.state.is_none_or(|state| transaction.state == state) {
+                    found.push(transaction);
+                }
+            }
+            if is_last {
                 break;
             }
         }

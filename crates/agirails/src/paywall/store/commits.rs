@@ -89,7 +89,8 @@ impl Commits {
             .await;
         match outcome {
             Ok(()) => taken.steps.drain(..).for_each(|step| step.end(Ok(()))),
-            Err(error) if taken.steps.len() == 1 => {
+            // Nobody can write: each of them alone would wait as long, one behind the other.
+            Err(error) if taken.steps.len() == 1 || error.code() == Code::StorageBusy => {
                 taken.steps.drain(..).for_each(|step| step.end(Err(&error)));
             }
             // One that fails takes no other with it.

@@ -16,7 +16,7 @@ use alloy_primitives::{Address, B256, keccak256};
 
 use super::{
     AnswerRequest, Backlog, CallId, Claim, ClaimRequest, Claimed, Counters, Duty, Ended, Facts,
-    Outcome, Owner, Stage, Store,
+    Known, Outcome, Owner, Stage, Store,
 };
 use crate::{
     paywall::answer::Answer,
@@ -54,7 +54,7 @@ macro_rules! suite {
             closing_does_not_wait_for_the_lost,
             expiring_payments_are_closed_running_calls_or_not,
             an_unused_transaction_is_given_back,
-            duties_come_the_oldest_first,
+            duties_come_by_their_deadlines,
             a_duty_that_failed_comes_again_later,
             a_settled_duty_is_none_any_more,
             a_refused_delivery_is_returned,
@@ -63,6 +63,9 @@ macro_rules! suite {
             leases_are_one_owners_at_a_time,
             counters_add_up,
             what_ended_long_ago_is_forgotten,
+            what_could_be_spent_again_is_not_forgotten,
+            a_call_is_known_without_being_claimed,
+            who_comes_too_late_is_told_why,
             the_backlog_says_what_is_owed,
             one_of_many_claims_runs,
             random_calls_are_served_once,
@@ -86,6 +89,8 @@ const LONG: Duration = Duration::from_secs(3_600);
 /// Enough for the coarsest clock of a store to move on.
 const TICK: Duration = Duration::from_millis(5);
 const NOW: u64 = 1_800_000_000;
+/// When the deadlines of [`facts`] are over.
+const OVER: u64 = NOW + 1_001;
 const US: Owner = [1; 16];
 const THEM: Owner = [2; 16];
 
@@ -167,7 +172,7 @@ async fn serve(store: &dyn Store, request: &ClaimRequest) -> Stage {
 fn done(ended: Ended) -> Stage {
     match ended {
         Ended::Done { stage, .. } => stage,
-        Ended::TooLate => panic!("too late"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -181,14 +186,20 @@ async fn stage(store: &dyn Store, name: &str) -> Stage {
     store.payment(id(name)).await.unwrap().unwrap().stage
 }
 
+/// All duties whose time has come.
+async fn duties(store: &dyn Store) -> Vec<Duty> {
+    let mut duties = store.duties(Stage::Delivering, 1_000).await.unwrap();
+    duties.extend(store.duties(Stage::Returning, 1_000).await.unwrap());
+    duties
+}
+
 /// A payment's duty, if its time has come.
 async fn duty_of(store: &dyn Store, name: &str) -> Option<Duty> {
-    let duties = store.duties(1_000).await.unwrap();
-    duties.into_iter().find(|duty| duty.facts.id == id(name))
+    duties(store).await.into_iter().find(|duty| duty.facts.id == id(name))
 }
 
 async fn due(store: &dyn Store) -> Vec<TransactionId> {
-    store.duties(100).await.unwrap().iter().map(|duty| duty.facts.id).collect()
+    duties(store).await.iter().map(|duty| duty.facts.id).collect()
 }
 
 fn moved(to: Stage) -> Outcome {
@@ -204,12 +215,12 @@ pub(super) async fn an_unknown_payment_is_none(store: &dyn Store, _: &dyn Store)
     assert_eq!(store.close(id("a")).await.unwrap(), None);
     assert_eq!(duty_of(store, "a").await, None);
     assert_eq!(store.calls(id("a")).await.unwrap(), []);
-    assert_eq!(store.duties(10).await.unwrap(), []);
+    assert_eq!(duties(store).await, []);
     assert_eq!(store.backlog().await.unwrap(), Backlog::default());
     assert_eq!(store.counters().await.unwrap(), Counters::new());
     let never = claim_of(&ask("a", "k", 10), 1);
-    assert_eq!(store.answer(&answer_to(&never)).await.unwrap(), Ended::TooLate);
-    assert_eq!(store.release(&never, 1).await.unwrap(), Ended::TooLate);
+    assert_eq!(store.answer(&answer_to(&never)).await.unwrap(), Ended::TakenOver);
+    assert_eq!(store.release(&never, 1).await.unwrap(), Ended::TakenOver);
     store.renew(&[never], LONG).await.unwrap();
     store.renew(&[], LONG).await.unwrap();
     store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
@@ -456,8 +467,8 @@ pub(super) async fn only_the_latest_attempt_can_answer_or_release(
     let second = run(two, &briefly(of(THEM, ask("a", "k", 20)))).await;
     let forged = Claim { owner: US, ..second.clone() };
     for stale in [&first, &forged] {
-        assert_eq!(store.answer(&answer_to(stale)).await.unwrap(), Ended::TooLate);
-        assert_eq!(store.release(stale, 1).await.unwrap(), Ended::TooLate);
+        assert_eq!(store.answer(&answer_to(stale)).await.unwrap(), Ended::TakenOver);
+        assert_eq!(store.release(stale, 1).await.unwrap(), Ended::TakenOver);
         store.renew(std::slice::from_ref(stale), LONG).await.unwrap();
     }
     assert_eq!(books(store, "a").await, (0, 20, 0));
@@ -465,15 +476,15 @@ pub(super) async fn only_the_latest_attempt_can_answer_or_release(
     let third = run(two, &of(THEM, ask("a", "k", 20))).await;
     assert_eq!(third.attempt, 3);
     done(two.answer(&answer_to(&third)).await.unwrap());
-    assert_eq!(store.answer(&answer_to(&first)).await.unwrap(), Ended::TooLate);
-    assert_eq!(store.release(&third, 1).await.unwrap(), Ended::TooLate);
+    assert_eq!(store.answer(&answer_to(&first)).await.unwrap(), Ended::TakenOver);
+    assert_eq!(store.release(&third, 1).await.unwrap(), Ended::TakenOver);
     assert_eq!(books(store, "a").await, (20, 0, 1));
     // A claim that was given back, and claimed anew, is the new one's.
     let first = run(store, &ask("b", "k", 10)).await;
     done(store.release(&first, 9).await.unwrap());
-    assert_eq!(store.answer(&answer_to(&first)).await.unwrap(), Ended::TooLate);
+    assert_eq!(store.answer(&answer_to(&first)).await.unwrap(), Ended::TakenOver);
     run(store, &ask("b", "k", 10)).await;
-    assert_eq!(store.answer(&answer_to(&first)).await.unwrap(), Ended::TooLate);
+    assert_eq!(store.answer(&answer_to(&first)).await.unwrap(), Ended::TakenOver);
 }
 
 pub(super) async fn a_lease_that_is_over_does_not_hinder_the_latest_attempt(
@@ -494,7 +505,7 @@ pub(super) async fn the_same_answer_twice_counts_once(store: &dyn Store, two: &d
     two.answer(&answer_to(&claim)).await.unwrap();
     // Another answer of the same attempt is not heard.
     let another = AnswerRequest { content_hash: B256::ZERO, ..answer_to(&claim) };
-    assert_eq!(two.answer(&another).await.unwrap(), Ended::TooLate);
+    assert_eq!(two.answer(&another).await.unwrap(), Ended::TakenOver);
     assert_eq!(books(store, "a").await, (10, 0, 1));
     assert_eq!(store.counters().await.unwrap().values().copied().collect::<Vec<_>>(), [1, 10]);
     assert_eq!(store.calls(id("a")).await.unwrap()[0].content_hash, keccak256("k"));
@@ -595,8 +606,8 @@ pub(super) async fn closing_waits_for_running_calls(store: &dyn Store, two: &dyn
 pub(super) async fn closing_does_not_wait_for_the_lost(store: &dyn Store, two: &dyn Store) {
     let claim = run(store, &briefly(ask("a", "k", 10))).await;
     assert_eq!(two.close(id("a")).await.unwrap(), Some(Stage::Returning));
-    assert_eq!(store.answer(&answer_to(&claim)).await.unwrap(), Ended::TooLate);
-    assert_eq!(store.release(&claim, 1).await.unwrap(), Ended::TooLate);
+    assert_eq!(store.answer(&answer_to(&claim)).await.unwrap(), Ended::Closed);
+    assert_eq!(store.release(&claim, 1).await.unwrap(), Ended::Closed);
     assert_eq!(stage(store, "a").await, Stage::Returning);
 }
 
@@ -618,8 +629,8 @@ pub(super) async fn expiring_payments_are_closed_running_calls_or_not(
     assert_eq!(stage(store, "served").await, Stage::Delivering);
     assert_eq!(stage(store, "running").await, Stage::Returning);
     assert_eq!(stage(store, "later").await, Stage::Open);
-    assert_eq!(store.answer(&answer_to(&running)).await.unwrap(), Ended::TooLate);
-    assert_eq!(store.release(&running, 1).await.unwrap(), Ended::TooLate);
+    assert_eq!(store.answer(&answer_to(&running)).await.unwrap(), Ended::Closed);
+    assert_eq!(store.release(&running, 1).await.unwrap(), Ended::Closed);
     assert_eq!(store.payment(id("running")).await.unwrap().unwrap().calls, 0);
 }
 
@@ -644,23 +655,33 @@ pub(super) async fn an_unused_transaction_is_given_back(store: &dyn Store, two: 
     assert_eq!(stage(store, "a").await, Stage::Returned);
 }
 
-pub(super) async fn duties_come_the_oldest_first(store: &dyn Store, two: &dyn Store) {
-    for name in ["c", "a", "b"] {
-        serve(store, &ask(name, "", 100)).await;
+pub(super) async fn duties_come_by_their_deadlines(store: &dyn Store, two: &dyn Store) {
+    let until = |name: &str, seconds| {
+        let mut facts = facts(name, 100);
+        facts.deadline = NOW + seconds;
+        facts
+    };
+    for (name, seconds) in [("c", 300), ("a", 100), ("b", 200)] {
+        let request = ClaimRequest { facts: until(name, seconds), ..ask(name, "", 100) };
+        serve(store, &request).await;
+        store.give_back(&until(&format!("unused {name}"), seconds)).await.unwrap();
         tokio::time::sleep(TICK).await;
     }
-    assert_eq!(due(two).await, [id("c"), id("a"), id("b")]);
-    let first: Vec<_> = two.duties(2).await.unwrap();
-    assert_eq!(first.iter().map(|duty| duty.facts.id).collect::<Vec<_>>(), [id("c"), id("a")]);
-    assert!(first[0].age > first[1].age && first[0].age < LONG);
-    // One that failed hinders no other; it is as old as it was.
+    let ids = async |stage, limit| -> Vec<_> {
+        let duties = two.duties(stage, limit).await.unwrap();
+        duties.iter().map(|duty| duty.facts.id).collect()
+    };
+    assert_eq!(ids(Stage::Delivering, 9).await, ["a", "b", "c"].map(id));
+    assert_eq!(ids(Stage::Delivering, 2).await, ["a", "b"].map(id));
+    assert_eq!(ids(Stage::Returning, 2).await, ["unused a", "unused b"].map(id));
+    assert!(ids(Stage::Open, 9).await.is_empty());
+    // One that failed hinders no other until its time comes; it is as old as it was.
+    store.settle(id("a"), Stage::Delivering, &later(LONG, "no gas")).await.unwrap();
+    assert_eq!(ids(Stage::Delivering, 2).await, ["b", "c"].map(id));
     store.settle(id("c"), Stage::Delivering, &later(Duration::ZERO, "no gas")).await.unwrap();
-    let all = two.duties(3).await.unwrap();
-    assert_eq!(
-        all.iter().map(|duty| duty.facts.id).collect::<Vec<_>>(),
-        [id("a"), id("b"), id("c")]
-    );
-    assert!(all[2].age > all[0].age);
+    let owed = two.duties(Stage::Delivering, 9).await.unwrap();
+    assert_eq!(owed.iter().map(|duty| duty.facts.id).collect::<Vec<_>>(), ["b", "c"].map(id));
+    assert!(owed[1].age > owed[0].age && owed[1].age < LONG);
 }
 
 pub(super) async fn a_duty_that_failed_comes_again_later(store: &dyn Store, two: &dyn Store) {
@@ -781,11 +802,11 @@ pub(super) async fn what_ended_long_ago_is_forgotten(store: &dyn Store, two: &dy
     serve(store, &ask("owed", "", 100)).await;
     run(store, &ask("open", "k", 10)).await;
     tokio::time::sleep(TICK).await;
-    assert_eq!(two.prune(LONG, 10).await.unwrap(), 0);
-    assert_eq!(two.prune(Duration::ZERO, 2).await.unwrap(), 2);
+    assert_eq!(two.prune(LONG, OVER, 10).await.unwrap(), 0);
+    assert_eq!(two.prune(Duration::ZERO, OVER, 2).await.unwrap(), 2);
     // The rest comes next time.
-    assert_eq!(two.prune(Duration::ZERO, 10).await.unwrap(), 1);
-    assert_eq!(two.prune(Duration::ZERO, 10).await.unwrap(), 0);
+    assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
+    assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 0);
     for name in ["a", "b", "c"] {
         assert_eq!(store.payment(id(name)).await.unwrap(), None);
         assert_eq!(store.calls(id(name)).await.unwrap(), []);
@@ -794,6 +815,59 @@ pub(super) async fn what_ended_long_ago_is_forgotten(store: &dyn Store, two: &dy
     assert_eq!(stage(store, "open").await, Stage::Open);
     // The totals stay.
     assert_eq!(store.counters().await.unwrap().values().next(), Some(&4));
+}
+
+pub(super) async fn what_could_be_spent_again_is_not_forgotten(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("a", "", 100)).await;
+    store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    tokio::time::sleep(TICK).await;
+    for now in [0, NOW, facts("a", 100).deadline] {
+        assert_eq!(two.prune(Duration::ZERO, now, 10).await.unwrap(), 0);
+    }
+    assert_eq!(stage(store, "a").await, Stage::Delivered);
+    assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
+}
+
+pub(super) async fn a_call_is_known_without_being_claimed(store: &dyn Store, two: &dyn Store) {
+    let known = async |request: &ClaimRequest| {
+        let call = CallId { transaction: request.facts.id, key: request.key.clone() };
+        two.known(&call, request.digest).await.unwrap()
+    };
+    let request = ask("a", "k", 10);
+    assert_eq!(known(&request).await, Known::Nothing);
+    assert_eq!(store.payment(id("a")).await.unwrap(), None);
+    let claim = run(store, &request).await;
+    match known(&request).await {
+        Known::Running { lease_left } => assert!(lease_left <= LONG && lease_left > LONG / 2),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(known(&other(request.clone())).await, Known::Nothing);
+    done(store.answer(&answer_to(&claim)).await.unwrap());
+    match known(&request).await {
+        Known::Answered(kept) => assert_eq!(kept.answer, Some(body("k"))),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(known(&other(request)).await, Known::Nothing);
+    // Neither one that was given back runs, nor one whose lease is over.
+    let claim = run(store, &ask("a", "failed", 10)).await;
+    done(store.release(&claim, 9).await.unwrap());
+    run(store, &briefly(ask("a", "lost", 10))).await;
+    tokio::time::sleep(TICK).await;
+    for key in ["failed", "lost"] {
+        assert_eq!(known(&ask("a", key, 10)).await, Known::Nothing);
+    }
+}
+
+pub(super) async fn who_comes_too_late_is_told_why(store: &dyn Store, two: &dyn Store) {
+    let first = run(store, &briefly(ask("a", "k", 10))).await;
+    let second = run(two, &of(THEM, ask("a", "k", 10))).await;
+    assert_eq!(store.answer(&answer_to(&first)).await.unwrap(), Ended::TakenOver);
+    assert_eq!(store.close_expiring(OVER).await.unwrap(), 1);
+    // The first was taken over, whatever became of the payment after that.
+    assert_eq!(store.answer(&answer_to(&first)).await.unwrap(), Ended::TakenOver);
+    assert_eq!(store.release(&first, 1).await.unwrap(), Ended::TakenOver);
+    assert_eq!(two.answer(&answer_to(&second)).await.unwrap(), Ended::Closed);
+    assert_eq!(two.release(&second, 1).await.unwrap(), Ended::Closed);
 }
 
 pub(super) async fn the_backlog_says_what_is_owed(store: &dyn Store, two: &dyn Store) {
@@ -927,7 +1001,7 @@ async fn random_calls(one: &dyn Store, two: &dyn Store, lease: Duration) {
                     0 if !exclusive => {}
                     0 | 1 => {
                         let released = store.release(&claim, u32::MAX).await.unwrap();
-                        assert!(released != Ended::TooLate || !exclusive);
+                        assert!(released != Ended::TakenOver || !exclusive);
                     }
                     _ => {
                         let answer = body(&format!("by {number} in round {round}"));
@@ -944,7 +1018,8 @@ async fn random_calls(one: &dyn Store, two: &dyn Store, lease: Duration) {
                                 let before = look().answers.insert(call, (answer, price));
                                 assert_eq!(before, None, "answered twice");
                             }
-                            Ended::TooLate => assert!(!exclusive),
+                            Ended::TakenOver => assert!(!exclusive),
+                            Ended::Closed => panic!("{call:?} was closed"),
                         }
                     }
                 }

@@ -188,8 +188,21 @@ pub(super) enum Ended {
     /// It took effect. The payment is at this stage now; `index` counts its answered calls before
     /// this one.
     Done { stage: Stage, index: u64 },
-    /// The claim was taken over, or the payment was closed, meanwhile: nothing was done.
-    TooLate,
+    /// It is not the latest attempt any more, or was ended before: nothing was done.
+    TakenOver,
+    /// The payment was closed before: nothing was done.
+    Closed,
+}
+
+/// What is known of a call without claiming it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Known {
+    /// This very request was answered.
+    Answered(Kept),
+    /// It is being run by somebody whose lease stands for so long.
+    Running { lease_left: Duration },
+    /// Neither, or only another request's.
+    Nothing,
 }
 
 /// A move that is owed on chain.
@@ -271,20 +284,21 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// gives back what it held before) and Run returned.
     async fn claim(&self, request: &ClaimRequest) -> Result<Claimed>;
 
-    /// The answer to this very request; `None` where there is none, or only another request's.
-    async fn kept(&self, call: &CallId, digest: B256) -> Result<Option<Kept>>;
+    /// What became of this very request so far. Nothing is claimed.
+    async fn known(&self, call: &CallId, digest: B256) -> Result<Known>;
 
     /// Keeps these claims for another lease. Those that are not their owner's any more are passed over.
     async fn renew(&self, claims: &[Claim], lease: Duration) -> Result<()>;
 
     /// Keeps the answer, takes the price (reserved → spent), counts call and revenue for the route, and where
     /// nothing sensible is left of the balance (`amount - spent < close_below` and nothing reserved) moves the payment to
-    /// Delivering: all in one step. `TooLate` where the claim is not the latest attempt, or the payment is not Open.
+    /// Delivering: all in one step. `TakenOver` where the claim is not the latest attempt, else `Closed` where the
+    /// payment is not Open.
     async fn answer(&self, request: &AnswerRequest) -> Result<Ended>;
 
     /// Gives a claim back: the price returns to the balance, and the same request may be claimed
     /// again. From `give_up_after` attempts on, a payment of which nothing was ever served and nothing runs is
-    /// moved to Returning.
+    /// moved to Returning. Refused as an answer is.
     async fn release(&self, claim: &Claim, give_up_after: u32) -> Result<Ended>;
 
     /// Ends an open payment before its time: Delivering where something was served, else
@@ -298,8 +312,8 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// Takes in a transaction of which no call was ever claimed, to be given back. Without effect where it is known.
     async fn give_back(&self, facts: &Facts) -> Result<()>;
 
-    /// Duties whose time has come, the oldest first; one that failed queues again behind them.
-    async fn duties(&self, limit: u32) -> Result<Vec<Duty>>;
+    /// Duties at this stage whose time has come, the nearest deadline first.
+    async fn duties(&self, stage: Stage, limit: u32) -> Result<Vec<Duty>>;
 
     /// The answered calls of a payment in the order of their index.
     async fn calls(&self, id: TransactionId) -> Result<Vec<CallRow>>;
@@ -323,6 +337,7 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// `agirails_paywall_calls_total{route="…"}` and `agirails_paywall_revenue_base_units_total{route="…"}`.
     async fn counters(&self) -> Result<Counters>;
 
-    /// Forgets up to `limit` payments that ended longer ago than this, with their calls; returns how many.
-    async fn prune(&self, age: Duration, limit: u32) -> Result<u64>;
+    /// Forgets up to `limit` payments that ended longer ago than this, with their calls; returns how many. None whose
+    /// deadline is not over `now`, by the kernel's clock: its id could be spent again.
+    async fn prune(&self, age: Duration, now: u64, limit: u32) -> Result<u64>;
 }

@@ -1,6 +1,6 @@
 //! The store in a PostgreSQL database, for workers on several machines.
 //!
-//! Every step is a function in the database (`postgres.sql`): one statement, one round trip, one
+//! Every step is a function in the database (`functions.sql`): one statement, one round trip, one
 //! transaction. Clocks are the database's. Where the answer to a step is lost on the way, the step
 //! is sent once more, since each finds out whether it was done already; counters alone are not.
 
@@ -28,7 +28,7 @@ use self::{
 };
 use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
-    Facts, Kept, Outcome, Owner, Payment, Stage, Store, calls_counter, revenue_counter,
+    Facts, Kept, Known, Outcome, Owner, Payment, Stage, Store, calls_counter, revenue_counter,
 };
 use crate::{
     error::{Code, Error, Result},
@@ -36,9 +36,11 @@ use crate::{
     protocol::{TransactionId, Usdc},
 };
 
+/// The n-th step makes tables of version n out of those of version n - 1. Steps are only ever added.
+const TABLES: [&str; 2] = [include_str!("postgres.sql"), include_str!("postgres/deadlines.sql")];
+const FUNCTIONS: &str = include_str!("postgres/functions.sql");
 /// The schema that this version reads and writes.
-const VERSION: i32 = 1;
-const SCHEMA: &str = include_str!("postgres.sql");
+const VERSION: i32 = TABLES.len() as i32;
 /// In PostgreSQL's space of advisory locks: ours is held while the schema is made or changed.
 const MIGRATION_LOCK: i64 = 0x6167_6972_6169_6c73;
 /// How long a database that is not there yet is left alone.
@@ -95,20 +97,20 @@ impl PostgresStore {
 
     /// The one value of the one row.
     async fn ask_one<T: FromSqlOwned>(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<T> {
-        let rows = self.ask(sql, parameters).await?;
-        let row = rows.first().ok_or_else(|| damaged("a step without an answer"))?;
-        value(row, 0)
+        value(first(&self.ask(sql, parameters).await?)?, 0)
     }
 }
 
+/// Whether there is a schema, and whether there are tables in it.
+const FOUND: &str = "SELECT to_regnamespace('agirails_paywall') IS NOT NULL,
+    to_regclass('agirails_paywall.version') IS NOT NULL,
+    current_setting('server_encoding')";
+const TAKEN: &str = "SELECT number FROM agirails_paywall.version";
+
 /// Brings the schema to this version.
 async fn migrate(pool: &Pool) -> Result<()> {
-    const FOUND: &str = "SELECT current_setting('server_encoding'),
-        to_regnamespace('agirails_paywall') IS NOT NULL,
-        to_regclass('agirails_paywall.version') IS NOT NULL";
-    let rows = pool.ask(Again::Harmless, FOUND, &[]).await?;
-    let row = rows.first().ok_or_else(|| damaged("a step without an answer"))?;
-    let encoding: String = value(row, 0)?;
+    let found = pool.ask(Again::Harmless, FOUND, &[]).await?;
+    let encoding: String = value(first(&found)?, 2)?;
     if encoding != "UTF8" {
         return Err(Error::new(
             Code::StorageUnavailable,
@@ -116,14 +118,13 @@ async fn migrate(pool: &Pool) -> Result<()> {
         )
         .with_hint("make one with createdb --encoding=UTF8 --template=template0"));
     }
-    if !value::<bool>(row, 2)? {
-        make(pool).await?;
-    }
-    let rows =
-        pool.ask(Again::Harmless, "SELECT number FROM agirails_paywall.version", &[]).await?;
-    let row = rows.first().ok_or_else(|| damaged("no version"))?;
-    match value::<i32>(row, 0)? {
+    let taken = match value(first(&found)?, 1)? {
+        true => value::<i32>(first(&pool.ask(Again::Harmless, TAKEN, &[]).await?)?, 0)?,
+        false => 0,
+    };
+    match taken {
         VERSION => Ok(()),
+        0..VERSION => update(pool).await,
         newer if newer > VERSION => Err(Error::new(
             Code::StorageVersion,
             format!(
@@ -136,25 +137,30 @@ async fn migrate(pool: &Pool) -> Result<()> {
     }
 }
 
-/// Makes the schema, unless another process did meanwhile.
-async fn make(pool: &Pool) -> Result<()> {
+/// Takes the steps that are left, unless another process did meanwhile.
+async fn update(pool: &Pool) -> Result<()> {
     let in_words = |cause| errors::in_words(cause, pool.shown());
     let mut link = pool.connect().await?;
     let transaction = link.client.transaction().await.map_err(in_words)?;
     let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
     transaction.batch_execute(&lock).await.map_err(in_words)?;
-    const FOUND: &str = "SELECT to_regnamespace('agirails_paywall') IS NOT NULL,
-        to_regclass('agirails_paywall.version') IS NOT NULL";
-    let rows = transaction.query_typed(FOUND, &[]).await.map_err(in_words)?;
-    let row = rows.first().ok_or_else(|| damaged("a step without an answer"))?;
-    if value(row, 1)? {
+    let found = transaction.query_typed(FOUND, &[]).await.map_err(in_words)?;
+    let taken = match value(first(&found)?, 1)? {
+        true => value(first(&transaction.query_typed(TAKEN, &[]).await.map_err(in_words)?)?, 0)?,
+        false => 0,
+    };
+    if taken >= VERSION {
         return Ok(());
     }
     // Whoever owns the schema need not be allowed to make one.
-    if !value::<bool>(row, 0)? {
+    if !value::<bool>(first(&found)?, 0)? {
         transaction.batch_execute("CREATE SCHEMA agirails_paywall").await.map_err(in_words)?;
     }
-    transaction.batch_execute(SCHEMA).await.map_err(in_words)?;
+    let set = format!("UPDATE agirails_paywall.version SET number = {VERSION}");
+    let steps = TABLES.into_iter().skip(usize::try_from(taken).unwrap_or_default());
+    for step in steps.chain([FUNCTIONS, &set]) {
+        transaction.batch_execute(step).await.map_err(in_words)?;
+    }
     transaction.commit().await.map_err(in_words)
 }
 
@@ -224,10 +230,13 @@ impl Store for PostgresStore {
         }
     }
 
-    async fn kept(&self, call: &CallId, digest: B256) -> Result<Option<Kept>> {
-        const SQL: &str = "SELECT '', 0, 0, 0, 0, index, content_hash, answered_at,
-            status, header_names, header_values, body FROM agirails_paywall.call
-            WHERE scope = $1 AND payment = $2 AND key = $3 AND state = 2 AND digest = $4";
+    async fn known(&self, call: &CallId, digest: B256) -> Result<Known> {
+        const SQL: &str = "SELECT state = 2, 0,
+            agirails_paywall.microseconds(leased_until - clock_timestamp()), 0, 0,
+            index, content_hash, answered_at, status, header_names, header_values, body
+            FROM agirails_paywall.call
+            WHERE scope = $1 AND payment = $2 AND key = $3 AND digest = $4
+                AND (state = 2 OR state = 1 AND leased_until > clock_timestamp())";
         let rows = self
             .ask(
                 SQL,
@@ -239,7 +248,11 @@ impl Store for PostgresStore {
                 ],
             )
             .await?;
-        rows.first().map(kept).transpose()
+        let Some(row) = rows.first() else { return Ok(Known::Nothing) };
+        match value(row, 0)? {
+            true => kept(row).map(Known::Answered),
+            false => Ok(Known::Running { lease_left: Duration::from_micros(unsigned(row, 2)?) }),
+        }
     }
 
     async fn renew(&self, claims: &[Claim], lease: Duration) -> Result<()> {
@@ -353,10 +366,13 @@ impl Store for PostgresStore {
         Ok(())
     }
 
-    async fn duties(&self, limit: u32) -> Result<Vec<Duty>> {
-        const SQL: &str = "SELECT * FROM agirails_paywall.duties($1, $2)";
-        let parameters: [Parameter<'_>; 2] =
-            [(&self.scope, Type::TEXT), (&i64::from(limit), Type::INT8)];
+    async fn duties(&self, stage: Stage, limit: u32) -> Result<Vec<Duty>> {
+        const SQL: &str = "SELECT * FROM agirails_paywall.duties($1, $2, $3)";
+        let parameters: [Parameter<'_>; 3] = [
+            (&self.scope, Type::TEXT),
+            (&stage.number(), Type::INT2),
+            (&i64::from(limit), Type::INT8),
+        ];
         self.ask(SQL, &parameters).await?.iter().map(duty).collect()
     }
 
@@ -461,11 +477,12 @@ impl Store for PostgresStore {
         rows.iter().map(|row| Ok((value(row, 0)?, unsigned(row, 1)?))).collect()
     }
 
-    async fn prune(&self, age: Duration, limit: u32) -> Result<u64> {
-        const SQL: &str = "SELECT agirails_paywall.prune($1, $2, $3)";
-        let parameters: [Parameter<'_>; 3] = [
+    async fn prune(&self, age: Duration, now: u64, limit: u32) -> Result<u64> {
+        const SQL: &str = "SELECT agirails_paywall.prune($1, $2, $3, $4)";
+        let parameters: [Parameter<'_>; 4] = [
             (&self.scope, Type::TEXT),
             (&microseconds(age), Type::INT8),
+            (&at_most(now), Type::INT8),
             (&i64::from(limit), Type::INT8),
         ];
         self.ask_one::<i64>(SQL, &parameters).await.and_then(positive)
@@ -518,6 +535,10 @@ fn microseconds(length: Duration) -> i64 {
     i64::try_from(length.min(FOR_EVER).as_micros()).unwrap_or(i64::MAX)
 }
 
+fn first(rows: &[Row]) -> Result<&Row> {
+    rows.first().ok_or_else(|| damaged("a step without an answer"))
+}
+
 fn value<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {
     row.try_get(column).map_err(|error| damaged("a value of another type").with_source(error))
 }
@@ -551,10 +572,13 @@ fn stage(number: i16) -> Result<Stage> {
 }
 
 fn ended(rows: &[Row]) -> Result<Ended> {
-    let row = rows.first().ok_or_else(|| damaged("a step without an answer"))?;
-    Ok(match value::<Option<i16>>(row, 0)? {
-        Some(number) => Ended::Done { stage: stage(number)?, index: unsigned(row, 1)? },
-        None => Ended::TooLate,
+    let row = first(rows)?;
+    Ok(match (value::<Option<i16>>(row, 0)?, value::<Option<i64>>(row, 1)?) {
+        (Some(number), Some(place)) => {
+            Ended::Done { stage: stage(number)?, index: positive(place)? }
+        }
+        (Some(_), None) => Ended::Closed,
+        (None, _) => Ended::TakenOver,
     })
 }
 

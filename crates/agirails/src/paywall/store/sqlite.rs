@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 
 use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
-    Facts, Kept, Outcome, Owner, Payment, Stage, Store, commits::Commits,
+    Facts, Kept, Known, Outcome, Owner, Payment, Stage, Store, commits::Commits,
 };
 use crate::{
     error::Result,
@@ -27,7 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 const RUNNING: i64 = 0;
 const ANSWERED: i64 = 1;
-const FAILED: i64 = 2;
 
 /// Keeps everything in `.actp/paywall-….sqlite3`.
 #[derive(Debug)]
@@ -48,7 +47,7 @@ impl SqliteStore {
         let format = Format {
             file: format!("paywall-{scope}.sqlite3"),
             application_id: 0x6163_7477,
-            schema: &[include_str!("sqlite.sql")],
+            schema: &[include_str!("sqlite.sql"), include_str!("sqlite/deadlines.sql")],
             synchronous: if survives_power_cut { "FULL" } else { "NORMAL" },
             patience: PATIENCE,
         };
@@ -79,12 +78,20 @@ impl Store for SqliteStore {
         self.write(move |connection| claim(connection, &request)).await
     }
 
-    async fn kept(&self, call: &CallId, digest: B256) -> Result<Option<Kept>> {
+    async fn known(&self, call: &CallId, digest: B256) -> Result<Known> {
         let found = self
             .file
             .read(|connection| self::call(connection, call.transaction, &call.key))
             .await?;
-        Ok(found.filter(|found| found.digest == digest.as_slice()).and_then(|found| found.kept))
+        Ok(match found {
+            Some(found) if found.digest != digest.as_slice() => Known::Nothing,
+            Some(Call { kept: Some(kept), .. }) => Known::Answered(kept),
+            Some(found) => match found.lease_left(now_ms()) {
+                Some(lease_left) => Known::Running { lease_left },
+                None => Known::Nothing,
+            },
+            None => Known::Nothing,
+        })
     }
 
     async fn renew(&self, claims: &[Claim], lease: Duration) -> Result<()> {
@@ -113,9 +120,9 @@ impl Store for SqliteStore {
         let claim = claim.clone();
         self.write(move |connection| {
             let id = claim.call.transaction;
-            let Some(before) = payment(connection, id)? else { return Ok(Ended::TooLate) };
-            if before.stage != Stage::Open || !end_claim(connection, &claim, FAILED)? {
-                return Ok(Ended::TooLate);
+            let Some(before) = payment(connection, id)? else { return Ok(Ended::TakenOver) };
+            if before.stage != Stage::Open || !fail_claim(connection, &claim)? {
+                return too_late(connection, &claim);
             }
             reserve(connection, id, -(claim.price.0 as i64))?;
             let alone = before.calls == 0 && before.reserved == claim.price;
@@ -161,15 +168,17 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn duties(&self, limit: u32) -> Result<Vec<Duty>> {
+    async fn duties(&self, stage: Stage, limit: u32) -> Result<Vec<Duty>> {
         self.file
             .read(|connection| {
+                // Both stages are named, as the index names them.
                 let sql = format!(
-                    "SELECT {DUTY} FROM payments WHERE stage IN (1, 3) AND next_try <= ?1 \
-                     ORDER BY next_try, since LIMIT ?2"
+                    "SELECT {DUTY} FROM payments WHERE stage = ?1 AND stage IN (1, 3) \
+                     AND next_try <= ?2 ORDER BY deadline LIMIT ?3"
                 );
                 let mut statement = connection.prepare_cached(&sql)?;
-                let rows = statement.query_map(params![now_ms(), limit], duty)?;
+                let due = params![stage.number(), now_ms(), limit];
+                let rows = statement.query_map(due, duty)?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
             .await
@@ -315,12 +324,13 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn prune(&self, age: Duration, limit: u32) -> Result<u64> {
+    async fn prune(&self, age: Duration, now: u64, limit: u32) -> Result<u64> {
         self.write(move |connection| {
             let before = now_ms() - ms(age);
-            let sql = "SELECT id FROM payments WHERE stage IN (2, 4, 5) AND since < ?1 LIMIT ?2";
+            let sql = "SELECT id FROM payments WHERE stage IN (2, 4, 5) AND since < ?1 \
+                       AND deadline < ?2 LIMIT ?3";
             let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map(params![before, limit], |row| row.get(0))?;
+            let rows = statement.query_map(params![before, now as i64, limit], |row| row.get(0))?;
             let ids = rows.collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
             for id in &ids {
                 connection.prepare_cached("DELETE FROM calls WHERE payment = ?1")?.execute([id])?;
@@ -342,6 +352,14 @@ struct Call {
     kept: Option<Kept>,
 }
 
+impl Call {
+    /// Of a claim that runs.
+    fn lease_left(&self, now: i64) -> Option<Duration> {
+        let left = u64::try_from(self.lease_until - now).ok().filter(|left| *left > 0);
+        left.filter(|_| self.state == RUNNING).map(Duration::from_millis)
+    }
+}
+
 fn claim(connection: &Connection, request: &ClaimRequest) -> Attempt<Claimed> {
     let id = request.facts.id;
     let earlier = call(connection, id, &request.key)?;
@@ -354,11 +372,8 @@ fn claim(connection: &Connection, request: &ClaimRequest) -> Attempt<Claimed> {
         }
     }
     let now = now_ms();
-    if let Some(Call { state: RUNNING, lease_until, .. }) = earlier
-        && lease_until > now
-    {
-        let left = u64::try_from(lease_until - now).unwrap_or_default();
-        return Ok(Claimed::Running { lease_left: Duration::from_millis(left) });
+    if let Some(lease_left) = earlier.as_ref().and_then(|earlier| earlier.lease_left(now)) {
+        return Ok(Claimed::Running { lease_left });
     }
     let is_keyed = !request.key.is_empty();
     match payment_and_kind(connection, id)? {
@@ -409,9 +424,9 @@ fn claim(connection: &Connection, request: &ClaimRequest) -> Attempt<Claimed> {
 fn answer(connection: &Connection, request: &AnswerRequest) -> Attempt<Ended> {
     let AnswerRequest { claim, answer, .. } = request;
     let id = claim.call.transaction;
-    let Some(before) = payment(connection, id)? else { return Ok(Ended::TooLate) };
+    let Some(before) = payment(connection, id)? else { return Ok(Ended::TakenOver) };
     if before.stage != Stage::Open {
-        return Ok(Ended::TooLate);
+        return too_late(connection, claim);
     }
     // Pairs of text and bytes always have JSON.
     let headers =
@@ -432,7 +447,7 @@ fn answer(connection: &Connection, request: &AnswerRequest) -> Attempt<Ended> {
         answer.as_ref().map(|answer| answer.body.as_slice()),
     ])?;
     if ended == 0 {
-        return Ok(Ended::TooLate);
+        return Ok(Ended::TakenOver);
     }
     let sql = "UPDATE payments SET reserved = reserved - ?2, spent = spent + ?2, \
                calls = calls + 1, answered_at = ?3 WHERE id = ?1";
@@ -453,14 +468,28 @@ fn answer(connection: &Connection, request: &AnswerRequest) -> Attempt<Ended> {
     Ok(Ended::Done { stage: Stage::Open, index })
 }
 
-/// Ends a running claim, if it is still the latest attempt.
-fn end_claim(connection: &Connection, claim: &Claim, state: i64) -> Attempt<bool> {
-    let sql = "UPDATE calls SET state = ?5 WHERE payment = ?1 AND key = ?2 AND state = 0 \
+/// Why a claim could not end as it wanted.
+fn too_late(connection: &Connection, claim: &Claim) -> Attempt<Ended> {
+    let Claim { call, owner, attempt, .. } = claim;
+    let sql = "SELECT 1 FROM calls WHERE payment = ?1 AND key = ?2 AND state = 0 \
+               AND owner = ?3 AND attempt = ?4";
+    let is_latest = connection.prepare_cached(sql)?.exists(params![
+        call.transaction.as_slice(),
+        call.key,
+        owner.as_slice(),
+        attempt
+    ])?;
+    Ok(if is_latest { Ended::Closed } else { Ended::TakenOver })
+}
+
+/// Frees a running claim, if it is still the latest attempt.
+fn fail_claim(connection: &Connection, claim: &Claim) -> Attempt<bool> {
+    let sql = "UPDATE calls SET state = 2 WHERE payment = ?1 AND key = ?2 AND state = 0 \
                AND owner = ?3 AND attempt = ?4";
     let Claim { call, owner, attempt, .. } = claim;
     let id = call.transaction.as_slice();
     let mut statement = connection.prepare_cached(sql)?;
-    Ok(statement.execute(params![id, call.key, owner.as_slice(), attempt, state])? > 0)
+    Ok(statement.execute(params![id, call.key, owner.as_slice(), attempt])? > 0)
 }
 
 /// Holds so many base units more of a payment, or fewer.

@@ -94,7 +94,7 @@ async fn scopes_do_not_see_each_other() {
     ));
     assert_eq!(one.counters().await.unwrap(), Counters::new());
     assert_eq!(one.payment(id).await.unwrap().unwrap().calls, 0);
-    assert_eq!(one.prune(Duration::ZERO, 10).await.unwrap(), 0);
+    assert_eq!(one.prune(Duration::ZERO, u64::MAX, 10).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -120,10 +120,32 @@ async fn a_newer_schema_is_left_alone() {
     let url = new_database().await;
     store(&url, "a").await;
     let administrator = administrator(&url).await;
-    administrator.batch_execute("UPDATE agirails_paywall.version SET number = 2").await.unwrap();
+    administrator.batch_execute("UPDATE agirails_paywall.version SET number = 99").await.unwrap();
     let error = PostgresStore::connect(&url, "a", Duration::ZERO).await.unwrap_err();
     assert_eq!(error.code(), Code::StorageVersion);
     assert!(error.hint().unwrap().contains("update"));
+}
+
+#[tokio::test]
+async fn an_older_schema_is_brought_forward_with_what_is_in_it() {
+    let url = new_database().await;
+    let administrator = administrator(&url).await;
+    administrator.batch_execute("CREATE SCHEMA agirails_paywall").await.unwrap();
+    administrator.batch_execute(TABLES[0]).await.unwrap();
+    administrator
+        .batch_execute(
+            "INSERT INTO agirails_paywall.lease VALUES ('a', 'chain', '\\x01', 'infinity');
+             CREATE FUNCTION agirails_paywall.duties(p_scope text, p_limit bigint)
+             RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'",
+        )
+        .await
+        .unwrap();
+    let store = store(&url, "a").await;
+    assert!(!store.lease("chain", [1; 16], Duration::from_secs(60)).await.unwrap());
+    assert_eq!(store.claim(&request("k")).await.unwrap(), Claimed::Run { attempt: 1 });
+    assert_eq!(store.duties(Stage::Delivering, 10).await.unwrap(), []);
+    let rows = administrator.query(TAKEN, &[]).await.unwrap();
+    assert_eq!(rows[0].get::<_, i32>(0), VERSION);
 }
 
 #[tokio::test]

@@ -1,0 +1,399 @@
+-- The steps on the paywall's tables, made anew with every version.
+--
+-- Every step is one function, so that it is one round trip and one transaction of its own. They
+-- run under READ COMMITTED: whoever changes a payment locks its row first and its calls after it,
+-- and reads the clock once the lock is there. Names are written out in full, whatever the session's
+-- search_path.
+
+DO $$
+DECLARE
+    earlier regprocedure;
+BEGIN
+    FOR earlier IN SELECT oid FROM pg_proc WHERE pronamespace = 'agirails_paywall'::regnamespace LOOP
+        EXECUTE format('DROP FUNCTION %s', earlier);
+    END LOOP;
+END
+$$;
+
+-- A time from now. Times come as microseconds.
+CREATE FUNCTION agirails_paywall.after(moment timestamptz, microseconds bigint)
+RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
+    SELECT moment + microseconds * interval '1 microsecond'
+$$;
+
+CREATE FUNCTION agirails_paywall.microseconds(length interval)
+RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT greatest((extract(epoch FROM length) * 1000000)::bigint, 0)
+$$;
+
+CREATE FUNCTION agirails_paywall.add(p_scope text, p_names text[], p_values bigint[])
+RETURNS void LANGUAGE sql AS $$
+    INSERT INTO agirails_paywall.counter AS c (scope, name, part, value)
+    SELECT p_scope, more.name, pg_backend_pid() % 64, more.value
+    FROM unnest(p_names, p_values) AS more (name, value)
+    -- In one order, so that two that add the same names do not lock each other out.
+    ORDER BY more.name COLLATE "C"
+    ON CONFLICT (scope, name, part) DO UPDATE SET value = c.value + excluded.value
+$$;
+
+CREATE FUNCTION agirails_paywall.claim(
+    p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint,
+    p_key bytea, p_digest bytea, p_price bigint, p_least bigint,
+    p_owner bytea, p_ticket bytea, p_lease bigint,
+    OUT outcome text, OUT attempt integer, OUT lease_left bigint, OUT balance bigint, OUT stage smallint,
+    OUT index bigint, OUT content_hash bytea, OUT answered_at bigint,
+    OUT status integer, OUT header_names bytea[], OUT header_values bytea[], OUT body bytea
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    known agirails_paywall.payment;
+    call agirails_paywall.call;
+    moment timestamptz;
+    -- What this call holds already.
+    held bigint := 0;
+BEGIN
+    -- An answer is final: it needs no lock, and leaves nothing to commit.
+    SELECT 'answered', c.index, c.content_hash, c.answered_at, c.status, c.header_names, c.header_values, c.body
+    INTO outcome, index, content_hash, answered_at, status, header_names, header_values, body
+    FROM agirails_paywall.call c
+    WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key AND c.state = 2 AND c.digest = p_digest;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+
+    LOOP
+        SELECT * INTO known FROM agirails_paywall.payment p
+        WHERE p.scope = p_scope AND p.id = p_id FOR UPDATE;
+        EXIT WHEN FOUND;
+        IF p_amount < p_least OR p_amount < p_price THEN
+            outcome := 'no_balance';
+            balance := p_amount;
+            RETURN;
+        END IF;
+        INSERT INTO agirails_paywall.payment (scope, id, requester, amount, deadline, window_seconds, stage, keyed)
+        VALUES (p_scope, p_id, p_requester, p_amount, p_deadline, p_window, 0, length(p_key) > 0)
+        ON CONFLICT DO NOTHING;
+    END LOOP;
+
+    SELECT * INTO call FROM agirails_paywall.call c
+    WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key FOR UPDATE;
+    moment := clock_timestamp();
+    IF FOUND THEN
+        IF call.digest <> p_digest THEN
+            outcome := 'other_request';
+            RETURN;
+        END IF;
+        IF call.state = 2 THEN
+            outcome := 'answered';
+            index := call.index;
+            content_hash := call.content_hash;
+            answered_at := call.answered_at;
+            status := call.status;
+            header_names := call.header_names;
+            header_values := call.header_values;
+            body := call.body;
+            RETURN;
+        END IF;
+        IF call.state = 1 THEN
+            IF call.ticket = p_ticket THEN
+                outcome := 'run';
+                attempt := call.attempt;
+                RETURN;
+            END IF;
+            IF call.leased_until > moment THEN
+                outcome := 'running';
+                lease_left := agirails_paywall.microseconds(call.leased_until - moment);
+                RETURN;
+            END IF;
+            held := call.price;
+        END IF;
+    END IF;
+    IF known.stage <> 0 THEN
+        outcome := 'closed';
+        stage := known.stage;
+        RETURN;
+    END IF;
+    IF known.keyed IS DISTINCT FROM (length(p_key) > 0) THEN
+        outcome := 'other_kind';
+        RETURN;
+    END IF;
+    balance := known.amount - known.spent - known.reserved + held;
+    IF balance < p_price THEN
+        outcome := 'no_balance';
+        RETURN;
+    END IF;
+
+    UPDATE agirails_paywall.payment p
+    SET reserved = p.reserved - held + p_price,
+        running = p.running + CASE WHEN call.state = 1 THEN 0 ELSE 1 END
+    WHERE p.scope = p_scope AND p.id = p_id;
+    attempt := coalesce(call.attempt, 0) + 1;
+    INSERT INTO agirails_paywall.call AS c
+        (scope, payment, key, digest, state, owner, attempt, ticket, price, leased_until)
+    VALUES (p_scope, p_id, p_key, p_digest, 1, p_owner, attempt, p_ticket, p_price,
+        agirails_paywall.after(moment, p_lease))
+    ON CONFLICT (scope, payment, key) DO UPDATE
+    SET state = 1, owner = excluded.owner, attempt = excluded.attempt, ticket = excluded.ticket,
+        price = excluded.price, leased_until = excluded.leased_until;
+    outcome := 'run';
+END
+$$;
+
+CREATE FUNCTION agirails_paywall.renew(
+    p_scope text, p_payments bytea[], p_keys bytea[], p_owners bytea[], p_attempts integer[], p_lease bigint
+) RETURNS void LANGUAGE sql AS $$
+    UPDATE agirails_paywall.call c
+    SET leased_until = agirails_paywall.after(clock_timestamp(), p_lease)
+    FROM unnest(p_payments, p_keys, p_owners, p_attempts) AS mine (payment, key, owner, attempt)
+    WHERE c.scope = p_scope AND c.payment = mine.payment AND c.key = mine.key
+        AND c.owner = mine.owner AND c.attempt = mine.attempt AND c.state = 1
+$$;
+
+-- The stage the payment is at now, and how many calls were answered before: NULL where it was closed
+-- meanwhile. Both NULL where the claim is not the latest attempt any more.
+CREATE FUNCTION agirails_paywall.answer(
+    p_scope text, p_id bytea, p_key bytea, p_owner bytea, p_attempt integer,
+    p_content_hash bytea, p_answered_at bigint,
+    p_status integer, p_header_names bytea[], p_header_values bytea[], p_body bytea,
+    p_calls_counter text, p_revenue_counter text, p_close_below bigint,
+    OUT stage smallint, OUT place bigint
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    known agirails_paywall.payment;
+    call agirails_paywall.call;
+    closes boolean;
+    moment timestamptz;
+BEGIN
+    SELECT * INTO known FROM agirails_paywall.payment p
+    WHERE p.scope = p_scope AND p.id = p_id FOR UPDATE;
+    SELECT * INTO call FROM agirails_paywall.call c
+    WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key FOR UPDATE;
+    IF NOT FOUND OR call.owner <> p_owner OR call.attempt <> p_attempt THEN
+        RETURN;
+    END IF;
+    -- The same answer once more, because the word that it is kept got lost.
+    IF call.state = 2 AND call.content_hash = p_content_hash AND call.answered_at = p_answered_at THEN
+        stage := known.stage;
+        place := call.index;
+        RETURN;
+    END IF;
+    IF call.state <> 1 THEN
+        RETURN;
+    END IF;
+    IF known.stage <> 0 THEN
+        stage := known.stage;
+        RETURN;
+    END IF;
+
+    moment := clock_timestamp();
+    closes := known.amount - known.spent - call.price < p_close_below AND known.running = 1;
+    UPDATE agirails_paywall.call c
+    SET state = 2, index = known.calls, content_hash = p_content_hash, answered_at = p_answered_at,
+        status = p_status, header_names = p_header_names, header_values = p_header_values, body = p_body
+    WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key;
+    UPDATE agirails_paywall.payment p
+    SET spent = p.spent + call.price, reserved = p.reserved - call.price,
+        calls = p.calls + 1, running = p.running - 1,
+        answered_at = greatest(p.answered_at, p_answered_at),
+        stage = CASE WHEN closes THEN 1 ELSE 0 END,
+        owed_since = CASE WHEN closes THEN moment END,
+        due_at = CASE WHEN closes THEN moment END
+    WHERE p.scope = p_scope AND p.id = p_id;
+    PERFORM agirails_paywall.add(
+        p_scope, ARRAY[p_calls_counter, p_revenue_counter], ARRAY[1, call.price]);
+    stage := CASE WHEN closes THEN 1 ELSE 0 END;
+    place := known.calls;
+END
+$$;
+
+-- The stage the payment is at now, and how many calls were answered before: NULL where it was closed
+-- meanwhile. Both NULL where the claim is not the latest attempt any more.
+CREATE FUNCTION agirails_paywall.release(
+    p_scope text, p_id bytea, p_key bytea, p_owner bytea, p_attempt integer, p_give_up_after bigint,
+    OUT stage smallint, OUT place bigint
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    known agirails_paywall.payment;
+    call agirails_paywall.call;
+    gives_up boolean;
+    moment timestamptz;
+BEGIN
+    SELECT * INTO known FROM agirails_paywall.payment p
+    WHERE p.scope = p_scope AND p.id = p_id FOR UPDATE;
+    SELECT * INTO call FROM agirails_paywall.call c
+    WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key FOR UPDATE;
+    IF NOT FOUND OR call.owner <> p_owner OR call.attempt <> p_attempt THEN
+        RETURN;
+    END IF;
+    -- Once more, because the word that it was done got lost.
+    IF call.state = 0 THEN
+        stage := known.stage;
+        place := known.calls;
+        RETURN;
+    END IF;
+    IF call.state <> 1 THEN
+        RETURN;
+    END IF;
+    IF known.stage <> 0 THEN
+        stage := known.stage;
+        RETURN;
+    END IF;
+
+    moment := clock_timestamp();
+    gives_up := call.attempt >= p_give_up_after AND known.calls = 0 AND known.running = 1;
+    UPDATE agirails_paywall.call c SET state = 0
+    WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key;
+    UPDATE agirails_paywall.payment p
+    SET reserved = p.reserved - call.price, running = p.running - 1,
+        stage = CASE WHEN gives_up THEN 3 ELSE 0 END,
+        owed_since = CASE WHEN gives_up THEN moment END,
+        due_at = CASE WHEN gives_up THEN moment END
+    WHERE p.scope = p_scope AND p.id = p_id;
+    stage := CASE WHEN gives_up THEN 3 ELSE 0 END;
+    place := known.calls;
+END
+$$;
+
+-- The stage the payment is at now; NULL where it is unknown.
+CREATE FUNCTION agirails_paywall.close(p_scope text, p_id bytea) RETURNS smallint LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    known agirails_paywall.payment;
+    moment timestamptz;
+    target smallint;
+BEGIN
+    SELECT * INTO known FROM agirails_paywall.payment p
+    WHERE p.scope = p_scope AND p.id = p_id FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    IF known.stage <> 0 THEN
+        RETURN known.stage;
+    END IF;
+    moment := clock_timestamp();
+    -- A claim whose lease is over runs no more, as far as anybody knows.
+    IF known.running > 0 AND EXISTS (
+        SELECT FROM agirails_paywall.call c
+        WHERE c.scope = p_scope AND c.payment = p_id AND c.state = 1 AND c.leased_until > moment
+    ) THEN
+        RETURN 0;
+    END IF;
+    target := CASE WHEN known.calls > 0 THEN 1 ELSE 3 END;
+    UPDATE agirails_paywall.payment p SET stage = target, owed_since = moment, due_at = moment
+    WHERE p.scope = p_scope AND p.id = p_id;
+    RETURN target;
+END
+$$;
+
+CREATE FUNCTION agirails_paywall.close_expiring(p_scope text, p_deadline bigint)
+RETURNS bigint LANGUAGE sql AS $$
+    WITH expiring AS (
+        SELECT p.id FROM agirails_paywall.payment p
+        WHERE p.scope = p_scope AND p.stage = 0 AND p.deadline <= p_deadline
+        ORDER BY p.id FOR UPDATE
+    ), closed AS (
+        UPDATE agirails_paywall.payment p
+        SET stage = CASE WHEN p.calls > 0 THEN 1 ELSE 3 END,
+            owed_since = clock_timestamp(), due_at = clock_timestamp()
+        FROM expiring WHERE p.scope = p_scope AND p.id = expiring.id
+        RETURNING 1
+    )
+    SELECT count(*) FROM closed
+$$;
+
+CREATE FUNCTION agirails_paywall.give_back(
+    p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint
+) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO agirails_paywall.payment
+        (scope, id, requester, amount, deadline, window_seconds, stage, owed_since, due_at)
+    VALUES (p_scope, p_id, p_requester, p_amount, p_deadline, p_window, 3, clock_timestamp(), clock_timestamp())
+    ON CONFLICT DO NOTHING
+$$;
+
+-- Those whose time has come, the nearest deadline first.
+CREATE FUNCTION agirails_paywall.duties(p_scope text, p_stage smallint, p_limit bigint)
+RETURNS TABLE (
+    id bytea, requester bytea, amount bigint, deadline bigint, window_seconds bigint,
+    stage smallint, content_hash bytea, answered_at bigint, tries integer, age bigint
+) LANGUAGE sql AS $$
+    SELECT p.id, p.requester, p.amount, p.deadline, p.window_seconds,
+        p.stage, p.content_hash, p.answered_at, p.tries,
+        agirails_paywall.microseconds(clock_timestamp() - p.owed_since)
+    FROM agirails_paywall.payment p
+    -- Both stages are named, as the index names them.
+    WHERE p.scope = p_scope AND p.stage = p_stage AND p.stage IN (1, 3)
+        AND p.due_at <= clock_timestamp()
+    ORDER BY p.deadline
+    LIMIT p_limit
+$$;
+
+CREATE FUNCTION agirails_paywall.settle(
+    p_scope text, p_id bytea, p_stage smallint, p_to smallint, p_after bigint, p_trouble text
+) RETURNS void LANGUAGE sql AS $$
+    UPDATE agirails_paywall.payment p
+    SET trouble = p_trouble,
+        stage = coalesce(p_to, p.stage),
+        tries = CASE WHEN p_to IS NULL THEN p.tries + 1 WHEN p_to IN (1, 3) THEN 0 ELSE p.tries END,
+        owed_since = CASE WHEN p_to IN (1, 3) THEN clock_timestamp() ELSE p.owed_since END,
+        due_at = CASE
+            WHEN p_to IS NULL THEN agirails_paywall.after(clock_timestamp(), p_after)
+            WHEN p_to IN (1, 3) THEN clock_timestamp()
+            ELSE p.due_at
+        END,
+        ended_at = CASE WHEN p_to IN (2, 4, 5) THEN clock_timestamp() END
+    WHERE p.scope = p_scope AND p.id = p_id AND p.stage = p_stage
+$$;
+
+CREATE FUNCTION agirails_paywall.take_lease(p_scope text, p_name text, p_owner bytea, p_lease bigint)
+RETURNS bigint LANGUAGE sql AS $$
+    WITH taken AS (
+        INSERT INTO agirails_paywall.lease AS l (scope, name, owner, leased_until)
+        VALUES (p_scope, p_name, p_owner, agirails_paywall.after(clock_timestamp(), p_lease))
+        ON CONFLICT (scope, name) DO UPDATE
+        SET owner = excluded.owner,
+            leased_until = agirails_paywall.after(clock_timestamp(), p_lease)
+        WHERE l.owner = excluded.owner OR l.leased_until <= clock_timestamp()
+        RETURNING 1
+    )
+    SELECT count(*) FROM taken
+$$;
+
+CREATE FUNCTION agirails_paywall.backlog(
+    p_scope text,
+    OUT deliveries bigint, OUT returns bigint, OUT open bigint, OUT lost bigint,
+    OUT oldest bigint, OUT trouble text
+) LANGUAGE sql AS $$
+    SELECT
+        count(*) FILTER (WHERE p.stage = 1),
+        count(*) FILTER (WHERE p.stage = 3),
+        count(*) FILTER (WHERE p.stage = 0),
+        count(*) FILTER (WHERE p.stage = 5),
+        coalesce(agirails_paywall.microseconds(
+            clock_timestamp() - min(p.owed_since) FILTER (WHERE p.stage IN (1, 3))), 0),
+        (array_agg(p.trouble ORDER BY p.owed_since)
+            FILTER (WHERE p.stage IN (1, 3) AND p.trouble IS NOT NULL))[1]
+    FROM agirails_paywall.payment p
+    WHERE p.scope = p_scope AND p.stage IN (0, 1, 3, 5)
+$$;
+
+-- None whose deadline is not over: its id could be spent again.
+CREATE FUNCTION agirails_paywall.prune(p_scope text, p_age bigint, p_now bigint, p_limit bigint)
+RETURNS bigint LANGUAGE sql AS $$
+    WITH old AS (
+        SELECT p.id FROM agirails_paywall.payment p
+        WHERE p.scope = p_scope AND p.stage IN (2, 4, 5)
+            AND p.ended_at < agirails_paywall.after(clock_timestamp(), -p_age)
+            AND p.deadline < p_now
+        ORDER BY p.ended_at LIMIT p_limit
+        -- What another process forgets already is left to it.
+        FOR UPDATE SKIP LOCKED
+    ), calls AS (
+        DELETE FROM agirails_paywall.call c USING old WHERE c.scope = p_scope AND c.payment = old.id
+    ), payments AS (
+        DELETE FROM agirails_paywall.payment p USING old WHERE p.scope = p_scope AND p.id = old.id
+        RETURNING 1
+    )
+    SELECT count(*) FROM payments
+$$;

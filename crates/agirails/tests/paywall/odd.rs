@@ -1,0 +1,166 @@
+//! A kernel that does what nodes do on bad days, between a paywall and the embedded one.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use agirails::{
+    ACTPClient, Address, B256, Code, CreateTransaction, Error, EventRecord, LinkEscrow, Network,
+    Result, Storage, Transaction, TransactionId, Usdc,
+    kernel::{AgentRegistry, Escrow, Kernel, TransactionQuery, Transition},
+    paywall::{Paywall, PaywallBuilder},
+    protocol::{Refusal, proof::DeliveryProof},
+};
+use async_trait::async_trait;
+
+use crate::stage::Stage;
+
+/// What the node does to whoever asks it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    Well,
+    /// It answers when its mood gets better.
+    Stalls,
+    /// It has seen no transaction yet.
+    SeesNothing,
+    /// It reads as ever, and refuses whatever is sent.
+    Refuses(Refusal),
+    /// It does not tell its time.
+    TellsNoTime,
+}
+
+#[derive(Debug)]
+pub struct Odd {
+    kernel: Arc<dyn Kernel>,
+    mood: Mutex<Mood>,
+    reads: AtomicU64,
+}
+
+impl Odd {
+    pub fn of(stage: &Stage) -> Arc<Self> {
+        let kernel = stage.provider.kernel().clone();
+        Arc::new(Self { kernel, mood: Mutex::new(Mood::Well), reads: AtomicU64::new(0) })
+    }
+
+    pub fn is(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    /// How many transactions were read.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::SeqCst)
+    }
+
+    async fn mood(&self) -> Mood {
+        loop {
+            let mood = *self.mood.lock().unwrap();
+            if mood != Mood::Stalls {
+                return mood;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Stage {
+    /// A paywall that has this kernel for its node.
+    pub fn behind(&self, odd: &Arc<Odd>) -> PaywallBuilder {
+        let provider = ACTPClient::with_kernel(odd.clone(), self.provider.address());
+        Paywall::builder(provider).storage(Storage::Directory(self.directory.path().to_owned()))
+    }
+}
+
+#[async_trait]
+impl Kernel for Odd {
+    fn network(&self) -> &Network {
+        self.kernel.network()
+    }
+    async fn now(&self) -> Result<u64> {
+        match self.mood().await {
+            Mood::TellsNoTime => Err(Error::new(Code::EndpointUnreachable, "no time")),
+            _ => self.kernel.now().await,
+        }
+    }
+    async fn get_transaction(&self, id: TransactionId) -> Result<Transaction> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        match self.mood().await {
+            Mood::SeesNothing => Err(Refusal::TxMissing.into()),
+            _ => self.kernel.get_transaction(id).await,
+        }
+    }
+    async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
+        match self.mood().await {
+            Mood::SeesNothing => Ok(vec![]),
+            _ => self.kernel.find_transactions(query).await,
+        }
+    }
+    async fn events(&self, after: u64, limit: u32) -> Result<Vec<EventRecord>> {
+        self.kernel.events(after, limit).await
+    }
+    async fn escrow(&self, id: TransactionId) -> Result<Escrow> {
+        self.kernel.escrow(id).await
+    }
+    async fn delivery_proof(&self, id: TransactionId) -> Result<Option<DeliveryProof>> {
+        self.kernel.delivery_proof(id).await
+    }
+    async fn balance(&self, owner: Address) -> Result<Usdc> {
+        self.kernel.balance(owner).await
+    }
+    async fn allowance(&self, owner: Address) -> Result<Usdc> {
+        self.kernel.allowance(owner).await
+    }
+    async fn approve(&self, sender: Address, amount: Usdc) -> Result<()> {
+        self.kernel.approve(sender, amount).await
+    }
+    async fn create_transaction(
+        &self,
+        sender: Address,
+        request: &CreateTransaction,
+    ) -> Result<TransactionId> {
+        self.kernel.create_transaction(sender, request).await
+    }
+    async fn link_escrow(
+        &self,
+        sender: Address,
+        id: TransactionId,
+        link: LinkEscrow,
+    ) -> Result<B256> {
+        self.kernel.link_escrow(sender, id, link).await
+    }
+    async fn accept_quote(&self, sender: Address, id: TransactionId, amount: Usdc) -> Result<()> {
+        self.kernel.accept_quote(sender, id, amount).await
+    }
+    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
+        match self.mood().await {
+            Mood::SeesNothing => Err(Refusal::TxMissing.into()),
+            Mood::Refuses(refusal) => Err(refusal.into()),
+            _ => self.kernel.transition_state(sender, transition).await,
+        }
+    }
+    async fn release_milestone(
+        &self,
+        sender: Address,
+        id: TransactionId,
+        amount: Usdc,
+    ) -> Result<()> {
+        self.kernel.release_milestone(sender, id, amount).await
+    }
+    async fn release_escrow(&self, sender: Address, id: TransactionId) -> Result<()> {
+        self.kernel.release_escrow(sender, id).await
+    }
+    async fn anchor_attestation(
+        &self,
+        sender: Address,
+        id: TransactionId,
+        uid: B256,
+    ) -> Result<()> {
+        self.kernel.anchor_attestation(sender, id, uid).await
+    }
+    fn registry(&self) -> Option<&dyn AgentRegistry> {
+        self.kernel.registry()
+    }
+}
