@@ -26,9 +26,9 @@ pub(super) struct Rejection {
     title: &'static str,
     detail: String,
     more: Vec<(&'static str, Value)>,
-    retry_after: Option<u64>,
+    retry_after: Option<u32>,
     /// Path and query of the request.
-    target: String,
+    target: Box<str>,
 }
 
 impl Rejection {
@@ -38,13 +38,13 @@ impl Rejection {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        let (detail, target) = (detail.into(), String::new());
+        let (detail, target) = (detail.into(), Box::default());
         Self { status, reason, title, detail, more: vec![], retry_after: None, target }
     }
 
     /// Names the request that is refused.
     pub(super) fn of(mut self, target: &str) -> Self {
-        target.clone_into(&mut self.target);
+        self.target = target.into();
         self
     }
 
@@ -53,7 +53,7 @@ impl Rejection {
         self
     }
 
-    fn later(mut self, seconds: u64) -> Self {
+    fn later(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
     }
