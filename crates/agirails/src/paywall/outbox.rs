@@ -396,7 +396,7 @@ impl Inner {
 
     /// Whether its deadline is so long ago that no block brings anything new.
     fn is_long_over(&self, duty: &Duty) -> bool {
-        self.clock.latest().is_some_and(|now| now > duty.facts.deadline + MISSING_FOR)
+        self.clock.latest().is_some_and(|now| now > duty.facts.deadline.saturating_add(MISSING_FOR))
     }
 
     fn later(&self, duty: &Duty, error: &Error) -> Outcome {
