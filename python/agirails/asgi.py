@@ -733,8 +733,7 @@ def _caller(scope: Scope) -> str:
     would be a charge of its own.
     """
     route, endpoint = scope.get("route"), scope.get("endpoint")
-    name: str = getattr(route, "path", None) or getattr(endpoint, "__qualname__", "?")
-    return name
+    return str(getattr(route, "path", "") or getattr(endpoint, "__qualname__", "?"))
 
 
 def _fill(path: str, scope: Scope) -> str:
