@@ -16,6 +16,8 @@ ROWS = {
     "Flask route, bare": ("flask", "bare"),
     "Flask route behind the paywall": ("flask", "paid"),
     "the same, signed by a consumer": ("flask", "paid_signed"),
+    "Flask route with a millisecond of work, bare": ("flask", "work"),
+    "the same, behind the paywall": ("flask", "work_paid"),
 }
 
 
@@ -53,15 +55,19 @@ def targets(paid: Paid) -> Iterator[Row]:
         "{:,.0f}/s",
         least=5_000,
     )
-    yield target(
-        "Flask behind the paywall ≥ 0.8 of the bare route's requests a second",
-        paid.ratio(("flask", "paid"), ("flask", "bare"), "per_second"),
-        "{:.2f}",
-        least=0.8,
-    )
-    with_it, without = (paid.get("flask", name, "p99_ns") for name in ("paid", "bare"))
-    added = with_it - without if with_it and without else None
-    yield target("p99 that it adds ≤ 2 ms", added and added / 1e6, "{:.1f} ms", most=2)
+    for kind, bare, paid_for in (
+        ("that works for a millisecond", "work", "work_paid"),
+        ("that does nothing", "bare", "paid"),
+    ):
+        yield target(
+            f"Flask behind the paywall ≥ 0.8 of the bare route's requests a second, a handler {kind}",
+            paid.ratio(("flask", paid_for), ("flask", bare), "per_second"),
+            "{:.2f}",
+            least=0.8,
+        )
+        with_it, without = (paid.get("flask", name, "p99_ns") for name in (paid_for, bare))
+        added = with_it - without if with_it and without else None
+        yield target("p99 that it adds ≤ 2 ms", added and added / 1e6, "{:.1f} ms", most=2)
 
 
 def document(paid: Paid) -> str:
@@ -71,9 +77,11 @@ def document(paid: Paid) -> str:
 Rust: one core, one runtime thread, a handler that answers at once, so that what is measured is
 the paywall. Every claim and every answer is in the store before it counts; "synced" waits for the
 disk too (`survive_power_cut`). Flask: gunicorn with two workers of two threads on two cores, which
-a client of four connections shares with them; the handler turns a short text around, so the
-paywall's share is as large as it can be. The bare route and the paid one take turns. Recovering
-a signer takes one elliptic-curve operation for each call.
+a client of four connections shares with them. One handler does nothing but turn a short text
+around, so that the paywall's share is as large as it can be; another one takes a millisecond of
+the processor first, which is little for something that is sold. What the paywall adds to a call is
+the same for both. All routes take turns. Recovering a signer takes one elliptic-curve operation
+for each call.
 
 {markdown(table(paid))}
 

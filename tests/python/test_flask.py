@@ -56,6 +56,69 @@ def test_an_application_may_come_later_than_its_paywall(app, provider, pay):
     assert [route["route"] for route in routes] == ["GET /v2/data"]
 
 
+def test_an_own_page_keeps_what_its_blueprint_puts_around_it(app, provider):
+    Paywall(provider, app=app)
+    inside = Blueprint("inside", __name__)
+
+    @inside.before_request
+    def who():
+        if request.headers.get("X-Secret") != "open":
+            abort(401)
+
+    @inside.after_request
+    def sign(response):
+        response.headers["X-Endpoint"] = request.endpoint
+        return response
+
+    @inside.get("/metrics")
+    def metrics():
+        return "own metrics"
+
+    app.register_blueprint(inside)
+    assert ask_wsgi(app, "GET", "/metrics", {}, b"").status == 401
+    shown = ask_wsgi(app, "GET", "/metrics", {"X-Secret": "open"}, b"")
+    assert (shown.status, shown.body) == (200, b"own metrics")
+    assert shown.headers["x-endpoint"] == "inside.metrics"
+    assert ask_wsgi(app, "GET", "/health", {}, b"").status == 200
+
+
+def test_a_view_may_read_its_body_as_a_stream(app, provider, pay):
+    paywall = Paywall(provider, app=app)
+
+    @app.post("/upload")
+    @paywall.charge("0.10")
+    def upload():
+        first = request.stream.read(5)
+        return first + b"|" + request.environ["wsgi.input"].read()
+
+    @app.post("/form")
+    @paywall.charge("0.10")
+    def form():
+        return request.form["name"] + request.get_data(as_text=True)
+
+    assert pay(app, "POST", "/upload", b"hello world").body == b"hello| world"
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert pay(app, "POST", "/form", b"name=ada", **kind).body == b"adaname=ada"
+
+
+def test_a_charge_within_a_charge_is_paid_once(app, provider, pay):
+    paywall = Paywall(provider, app=app)
+
+    @app.get("/inner")
+    @paywall.charge("0.07")
+    def inner():
+        return f"inner for {paywall.payment.price}"
+
+    @app.get("/outer")
+    @paywall.charge("0.10")
+    def outer():
+        return inner()
+
+    tx_id = pay.fund(amount=100_000)
+    assert pay(app, "GET", "/outer", tx_id=tx_id).body == b"inner for 100000"
+    assert provider.advanced.get_transaction(tx_id).amount == 100_000
+
+
 def test_an_application_has_one_paywalls_free_routes(app, provider):
     Paywall(provider, app=app)
     with pytest.raises(RuntimeError, match="free_routes=False"):
