@@ -179,8 +179,7 @@ class Paywall(Base):
                 app, asked = _behind(current_app), _behind(request)
                 run = app.ensure_sync(view) if is_async else view
                 call = functools.partial(run, *args, **kwargs)
-                # A charged function that calls another one, or is charged twice, is paid once.
-                if asked.method == "OPTIONS" or _PAID in asked.environ:
+                if asked.method == "OPTIONS" or _is_paid(asked):
                     return call()
                 return self._serve(terms, app, asked, call)
 
@@ -270,6 +269,12 @@ class Paywall(Base):
                     price = getattr(view, _MARK, None) or getattr(handler, _MARK, None)
                     if price is not None and price._core is self._core:
                         price.named(_route(method, rule.rule))
+
+
+def _is_paid(asked: Request) -> bool:
+    """Whether this runs inside of a charged function: a call is paid once. Not where one raised,
+    and something else answers in its place."""
+    return _PAID in asked.environ and current.get() is not None
 
 
 def _behind(proxy: Any) -> Any:

@@ -114,9 +114,20 @@ def test_a_charge_within_a_charge_is_paid_once(app, provider, pay):
     def outer():
         return inner()
 
-    tx_id = pay.fund(amount=100_000)
-    assert pay(app, "GET", "/outer", tx_id=tx_id).body == b"inner for 100000"
-    assert provider.advanced.get_transaction(tx_id).amount == 100_000
+    @app.get("/broken")
+    @paywall.charge("0.10")
+    def broken():
+        raise KeyError
+
+    @app.errorhandler(KeyError)
+    def instead(error):
+        return inner()
+
+    assert pay(app, "GET", "/outer").body == b"inner for 100000"
+    # What answers in place of a view that raised is paid for like any other.
+    tx_id = pay.fund()
+    assert pay(app, "GET", "/broken", tx_id=tx_id).body == b"inner for 100000"
+    until(lambda: provider.advanced.get_transaction(tx_id).state == State.DELIVERED)
 
 
 def test_an_application_has_one_paywalls_free_routes(app, provider):
