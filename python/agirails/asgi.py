@@ -349,7 +349,7 @@ class _Call:
         self.is_paid = False
         # The response.
         self.start: Message | None = None
-        self.is_started = self.is_over = False
+        self.is_started = self.is_over = self.is_gone = False
         self.pieces: list[bytes] = []
         self.streaming: _Streaming | None = None
         self.over = asyncio.Event()
@@ -504,11 +504,15 @@ class _Call:
             piece, self.pieces = b"".join(self.pieces), []
         assert self.streaming is not None
         self.streaming.push(piece)
+        patience: float | None = self.streaming.patience
         if not more:
             streaming, self.streaming, self.is_over = self.streaming, None, True
             if not await streaming.finish():
                 raise BrokenOff
-        await self.pass_on({"type": "http.response.body", "body": piece, "more_body": more})
+            # It is paid for now, and may take its time.
+            patience = None
+        body = {"type": "http.response.body", "body": piece, "more_body": more}
+        await self.pass_on(body, patience)
 
     def is_collected(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether pieces wait for the rest: its length was announced, and can be kept."""
@@ -518,13 +522,16 @@ class _Call:
             return False
         return sum(map(len, self.pieces)) <= most
 
-    async def pass_on(self, message: Message) -> None:
+    async def pass_on(self, message: Message, patience: float | None = None) -> None:
+        if self.is_gone:
+            return
         try:
-            await self.raw_send(message)
+            await asyncio.wait_for(self.raw_send(message), patience)
         except Exception:
-            # The consumer went away, which is no reason to stop what it paid for.
+            # The consumer went away, or does not read: no reason to stop what it paid for.
             if not self.is_paid:
                 raise
+            self.is_gone = True
 
     # The end
 

@@ -50,6 +50,35 @@ def ask(app, method: str, target: str, body=b"", **headers: str) -> Reply:
     return asyncio.run(asked(app, method, target, headers, body))
 
 
+def test_a_consumer_that_does_not_read_is_served_to_the_end_and_pays(provider, pay):
+    app = FastAPI()
+    paywall = Paywall(provider, app=app, min_seconds_left=3, closing_seconds=1)
+
+    @app.get("/stream")
+    @paywall.charge("0.10")
+    async def stream():
+        return StreamingResponse(b"x" * 100 for _ in range(4))
+
+    tx_id = pay.fund(deadline=provider.advanced.now() + 6)
+    headers = [(b"x-agirails-tx-id", tx_id.encode())]
+    scope = {"type": "http", "method": "GET", "path": "/stream", "raw_path": b"/stream"}
+    scope |= {"query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http"}
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+        if len(sent) > 2:
+            await asyncio.Event().wait()
+
+    asyncio.run(app(scope, receive, send))
+    assert len(sent) == 3
+    assert pay(app, "GET", "/stream", tx_id=tx_id).body == b"x" * 400
+    until(lambda: pay.state(tx_id) is State.DELIVERED)
+
+
 class TestFastAPI:
     def test_injects_what_an_endpoint_asks_for(self, provider, pay):
         app = FastAPI()

@@ -494,6 +494,13 @@ impl _Streaming {
         raw_headers(py, &self.headers)
     }
 
+    /// How long a caller who does not read may hold the stream up, seconds.
+    #[getter]
+    fn patience(&self) -> PyResult<f64> {
+        let patience = lock(&self.streaming).as_ref().map(Streaming::patience);
+        patience.map(|patience| patience.as_secs_f64()).ok_or_else(ended)
+    }
+
     /// One more piece, on its way to the caller. Raises BrokenOff where nobody would pay for it any
     /// more: then the stream must be broken off.
     fn push(&self, py: Python<'_>, piece: &Bound<'_, PyBytes>) -> PyResult<()> {

@@ -1,8 +1,6 @@
 //! The right to run a handler once, and what becomes of its answer.
 
-#[cfg(feature = "tower")]
-use std::time::Duration;
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use alloy_primitives::{Address, B256, Bytes, hex, keccak256};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -307,9 +305,9 @@ impl Streaming {
     }
 
     /// How long a caller who does not read may hold the stream up: what has not ended when the
-    /// transaction is closed is not paid for.
-    #[cfg(feature = "tower")]
-    pub(super) fn patience(&self) -> Duration {
+    /// transaction is closed is not paid for. Who is given up is served to the end like one who
+    /// went away.
+    pub fn patience(&self) -> Duration {
         const LONGEST: Duration = Duration::from_secs(30);
         let left = self.ticket.seconds_left().map(Duration::from_secs);
         left.map_or(LONGEST, |left| LONGEST.min(left / 4))
