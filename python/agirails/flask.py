@@ -241,8 +241,8 @@ class Paywall(Base):
         entry = self._core.enter(charge, method, target, _headers(environ), body, amount)
         if isinstance(entry, _Answer):
             return _respond(app, entry)
-        environ[_PAID] = entry.payment
-        return _run(app, method, entry, call)
+        payment = environ[_PAID] = entry.payment
+        return _run(app, method, entry, payment, call)
 
     def _free(self, rest: str = "") -> Any:
         """The view of the free routes."""
@@ -274,7 +274,8 @@ class Paywall(Base):
 def _is_paid(asked: Request) -> bool:
     """Whether this runs inside of a charged function: a call is paid once. Not where one raised,
     and something else answers in its place."""
-    return _PAID in asked.environ and current.get() is not None
+    payment = current.get()
+    return payment is not None and asked.environ.get(_PAID) is payment
 
 
 def _behind(proxy: Any) -> Any:
@@ -370,14 +371,15 @@ def _respond(app: Flask, answer: _Answer) -> Response:
     return response
 
 
-def _run(app: Flask, method: str, ticket: _Ticket, call: Callable[[], Any]) -> Response:
-    payment = ticket.payment
+def _run(
+    app: Flask, method: str, ticket: _Ticket, payment: CallPayment, call: Callable[[], Any]
+) -> Response:
     token = current.set(payment)
     try:
         response: Response = app.make_response(call())
         # HEAD is answered without its body, so nobody would generate it.
         if response.is_streamed and method != "HEAD":
-            return _stream(app, ticket, response)
+            return _stream(app, ticket, payment, response)
         response.direct_passthrough = False
         body = response.get_data()
     except BaseException as error:
@@ -397,7 +399,7 @@ def _run(app: Flask, method: str, ticket: _Ticket, call: Callable[[], Any]) -> R
     return response
 
 
-def _stream(app: Flask, ticket: _Ticket, response: Response) -> Response:
+def _stream(app: Flask, ticket: _Ticket, payment: CallPayment, response: Response) -> Response:
     """The same response, whose pieces pass through here."""
     response.direct_passthrough = False
     status, headers = response.status_code, response.headers.to_wsgi_list()
@@ -407,7 +409,7 @@ def _stream(app: Flask, ticket: _Ticket, response: Response) -> Response:
     else:
         streaming = None
         ticket.fail(f"the handler answered {status}")
-    pieces = _Pieces(response, streaming, ticket.payment)
+    pieces = _Pieces(response, streaming, payment)
     passing = app.response_class(pieces, status)
     passing.headers = Headers(headers)
     return passing

@@ -123,10 +123,8 @@ impl Inner {
             Some(price) => self.pass(charge, incoming, price).await,
             None => Err(Rejection::no_price().into()),
         };
-        outcome.unwrap_or_else(|Refused(rejection, cause)| {
-            let price = priced.unwrap_or_default();
-            let rejection = rejection.of(&incoming.target);
-            Entry::Answer(self.reject(charge, price, &rejection, cause.as_ref()))
+        outcome.unwrap_or_else(|refused| {
+            Entry::Answer(self.turn_away(charge, incoming, priced, refused))
         })
     }
 
@@ -142,9 +140,18 @@ impl Inner {
             Some(price) => self.look_at(charge, incoming, price).await,
             None => Err(Rejection::no_price().into()),
         };
-        let Refused(rejection, cause) = outcome.err()?;
+        outcome.err().map(|refused| self.turn_away(charge, incoming, priced, refused))
+    }
+
+    fn turn_away(
+        &self,
+        charge: &Charge,
+        incoming: &Incoming,
+        priced: Option<Usdc>,
+        Refused(rejection, cause): Refused,
+    ) -> Answer {
         let rejection = rejection.of(&incoming.target);
-        Some(self.reject(charge, priced.unwrap_or_default(), &rejection, cause.as_ref()))
+        self.reject(charge, priced.unwrap_or_default(), &rejection, cause.as_ref())
     }
 
     async fn look_at(

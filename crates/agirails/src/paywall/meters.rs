@@ -24,7 +24,7 @@ struct Untold {
 }
 
 /// Handlers that succeeded, from their claim to their kept answer.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Runs {
     /// By the first bound that is long enough; the last place is for those beyond all.
     within: [u64; BOUNDS_MS.len() + 1],
@@ -40,7 +40,7 @@ impl Runs {
 
     /// As Prometheus has a histogram: each bucket counts those of the shorter ones too. All of
     /// them are there: a histogram whose buckets differ from route to route cannot be summed.
-    fn counters(&self, route: &str) -> impl Iterator<Item = (String, u64)> {
+    fn counters(&self, route: &str) -> Vec<(String, u64)> {
         let (name, route) = ("agirails_paywall_run_seconds", quoted(route));
         let bounds = BOUNDS_MS.iter().map(|bound| (*bound as f64 / 1e3).to_string());
         let (mut count, mut counters) = (0, vec![]);
@@ -50,7 +50,7 @@ impl Runs {
         }
         counters.push((format!("{name}_count{{route={route}}}"), count));
         counters.push((format!("{name}_sum_microseconds{{route={route}}}"), self.microseconds));
-        counters.into_iter()
+        counters
     }
 }
 
