@@ -14,6 +14,7 @@ mod refusal;
 pub mod registry;
 pub mod rules;
 mod state;
+pub mod target;
 mod transaction;
 
 pub use event::{Event, EventRecord};
