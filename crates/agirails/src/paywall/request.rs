@@ -20,6 +20,7 @@ use crate::{
         paid_request::{
             IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PaidRequest, SIGNATURE_HEADER, TRANSACTION_HEADER,
         },
+        target::canonical_target,
     },
 };
 
@@ -61,7 +62,7 @@ impl Incoming {
     pub fn new(method: &str, target: &str, body: &[u8]) -> Self {
         Self {
             method: method.to_ascii_uppercase(),
-            target: canonical(target).into_owned(),
+            target: canonical_target(target),
             body_hash: keccak256(body),
             transaction_id: None,
             signature: None,
@@ -296,21 +297,20 @@ impl PublicUrl {
             return Err(Error::invalid(Code::InvalidSettings, "public_url", "<URL>", problem)
                 .with_hint("pass the URL that callers see, such as \"https://example.com/shop\""));
         };
-        let prefix = canonical(url.path()).trim_end_matches('/').to_owned();
+        let prefix = canonical_target(url.path()).trim_end_matches('/').to_owned();
         Ok(Self { origin: url.origin().ascii_serialization(), prefix, is_set: true })
     }
 
     /// The target that callers sign: as they see it.
     pub(super) fn target(&self, mount: &str, target: &str) -> String {
-        let mount = mount.trim_end_matches('/');
-        let seen = match mount {
-            "" => canonical(target),
-            mount => Cow::Owned(canonical(&format!("{mount}{target}")).into_owned()),
+        let seen = match mount.trim_end_matches('/') {
+            "" => canonical_target(target),
+            mount => canonical_target(format!("{mount}{}", path_of(target))),
         };
         // A proxy may take the prefix off, or leave it on.
         let is_under = |rest: &str| rest.is_empty() || rest.starts_with(['/', '?']);
         if !self.is_set || seen.strip_prefix(&self.prefix).is_some_and(is_under) {
-            return seen.into_owned();
+            return seen;
         }
         format!("{}{seen}", self.prefix)
     }
@@ -320,8 +320,18 @@ impl PublicUrl {
     pub(super) fn base(&self, mount: &str) -> String {
         match self.is_set {
             true => format!("{}{}", self.origin, self.prefix),
-            false => canonical(mount).trim_end_matches('/').to_owned(),
+            false => canonical_target(mount).trim_end_matches('/').to_owned(),
         }
+    }
+}
+
+/// A target without the scheme and host that a proxy is asked with.
+fn path_of(target: &str) -> &str {
+    match target.split_once("://") {
+        Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            rest.find(['/', '?']).map_or("/", |path| &rest[path..])
+        }
+        _ => target,
     }
 }
 
@@ -437,9 +447,4 @@ fn origin(scheme: &str, host: Option<&[u8]>) -> Option<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
     let is_host = !host.is_empty() && host.len() <= 255 && host.bytes().all(is_plain);
     (is_host && matches!(scheme, "http" | "https")).then(|| format!("{scheme}://{host}"))
-}
-
-/// The form of a target that both sides sign.
-pub(super) fn canonical(target: &str) -> Cow<'_, str> {
-    Cow::Borrowed(target)
 }

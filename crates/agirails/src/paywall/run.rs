@@ -234,7 +234,7 @@ impl Run {
         let record =
             CallRecord { request: &self.request, status, content_type: &content_type, body_hash };
         let not_kept = |cause| Lost(Reason::NotKept, Rejection::answer_lost(), Some(cause));
-        let content_hash = record.content_hash().map_err(not_kept)?;
+        let content_hash = record.content_hash().map_err(|error| not_kept(error.into()))?;
         let answered_at = self.inner.clock.now().await.unwrap_or_else(|_| super::wall_seconds());
         if answered_at > self.payment.deadline {
             // It cannot be delivered any more.
@@ -496,7 +496,7 @@ impl Inner {
         let network = self.client.network();
         if let Some(wallet) = self.client.wallet.as_deref() {
             let message = receipt.message(facts.requester, network.chain_id);
-            match message.sign_with(wallet, network.kernel).await {
+            match wallet.sign_delivery(message, network.kernel).await {
                 Ok(signed) => {
                     receipt.signature = Some(Bytes::from(signed.signature.as_bytes().to_vec()));
                 }
