@@ -65,7 +65,7 @@ from .errors import (
     UnauthorizedError,
     ValidationError,
 )
-from .types import Address, State, usdc_base_units
+from .types import Address, State
 
 __all__ = [
     "ACTPClient",
@@ -122,6 +122,5 @@ __all__ = [
     "result_hash",
     "service_type_hash",
     "sign_request",
-    "usdc_base_units",
     "verify_delivery",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from enum import IntEnum
 
 
@@ -49,27 +48,3 @@ class Address(str):
 
     def __hash__(self) -> int:
         return hash(self.lower())
-
-
-def usdc_base_units(amount: int) -> Decimal:
-    """A price that is given in base units of USDC, as `charge` and price functions take it.
-
-    Args:
-        amount: base units, 1_000_000 of which are 1 USDC.
-
-    Returns:
-        The amount in USDC.
-
-    Raises:
-        TypeError: the amount is not an int.
-        ValueError: it is negative.
-
-    Example:
-        >>> usdc_base_units(100_000)
-        Decimal('0.100000')
-    """
-    if not isinstance(amount, int) or isinstance(amount, bool):
-        raise TypeError(f"amount must be base units as int, not {type(amount).__name__}")
-    if amount < 0:
-        raise ValueError(f"amount must not be negative, but is {amount}")
-    return Decimal(amount).scaleb(-6)
