@@ -25,6 +25,7 @@ mod refusal;
 pub mod registry;
 pub mod rules;
 mod state;
+pub mod target;
 pub mod text;
 mod transaction;
 
