@@ -27,6 +27,7 @@ export PATH := $(PATH):$(abspath $(NPM))/postgresql
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 CARGO_ALL := --workspace --all-features
+FEATURES := chain consumer paywall postgres testkit tower
 # One interpreter for every step, or pyo3 is built anew in each.
 export PYO3_PYTHON := $(abspath $(VENV)/bin/python)
 step = @printf '\n== %s\n' '$(1)'
@@ -60,6 +61,10 @@ contracts-check: $(NPM_TOOLS)
 lint: $(TOOLS)
 	$(call step,clippy)
 	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
+	$(call step,each feature alone)
+	@for features in '' $(FEATURES); do \
+		cargo clippy --quiet -p agirails --no-default-features --features "$$features" -- -D warnings || exit 1; \
+	done
 
 rust-tests: $(TOOLS) $(NPM_TOOLS)
 	$(call step,Rust tests)

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     network::Network,
-    owners::Owner,
+    process_locks::WorkerId,
     protocol::{TransactionId, Usdc, receipt::Receipt},
     storage::{self, Attempt, Format, Storage, Store},
 };
@@ -374,13 +374,13 @@ impl Records {
     pub(super) async fn claim(
         &self,
         payment: i64,
-        owner: Owner,
-        is_alive: impl Fn(Owner) -> bool + Send + Sync,
+        owner: WorkerId,
+        is_alive: impl Fn(WorkerId) -> bool + Send + Sync,
     ) -> Result<bool> {
         self.file
             .write(|connection| {
                 let sql = "SELECT owner FROM payments WHERE id = ?1";
-                let now: Owner =
+                let now: WorkerId =
                     connection.prepare_cached(sql)?.query_row([payment], |row| row.get(0))?;
                 if now != 0 && is_alive(now) {
                     return Ok(false);
