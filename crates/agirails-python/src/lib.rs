@@ -38,7 +38,7 @@ mod _agirails {
         mock::Mock,
         network::Network,
         paywall::{
-            _Answer, _Charge, _Paywall, _Streaming, _Ticket, _notices, _price, CallPayment,
+            _Answer, _Charge, _Exchange, _Head, _Paywall, _events, _price, CallPayment,
             sign_request,
         },
         proof::{ProofGenerator, recover_delivery_signer, verify_delivery},
