@@ -13,7 +13,7 @@ use super::{
     event::{Event, Level},
     headers,
     price::{Charge, Price, check_price},
-    rejection::{Rejection, Terms},
+    rejection::{Refused, Rejection, Terms},
     request::Incoming,
     run::{CallPayment, Run},
     settings::Unsigned,
@@ -155,9 +155,14 @@ impl Inner {
                 ..Event::new(level, "rejected", message)
             });
         }
-        let terms = incoming
-            .filter(|_| price > Usdc::ZERO && rejection.status == 402)
-            .map(|incoming| self.terms(charge, price).of(incoming, &self.public));
+        let terms =
+            incoming.filter(|_| price > Usdc::ZERO && rejection.status == 402).map(|incoming| {
+                Terms {
+                    resource: format!("{}{}", incoming.origin, incoming.target),
+                    base: self.public.base(&incoming.mount),
+                    ..self.terms(charge, price)
+                }
+            });
         rejection.answer(&request_id, terms.as_ref())
     }
 
@@ -543,32 +548,6 @@ impl Patience {
         let _ = tokio::time::timeout(nap, answered).await;
         self.pause = (self.pause * 2).min(LOOKS.1);
         Ok(())
-    }
-}
-
-/// A rejection, and what the operator should know of it.
-pub(super) struct Refused(pub(super) Rejection, pub(super) Option<Error>);
-
-impl Refused {
-    pub(super) fn because(rejection: Rejection, cause: Error) -> Self {
-        Self(rejection, Some(cause))
-    }
-
-    pub(super) fn store(cause: Error) -> Self {
-        Self::because(Rejection::store_unavailable(), cause)
-    }
-}
-
-impl From<Rejection> for Refused {
-    fn from(rejection: Rejection) -> Self {
-        Self(rejection, None)
-    }
-}
-
-/// The clock could not be read: the kernel is out of reach.
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
-        Self::because(Rejection::unverifiable(), error)
     }
 }
 

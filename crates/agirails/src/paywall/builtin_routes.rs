@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use super::{
     Inner,
-    admission::{Refused, parse_id},
+    admission::parse_id,
     answer::Answer,
     event::Level,
     price::{Charge, Price, sensible_calls, usdc},
-    rejection::Rejection,
+    rejection::{Refused, Rejection},
     request::Incoming,
     store::{Backlog, Counters, Stage},
 };

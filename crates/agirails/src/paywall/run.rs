@@ -7,13 +7,12 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
 use super::{
     Inner,
-    admission::Refused,
     answer::{Answer, Headers},
     event::{Event, Level},
     headers,
     price::Charge,
     reason::Reason,
-    rejection::Rejection,
+    rejection::{Refused, Rejection},
     response::{Action, Chunk, Ending, Head, Limits, Response, Whole},
     settings::Deliver,
     store::{AnswerRequest, Claim, Ended, Facts, Stage},
