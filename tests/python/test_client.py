@@ -1,6 +1,7 @@
 """The API of the documented recipe, and what each verb does to state and money."""
 
 import copy
+import json
 import os
 import time
 from pathlib import Path
@@ -893,3 +894,11 @@ class TestClient:
     def test_an_address_can_be_copied(self, parties):
         address = parties.consumer.address
         assert copy.deepcopy(address) == address
+
+
+def test_a_state_prints_as_its_name_and_counts_as_its_number():
+    state = State.DELIVERED
+    assert (str(state), f"{state}", f"{state:>10}") == ("DELIVERED", "DELIVERED", " DELIVERED")
+    assert (f"{state:d}", f"{state:02x}", int(state), state == 4) == ("4", "04", 4, True)
+    assert repr(state) == "<State.DELIVERED: 4>"
+    assert json.dumps(state) == "4"
