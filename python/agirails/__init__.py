@@ -74,7 +74,7 @@ from .errors import (
     UnauthorizedError,
     ValidationError,
 )
-from .types import Address, State
+from .types import Address, State, Usdc, usdc_base_units
 
 __all__ = [
     "ACTPClient",
@@ -119,6 +119,7 @@ __all__ = [
     "TransactionNotFoundError",
     "TransactionRevertedError",
     "UnauthorizedError",
+    "Usdc",
     "ValidationError",
     "__version__",
     "apaid_call",
@@ -131,5 +132,6 @@ __all__ = [
     "result_hash",
     "service_type_hash",
     "sign_request",
+    "usdc_base_units",
     "verify_delivery",
 ]

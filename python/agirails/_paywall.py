@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._agirails import CallPayment, _Charge
+    from .types import Usdc
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -161,7 +162,7 @@ class Base:
 
     def charge(
         self,
-        price: str | Decimal | Callable[..., Any],
+        price: str | Decimal | Usdc | Callable[..., Any],
         *,
         calls: int | None = None,
         min_seconds_left: int | None = None,
@@ -181,9 +182,9 @@ class Base:
         function that calls another one is paid once, by the higher price.
 
         Args:
-            price: what a call costs, USDC as str or Decimal ("0.10"); or a function, sync or
-                async, that takes the request or nothing and returns the price, 0 for a call that
-                is free. It runs before the payment is checked. An HTTPException that it raises is
+            price: what a call costs: USDC as str or Decimal ("0.10"), or usdc_base_units(…); or a
+                function, sync or async, that takes the request or nothing and returns the price, 0
+                for a call that is free. It runs before the payment is checked. An HTTPException that it raises is
                 the answer.
             calls: sells bundles of this many calls only: one transaction is drawn down call by
                 call, each with an Idempotency-Key of its own.

@@ -374,8 +374,8 @@ class TestStarlette:
         paywall.init_app(app)
         assert ask(app, "GET", "/a/items").body == b"free"
         assert ask(app, "POST", "/a/items").status == 402
-        assert pay(app, "POST", "/a/items").body == b"paid 100000"
-        assert pay(app, "PUT", "/a/items").body == b"put 100000"
+        assert pay(app, "POST", "/a/items").body == b"paid 0.10"
+        assert pay(app, "PUT", "/a/items").body == b"put 0.10"
         routes = ask(app, "GET", "/api/pricing").json["routes"]
         assert {route["route"] for route in routes} == {"POST /a/items", "PUT /a/items"}
 

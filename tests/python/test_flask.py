@@ -124,10 +124,10 @@ def test_a_charge_within_a_charge_is_paid_once(app, provider, pay):
     def instead(error):
         return inner()
 
-    assert pay(app, "GET", "/outer").body == b"inner for 100000"
+    assert pay(app, "GET", "/outer").body == b"inner for 0.10"
     # What answers in place of a view that raised is paid for like any other.
     tx_id = pay.fund()
-    assert pay(app, "GET", "/broken", tx_id=tx_id).body == b"inner for 100000"
+    assert pay(app, "GET", "/broken", tx_id=tx_id).body == b"inner for 0.10"
     until(lambda: provider.advanced.get_transaction(tx_id).state == State.DELIVERED)
 
 
@@ -163,7 +163,7 @@ def test_methods_of_a_view_class_have_their_own_prices(app, provider, pay):
     app.add_url_rule("/all", view_func=All.as_view("all"))
     assert ask_wsgi(app, "GET", "/items/1", {}, b"").body == b"free"
     assert ask_wsgi(app, "POST", "/items/1", {}, b"").status == 402
-    assert pay(app, "POST", "/items/7").body == b"7 for 100000"
+    assert pay(app, "POST", "/items/7").body == b"7 for 0.10"
     assert pay(app, "PUT", "/items/7").body == b"put"
     assert ask_wsgi(app, "GET", "/all", {}, b"").status == 402
     assert pay(app, "GET", "/all").body == b"all"
@@ -305,7 +305,7 @@ def test_a_dearer_view_inside_asks_for_the_difference(app, provider, pay):
     reply = pay(app, "GET", "/cheap", tx_id=small)
     assert (reply.status, reply.json["required"]) == (402, "5.00")
     assert provider.advanced.get_transaction(small).state is State.COMMITTED
-    assert pay(app, "GET", "/cheap", tx_id=enough).body == b"dear for 5000000"
+    assert pay(app, "GET", "/cheap", tx_id=enough).body == b"dear for 5.00"
     assert runs == [5_000_000]
 
 
