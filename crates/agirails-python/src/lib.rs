@@ -39,8 +39,8 @@ mod _agirails {
         consumer::{_Consumer, _Purchase, _open_consumer},
         event::Event,
         functions::{
-            canonical_json, encode_resolution, format_usdc, parse_usdc, result_hash,
-            service_type_hash,
+            canonical_json, canonical_target, encode_resolution, format_usdc, parse_usdc,
+            result_hash, service_type_hash,
         },
         kernel::Kernel,
         mock::Mock,
