@@ -310,13 +310,13 @@ def check(stage: Stage, expect: dict[str, Any], reply: Reply, where: str) -> Non
 @pytest.mark.parametrize("exchange", TABLE["exchanges"], ids=lambda item: item["name"])
 def test_each_exchange_comes_out_as_the_table_says(stage, exchange, caplog):
     caplog.set_level(logging.INFO, "agirails.paywall")
-    differs = exchange.get("except", {}).get(stage.kind)
-    if differs is not None and "skip" in differs:
-        pytest.skip(str(differs["skip"] if isinstance(differs, dict) else differs))
+    differs = exchange.get("except", {}).get(stage.kind, {})
+    if "skip" in differs:
+        pytest.skip(differs["skip"])
     name, tx_id = f"{exchange['name']}|{uuid.uuid4().hex}", None
     for number, asked in enumerate(exchange["requests"]):
         where = f"{exchange['name']}, request {number + 1}"
-        expect = {**asked["expect"], **asked.get("except", {}).get(stage.kind, {})}
+        expect = {**asked["expect"], **differs.get("expect", {})}
         target = f"/{asked.get('route', 'paid')}?script={quote(name)}"
         body = b"x" * asked["size"] if "size" in asked else asked["body"].encode()
         tx_id, headers = stage.payment(asked, target, body, tx_id)

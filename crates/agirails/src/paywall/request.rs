@@ -410,7 +410,11 @@ impl Incoming {
 /// The second of two lengths must be the same as the first, as HTTP says.
 fn content_length(value: &[u8], before: BodyLength) -> BodyLength {
     let text = value.trim_ascii();
-    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    if text.is_empty() {
+        // Some servers say so where there is none.
+        return before;
+    }
+    let is_number = text.iter().all(u8::is_ascii_digit);
     let number = is_number.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten();
     match (number.map(BodyLength::Known), before) {
         // A number beyond 64 bits is a length all the same.
