@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -27,6 +28,7 @@ EXCHANGE = "agirails.exchange"
 ANSWER = "agirails.answer"
 """Where it has what the paywall answers."""
 _CHUNK = 1 << 16
+_DRAIN_SECONDS = 10
 
 
 class Call:
@@ -78,6 +80,8 @@ class Call:
             allow=methods,
         )
         answer = exchange.admit_head() or self.read(exchange)
+        if answer is not None:
+            self.drain(answer.drain_bytes)
         if answer is None:
             amount = None if self.price.function is None else self.amount()
             answer = exchange.admit(amount)
@@ -107,29 +111,43 @@ class Call:
         return answer
 
     def read_stream(self, exchange: _Exchange) -> _Answer | None:
-        asked, environ = self.asked, self.environ
-        length, own_limit = asked.content_length, asked.max_content_length
-        if length is None and "HTTP_TRANSFER_ENCODING" in environ:
-            if not environ.get("wsgi.input_terminated"):
-                # A body whose end the server does not tell, and that Flask would not see.
-                return exchange.length_required()
-        is_read = "stream" in asked.__dict__
-        stream = asked.stream if is_read else get_input_stream(environ)
-        size = 0
-        while True:
-            piece = stream.read(_CHUNK)
-            answer = exchange.body(piece) if piece else None
+        length, own_limit = self.asked.content_length, self.asked.max_content_length
+        stream, size = self.stream(), 0
+        if stream is None:
+            return exchange.length_required()
+        while piece := stream.read(_CHUNK):
+            answer = exchange.body(piece)
             size += len(piece)
             if answer is not None:
-                _drain(stream, answer.drain_bytes)
                 return answer
             if own_limit is not None and size > own_limit:
-                _drain(stream, self.paywall._core.max_body_bytes)
+                self.drain(self.paywall._core.max_body_bytes)
                 raise RequestEntityTooLarge
-            if not piece:
-                break
         # Not every server tells that a connection ended before its body did.
         return exchange.unreadable() if length is not None and size != length else None
+
+    def stream(self) -> Any:
+        """The request's body; None where the server does not tell where it ends, so that Flask
+        would not see it."""
+        if "stream" in self.asked.__dict__:
+            return self.asked.stream
+        if self.asked.content_length is None and "HTTP_TRANSFER_ENCODING" in self.environ:
+            if not self.environ.get("wsgi.input_terminated"):
+                return None
+        stream = self.asked.__dict__["stream"] = get_input_stream(self.environ)
+        return stream
+
+    def drain(self, most: int) -> None:
+        """Reads on for a while: a caller that is still writing would not see its answer."""
+        stream, until = self.stream(), time.monotonic() + _DRAIN_SECONDS
+        try:
+            while stream is not None and most > 0 and time.monotonic() < until:
+                piece = stream.read(min(most, _CHUNK))
+                if not piece:
+                    break
+                most -= len(piece)
+        except Exception:
+            pass  # it broke off, and nobody waits for an answer
 
     def amount(self) -> int | None:
         """The price of this very request; None where its function failed."""
@@ -259,15 +277,6 @@ async def _awaited(result: Any) -> Any:
 def behind(proxy: Any) -> Any:
     """What a proxy of Flask's stands for right now."""
     return proxy._get_current_object()
-
-
-def _drain(stream: Any, most: int) -> None:
-    """Reads on for a while: a caller that is still writing would not see its answer."""
-    while most > 0:
-        piece = stream.read(min(most, _CHUNK))
-        if not piece:
-            break
-        most -= len(piece)
 
 
 def request_parts(asked: Request) -> tuple[str, str, list[tuple[str, str]], str]:

@@ -16,7 +16,7 @@ GUNICORN = "gunicorn --no-control-socket --bind 127.0.0.1:{port} edge_apps:flask
 SERVERS = {
     "gunicorn": GUNICORN,
     "gunicorn threads": f"{GUNICORN} --threads 4",
-    "waitress": "waitress --listen 127.0.0.1:{port} edge_apps:flask_app",
+    "waitress": "waitress {options} --listen 127.0.0.1:{port} edge_apps:flask_app",
     "flask": "flask --app edge_apps:flask_app run --port {port}",
     "uvicorn": "uvicorn --port {port} edge_apps:asgi_app",
 }
@@ -70,7 +70,8 @@ def make(tmp_path: Path) -> Make:
     @contextlib.contextmanager
     def make(server: str, *options: str, **env: str) -> Iterator[Service]:
         port, provider = free_port(), new_address()
-        command = [*SERVERS[server].format(port=port).split(), *options]
+        line = SERVERS[server].format(port=port, options=" ".join(options))
+        command = [*line.split(), *(options if server == "uvicorn" else ())]
         env |= {"PROVIDER_ADDRESS": provider, "ACTP_STATE_DIR": str(tmp_path)}
         env |= {"PYTHONPATH": str(HERE)}
         url = f"http://127.0.0.1:{port}/health"
