@@ -19,7 +19,7 @@ from ._paywall import BrokenOff, below, current, fetcher
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ._agirails import _Answer, _Exchange
+    from ._agirails import CallPayment, _Answer, _Exchange
     from ._paywall import Price
     from .flask import Paywall
 
@@ -183,15 +183,24 @@ class Call:
         exchange = self.exchange
         length = response.content_length if body is None else len(body)
         head = exchange.head(response.status_code, response.headers.to_wsgi_list(), length)
+        if head.action == "buffer":
+            return self.keep(exchange, response, body)
         if head.action == "pass":
             exchange.end()
-            response.headers = Headers(head.headers)
-            return response
-        if head.action == "stream":
+            if body is not None:
+                response.headers = Headers(head.headers)
+                return response
+            pieces: Any = in_context(response.iter_encoded(), exchange.payment)
+        else:
             pieces = _Pieces(exchange, response)
-            passing = self.app.response_class(pieces, head.status)
-            passing.headers = Headers(head.headers)
-            return passing
+        passing = self.app.response_class(pieces, head.status)
+        passing.headers = Headers(head.headers)
+        if head.action == "pass":
+            passing.call_on_close(response.close)
+        return passing
+
+    def keep(self, exchange: _Exchange, response: Response, body: bytes | None) -> Response:
+        """Answers with what is kept for repeats."""
         try:
             for piece in response.iter_encoded() if body is None else (body,):
                 exchange.chunk(piece)
@@ -233,17 +242,8 @@ class _Pieces:
         return self._sent
 
     def _generated(self) -> Iterator[bytes]:
-        pieces = self._response.iter_encoded()
         try:
-            while True:
-                # A generator runs in the context of whoever asks for its next piece: the server's.
-                token = current.set(self._payment)
-                try:
-                    piece = next(pieces)
-                except StopIteration:
-                    break
-                finally:
-                    current.reset(token)
+            for piece in in_context(self._response.iter_encoded(), self._payment):
                 out = self._exchange.chunk(piece)
                 if out:
                     yield out
@@ -268,6 +268,20 @@ class _Pieces:
             pass  # nobody is there to whom the end could be denied
         finally:
             self._response.close()
+
+
+def in_context(pieces: Iterator[bytes], payment: CallPayment | None) -> Iterator[bytes]:
+    """The pieces of a generator, which runs in the context of whoever asks for the next one: the
+    server's."""
+    while True:
+        token = current.set(payment)
+        try:
+            piece = next(pieces)
+        except StopIteration:
+            return
+        finally:
+            current.reset(token)
+        yield piece
 
 
 async def _awaited(result: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from enum import IntEnum
 
 
@@ -55,6 +54,8 @@ class Usdc(int):
 
     def __format__(self, format_spec: str) -> str:
         if format_spec.endswith(tuple("eEfFgG%")):
+            from decimal import Decimal
+
             return format(Decimal(int(self)) / 1_000_000, format_spec)
         if format_spec.endswith(tuple("bcdnoxX,_")):
             return int.__format__(self, format_spec)

@@ -94,7 +94,7 @@ class TestACall:
         }
         (payment,) = stage.runs
         assert payment.requester == str(stage.consumer.address).lower()
-        assert repr(payment) == f"<CallPayment 0.20 USDC of {tx_id}>"
+        assert repr(payment) == f"<CallPayment 0.20 USDC of transaction {tx_id}>"
 
     def test_that_raises_takes_nothing_and_may_be_repeated(self, stage):
         tx_id = stage.fund()
@@ -222,8 +222,8 @@ class TestRefusals:
             {"by": stage.stranger},
             {"body": b"[]"},
             {"target": "/api/generate"},
-            # What is sent is signed, not what it means.
-            {"target": "/api/generate?x=Ab"},
+            # The canonical form is signed: an escape of a plain letter makes no difference.
+            {"target": "/api/generate?x=Ac"},
             {"method": "PUT"},
         ):
             reply = stage.ask("POST", TARGET, b"{}", **stage.headers(tx_id, **wrong))
@@ -456,7 +456,9 @@ class TestTheLog:
         told = {record.levelname: record.getMessage() for record in caplog.records[-2:]}
         messages = [record.getMessage() for record in caplog.records]
         assert any("unsigned request was served" in message for message in messages), messages
-        assert any(tx_id in m and "may be used again" in m for m in messages), told
+        assert any("can be used again" in m for m in messages), told
+        failed = [r for r in caplog.records if getattr(r, "event", None) == "run_failed"]
+        assert [record.transaction for record in failed] == [tx_id]
 
     def test_has_what_the_outbox_has_to_say_while_nobody_calls(self, make, caplog):
         caplog.set_level(logging.INFO, "agirails.paywall")
