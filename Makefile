@@ -31,6 +31,7 @@ export PATH := $(PATH):$(CURDIR)/$(NPM)/postgresql
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 CARGO_ALL := --workspace --all-features
+FEATURES := chain consumer paywall postgres testkit tower
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 # One interpreter for every step, or pyo3 is built anew in each.
 export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
@@ -75,6 +76,10 @@ contracts-check: $(NPM_TOOLS) ## check that the compiled contracts are those of 
 lint: $(TOOLS) ## clippy
 	$(call step,clippy)
 	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
+	$(call step,each feature alone)
+	@for features in '' $(FEATURES); do \
+		cargo clippy --quiet -p agirails --no-default-features --features "$$features" -- -D warnings || exit 1; \
+	done
 
 rust-tests: $(TOOLS) $(NPM_TOOLS) ## all Rust tests and documentation examples
 	$(call step,Rust tests)

@@ -1,0 +1,219 @@
+//! The kernel's words: why a call is refused, and what a caller can do about it.
+
+use std::fmt;
+
+use crate::{Kind, Retry};
+
+/// One row per refusal: the contract's words, the kind of error, whether the same call can
+/// succeed later, and the remedy.
+macro_rules! refusals {
+    ($($variant:ident, $code:literal, $words:literal, $kind:ident, $retry:ident, $hint:literal;)*) => {
+        /// Why the deployed contracts refuse a call. [`Refusal::words`] are the contract's own.
+        ///
+        /// Source: the `require` messages of `ACTPKernel`, `EscrowVault` and `AgentRegistry`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Refusal {
+            $(#[doc = concat!("`", $words, "`")] $variant,)*
+        }
+
+        impl Refusal {
+            /// Every refusal, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The contract's words.
+            pub const fn words(self) -> &'static str {
+                match self { $(Self::$variant => $words,)* }
+            }
+
+            /// The stable code of the error that carries this refusal.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// The family of the error that carries this refusal.
+            pub const fn kind(self) -> Kind {
+                match self { $(Self::$variant => Kind::$kind,)* }
+            }
+
+            /// Whether the same call can succeed later.
+            pub const fn retry(self) -> Retry {
+                match self { $(Self::$variant => Retry::$retry,)* }
+            }
+
+            /// What to do about it.
+            pub const fn hint(self) -> &'static str {
+                match self { $(Self::$variant => $hint,)* }
+            }
+        }
+    };
+}
+
+refusals! {
+    TxMissing, "tx_missing", "Tx missing", TransactionNotFound, Never,
+        "check the id and that it was created on this network and in this state directory";
+    RequesterMismatch, "requester_mismatch", "Requester mismatch", Unauthorized, Never,
+        "a transaction is created by its requester: leave `requester` out or pass the client's own address";
+    ZeroProvider, "zero_provider", "Zero provider", Validation, Never,
+        "pass the provider's address, as its price page names it";
+    SelfTransaction, "self_transaction", "Self-transaction not allowed", Validation, Never,
+        "requester and provider must be two addresses";
+    AmountBelowMinimum, "amount_below_minimum", "Amount below minimum", Validation, Never,
+        "the least amount is 50_000 base units (0.05 USDC), of which the provider gets nothing; bundle cheap calls";
+    AmountAboveMaximum, "amount_above_maximum", "Amount exceeds maximum", Validation, Never,
+        "amounts are base units of USDC (1 USDC = 1_000_000), at most 1e15";
+    DeadlineInPast, "deadline_in_past", "Deadline in past", Validation, Never,
+        "a deadline is an absolute Unix time in seconds, later than now";
+    DeadlineTooFar, "deadline_too_far", "Deadline too far", Validation, Never,
+        "a deadline is an absolute Unix time in seconds (not milliseconds), at most 365 days from now";
+    DisputeWindowTooShort, "dispute_window_too_short", "Dispute window too short", Validation, Never,
+        "a dispute window is a duration in seconds, at least 3_600 (1 hour)";
+    DisputeWindowTooLong, "dispute_window_too_long", "Dispute window too long", Validation, Never,
+        "a dispute window is a duration in seconds, at most 2_592_000 (30 days)";
+    TxExists, "tx_exists", "Tx exists", TransactionReverted, Never,
+        "the requester's nonce was reused; create the transaction again";
+    NoOp, "no_op", "No-op", InvalidStateTransition, Never,
+        "the transaction is in that state already; nothing is left to do";
+    InvalidTransition, "invalid_transition", "Invalid transition", InvalidStateTransition, Never,
+        "read the transaction and take a step that its state allows; COMMITTED is reached by link_escrow only";
+    OnlyProvider, "only_provider", "Only provider", Unauthorized, Never,
+        "this step is the provider's";
+    OnlyRequester, "only_requester", "Only requester", Unauthorized, Never,
+        "this step is the requester's";
+    OnlyRequesterCanCancel, "only_requester_can_cancel", "Only requester can cancel", Unauthorized, Never,
+        "before the escrow is linked only the requester calls a transaction off";
+    PartyOnly, "party_only", "Party only", Unauthorized, Never,
+        "only the transaction's requester or provider may do this";
+    ResolverOnly, "resolver_only", "Resolver only", Unauthorized, Never,
+        "a dispute is resolved by the kernel's admin";
+    NotAuthorizedToSettle, "not_authorized_to_settle", "Not authorized to settle", Unauthorized, Safe,
+        "strangers may settle once the dispute window has passed";
+    RequesterDecisionPending, "requester_decision_pending", "Requester decision pending", DisputeWindowActive, Safe,
+        "the provider may settle once the dispute window has passed; the requester may settle now";
+    TransactionExpired, "transaction_expired", "Transaction expired", DeadlinePassed, Never,
+        "the deadline has passed: the provider can only cancel, which refunds the requester in full";
+    CannotCancelAfterWorkStarted, "cannot_cancel_after_work_started", "Cannot cancel after work started", InvalidStateTransition, Never,
+        "from IN_PROGRESS only the provider can give the money back";
+    DeadlineNotReached, "deadline_not_reached", "Deadline not reached", InvalidStateTransition, Safe,
+        "the requester can cancel a committed transaction from its deadline on";
+    DisputeWindowClosed, "dispute_window_closed", "Dispute window closed", DeadlinePassed, Never,
+        "the dispute window has passed; the delivery stands";
+    InvalidDisputeWindowProof, "invalid_dispute_window_proof", "Invalid dispute window proof", Validation, Never,
+        "deliver with a delivery proof, with nothing, or with 32 bytes that encode the dispute window in seconds";
+    QuoteHashLength, "quote_hash_length", "Quote hash must be 32 bytes", Validation, Never,
+        "pass nothing or the 32-byte hash of the quote";
+    InvalidQuoteHash, "invalid_quote_hash", "Invalid quote hash", Validation, Never,
+        "a quote hash is not zero";
+    EscrowAddress, "escrow_address", "Escrow addr", Validation, Never,
+        "leave the vault out: the network's own is used";
+    InvalidEscrowId, "invalid_escrow_id", "Invalid escrow ID", Validation, Never,
+        "leave the escrow id out: the transaction's id is used";
+    EscrowNotApproved, "escrow_not_approved", "Escrow not approved", TransactionReverted, Never,
+        "leave the vault out: the network's own is used";
+    EscrowIdUsed, "escrow_id_used", "Escrow ID already used", TransactionReverted, Never,
+        "this escrow is funded already; read the transaction before paying again";
+    InvalidStateForLinking, "invalid_state_for_linking", "Invalid state for linking escrow", InvalidStateTransition, Never,
+        "an escrow is linked while the transaction is INITIATED or QUOTED";
+    EscrowFundingFailed, "escrow_funding_failed", "Escrow funding failed", TransactionReverted, Never,
+        "the vault did not receive the whole amount; check the token";
+    EscrowExists, "escrow_exists", "Escrow exists", TransactionReverted, Never,
+        "leave the escrow id out: the transaction's id is used";
+    BelowMinimum, "below_minimum", "Below minimum", Validation, Never,
+        "the least amount is 50_000 base units (0.05 USDC)";
+    AboveMaximum, "above_maximum", "Above maximum", Validation, Never,
+        "amounts are base units of USDC (1 USDC = 1_000_000), at most 1e15";
+    NotQuoted, "not_quoted", "Not quoted", InvalidStateTransition, Never,
+        "a quote is accepted while the transaction is QUOTED";
+    Expired, "expired", "Expired", DeadlinePassed, Never,
+        "the deadline has passed; create a new transaction";
+    AmountZero, "amount_zero", "Amount zero", Validation, Never,
+        "a milestone pays more than nothing; below 0.05 USDC the fee exceeds it";
+    NotInProgress, "not_in_progress", "Not in progress", InvalidStateTransition, Never,
+        "milestones are released while the transaction is IN_PROGRESS";
+    EscrowMissing, "escrow_missing", "Escrow missing", TransactionReverted, Never,
+        "link the escrow first";
+    InsufficientEscrow, "insufficient_escrow", "Insufficient escrow", InsufficientFunds, Never,
+        "release at most what remains in escrow";
+    FeeExceedsAmount, "fee_exceeds_amount", "Fee exceeds amount", TransactionReverted, Never,
+        "a payout to the provider below 0.05 USDC cannot pay its fee; a committed transaction below 1 USDC can therefore be cancelled by its provider only";
+    NotSettled, "not_settled", "Not settled", InvalidStateTransition, Never,
+        "settle the transaction first; settling pays out";
+    AttestationMissing, "attestation_missing", "Attestation missing", Validation, Never,
+        "pass the attestation's UID, 32 bytes that are not all zero";
+    OnlySettled, "only_settled", "Only settled", InvalidStateTransition, Never,
+        "attestations are anchored once the transaction is SETTLED";
+    NotParticipant, "not_participant", "Not participant", Unauthorized, Never,
+        "only the transaction's requester or provider may do this";
+    EscrowMissingForDispute, "escrow_missing_for_dispute", "Escrow missing for dispute", TransactionReverted, Never,
+        "link the escrow first";
+    ResolutionRequired, "resolution_required", "Dispute resolution requires explicit proof", Validation, Never,
+        "pass the resolution: how much each side gets";
+    EmptyResolution, "empty_resolution", "Empty resolution", Validation, Never,
+        "a resolution gives something to somebody";
+    MustDistributeAll, "must_distribute_all", "Must distribute ALL funds", Validation, Never,
+        "the amounts of a resolution add up to what remains in escrow";
+    InvalidResolutionProof, "invalid_resolution_proof", "Invalid resolution proof", Validation, Never,
+        "encode the resolution with encode_resolution";
+    MediatorAddressRequired, "mediator_address_required", "Mediator address required", Validation, Never,
+        "name the mediator that is paid";
+    MediatorNotApproved, "mediator_not_approved", "Mediator not approved", TransactionReverted, Never,
+        "the kernel's admin approves mediators first";
+    MediatorApprovalPending, "mediator_approval_pending", "Mediator approval pending", TransactionReverted, Safe,
+        "a mediator is paid from two days after its approval";
+    MediatorFeeExceedsMaximum, "mediator_fee_exceeds_maximum", "Mediator fee exceeds maximum", Validation, Never,
+        "a mediator gets at most 10 % of the transaction's amount";
+    KernelPaused, "kernel_paused", "Kernel paused", ContractPaused, Safe,
+        "the protocol is paused by its operators; try again later";
+    AlreadyRegistered, "already_registered", "Already registered", TransactionReverted, Never,
+        "change the profile instead: update_endpoint, add_service_type, remove_service_type";
+    NotRegistered, "not_registered", "Not registered", TransactionReverted, Never,
+        "register the agent first";
+    EmptyEndpoint, "empty_endpoint", "Empty endpoint", Validation, Never,
+        "pass the URL at which the agent is reached";
+    EndpointTooLong, "endpoint_too_long", "Endpoint too long", Validation, Never,
+        "an endpoint has at most 256 bytes";
+    NoServices, "no_services", "At least one service required", Validation, Never,
+        "name at least one service type";
+    TooManyServices, "too_many_services", "Too many services", Validation, Never,
+        "an agent offers at most 100 services";
+    ServiceLimitReached, "service_limit_reached", "Service limit reached", TransactionReverted, Never,
+        "an agent offers at most 100 services; remove one first";
+    RegistryFull, "registry_full", "Registry full", TransactionReverted, Never,
+        "the registry holds at most 10_000 agents";
+    HashMismatch, "hash_mismatch", "Hash mismatch", Validation, Never,
+        "leave the hash out: it is computed from the service type";
+    ServiceAlreadyAdded, "service_already_added", "Service already added", TransactionReverted, Never,
+        "the agent offers this service already";
+    ServiceNotFound, "service_not_found", "Service not found", TransactionReverted, Never,
+        "the agent does not offer this service";
+    EmptyServiceType, "empty_service_type", "Empty service type", Validation, Never,
+        "a service type is lowercase letters, digits and single hyphens";
+    ServiceTypeTooLong, "service_type_too_long", "Service type too long", Validation, Never,
+        "a service type has at most 64 characters";
+    ServiceTypeWhitespace, "service_type_whitespace", "Service type contains whitespace", Validation, Never,
+        "a service type is lowercase letters, digits and single hyphens";
+    ServiceTypeUppercase, "service_type_uppercase", "Service type must be lowercase", Validation, Never,
+        "a service type is lowercase letters, digits and single hyphens";
+    ServiceTypeCharacter, "service_type_character", "Invalid character in service type (allowed: a-z, 0-9, hyphen)", Validation, Never,
+        "a service type is lowercase letters, digits and single hyphens";
+    ConsecutiveHyphens, "consecutive_hyphens", "Consecutive hyphens", Validation, Never,
+        "a service type is lowercase letters, digits and single hyphens";
+    LeadingHyphen, "leading_hyphen", "Cannot start with hyphen", Validation, Never,
+        "a service type is lowercase letters, digits and single hyphens";
+    TrailingHyphen, "trailing_hyphen", "Cannot end with hyphen", Validation, Never,
+        "a service type is lowercase letters, digits and single hyphens";
+    QueryLimit, "query_limit", "Limit must be 1-100", Validation, Never,
+        "ask for 1 to 100 agents at a time and page with the offset";
+    QueryCapExceeded, "query_cap_exceeded", "Too many agents - use off-chain indexer", QueryCapExceeded, Never,
+        "on-chain queries stop at 1_000 registered agents; read the registry's events or an indexer";
+    InvalidDidLength, "invalid_did_length", "Invalid DID length", Validation, Never,
+        "a DID reads did:ethr:<chain id>:<lowercase address>";
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
+impl std::error::Error for Refusal {}

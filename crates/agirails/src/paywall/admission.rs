@@ -1,0 +1,596 @@
+//! Whether a request may run: the checks in the recipe's order, first those that need no body, then
+//! the claim. What comes out is a run, or an answer.
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use alloy_primitives::B256;
+use lru::LruCache;
+use tokio::{sync::futures::Notified, time::Instant};
+
+use super::{
+    Inner,
+    answer::Answer,
+    event::{Event, Level},
+    headers,
+    price::{Charge, Price, check_price},
+    rejection::{Rejection, Terms},
+    request::Incoming,
+    run::{CallPayment, Run},
+    settings::Unsigned,
+    store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Known, Stage},
+};
+use crate::{
+    error::Error,
+    protocol::{
+        DisputeWindow, Refusal, State, TransactionId, Usdc,
+        error::SignatureError,
+        paid_request::{CLOCK_SKEW_SECONDS, PaidRequest, RequestSignature},
+    },
+};
+
+/// How many transactions are remembered as verified.
+pub(super) const REMEMBERED: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+/// How often somebody else's running claim is looked at, at first and at most.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// The length of an idempotency key, at most.
+const KEY_CHARACTERS: usize = 255;
+
+/// What to do with a request.
+#[derive(Debug)]
+pub enum Entry {
+    /// Run the handler, and give its response to the run.
+    Run(Box<Run>),
+    /// Answer this: a rejection, or what the same request was answered before.
+    Answer(Answer),
+}
+
+/// Transactions that were verified. They do not change before their deadline.
+pub(super) type Verified = LruCache<TransactionId, Facts>;
+
+/// A payment as far as it can be judged before its request's body is there.
+#[derive(Debug, Clone)]
+pub(super) struct Plausible {
+    facts: Facts,
+    key: String,
+    signature: Option<RequestSignature>,
+    most: Option<Usdc>,
+    is_x402: bool,
+}
+
+/// A call that passed all checks but the claim.
+struct Checked {
+    facts: Facts,
+    request: PaidRequest,
+    digest: B256,
+    /// What the call takes from the balance.
+    price: Usdc,
+    /// What a transaction must be worth at its first use.
+    least: Usdc,
+    /// What its request allows the call to take.
+    most: Option<Usdc>,
+    is_x402: bool,
+}
+
+impl Inner {
+    pub(super) async fn enter(
+        self: &Arc<Self>,
+        charge: &Arc<Charge>,
+        incoming: &Incoming,
+        price: Option<Usdc>,
+    ) -> Entry {
+        let outcome = match price_of(charge, price) {
+            Some(price) => self.admit(charge, incoming, price, None).await,
+            None => Err(Rejection::no_price().into()),
+        };
+        match outcome {
+            Ok(entry) => entry,
+            Err(refused) => Entry::Answer(self.turn_away(charge, incoming, price, refused).await),
+        }
+    }
+
+    /// The rejection before any claim, if there is one.
+    pub(super) async fn look(
+        &self,
+        charge: &Charge,
+        incoming: &Incoming,
+        price: Option<Usdc>,
+    ) -> Option<Answer> {
+        let outcome = match price_of(charge, price) {
+            Some(price) => self.look_at(charge, incoming, price).await,
+            None => Err(Rejection::no_price().into()),
+        };
+        match outcome {
+            Ok(()) => None,
+            Err(refused) => Some(self.turn_away(charge, incoming, price, refused).await),
+        }
+    }
+
+    /// The answer to a call that is not run.
+    pub(super) async fn turn_away(
+        &self,
+        charge: &Charge,
+        incoming: &Incoming,
+        price: Option<Usdc>,
+        Refused(mut rejection, cause): Refused,
+    ) -> Answer {
+        // No money is asked for while nothing can be served.
+        if rejection.status == 402 && !self.store_is_up().await {
+            rejection = Rejection::store_unavailable();
+        }
+        let price = price_of(charge, price).unwrap_or_default();
+        self.reject(charge, price, &rejection, cause.as_ref(), Some(incoming))
+    }
+
+    async fn look_at(
+        &self,
+        charge: &Charge,
+        incoming: &Incoming,
+        price: Usdc,
+    ) -> Result<(), Refused> {
+        let plausible = self.plausible(charge, incoming, Some(price)).await?;
+        let checked = self.check(charge, incoming, price, plausible).await?;
+        self.check_now(charge, &checked).await
+    }
+
+    /// Words, numbers and logs of a rejection.
+    pub(super) fn reject(
+        &self,
+        charge: &Charge,
+        price: Usdc,
+        rejection: &Rejection,
+        cause: Option<&Error>,
+        incoming: Option<&Incoming>,
+    ) -> Answer {
+        let request_id = super::request_id();
+        self.meters.refused(&charge.name, rejection.reason);
+        let level = if rejection.status >= 500 { Level::Error } else { Level::Info };
+        if level > Level::Info || self.listener.hears_info() {
+            let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+            let message = format!("{}: {}{cause}", charge.name, rejection.reason);
+            self.listener.tell_of(&Event {
+                request_id: Some(request_id.clone()),
+                route: Some(charge.name.clone()),
+                reason: Some(rejection.reason),
+                status: Some(rejection.status),
+                ..Event::new(level, "rejected", message)
+            });
+        }
+        let terms = incoming
+            .filter(|_| price > Usdc::ZERO && rejection.status == 402)
+            .map(|incoming| self.terms(charge, price).of(incoming, &self.public));
+        rejection.answer(&request_id, terms.as_ref())
+    }
+
+    pub(super) fn terms<'a>(&'a self, charge: &'a Charge, price: Usdc) -> Terms<'a> {
+        Terms {
+            network: self.client.network(),
+            provider: self.client.address().to_string(),
+            charge,
+            price,
+            min_seconds_left: self.min_seconds_left(charge),
+            signature_required: self.unsigned == Unsigned::Refuse,
+            resource: String::new(),
+            base: String::new(),
+        }
+    }
+
+    pub(super) fn min_seconds_left(&self, charge: &Charge) -> u64 {
+        charge.min_seconds_left.unwrap_or(self.settings.min_seconds_left)
+    }
+
+    /// A run, or the answer of an earlier one. `plausible` is what [`Self::plausible`] made of the
+    /// request's head, where it was asked before.
+    pub(super) async fn admit(
+        self: &Arc<Self>,
+        charge: &Arc<Charge>,
+        incoming: &Incoming,
+        price: Usdc,
+        plausible: Option<Plausible>,
+    ) -> Result<Entry, Refused> {
+        let plausible = match plausible {
+            Some(plausible) => plausible,
+            None => self.plausible(charge, incoming, Some(price)).await?,
+        };
+        let checked = self.check(charge, incoming, price, plausible).await?;
+        if let Err(refused) = self.check_now(charge, &checked).await {
+            return self.earlier(charge, &checked).await?.map(Entry::Answer).ok_or(refused);
+        }
+        self.claim(charge, checked).await
+    }
+
+    /// What may have changed since the same request was answered: the price and the time left.
+    async fn check_now(&self, charge: &Charge, checked: &Checked) -> Result<(), Refused> {
+        if let Some(most) = checked.most.filter(|most| checked.price > *most) {
+            return Err(Rejection::too_dear(checked.price, most).into());
+        }
+        let needed = self.min_seconds_left(charge);
+        match checked.facts.deadline.saturating_sub(self.clock.now().await?) {
+            0 => Err(Rejection::expired().into()),
+            left if left < needed => Err(Rejection::expires_soon(left, needed).into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a claim checks too, but behind the deadline.
+    async fn check_amount(&self, facts: &Facts, least: Usdc) -> Result<(), Refused> {
+        let is_enough = facts.amount >= least;
+        if is_enough || self.payment_of(facts.id).await?.is_some() {
+            return Ok(());
+        }
+        Err(Rejection::too_little(facts.amount, least).into())
+    }
+
+    /// All that can be said without the request's body. `price` is `None` where only the body
+    /// tells it.
+    pub(super) async fn plausible(
+        &self,
+        charge: &Charge,
+        incoming: &Incoming,
+        price: Option<Usdc>,
+    ) -> Result<Plausible, Refused> {
+        if !incoming.is_paid() {
+            return Err(Rejection::payment_required().into());
+        }
+        let payment = incoming.payment(self.client.network(), self.client.address())?;
+        let id = parse_id(&payment.transaction_id).ok_or_else(Rejection::malformed_id)?;
+        let key = payment.key.as_deref().unwrap_or_default();
+        if payment.key.is_some() && !is_key(key) {
+            return Err(Rejection::malformed_key().into());
+        }
+        if let Some(price) = price {
+            check_key(charge, price, key)?;
+        }
+        let most = payment.most()?;
+        let signature = self.read_signature(payment.signature.as_deref()).await?;
+        let facts = self.verify(id).await?;
+        if let Some(price) = price {
+            self.check_amount(&facts, least(charge, price, key)).await?;
+        }
+        let (key, is_x402) = (key.to_owned(), payment.is_x402);
+        Ok(Plausible { facts, key, signature, most, is_x402 })
+    }
+
+    /// All that needs the request's body, and no claim.
+    async fn check(
+        &self,
+        charge: &Charge,
+        incoming: &Incoming,
+        price: Usdc,
+        plausible: Plausible,
+    ) -> Result<Checked, Refused> {
+        let Plausible { facts, key, signature, most, is_x402 } = plausible;
+        check_key(charge, price, &key)?;
+        let request = incoming.paid(facts.id, &key);
+        self.check_signer(signature.as_ref(), &request, &facts)?;
+        let digest = incoming.digest(&charge.name);
+        let least = least(charge, price, &key);
+        self.check_amount(&facts, least).await?;
+        // A call without a key takes the whole transaction.
+        let price = if key.is_empty() { facts.amount } else { price };
+        Ok(Checked { facts, request, digest, price, least, most, is_x402 })
+    }
+
+    /// The request's signature, as far as it can be judged without its transaction.
+    pub(super) async fn read_signature(
+        &self,
+        given: Option<&str>,
+    ) -> Result<Option<RequestSignature>, Refused> {
+        let Some(text) = given else {
+            return match self.unsigned {
+                Unsigned::Refuse => Err(Rejection::signature_required().into()),
+                Unsigned::Serve => Ok(None),
+            };
+        };
+        let signature: RequestSignature =
+            text.trim().parse().map_err(|error: SignatureError| {
+                Refused::because(Rejection::malformed_signature(), error.into())
+            })?;
+        if signature.timestamp.abs_diff(super::wall_seconds()) > CLOCK_SKEW_SECONDS
+            // A kernel whose time was moved has signers that follow it.
+            && signature.timestamp.abs_diff(self.clock.now().await?) > CLOCK_SKEW_SECONDS
+        {
+            return Err(Rejection::stale_signature().into());
+        }
+        Ok(Some(signature))
+    }
+
+    pub(super) fn check_signer(
+        &self,
+        signature: Option<&RequestSignature>,
+        request: &PaidRequest,
+        facts: &Facts,
+    ) -> Result<(), Refused> {
+        let Some(signature) = signature else {
+            self.warn_of_unsigned();
+            return Ok(());
+        };
+        let network = self.client.network();
+        match signature.recover(request, network.chain_id, network.kernel) {
+            Ok(signer) if signer == facts.requester => Ok(()),
+            _ => Err(Rejection::wrong_signer().into()),
+        }
+    }
+
+    /// The transaction, read once: what protocol rules say cannot change is never asked again.
+    async fn verify(&self, id: TransactionId) -> Result<Facts, Refused> {
+        if let Some(facts) = self.remembered(id) {
+            return Ok(facts);
+        }
+        let turn = self.process.get().lookups.turn(id);
+        let _turn = turn.lock().await;
+        if let Some(facts) = self.remembered(id) {
+            return Ok(facts);
+        }
+        let facts = match self.payment_of(id).await? {
+            Some(payment) => payment.facts,
+            None => self.look_up(id).await?.0,
+        };
+        self.remember(facts);
+        Ok(facts)
+    }
+
+    /// A transaction as the kernel has it now, COMMITTED or IN_PROGRESS.
+    pub(super) async fn look_up(&self, id: TransactionId) -> Result<(Facts, State), Refused> {
+        let process = self.process.get();
+        if process.lookups.is_unknown(id) {
+            return Err(Rejection::not_found().into());
+        }
+        let _permit = process.lookups.permit().await.ok_or_else(Rejection::too_many)?;
+        let transaction = match self.client.get_transaction(id).await {
+            Ok(transaction) => transaction,
+            Err(error) if error.refusal() == Some(Refusal::TxMissing) => {
+                process.lookups.note_unknown(id);
+                return Err(Rejection::not_found().into());
+            }
+            Err(error) => return Err(Refused::because(Rejection::unverifiable(), error)),
+        };
+        if transaction.provider != self.client.address() {
+            return Err(Rejection::other_provider().into());
+        }
+        let window_seconds = match (transaction.state, transaction.dispute_window) {
+            (State::Committed | State::InProgress, DisputeWindow::Seconds(seconds)) => seconds,
+            (state, _) => return Err(Rejection::wrong_state(state).into()),
+        };
+        let facts = Facts {
+            id,
+            requester: transaction.requester,
+            amount: transaction.amount,
+            deadline: transaction.deadline,
+            window_seconds,
+        };
+        Ok((facts, transaction.state))
+    }
+
+    async fn claim(
+        self: &Arc<Self>,
+        charge: &Arc<Charge>,
+        checked: Checked,
+    ) -> Result<Entry, Refused> {
+        let process = self.process.get();
+        let request = ClaimRequest {
+            facts: checked.facts,
+            key: checked.request.idempotency_key.clone(),
+            digest: checked.digest,
+            price: checked.price,
+            least: checked.least,
+            owner: process.owner,
+            lease: self.settings.lease,
+        };
+        let mut patience = Patience::of(self.settings.wait);
+        loop {
+            let answered = process.answered.notified();
+            let claimed =
+                self.store.claim(&request).await.map_err(|error| self.store_failed(error))?;
+            let rejection = match claimed {
+                Claimed::Run { attempt } => {
+                    let payment =
+                        CallPayment::of(&checked.facts, &request.key, checked.price, attempt, self);
+                    let call = CallId { transaction: checked.facts.id, key: request.key };
+                    let claim = Claim { call, owner: process.owner, attempt, price: checked.price };
+                    self.store_health.succeeded();
+                    return Ok(Entry::Run(Box::new(Run::new(
+                        self.clone(),
+                        charge.clone(),
+                        claim,
+                        checked.request,
+                        payment,
+                        checked.is_x402,
+                    ))));
+                }
+                Claimed::Answered(kept) => {
+                    return self.repeat(charge, &checked, kept).await.map(Entry::Answer);
+                }
+                Claimed::Running { lease_left } => {
+                    patience.nap(lease_left, answered).await?;
+                    continue;
+                }
+                Claimed::OtherRequest => Rejection::used(),
+                Claimed::OtherKind if request.key.is_empty() => Rejection::key_required(),
+                Claimed::OtherKind => Rejection::used(),
+                Claimed::NoBalance { left } if left == checked.facts.amount => {
+                    Rejection::too_little(left, checked.least.max(checked.price))
+                }
+                Claimed::NoBalance { left } => Rejection::exhausted(left, checked.price),
+                Claimed::Closed(Stage::Delivering | Stage::Delivered) if request.key.is_empty() => {
+                    Rejection::used()
+                }
+                Claimed::Closed(Stage::Delivering | Stage::Delivered) => {
+                    Rejection::wrong_state(State::Delivered)
+                }
+                Claimed::Closed(_) => Rejection::wrong_state(State::Cancelled),
+            };
+            return Err(rejection.into());
+        }
+    }
+
+    /// The answer to what was let in before: given again, or waited for. Nothing new is begun.
+    async fn earlier(
+        self: &Arc<Self>,
+        charge: &Charge,
+        checked: &Checked,
+    ) -> Result<Option<Answer>, Refused> {
+        let process = self.process.get();
+        let key = checked.request.idempotency_key.clone();
+        let call = CallId { transaction: checked.facts.id, key };
+        let mut patience = Patience::of(self.settings.wait);
+        loop {
+            let answered = process.answered.notified();
+            match self
+                .store
+                .known(&call, checked.digest)
+                .await
+                .map_err(|error| self.store_failed(error))?
+            {
+                Known::Answered(kept) => {
+                    return self.repeat(charge, checked, kept).await.map(Some);
+                }
+                Known::Running { lease_left } => patience.nap(lease_left, answered).await?,
+                Known::Nothing => return Ok(None),
+            }
+        }
+    }
+
+    /// The answer again, byte for byte.
+    async fn repeat(
+        self: &Arc<Self>,
+        charge: &Charge,
+        checked: &Checked,
+        kept: Kept,
+    ) -> Result<Answer, Refused> {
+        let Kept { index, content_hash, answered_at, answer } = kept;
+        let Some(mut answer) = answer else { return Err(Rejection::not_kept().into()) };
+        if !self.confirmed(charge, checked.facts.id).await? {
+            return Err(Rejection::unconfirmed().into());
+        }
+        self.meters.repeated(&charge.name);
+        let facts = &checked.facts;
+        if self.listener.hears_info() {
+            self.listener.tell_of(&Event {
+                route: Some(charge.name.clone()),
+                transaction: Some(facts.id),
+                requester: Some(facts.requester),
+                status: Some(answer.status),
+                ..Event::new(Level::Info, "repeated", "a kept answer was given again")
+            });
+        }
+        let key = &checked.request.idempotency_key;
+        let receipt = self.receipt(facts, key, index, content_hash, answered_at).await;
+        headers::make_private(&mut answer.headers);
+        let (payer, price) = (facts.requester, checked.price);
+        let answer = self.with_receipt(answer, &receipt, payer, price, checked.is_x402);
+        Ok(answer.with(headers::REPLAY, "1"))
+    }
+
+    /// A payment as the store has it.
+    pub(super) async fn payment_of(
+        &self,
+        id: TransactionId,
+    ) -> Result<Option<super::store::Payment>, Refused> {
+        self.store.payment(id).await.map_err(|error| self.store_failed(error))
+    }
+
+    pub(super) fn store_failed(&self, cause: Error) -> Refused {
+        self.store_health.failed();
+        Refused::store(cause)
+    }
+
+    /// Whether the store answers, as far as this process knows from its last second.
+    async fn store_is_up(&self) -> bool {
+        match self.store_health.known() {
+            Some(is_up) => is_up,
+            None => {
+                let probe = self.store.payment(TransactionId::ZERO);
+                let probed = tokio::time::timeout(super::health::PROBE, probe).await;
+                let is_up = matches!(probed, Ok(Ok(_)));
+                self.store_health.probed(is_up);
+                is_up
+            }
+        }
+    }
+
+    fn remembered(&self, id: TransactionId) -> Option<Facts> {
+        super::lock(&self.verified).get(&id).copied()
+    }
+
+    fn remember(&self, facts: Facts) {
+        super::lock(&self.verified).put(facts.id, facts);
+    }
+}
+
+/// Waiting for a call that somebody else runs.
+struct Patience {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    fn of(wait: Duration) -> Self {
+        Self { until: Instant::now() + wait, pause: LOOKS.0 }
+    }
+
+    /// Until one that this process runs has ended, or it is time to look what others did.
+    async fn nap(&mut self, lease_left: Duration, answered: Notified<'_>) -> Result<(), Rejection> {
+        if Instant::now() >= self.until {
+            return Err(Rejection::still_running());
+        }
+        let nap = self.pause.min(lease_left.max(LOOKS.0));
+        let _ = tokio::time::timeout(nap, answered).await;
+        self.pause = (self.pause * 2).min(LOOKS.1);
+        Ok(())
+    }
+}
+
+/// A rejection, and what the operator should know of it.
+pub(super) struct Refused(pub(super) Rejection, pub(super) Option<Error>);
+
+impl Refused {
+    pub(super) fn because(rejection: Rejection, cause: Error) -> Self {
+        Self(rejection, Some(cause))
+    }
+
+    pub(super) fn store(cause: Error) -> Self {
+        Self::because(Rejection::store_unavailable(), cause)
+    }
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Self(rejection, None)
+    }
+}
+
+/// The clock could not be read: the kernel is out of reach.
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::because(Rejection::unverifiable(), error)
+    }
+}
+
+/// Exactly `0x` and 64 hex digits: what a chain prints.
+pub(super) fn parse_id(text: &str) -> Option<TransactionId> {
+    (text.len() == 66).then(|| text.parse().ok()).flatten()
+}
+
+fn is_key(key: &str) -> bool {
+    (1..=KEY_CHARACTERS).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+pub(super) fn price_of(charge: &Charge, given: Option<Usdc>) -> Option<Usdc> {
+    match charge.price {
+        Price::Fixed(price) => Some(price),
+        Price::PerRequest => given.filter(|price| check_price(*price).is_ok()),
+    }
+}
+
+/// Where only bundles are sold, each call has a key of its own.
+fn check_key(charge: &Charge, price: Usdc, key: &str) -> Result<(), Rejection> {
+    match key.is_empty() && charge.is_bundled(price) {
+        true => Err(Rejection::key_required()),
+        false => Ok(()),
+    }
+}
+
+/// What a transaction must be worth at its first use.
+fn least(charge: &Charge, price: Usdc, key: &str) -> Usdc {
+    if key.is_empty() { price } else { charge.bundle(price) }
+}

@@ -1,0 +1,294 @@
+//! The free routes: prices, health, metrics, and what became of a payment.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+use super::{
+    Inner,
+    admission::{Refused, parse_id},
+    answer::Answer,
+    event::Level,
+    price::{Charge, Price, sensible_calls, usdc},
+    rejection::Rejection,
+    request::Incoming,
+    store::{Backlog, Counters, Stage},
+};
+use crate::protocol::{
+    State, TransactionId, Usdc, paid_request::TRANSACTION_HEADER, receipt::merkle_branch,
+};
+
+const PAYMENTS: &str = "/api/payments/";
+/// A duty that is older than this is a fault that somebody has to see to.
+const DEGRADED_SECONDS: u64 = 120;
+
+impl Inner {
+    /// The answer of a free route; `None` where the path is none.
+    pub(super) async fn page(&self, mount: &str, incoming: &Incoming) -> Option<Answer> {
+        let path = incoming.target.split_once('?').map_or(&*incoming.target, |(path, _)| path);
+        let path = below(mount, below(&self.public.prefix, path));
+        let answer = match (incoming.method.as_str(), path) {
+            ("GET" | "HEAD", "/api/pricing") => Ok(self.pricing()),
+            ("GET" | "HEAD", "/health") => Ok(self.health().await),
+            ("GET" | "HEAD", "/metrics") => self.metrics().await,
+            (method, path) => {
+                let (id, rest) = match path.strip_prefix(PAYMENTS)?.split_once('/') {
+                    Some((id, rest)) => (id, rest),
+                    None => (path.strip_prefix(PAYMENTS)?, ""),
+                };
+                match (method, parse_id(id), rest) {
+                    (_, None, _) => Err(Rejection::malformed_id().into()),
+                    ("GET" | "HEAD", Some(id), "") => self.status(id).await,
+                    ("POST", Some(id), "close") => self.close(id, incoming).await,
+                    ("GET" | "HEAD", Some(id), rest) => match rest.strip_prefix("receipts/") {
+                        Some(key) => self.receipt_page(id, key).await,
+                        None => return None,
+                    },
+                    _ => return None,
+                }
+            }
+        };
+        Some(answer.unwrap_or_else(|Refused(rejection, cause)| {
+            let free = Charge::new(path_name(path), Usdc::ZERO);
+            self.reject(&free, Usdc::ZERO, &rejection, cause.as_ref(), None)
+        }))
+    }
+
+    fn pricing(&self) -> Answer {
+        let network = self.client.network();
+        let mut charges = super::lock(&self.charges).clone();
+        // Adapters register a route when it is first asked for, which differs between workers.
+        charges.sort_by(|one, other| one.name.cmp(&other.name));
+        let routes: Vec<_> = charges.iter().map(|charge| self.describe(charge)).collect();
+        let per_call = charges.iter().filter_map(|charge| charge.single_price()).max();
+        Answer::json(
+            200,
+            &json!({
+                "provider": self.client.address().to_string(),
+                "network": network.name,
+                "mode": self.mode(),
+                "pricing": { "perCall": per_call.map(usdc), "currency": "USDC", "decimals": 6 },
+                "payment": {
+                    "protocol": "AGIRAILS/ACTP",
+                    "header": TRANSACTION_HEADER,
+                    "instructions": [
+                        "1. Create transaction with this provider address",
+                        "2. Fund the transaction (amount >= perCall price)",
+                        format!("3. Call API with {TRANSACTION_HEADER} header"),
+                        "4. Payment auto-settles on successful response",
+                    ],
+                },
+                "routes": routes,
+            }),
+        )
+    }
+
+    fn describe(&self, charge: &Charge) -> Value {
+        let Price::Fixed(price) = charge.price else {
+            let text = charge.described.as_deref().unwrap_or("depends on the request");
+            return json!({
+                "route": charge.name, "price": null, "priceText": text, "calls": charge.calls,
+            });
+        };
+        let offers: Vec<_> =
+            charge.offers(price).into_iter().map(|offer| offer.describe()).collect();
+        json!({
+            "route": charge.name,
+            "price": usdc(price),
+            "priceBaseUnits": price.0.to_string(),
+            "calls": charge.least_calls(price),
+            "leastSensibleCalls": sensible_calls(price).max(charge.least_calls(price)),
+            "offers": offers,
+            "accepts": self.terms(charge, price).accepts(),
+        })
+    }
+
+    fn mode(&self) -> &'static str {
+        match self.client.network().chain_id {
+            _ if self.client.mock().is_some() => "mock",
+            crate::network::MAINNET_CHAIN_ID => "mainnet",
+            _ => "testnet",
+        }
+    }
+
+    async fn health(&self) -> Answer {
+        match self.store.backlog().await {
+            Ok(Backlog { deliveries, returns, oldest, lost, .. }) => {
+                let is_well = oldest.as_secs() < DEGRADED_SECONDS;
+                let status = if is_well { "ok" } else { "degraded" };
+                let outbox =
+                    json!({"depth": deliveries + returns, "oldestSeconds": oldest.as_secs()});
+                let body = json!({"status": status, "store": "ok", "outbox": outbox, "lost": lost});
+                Answer::json(200, &body)
+            }
+            Err(error) => {
+                self.listener.tell(Level::Error, format!("/health: {error}"));
+                Answer::json(503, &json!({"status": "down", "store": "unavailable"}))
+            }
+        }
+        .with("Cache-Control", "no-store")
+    }
+
+    async fn metrics(&self) -> Result<Answer, Refused> {
+        self.flush_meters().await.map_err(Refused::store)?;
+        let counters = self.store.counters().await.map_err(Refused::store)?;
+        let backlog = self.store.backlog().await.map_err(Refused::store)?;
+        let text = prometheus(&counters, &backlog);
+        Ok(Answer::text(200, "text/plain; version=0.0.4; charset=utf-8", text)
+            .with("Cache-Control", "no-store"))
+    }
+
+    async fn status(&self, id: TransactionId) -> Result<Answer, Refused> {
+        let payment = self.payment_of(id).await?;
+        let payment = payment.ok_or_else(Rejection::nothing_here)?;
+        Ok(Answer::json(
+            200,
+            &json!({
+                "txId": id,
+                "stage": payment.stage.as_str(),
+                "amount": usdc(payment.facts.amount),
+                "spent": usdc(payment.spent),
+                "calls": payment.calls,
+                "contentHash": payment.content_hash,
+                "deadline": payment.facts.deadline,
+            }),
+        )
+        .with("Cache-Control", "no-store"))
+    }
+
+    async fn receipt_page(&self, id: TransactionId, key: &str) -> Result<Answer, Refused> {
+        // As it stands in a path; a key is ASCII, so what is not is none.
+        let key = percent_decode_str(key).decode_utf8_lossy();
+        let key = if key == "-" { "" } else { &key };
+        let payment = self.payment_of(id).await?;
+        let payment = payment.ok_or_else(Rejection::nothing_here)?;
+        let calls = self.store.calls(id).await.map_err(Refused::store)?;
+        let call = calls.iter().find(|call| call.key == key).ok_or_else(Rejection::nothing_here)?;
+        let receipt = self
+            .receipt(&payment.facts, key, call.index, call.content_hash, call.answered_at)
+            .await;
+        // The tree is complete when the payment is.
+        let branch = (payment.stage != Stage::Open).then(|| {
+            let leaves: Vec<_> = calls.iter().map(|call| call.content_hash).collect();
+            merkle_branch(&leaves, call.index as usize)
+        });
+        Ok(Answer::json(
+            200,
+            &json!({"receipt": receipt, "branch": branch, "root": payment.content_hash}),
+        )
+        .with("Cache-Control", "no-store"))
+    }
+
+    /// The requester has no more calls to make: what was served is delivered now, and what was
+    /// never used is given back.
+    async fn close(&self, id: TransactionId, incoming: &Incoming) -> Result<Answer, Refused> {
+        let signature = self.read_signature(incoming.signature.as_deref()).await?;
+        let (facts, is_ours) = match self.payment_of(id).await? {
+            Some(payment) => (payment.facts, true),
+            // No call was ever made with it: its requester may have no other way to its money, and
+            // another service of the same key may be at work on it.
+            None => {
+                let (facts, state) = self.look_up(id).await?;
+                (facts, state == State::Committed && self.settings.give_back_unclaimed)
+            }
+        };
+        self.check_signer(
+            signature.as_ref(),
+            &incoming.paid(id, incoming.idempotency_key.as_deref().unwrap_or_default()),
+            &facts,
+        )?;
+        if !is_ours {
+            return Err(Rejection::not_ours_to_close().into());
+        }
+        self.store.give_back(&facts).await.map_err(Refused::store)?;
+        let stage = self.store.close(id).await.map_err(Refused::store)?;
+        let stage = stage.ok_or_else(Rejection::nothing_here)?;
+        if stage == Stage::Open {
+            return Err(Rejection::call_is_running().into());
+        }
+        self.process.get().wake();
+        Ok(Answer::json(202, &json!({"txId": id, "stage": stage.as_str()})))
+    }
+}
+
+/// The path below the one that the application is mounted under.
+fn below<'a>(mount: &str, path: &'a str) -> &'a str {
+    match path.strip_prefix(mount.trim_end_matches('/')) {
+        Some(rest) if rest.starts_with('/') => rest,
+        _ => path,
+    }
+}
+
+/// Free routes are few, so that a scanner's paths make no new counters.
+fn path_name(path: &str) -> &'static str {
+    if path.starts_with(PAYMENTS) { "/api/payments" } else { "free" }
+}
+
+/// Families of counters, with what they mean.
+const FAMILIES: [(&str, &str, &str); 6] = [
+    ("agirails_paywall_calls_total", "counter", "Calls that were served and are paid."),
+    (
+        "agirails_paywall_revenue_base_units_total",
+        "counter",
+        "What served calls took, in base units of USDC (6 decimals).",
+    ),
+    ("agirails_paywall_repeats_total", "counter", "Answers that were given again."),
+    ("agirails_paywall_failed_runs_total", "counter", "Handlers that failed; nothing was taken."),
+    ("agirails_paywall_refusals_total", "counter", "Calls that were refused, by reason."),
+    (
+        "agirails_paywall_run_seconds",
+        "histogram",
+        "From a call's claim to its kept answer, the handler included.",
+    ),
+];
+
+/// The text format 0.0.4.
+fn prometheus(counters: &Counters, backlog: &Backlog) -> String {
+    let mut text = String::new();
+    let mut lines: BTreeMap<&str, Vec<(String, String)>> = BTreeMap::new();
+    for (name, value) in counters {
+        let family = FAMILIES.iter().find(|(family, ..)| name.starts_with(family));
+        let Some((family, ..)) = family else { continue };
+        let line = match name.split_once("_sum_microseconds{") {
+            Some((start, labels)) => {
+                (format!("{start}_sum{{{labels}"), format!("{}", *value as f64 / 1e6))
+            }
+            None => (name.clone(), value.to_string()),
+        };
+        lines.entry(family).or_default().push(line);
+    }
+    for (family, kind, help) in FAMILIES {
+        let _ = writeln!(text, "# HELP {family} {help}\n# TYPE {family} {kind}");
+        let mut family_lines = lines.remove(family).unwrap_or_default();
+        family_lines.sort_by_key(|(name, _)| rank(name));
+        for (name, value) in family_lines {
+            let _ = writeln!(text, "{name} {value}");
+        }
+    }
+    let gauges = [
+        ("outbox_deliveries", "Deliveries that are owed on chain.", backlog.deliveries),
+        ("outbox_refunds", "Refunds that are owed on chain.", backlog.returns),
+        ("outbox_oldest_seconds", "The age of the oldest of them.", backlog.oldest.as_secs()),
+        ("open_payments", "Payments that calls may be made with.", backlog.open),
+        ("lost_payments", "Payments that could neither be delivered nor given back.", backlog.lost),
+    ];
+    for (name, help, value) in gauges {
+        let name = format!("agirails_paywall_{name}");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+    }
+    text
+}
+
+/// A histogram's buckets stand in the order of their bounds, route by route.
+fn rank(name: &str) -> (String, u64) {
+    let route = name.split_once("route=").map_or("", |(_, rest)| rest);
+    let route = route.split_once(",le=").map_or(route, |(route, _)| route);
+    let bound = match name.split_once("le=\"").and_then(|(_, rest)| rest.split_once('"')) {
+        Some(("+Inf", _)) => u64::MAX - 1,
+        Some((bound, _)) => bound.parse::<f64>().map_or(0, |bound| (bound * 1_000.0) as u64),
+        None if name.contains("_sum") || name.contains("_count") => u64::MAX,
+        None => 0,
+    };
+    (route.trim_end_matches('}').to_owned(), bound)
+}
