@@ -8,7 +8,7 @@ PEER_VENV := target/peer-venv
 BENCH_OPTIONS ?=
 FUZZ_SECONDS ?= 60
 T ?= tests/python
-ZIG := ziglang==0.16.0
+ZIG := ziglang==0.15.2
 
 # Stamps are named after the content of the sources: any change of them, a deletion too, has a
 # name of its own and builds anew. An editable install sees changes of Python files by itself.
