@@ -110,7 +110,7 @@ wheel: $(TOOLS) ## the wheel to publish: optimised, for every Linux since 2014; 
 	$(call step,the wheel for manylinux2014)
 	@$(VENV)/bin/python $(PIP_INSTALL) $(ZIG)
 	@rm -rf $(RELEASE)
-	$(VENV)/bin/maturin build --release --zig --compatibility manylinux2014 --out $(RELEASE)
+	PATH='$(CURDIR)/$(VENV)/bin':"$$PATH" maturin build --release --zig --compatibility manylinux2014 --out $(RELEASE)
 	@$(PYTHON) -m venv --clear $(RELEASE)/venv
 	$(RELEASE)/venv/bin/python $(PIP_INSTALL) "$$(ls $(RELEASE)/*.whl)[flask]"
 	$(RELEASE)/venv/bin/python examples/demo.py
