@@ -132,6 +132,13 @@ def test_the_first_page_works_as_it_is_written(tmp_path):
     assert done.stderr == "" and (here / ".actp").is_dir()
 
 
+def test_the_readme_names_the_rust_that_the_crates_need():
+    manifest = (ROOT / "Cargo.toml").read_text(encoding="utf-8")
+    (needed,) = re.findall(r'^rust-version = "(.*)"$', manifest, re.M)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"Rust (\d[\d.]*\d)", readme)) == {needed}
+
+
 def test_make_help_lists_every_target():
     if shutil.which("make") is None:
         pytest.skip("the program make is not installed")
