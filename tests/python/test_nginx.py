@@ -4,15 +4,15 @@ import base64
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 import httpx
 import pytest
 from edge import MAX_BODY_BYTES, Service, head, nginx, send, service
-from support import free_port
+from support import free_port, until
 
 import agirails.httpx
 import agirails.requests
@@ -25,14 +25,23 @@ KINDS = {
     "flask": [*FLASK, "edge_flask_app:app"],
     "fastapi": [*UVICORN, "edge_asgi_app:app"],
 }
+
+
+def by_requests(consumer: Consumer, url: str) -> Any:
+    with agirails.requests.session(consumer, max_amount="0.25") as session:
+        return session.get(url, timeout=20)
+
+
+def by_httpx(consumer: Consumer, url: str) -> Any:
+    transport = agirails.httpx.PayingTransport(consumer, max_amount="0.25")
+    with httpx.Client(transport=transport) as client:
+        return client.get(url, timeout=20)
+
+
 CALLS: dict[str, Callable[[Consumer, str], Any]] = {
     "call": lambda consumer, url: consumer.call(url, max_amount="0.25", timeout=20),
-    "requests": lambda consumer, url: agirails.requests.session(consumer, max_amount="0.25").get(
-        url, timeout=20
-    ),
-    "httpx": lambda consumer, url: httpx.Client(
-        transport=agirails.httpx.PayingTransport(consumer, max_amount="0.25")
-    ).get(url, timeout=20),
+    "requests": by_requests,
+    "httpx": by_httpx,
 }
 TYPES = """
     charset utf-8;
@@ -43,39 +52,49 @@ PACKED = """
     gzip_types text/plain text/css text/csv application/json application/problem+json;
 """
 
-
-class Front:
-    """One service, and nginx in front of it with these lines."""
-
-    def __init__(self, ends: ExitStack, directory: Path) -> None:
-        self.ends, self.directory = ends, directory
-
-    def start(
-        self,
-        kind: str,
-        location: str = "location / { proxy_pass http://127.0.0.1:{port}; }",
-        http: str = "",
-        public: str | None = None,
-        flags: tuple[str, ...] = (),
-        **env: str,
-    ) -> tuple[Service, Path]:
-        inner, port = free_port(), free_port()
-        settings: dict[str, Any] = {"max_body_bytes": MAX_BODY_BYTES}
-        if public is not None:
-            settings["public_url"] = public.replace("PORT", str(port))
-        command = [part.replace("{port}", str(inner)) for part in (*KINDS[kind], *flags)]
-        shop = self.ends.enter_context(
-            service(command, self.directory, inner, json.dumps(settings), **env)
-        )
-        lines = location.replace("{port}", str(inner))
-        errors = self.ends.enter_context(nginx(self.directory, port, lines, http))
-        return shop.at(port), errors
+CHANGES = {"charset": TYPES, "gzip": PACKED, "both": TYPES + PACKED}
 
 
-@pytest.fixture
-def front(tmp_path: Path) -> Iterator[Front]:
-    with ExitStack() as ends:
-        yield Front(ends, tmp_path)
+class Front(NamedTuple):
+    """A service behind nginx, reached through it."""
+
+    shop: Service
+    errors: Path
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.shop.port}"
+
+
+@contextmanager
+def front(
+    directory: Path,
+    kind: str,
+    location: str = "location / { proxy_pass http://127.0.0.1:{port}; }",
+    http: str = "",
+    public: str | None = None,
+    flags: tuple[str, ...] = (),
+    **env: str,
+) -> Iterator[Front]:
+    """A service, and nginx in front of it with these lines."""
+    inner, port = free_port(), free_port()
+    settings: dict[str, Any] = {"max_body_bytes": MAX_BODY_BYTES}
+    if public is not None:
+        settings["public_url"] = public.replace("PORT", str(port))
+    command = [part.replace("{port}", str(inner)) for part in (*KINDS[kind], *flags)]
+    with service(command, directory, inner, json.dumps(settings), **env) as shop:
+        with nginx(directory, port, location.replace("{port}", str(inner)), http) as errors:
+            yield Front(shop.at(port), errors)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def plain(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Front]:
+    """nginx with its defaults."""
+    http = "client_max_body_size 20m;"
+    with front(tmp_path_factory.mktemp("plain"), request.param, http=http) as it:
+        yield it
 
 
 def offers(reply: Any) -> dict[str, Any]:
@@ -105,119 +124,126 @@ PREFIXES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("way", PREFIXES)
-def test_a_signed_call_works_behind_a_prefix_that_nginx_strips(front, way):
-    shop, _ = front.start(location=STRIPPED, **PREFIXES[way])
+@pytest.fixture(scope="module", params=PREFIXES)
+def prefixed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Front, bool]]:
+    """A service behind a prefix that nginx strips, and whether it was told its public URL."""
+    way = PREFIXES[request.param]
+    with front(tmp_path_factory.mktemp("prefixed"), location=STRIPPED, **way) as it:
+        yield it, "public" in way
+
+
+def test_a_signed_call_works_behind_a_prefix_that_nginx_strips(prefixed):
+    shop = prefixed[0].shop
     for target in ("/shop/api/items/x?q=1", "/shop/api/items/a%20b%2Fc?q=%C3%BC"):
         assert shop.pay("GET", target).status == 200, target
+        body = b"hello"
+        assert shop.pay("POST", target, body).status == 200, target
     # A signature over the stripped target is one over another target.
     headers = shop.signed("GET", "/api/items/x?q=1")
     assert shop.call("GET", "/shop/api/items/x?q=1", None, headers).status == 401
 
 
-@pytest.mark.parametrize("way", PREFIXES)
-def test_the_links_of_a_402_behind_a_prefix_lead_to_their_pages(front, way):
-    shop, _ = front.start(location=STRIPPED, **PREFIXES[way])
-    base = f"http://127.0.0.1:{shop.port}"
+def test_the_links_of_a_402_behind_a_prefix_lead_to_their_pages(prefixed):
+    (shop, _), is_told = prefixed
+    origin = prefixed[0].origin
     reply = shop.call("GET", "/shop/api/items/x?q=1")
     assert reply.status == 402
-    links = {name: urljoin(base, link) for name, link in reply.json["links"].items()}
-    assert all(link.startswith(f"{base}/shop/") for link in links.values()), links
+    links = {name: urljoin(origin, link) for name, link in reply.json["links"].items()}
+    assert all(link.startswith(f"{origin}/shop/") for link in links.values()), links
     assert reply.json["resource"]["url"].endswith("/shop/api/items/x?q=1")
-    if "public" in PREFIXES[way]:
-        assert reply.json["resource"]["url"].startswith(f"{base}/shop/")
-        assert all(link.startswith(base) for link in reply.json["links"].values())
+    if is_told:
+        assert reply.json["resource"]["url"].startswith(f"{origin}/shop/")
+        assert all(link.startswith(origin) for link in reply.json["links"].values())
     tx_id = shop.fund()
     assert shop.pay("GET", "/shop/api/items/x?q=1", tx_id=tx_id).status == 200
-    payment = links["payment"].replace("{txId}", tx_id).removeprefix(base)
-    receipt = links["receipt"].replace("{txId}", tx_id).replace("{key}", "-").removeprefix(base)
-    for page in (links["pricing"].removeprefix(base), payment, receipt):
-        assert shop.call("GET", page).status == 200, page
+    payment = links["payment"].replace("{txId}", tx_id)
+    receipt = links["receipt"].replace("{txId}", tx_id).replace("{key}", "-")
+    for page in (links["pricing"], payment, receipt):
+        assert shop.call("GET", page.removeprefix(origin)).status == 200, page
 
 
-@pytest.mark.parametrize("way", ["flask public_url", "fastapi --root-path"])
-def test_a_consumer_buys_a_bundle_draws_from_it_and_closes_it_behind_a_prefix(front, way):
-    shop, _ = front.start(location=STRIPPED, **PREFIXES[way])
-    origin = f"http://127.0.0.1:{shop.port}"
+def test_a_consumer_buys_a_bundle_draws_from_it_and_closes_it_behind_a_prefix(prefixed):
+    (shop, _), origin = prefixed[0], prefixed[0].origin
     consumer = Consumer(shop.consumer, trusted=[origin])
-    answers = [
-        consumer.call(f"{origin}/shop/api/bundle", max_amount="0.01", max_funding="1", timeout=20)
-        for _ in range(3)
-    ]
+    url = f"{origin}/shop/api/bundle"
+    answers = [consumer.call(url, max_amount="0.01", max_funding="1", timeout=20) for _ in range(3)]
     ids = {answer.payment.transaction_id for answer in answers}
     assert [answer.status for answer in answers] == [200] * 3
     assert len(ids) == 1
     consumer.close(*ids)
-    assert shop.consumer.advanced.get_transaction(*ids).state in (
-        State.COMMITTED,
-        State.IN_PROGRESS,
-        State.DELIVERED,
-    )
+    until(lambda: shop.consumer.advanced.get_transaction(*ids).state is State.DELIVERED)
 
 
-def test_the_host_header_alone_names_no_url(front):
+def test_the_host_header_alone_names_no_url(tmp_path):
     """It is the caller's word. With `public_url`, another Host changes nothing."""
-    shop, _ = front.start("flask", public="http://127.0.0.1:PORT")
-    wanted = f"http://127.0.0.1:{shop.port}"
-    reply = shop.call("GET", "/api/items/x", None, {"X-Forwarded-Host": "evil.example"})
-    assert reply.status == 402
-    text = reply.body.decode() + json.dumps(offers(reply))
-    assert "evil.example" not in text and "shop.example" not in text
-    assert offers(reply)["resource"]["url"] == f"{wanted}/api/items/x"
+    with front(tmp_path, "flask", public="http://127.0.0.1:PORT") as told:
+        reply = told.shop.call("GET", "/api/items/x", None, {"X-Forwarded-Host": "evil.example"})
+        assert reply.status == 402
+        text = reply.body.decode() + json.dumps(offers(reply))
+        assert "evil.example" not in text and "shop.example" not in text
+        assert offers(reply)["resource"]["url"] == f"{told.origin}/api/items/x"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_402_fits_into_the_default_buffers_whatever_the_query(front, kind):
+def test_a_402_fits_into_the_default_buffers_whatever_the_query(plain):
     """nginx answers 502 where a response's headers exceed 4 KiB."""
-    shop, errors = front.start(kind)
     for path in ("/api/items/x", "/api/bundle", "/api/items/" + "p" * 1_500):
         for length in (0, 100, 1_000, 1_900, 2_500, 5_000):
-            reply = shop.call("GET", f"{path}?q={'%C3%BC' * (length // 6)}")
+            reply = plain.shop.call("GET", f"{path}?q={'%C3%BC' * (length // 6)}")
             assert reply.status == 402, (path, length, reply)
             assert len(reply.headers["payment-required"]) <= 2048
             assert offers(reply)["accepts"]
-    assert not errors.exists() or "too big header" not in errors.read_text()
+    assert not plain.errors.exists() or "too big header" not in plain.errors.read_text()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_paid_answer_fits_into_the_default_buffers(front, kind):
-    shop, _ = front.start(kind)
-    reply = shop.pay("GET", "/api/bundle", key="k" * 255, tx_id=shop.fund(1_000_000))
-    assert reply.status == 200, reply
-    assert reply.receipt
+def test_a_paid_answer_fits_into_the_default_buffers(plain):
+    shop = plain.shop
+    for key in ("k" * 255, "k"):
+        reply = shop.pay("GET", "/api/bundle", key=key, tx_id=shop.fund(1_000_000))
+        assert reply.status == 200, reply
+        assert reply.receipt
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.fixture(scope="module", params=[f"{kind} {name}" for kind in KINDS for name in CHANGES])
+def changed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Front]:
+    """nginx that adds a charset to the media type, compresses, or both."""
+    kind, name = request.param.split()
+    with front(tmp_path_factory.mktemp("changed"), kind, http=CHANGES[name]) as it:
+        yield it
+
+
 @pytest.mark.parametrize("how", CALLS)
-@pytest.mark.parametrize("http", [TYPES, PACKED, TYPES + PACKED], ids=["charset", "gzip", "both"])
-def test_the_consumer_verifies_what_nginx_has_relabelled_or_packed(front, http, how, kind):
-    shop, _ = front.start(kind, http=http)
-    origin = f"http://127.0.0.1:{shop.port}"
-    consumer = Consumer(shop.consumer, trusted=[origin])
+def test_the_consumer_verifies_what_nginx_has_relabelled_or_packed(changed, how):
+    consumer = Consumer(changed.shop.consumer, trusted=[changed.origin])
     for typed in ("text/plain", "text/html", "text/csv", "application/json", "image/png"):
-        answer = CALLS[how](consumer, f"{origin}/api/typed/{typed}")
+        answer = CALLS[how](consumer, f"{changed.origin}/api/typed/{typed}")
         assert answer.content.decode().startswith(typed.replace("/", " and ")), typed
         if how == "call":
             assert answer.payment.proof == "signed", typed
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_body_over_the_limit_is_413_behind_nginx(front, kind):
+@pytest.mark.parametrize("paid", [True, False], ids=["paid", "unpaid"])
+def test_a_body_over_the_limit_is_413_behind_nginx(plain, paid):
     """nginx buffers the request's body, and hands on what the service answers early."""
-    shop, _ = front.start(kind, http="client_max_body_size 20m;")
-    target, body = "/api/items/x", b"x" * 5_000_000
-    headers = {**shop.signed("POST", target, body), "Content-Length": str(len(body))}
-    reply = send(shop.port, head("POST", target, {**headers, "Connection": "close"}) + body)
-    assert reply.status == 413, reply
-    assert reply.json["status"] == 413
-    assert shop.runs == 0
+    shop, target, body = plain.shop, "/api/items/x", b"x" * 5_000_000
+    runs = shop.runs
+    headers = {"Content-Length": str(len(body)), "Connection": "close"}
+    if paid:
+        headers |= shop.signed("POST", target, body)
+    reply = send(shop.port, head("POST", target, headers) + body)
+    assert (reply.status, reply.json["status"]) in (
+        [(413, 413)] if paid else [(413, 413), (402, 402)]
+    )
+    assert shop.runs == runs
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_nginx_own_limit_is_told_to_the_consumer_and_pays_nothing(front, kind):
-    shop, _ = front.start(kind, http="client_max_body_size 1k;")
-    consumer = Consumer(shop.consumer, trusted=[f"http://127.0.0.1:{shop.port}"])
-    url = f"http://127.0.0.1:{shop.port}/api/items/x"
-    answer = consumer.call(url, data=b"x" * 2_000, max_amount="0.25", timeout=20)
-    assert answer.status == 413
-    assert consumer.spent().day == 0
+def test_nginx_own_limit_is_told_to_the_consumer_and_pays_nothing(tmp_path):
+    with front(tmp_path, "flask", http="client_max_body_size 1k;") as small:
+        consumer = Consumer(small.shop.consumer, trusted=[small.origin])
+        url = f"{small.origin}/api/items/x"
+        answer = consumer.call(url, data=b"x" * 2_000, max_amount="0.25", timeout=20)
+        assert answer.status == 413
+        assert consumer.spent().day == 0
