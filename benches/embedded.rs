@@ -236,12 +236,12 @@ async fn measure_kernel(
 }
 
 fn prove(transaction_id: TransactionId, deliverable: &[u8]) -> agirails::Result<DeliveryProof> {
-    ProofGenerator.generate_delivery_proof(DeliveryProofRequest {
+    Ok(ProofGenerator.generate_delivery_proof(DeliveryProofRequest {
         transaction_id,
         deliverable,
         timestamp_ms: 1_780_000_000_000,
         ..Default::default()
-    })
+    })?)
 }
 
 fn measure_hashing(figures: &mut Figures, plan: &Plan) -> Outcome<()> {
@@ -270,8 +270,8 @@ fn measure_signing(figures: &mut Figures, plan: &Plan) -> Outcome<()> {
         chain_id: 31_337,
         nonce: 1,
     };
-    let signed = message.clone().sign(&key, kernel)?;
-    figures.note("sign", time(plan.signatures, || message.clone().sign(&key, kernel))?);
+    let signed = key.sign_delivery(message.clone(), kernel)?;
+    figures.note("sign", time(plan.signatures, || key.sign_delivery(message.clone(), kernel))?);
     figures.note("recover", time(plan.signatures, || signed.recover(kernel))?);
     Ok(())
 }

@@ -25,12 +25,10 @@ __all__ = [
     "_Paywall",
     "_Postgres",
     "_Purchase",
-    "_Streaming",
-    "_Ticket",
     "__version__",
     "_connect",
+    "_events",
     "_keystore",
-    "_notices",
     "_open_consumer",
     "_play",
     "_price",
@@ -443,7 +441,17 @@ class CallPayment:
 
 # What agirails.flask and agirails.asgi are made of. Where it says Any, an object made with
 # `awaitable` returns something to await.
-_Headers: TypeAlias = tuple[str | None, ...]
+# Header pairs as WSGI (str, a byte a character) or ASGI (bytes) has them.
+_Pairs: TypeAlias = Sequence[tuple[Any, Any]]
+# Why a run is ended without an answer that is paid for.
+_Reason: TypeAlias = Literal[
+    "raised",  # the handler raised; detail: the exception's type
+    "status",  # it answered something else than 2xx
+    "broke_off",  # its body broke off, or it raised while it was streaming
+    "never_ended",  # it returned without the end of an answer
+    "caller_gone",  # the caller went away before the handler was started
+    "cancelled",  # the server ended the request, or is shutting down
+]
 
 @final
 class _Paywall:
@@ -451,34 +459,45 @@ class _Paywall:
     def charge(
         self,
         name: str | None,
-        price: str | Decimal | int | None,
+        price: str | Decimal | None,
         calls: int | None,
         min_seconds_left: int | None,
         deliver: str | None,
+        price_text: str | None = None,
     ) -> _Charge | None: ...
-    def enter(
+    def exchange(
         self,
-        charge: _Charge,
+        charge: _Charge | None,
         method: str,
         target: str,
-        headers: _Headers,
-        body: bytes,
-        price: str | Decimal | int | None,
-    ) -> Any: ...
+        headers: _Pairs,
+        mount: str = "",
+        *,
+        scheme: str = "http",
+        allow: Sequence[str] = (),
+    ) -> _Exchange: ...
     def page(
-        self, method: str, target: str, headers: _Headers, body: bytes, mount: str = ""
+        self,
+        method: str,
+        target: str,
+        headers: _Pairs,
+        body: bytes,
+        mount: str = "",
+        *,
+        scheme: str = "http",
     ) -> Any: ...
-    def unreadable_body(self, charge: _Charge) -> _Answer: ...
-    def oversized_body(self, charge: _Charge) -> _Answer: ...
+    def method_not_allowed(self, allow: Sequence[str]) -> _Answer: ...
     def close(self, tx_id: str) -> Any: ...
     def owed(self) -> Any: ...
     @property
     def max_body_bytes(self) -> int: ...
-    @property
-    def max_kept_stream_bytes(self) -> int: ...
 
 @final
-class _Charge: ...
+class _Charge:
+    @property
+    def name(self) -> str: ...
+    @property
+    def price(self) -> int | None: ...
 
 @final
 class _Answer:
@@ -491,32 +510,69 @@ class _Answer:
     @property
     def body(self) -> bytes: ...
     @property
-    def added(self) -> list[tuple[str, str]] | None: ...
-
-@final
-class _Ticket:
+    def is_handlers(self) -> bool: ...
     @property
-    def payment(self) -> CallPayment: ...
-    def finish(self, status: int, headers: list[Any], body: bytes) -> Any: ...
-    def fail(self, problem: str) -> Any: ...
-    def stream(self, status: int, headers: list[Any]) -> _Streaming: ...
+    def drain_bytes(self) -> int: ...
 
 @final
-class _Streaming:
+class _Head:
+    @property
+    def action(self) -> Literal["buffer", "stream", "pass"]: ...
     @property
     def status(self) -> int: ...
     @property
     def headers(self) -> list[tuple[str, str]]: ...
     @property
     def raw_headers(self) -> list[tuple[bytes, bytes]]: ...
-    @property
-    def patience(self) -> float: ...
-    def push(self, piece: bytes) -> None: ...
-    def finish(self) -> Any: ...
-    def fail(self, problem: str) -> Any: ...
 
-def _notices() -> list[tuple[int, str | None, str]]: ...
-def _price(value: str | Decimal | int) -> int: ...
+# One request at a charged route, in this order: admit_head, body (each chunk), admit, then the handler; head, chunk, end or
+# abort. Every method may be called late or twice: what is over is not begun again.
+@final
+class _Exchange:
+    # For adapters that learn the charge after they began to read the body: exchange(None, ...) and
+    # set_charge before admit_head. `allow` are the route's methods, for OPTIONS.
+    def set_charge(self, charge: _Charge, allow: Sequence[str] = ()) -> None: ...
+    # _Answer | None. OPTIONS is answered here (204 with Allow).
+    def admit_head(self) -> Any: ...
+    # An answer ends the request: read up to answer.drain_bytes more of the body, then send it.
+    def body(self, chunk: bytes) -> _Answer | None: ...
+    @property
+    def body_bytes(self) -> bytes: ...
+    @property
+    def body_seconds_left(self) -> float: ...
+    def unreadable(self) -> _Answer: ...
+    def length_required(self) -> _Answer: ...
+    # _Answer | None; None: run the handler. price: what _price() made of the price function's result, 0 for a free call (it runs,
+    # payment is None and head says "pass"); None where the charge has a fixed price, or the function failed (500).
+    def admit(self, price: int | None = None) -> Any: ...
+    @property
+    def payment(self) -> CallPayment | None: ...
+    @property
+    def is_running(self) -> bool: ...
+    @property
+    def hidden_headers(self) -> frozenset[str]: ...
+    # length: of the whole body where it is known (in memory, or its Content-Length); None for a stream.
+    # "pass": not a success, nothing is taken. Call end() at once, which gives the claim back, then send the handler's response
+    # with these headers as it is. "buffer": give every piece to chunk(), then send what end() returns. "stream": send these headers, send what
+    # chunk() returns, then end(), and where that is True `held`; else break the connection off.
+    def head(self, status: int, headers: _Pairs, length: int | None) -> _Head: ...
+    # None: nothing to send yet. Raises BrokenOff where the stream must break off; abort() it then, the exchange knows why.
+    def chunk(self, piece: bytes) -> bytes | None: ...
+    @property
+    def held(self) -> bytes: ...
+    @property
+    def patience(self) -> float | None: ...
+    # buffer: the _Answer to send; is_handlers where it is the handler's own with the paywall's headers. stream and pass: bool.
+    def end(self) -> Any: ...
+    # Gives the claim back and logs the outcome. None; without effect where the run has ended.
+    def abort(self, kind: _Reason, detail: str = "") -> Any: ...
+    # The answer with the CORS headers and Vary that the application's own middleware put around it, and its receipt headers exposed.
+    def decorate(self, answer: _Answer, outer_headers: _Pairs) -> _Answer: ...
+
+# Level as logging counts, message, fields for extra=: event, route, transaction, requester, price, attempt, status, seconds,
+# reason, request_id (those that apply).
+def _events() -> list[tuple[int, str, dict[str, Any]]]: ...
+def _price(value: str | Decimal | None) -> int: ...
 
 # Unix only; what agirails.devnet is made of.
 @final

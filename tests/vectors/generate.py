@@ -8,9 +8,11 @@ eth-abi, signatures from eth-account, decimal arithmetic from Python. Run it wit
 """
 
 import json
+import re
 import subprocess
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import quote, unquote_to_bytes
 
 from Crypto.Hash import keccak as _keccak
 from eth_abi import encode
@@ -420,5 +422,45 @@ def usdc() -> None:
     write("usdc.json", {"valid": valid, "invalid": invalid})
 
 
-for make in (canonical_json, proofs, signed_delivery, dids, transaction_ids, resolutions, service_types, usdc):
+# --- request targets: escapes are Python's own ---
+
+def canonical_target(target: str) -> str:
+    """The form of a path and query that is signed."""
+    target = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*", "", target).split("#")[0]
+    path, _, query = target.partition("?")
+    segments, last = [], ""
+    for last in unquote_to_bytes(path).split(b"/"):
+        if last == b"..":
+            del segments[-1:]
+        elif last not in (b"", b"."):
+            segments.append(last)
+    end = "/" if last in (b"", b".", b"..") or not segments else ""
+    path = "".join("/" + quote(segment, safe="!$&'()*+,;=:@") for segment in segments) + end
+    query = re.sub("%(?![0-9A-Fa-f]{2})", "%25", query)
+    query = re.sub("%..", lambda escape: quote(unquote_to_bytes(escape[0]), safe=""), query)
+    query = quote(query, safe="!$&'()*+,;=:@/?%")
+    return path + ("?" + query if query else "")
+
+
+def targets() -> None:
+    targets = [
+        "/", "", "/a", "a", "/a/", "/api/generate", "/A", "*",
+        # escapes of the path
+        "/a%2Fb", "/a%2fb", "/a/b", "/%61%62", "/%7Eme", "/~me", "/a%20b", "/a b", "/a+b", "/a%2Bb", "/a%25b", "/a%b", "/100%",
+        "/%zz", "/%2", "/%2%35", "/%25%32%35", "/a%3Fb", "/a%23b", "/a%5cb", "/a\\b", "/a|b", "/[1]", "/a;b=1,2", "/a%3Bb", "/a:b@c",
+        "/!$&'()*+,;=:@-._~", "/%00", "/%C3%BC", "/\u00fc", "/%FC", "/\u2603", "/e\u0301", "/\u00e9", "/\"<>`{}^",
+        # segments
+        "//", "//a", "//a//b", "/a/./b", "/a/../b", "/../a", "/a/..", "/a/.", "/a/%2e%2e/b", "/a/%2E", "/a%2F..%2Fb", "/a/...", "/.a",
+        "/a//../b", "/..", "/.", "/a/b/../../..",
+        # queries
+        "/a?", "/a?b", "/a?b=c&d=e", "/a?b=%2f&c=%26", "/a?%61=%7e", "/a?b+c", "/a?b%20c", "/a?b c", "/a?%zz", "/a?%", "/a?%2%35",
+        "/a??", "/a?b?c", "/a?b/../c//d", "/a?\u00fc", "/a?%fc", "/a?[]|\\^`{}\"<>", "/a?'", "/a?b=1&b=1", "/a?&&", "?b", "/a?/", "/a?:@!$&'()*+,;=-._~",
+        # fragments and absolute-form
+        "/a#b", "/a?b#c", "/#?b", "/a?#b", "https://example.com", "https://example.com/", "https://example.com?b", "HTTP://user@example.com:80/a%2fb?c",
+        "http://example.com#top", "/http://example.com//a", "1ttp://a/b", "h+t.t-p://a/b", "://a/b",
+    ]
+    write("target.json", [{"target": target, "canonical": canonical_target(target)} for target in targets])
+
+
+for make in (canonical_json, proofs, signed_delivery, dids, transaction_ids, resolutions, service_types, usdc, targets):
     make()

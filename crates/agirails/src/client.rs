@@ -8,8 +8,8 @@ use crate::{
     builder::ClientBuilder,
     error::{Code, Error, Result},
     kernel::{
-        AgentQuery, Attestations, DeliveryAttestation, Escrow, Kernel, TransactionQuery,
-        Transition, embedded::EmbeddedKernel,
+        AgentQuery, Attestations, Escrow, Kernel, TransactionQuery, Transition,
+        embedded::EmbeddedKernel,
     },
     network::{MAINNET_CHAIN_ID, Network},
     protocol::{
@@ -18,7 +18,8 @@ use crate::{
         did::Did,
         paid_request::PaidRequest,
         proof::{
-            self, DeliveryMessage, DeliveryProof, ProofGenerator, SignedDelivery, Verification,
+            self, DeliveryAttestation, DeliveryMessage, DeliveryProof, ProofGenerator,
+            SignedDelivery, Verification,
         },
         registry::{AgentProfile, ServiceDescriptor, service_type_hash},
     },
@@ -318,7 +319,7 @@ impl ACTPClient {
             chain_id,
             nonce: statement.nonce,
         };
-        message.sign_with(&**wallet, self.network().kernel).await
+        wallet.sign_delivery(message, self.network().kernel).await
     }
 
     /// Signs a paid request with this client's key, for the header
@@ -332,7 +333,7 @@ impl ACTPClient {
             Error::new(Code::KeyMissing, "signing a request needs a private key")
                 .with_hint(format!("in mode mock pass private_key; on a chain {NO_KEY_HINT}"))
         })?;
-        request.sign(&**wallet, self.network().chain_id, self.network().kernel).await
+        wallet.sign_request(request, self.network().chain_id, self.network().kernel).await
     }
 
     /// Attests a delivery of this client, the transaction's provider, on chain (EAS, AIP-4).
@@ -374,6 +375,50 @@ impl ACTPClient {
     /// of a pair, is given. [`Code::NetworkUnavailable`] for an attestation that this network
     /// cannot check.
     ///
+    /// ```
+    /// use agirails::{ACTPClient, Address, CreateTransaction, Evidence, PrivateKey, State, Usdc};
+    /// use agirails::{DeliveryStatement, protocol::{canonical_json::result_hash, proof::Verification}};
+    /// use serde_json::json;
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    /// # runtime.block_on(async {
+    /// # let directory = std::env::temp_dir().join(format!("agirails-release-{}", std::process::id()));
+    /// # let connect = || ACTPClient::builder().state_directory(&directory);
+    /// // A published test key: never fund it.
+    /// let key: PrivateKey = format!("{:064x}", 1).parse()?;
+    /// let provider = connect().private_key(key).connect().await?;
+    /// let consumer = connect().address(Address::repeat_byte(0xc0)).connect().await?;
+    /// # let (from, to) = (consumer.address(), provider.address());
+    /// # let deadline = consumer.now().await? + 3_600;
+    /// # let request = CreateTransaction::new(from, to, Usdc(1_000_000), deadline);
+    /// # let id = consumer.create_transaction(&request).await?;
+    /// # consumer.link_escrow(id).await?;
+    /// # provider.transition_state(id, State::InProgress, Evidence::None).await?;
+    /// # provider.transition_state(id, State::Delivered, Evidence::None).await?;
+    ///
+    /// let result = json!({"text": "a haiku"});
+    /// let statement = DeliveryStatement {
+    ///     transaction_id: id,
+    ///     result_hash: result_hash(&result)?,
+    ///     ..DeliveryStatement::default()
+    /// };
+    /// let signed = provider.sign_delivery(statement).await?;
+    ///
+    /// let received = |result| Verification {
+    ///     signed: Some(signed.clone()),
+    ///     result: Some(result),
+    ///     ..Verification::default()
+    /// };
+    /// let error = consumer.release(id, &received(json!("something else"))).await.unwrap_err();
+    /// assert_eq!(error.facts().field, Some("resultHash"));
+    /// consumer.release(id, &received(result)).await?;
+    /// assert_eq!(consumer.get_transaction(id).await?.state, State::Settled);
+    /// # std::fs::remove_dir_all(&directory).ok();
+    /// # Ok::<(), agirails::Error>(())
+    /// # })?;
+    /// # Ok::<(), agirails::Error>(())
+    /// ```
+    ///
     /// Source: AIP-4. V1 kernels settle without looking at any evidence.
     pub async fn release(&self, id: TransactionId, verification: &Verification) -> Result<()> {
         self.sender()?;
@@ -389,7 +434,7 @@ impl ACTPClient {
             Some(_) => self.get_delivery_proof(id).await?,
             None => None,
         };
-        verification.check(&tx, self.network(), kept.as_ref())?;
+        verification.check(&tx, self.network().chain_id, self.network().kernel, kept.as_ref())?;
         if let Some(uid) = verification.attestation_uid() {
             let attested = self.attestations()?.verify(uid, &tx).await?;
             verification.check_attested(&tx, uid, &attested)?;

@@ -4,56 +4,17 @@ use std::{error::Error as StdError, fmt, path::Path};
 
 use alloy_primitives::B256;
 
-use crate::protocol::{Refusal, State, Transaction, Usdc};
+pub use crate::protocol::{Kind, Retry};
+use crate::protocol::{
+    Refusal, State, Transaction, Usdc,
+    error::{
+        Details, JsonError, ParseError, ProofError, SignatureError, SigningError, VerificationError,
+    },
+    text,
+};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// May the same call be made again?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Retry {
-    /// No: it will be refused again.
-    Never,
-    /// Yes, later: nothing was done.
-    Safe,
-    /// Something was sent and its outcome is unknown: find out first.
-    CheckFirst,
-}
-
-impl Retry {
-    /// The name that bindings use: `never`, `safe` or `check_first`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Never => "never",
-            Self::Safe => "safe",
-            Self::CheckFirst => "check_first",
-        }
-    }
-}
-
-/// The families of errors. The Python package has an exception class for each, named after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "each variant's name is its whole meaning")]
-pub enum Kind {
-    Validation,
-    TransactionNotFound,
-    InvalidStateTransition,
-    Unauthorized,
-    DeadlinePassed,
-    DisputeWindowActive,
-    InsufficientFunds,
-    TransactionReverted,
-    ContractPaused,
-    Network,
-    Timeout,
-    SignatureVerification,
-    Storage,
-    QueryCapExceeded,
-    Spending,
-    Call,
-    Internal,
-}
 
 /// One row per code that is not a refusal: its stable name, its family, whether the same call
 /// can succeed later, and what it means.
@@ -249,9 +210,9 @@ struct Inner {
 /// What happened, what it happened to, and what to do now.
 ///
 /// ```
-/// use agirails::{Retry, Usdc};
+/// use agirails::{Error, Retry, Usdc};
 ///
-/// let error = "0.10 dollars".parse::<Usdc>().unwrap_err();
+/// let error: Error = "0.10 dollars".parse::<Usdc>().unwrap_err().into();
 /// assert_eq!(error.code().as_str(), "invalid_amount");
 /// assert_eq!(error.retry(), Retry::Never);
 /// assert!(error.hint().is_some());
@@ -271,11 +232,18 @@ impl Error {
 
     /// Names the argument, shows its value (shortened), and says what is wrong with it.
     pub fn invalid(code: Code, field: &'static str, value: &str, problem: &str) -> Self {
-        let value = shorten(value);
+        let value = text::value(value);
         let mut error = Self::new(code, format!("{field} {value:?} {problem}"));
         error.0.facts.field = Some(field);
         error.0.facts.value = Some(value);
         error
+    }
+
+    /// What a function of the protocol says, under this code.
+    fn detailed(code: Code, details: Details) -> Self {
+        let Details { message, hint, field, value, transaction_id, state, source, .. } = details;
+        let facts = Facts { field, value, transaction_id, state, ..Facts::default() };
+        Self(Box::new(Inner { code, message, hint: hint.map(str::to_owned), facts, source }))
     }
 
     /// The contract's words, and what they speak of.
@@ -293,7 +261,7 @@ impl Error {
 
     /// The contract's words, and the argument that they refuse.
     pub fn refused_value(refusal: Refusal, field: &'static str, value: impl fmt::Display) -> Self {
-        let value = shorten(&value.to_string());
+        let value = text::value(&value.to_string());
         let message = format!("{refusal}: {field} is {value}");
         Self::new(Code::Refused(refusal), message).with_facts(|facts| {
             facts.field = Some(field);
@@ -370,6 +338,39 @@ impl From<Refusal> for Error {
     }
 }
 
+/// One row per error of the protocol's functions: the code of each variant.
+macro_rules! protocol_errors {
+    ($($name:ident { $($variant:ident => $code:ident,)* })*) => {$(
+        impl From<$name> for Error {
+            fn from(error: $name) -> Self {
+                match error { $($name::$variant(details) => Self::detailed(Code::$code, *details),)* }
+            }
+        }
+    )*};
+}
+
+protocol_errors! {
+    ParseError {
+        Address => InvalidAddress,
+        TransactionId => InvalidTransactionId,
+        Bytes => InvalidBytes,
+        Amount => InvalidAmount,
+        State => InvalidState,
+        Did => InvalidDid,
+    }
+    JsonError { Unrepresentable => InvalidJson, }
+    ProofError { Invalid => InvalidProof, Signature => InvalidSignature, }
+    SigningError { Invalid => InvalidProof, KeyMismatch => KeyMismatch, }
+    SignatureError { Invalid => InvalidSignature, }
+    VerificationError {
+        Incomplete => InvalidSettings,
+        Mismatch => ProofMismatch,
+        Signature => InvalidSignature,
+        Attestation => InvalidAttestation,
+        Json => InvalidJson,
+    }
+}
+
 /// The message alone; `{:#}` adds the hint.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -408,35 +409,21 @@ impl PartialEq for Error {
     }
 }
 
-/// Of a value enough to recognise it, never megabytes.
-const VALUE_CHARACTERS: usize = 80;
 /// Of others' words enough to understand them.
 const WORDS_CHARACTERS: usize = 200;
 /// Of a path all of it, as long as it can be one.
 const PATH_CHARACTERS: usize = 260;
 
-fn shorten(value: &str) -> String {
-    first(VALUE_CHARACTERS, value)
-}
-
 /// A path as messages show it.
 pub(crate) fn shown_path(path: &Path) -> String {
-    first(PATH_CHARACTERS, &path.to_string_lossy())
+    text::first(PATH_CHARACTERS, &path.to_string_lossy())
 }
 
 /// The words of a node, a service or a library as messages show them: what would move a terminal's
 /// cursor, or begin a line of a log that nobody wrote, is left out.
 pub(crate) fn shown_words(words: &str) -> String {
     let words: String = words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    first(WORDS_CHARACTERS, &words)
-}
-
-fn first(limit: usize, value: &str) -> String {
-    let mut shown: String = value.chars().take(limit).collect();
-    if shown.len() < value.len() {
-        shown.push_str(&format!("… ({} bytes)", value.len()));
-    }
-    shown
+    text::first(WORDS_CHARACTERS, &words)
 }
 
 #[cfg(test)]

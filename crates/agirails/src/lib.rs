@@ -9,12 +9,13 @@ pub mod kernel;
 mod network;
 mod owners;
 pub mod paywall;
-pub mod protocol;
 mod storage;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod wallet;
 
+/// The rules, pure: the crate `agirails-protocol`.
+pub use agirails_protocol as protocol;
 pub use alloy_primitives::{Address, B256, U256};
 pub use builder::{ClientBuilder, STATE_DIR_VARIABLE};
 pub use client::{ACTPClient, DeliveryStatement, Evidence, MAINNET_LIMIT, RegistryClient};

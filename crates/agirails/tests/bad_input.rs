@@ -48,8 +48,8 @@ async fn in_progress(client: &ACTPClient) -> (ACTPClient, TransactionId) {
 
 /// The error that a call ended in, which must be of use.
 #[track_caller]
-fn helpful<T: Debug>(outcome: Result<T>, code: Code) -> Error {
-    let error = outcome.unwrap_err();
+fn helpful<T: Debug>(outcome: Result<T, impl Into<Error>>, code: Code) -> Error {
+    let error = outcome.map_err(Into::into).unwrap_err();
     assert_eq!(error.code(), code, "{error:?}");
     assert!(error.hint().is_some_and(|hint| hint.len() > 10), "{error:?}");
     assert!(!error.to_string().is_empty());
@@ -59,7 +59,7 @@ fn helpful<T: Debug>(outcome: Result<T>, code: Code) -> Error {
 
 /// [`helpful`], with the argument and the beginning of its value.
 #[track_caller]
-fn names<T: Debug>(outcome: Result<T>, code: Code, field: &str, value: &str) {
+fn names<T: Debug>(outcome: Result<T, impl Into<Error>>, code: Code, field: &str, value: &str) {
     let error = helpful(outcome, code);
     assert_eq!(error.facts().field, Some(field), "{error:?}");
     let start: String = value.chars().take(20).collect();

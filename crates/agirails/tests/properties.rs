@@ -997,7 +997,7 @@ proptest! {
             }
             Err(error) => {
                 prop_assert!(number > 7);
-                prop_assert_eq!(error.code(), Code::InvalidState);
+                prop_assert_eq!(Error::from(error).code(), Code::InvalidState);
             }
         }
     }

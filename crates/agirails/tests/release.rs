@@ -360,21 +360,21 @@ fn a_sound_signature_over_something_else_is_not_paid() {
         let chain_id = genuine.chain_id;
         let stranger = Did { chain_id, address: key(2).address() };
         let own = DeliveryMessage { provider: stranger, ..genuine.clone() };
-        call.refuses(given(own.sign(&key(2), kernel).unwrap()), code, "provider").await;
+        call.refuses(given(key(2).sign_delivery(own, kernel).unwrap()), code, "provider").await;
 
         // The provider itself signs for another transaction, consumer, chain, kernel or result.
         let other = DeliveryMessage { transaction_id: B256::repeat_byte(9), ..genuine.clone() };
-        call.refuses(given(other.sign(&call.key, kernel).unwrap()), code, "txId").await;
+        call.refuses(given(call.key.sign_delivery(other, kernel).unwrap()), code, "txId").await;
         let other = Did { chain_id, address: STRANGER };
         let other = DeliveryMessage { consumer: other, ..genuine.clone() };
-        call.refuses(given(other.sign(&call.key, kernel).unwrap()), code, "consumer").await;
+        call.refuses(given(call.key.sign_delivery(other, kernel).unwrap()), code, "consumer").await;
         let at = |did: Did| Did { chain_id: 1, ..did };
         let (provider, consumer) = (at(genuine.provider), at(genuine.consumer));
         let other = DeliveryMessage { chain_id: 1, provider, consumer, ..genuine.clone() };
-        call.refuses(given(other.sign(&call.key, kernel).unwrap()), code, "chainId").await;
-        let other = genuine.clone().sign(&call.key, STRANGER).unwrap();
+        call.refuses(given(call.key.sign_delivery(other, kernel).unwrap()), code, "chainId").await;
+        let other = call.key.sign_delivery(genuine.clone(), STRANGER).unwrap();
         call.refuses(given(other), Code::InvalidSignature, "signature").await;
-        let signed = genuine.sign(&call.key, kernel).unwrap();
+        let signed = call.key.sign_delivery(genuine, kernel).unwrap();
         let result = Some(json!({"text": "another"}));
         call.refuses(Verification { result, ..given(signed) }, code, "resultHash").await;
     });

@@ -627,7 +627,14 @@ impl Purchase {
         }
         let Some(receipt) = receipt else { return Ok((content_hash, Proof::Missing)) };
         let client = &self.inner().client;
-        receipt.check(&record, paid.payment.provider, client.address(), client.network())?;
+        let network = client.network();
+        receipt.check(
+            &record,
+            paid.payment.provider,
+            client.address(),
+            network.chain_id,
+            network.kernel,
+        )?;
         let proof = receipt.signature.as_ref().map_or(Proof::Unsigned, |_| Proof::Signed);
         Ok((content_hash, proof))
     }
@@ -784,7 +791,7 @@ impl Inner {
         }
         if let Some(wallet) = &self.client.wallet {
             let network = self.client.network();
-            let signature = request.sign(&**wallet, network.chain_id, network.kernel).await?;
+            let signature = wallet.sign_request(request, network.chain_id, network.kernel).await?;
             headers.push((SIGNATURE_HEADER.to_owned(), signature));
         }
         Ok(headers)

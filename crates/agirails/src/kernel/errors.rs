@@ -4,7 +4,7 @@ use alloy_primitives::Address;
 
 use crate::{
     error::{Code, Error, Result},
-    protocol::{Refusal, Transaction, TransactionId, Usdc},
+    protocol::{CreateTransaction, Refusal, Transaction, TransactionId, Usdc},
 };
 
 /// Nothing has this id.
@@ -45,4 +45,25 @@ pub(super) fn insufficient_balance(
             facts.required = Some(required);
             facts.available = Some(available);
         })
+}
+
+/// The refusal of this creation, naming the argument that caused it.
+pub(super) fn refused_creation(request: &CreateTransaction, refusal: Refusal, now: u64) -> Error {
+    match refusal {
+        Refusal::RequesterMismatch => Error::refused_value(refusal, "requester", request.requester),
+        Refusal::ZeroProvider | Refusal::SelfTransaction => {
+            Error::refused_value(refusal, "provider", request.provider)
+        }
+        Refusal::AmountBelowMinimum | Refusal::AmountAboveMaximum => {
+            Error::refused_value(refusal, "amount", request.amount.0)
+        }
+        Refusal::DeadlineInPast | Refusal::DeadlineTooFar => {
+            let deadline = format!("{}, the kernel's clock reads {now}", request.deadline);
+            Error::refused_value(refusal, "deadline", deadline)
+        }
+        Refusal::DisputeWindowTooShort | Refusal::DisputeWindowTooLong => {
+            Error::refused_value(refusal, "dispute_window", request.dispute_window_seconds)
+        }
+        _ => refusal.into(),
+    }
 }

@@ -10,6 +10,7 @@ use alloy_primitives::{Address, B256};
 use async_trait::async_trait;
 use serde::Serialize;
 
+pub use crate::protocol::proof::DeliveryAttestation;
 use crate::{
     error::Result,
     network::Network,
@@ -183,22 +184,6 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     fn attestations(&self) -> Option<&dyn Attestations> {
         None
     }
-}
-
-/// What a provider attests about a delivery.
-///
-/// Source: AIP-4, the EAS schema `bytes32 txId,string resultCID,bytes32 resultHash,uint256
-/// deliveredAt`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeliveryAttestation {
-    /// Which transaction.
-    pub transaction_id: TransactionId,
-    /// Where the result lies (IPFS CID), empty for nowhere.
-    pub result_cid: String,
-    /// [`crate::protocol::canonical_json::result_hash`] of the result.
-    pub result_hash: B256,
-    /// When it was delivered, Unix seconds.
-    pub delivered_at: u64,
 }
 
 /// The service that keeps the providers' attestations of their deliveries.

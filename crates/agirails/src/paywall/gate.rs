@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     protocol::{
         DisputeWindow, Refusal, State, TransactionId, Usdc,
+        error::SignatureError,
         paid_request::{CLOCK_SKEW_SECONDS, PaidRequest, RequestSignature},
     },
 };
@@ -279,10 +280,10 @@ impl Inner {
                 Unsigned::Serve => Ok(None),
             };
         };
-        let signature: RequestSignature = text
-            .trim()
-            .parse()
-            .map_err(|error| Refused::because(Rejection::malformed_signature(), error))?;
+        let signature: RequestSignature =
+            text.trim().parse().map_err(|error: SignatureError| {
+                Refused::because(Rejection::malformed_signature(), error.into())
+            })?;
         if signature.timestamp.abs_diff(super::wall_seconds()) > CLOCK_SKEW_SECONDS
             // A kernel whose time was moved has signers that follow it.
             && signature.timestamp.abs_diff(self.clock.now().await?) > CLOCK_SKEW_SECONDS

@@ -153,7 +153,7 @@ impl Ticket {
     ) -> Result<Receipt, Refused> {
         let record = CallRecord { request: &self.request, status, content_type, body_hash };
         let lost = |cause| Refused::because(Rejection::answer_lost(), cause);
-        let content_hash = record.content_hash().map_err(lost)?;
+        let content_hash = record.content_hash().map_err(|error| lost(error.into()))?;
         let answered_at = self.inner.clock.now().await.unwrap_or_else(|_| super::wall_seconds());
         if answered_at > self.payment.deadline {
             // It cannot be delivered any more.
@@ -375,7 +375,7 @@ impl Inner {
         let network = self.client.network();
         if let Some(wallet) = self.client.wallet.as_deref() {
             let message = receipt.message(facts.requester, network.chain_id);
-            match message.sign_with(wallet, network.kernel).await {
+            match wallet.sign_delivery(message, network.kernel).await {
                 Ok(signed) => {
                     receipt.signature = Some(Bytes::from(signed.signature.as_bytes().to_vec()));
                 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 fn proof_of(transaction_id: TransactionId) -> Result<DeliveryProof> {
-    ProofGenerator.generate_delivery_proof(DeliveryProofRequest {
+    Ok(ProofGenerator.generate_delivery_proof(DeliveryProofRequest {
         transaction_id,
         deliverable: b"the answer is 42",
         delivery_url: Some("https://provider.example/answers/42".to_owned()),
@@ -26,7 +26,7 @@ fn proof_of(transaction_id: TransactionId) -> Result<DeliveryProof> {
             .into_iter()
             .collect(),
         timestamp_ms: 1_780_000_000_123,
-    })
+    })?)
 }
 
 pub async fn a_delivery_proof_never_reaches_the_kernel_and_is_found_again(

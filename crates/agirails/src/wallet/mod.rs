@@ -3,6 +3,7 @@
 
 mod keystore;
 mod policy;
+mod signing;
 
 use std::{any::Any, fmt, str::FromStr};
 

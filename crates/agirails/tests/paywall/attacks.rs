@@ -175,7 +175,7 @@ async fn front_run(watcher: ACTPClient, paywall: Paywall, charge: Arc<Charge>) -
             let mut theirs = unsigned(transaction_id, "/api/generate", b"{}");
             let now = watcher.now().await.unwrap();
             let signed = PaidRequest::new(transaction_id, "POST", "/api/generate", b"{}", now);
-            let own = signed.sign(&key(3), us.chain_id, us.kernel).await.unwrap();
+            let own = key(3).sign_request(&signed, us.chain_id, us.kernel).unwrap();
             for signature in [None, Some(own)] {
                 theirs.signature = signature;
                 let (status, _) = refusal(paywall.enter(&charge, &theirs, None).await);

@@ -56,7 +56,7 @@ impl Local {
         let mut incoming = Incoming::new("POST", "/api/generate", b"{}");
         incoming.transaction_id = Some(id.to_string());
         incoming.idempotency_key = key.map(str::to_owned);
-        let header = request.sign(&self.consumer_key, network.chain_id, network.kernel).await;
+        let header = self.consumer_key.sign_request(&request, network.chain_id, network.kernel);
         incoming.signature = Some(header.unwrap());
         incoming
     }

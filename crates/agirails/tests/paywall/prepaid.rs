@@ -52,7 +52,7 @@ impl Sold {
         let network = self.stage.requester.network();
         let mut incoming = Incoming::new("POST", target, b"");
         incoming.signature =
-            Some(request.sign(&key(by), network.chain_id, network.kernel).await.unwrap());
+            Some(key(by).sign_request(&request, network.chain_id, network.kernel).unwrap());
         self.paywall.page_under(mount, &incoming).await.unwrap()
     }
 }

@@ -50,7 +50,15 @@ async fn a_call_is_run_once_answered_again_and_delivered() {
     let receipt = receipt(&first);
     assert!(receipt.signature.is_some());
     let (provider, requester) = (stage.provider.address(), stage.requester.address());
-    receipt.check(&record, provider, requester, stage.requester.network()).unwrap();
+    receipt
+        .check(
+            &record,
+            provider,
+            requester,
+            stage.requester.network().chain_id,
+            stage.requester.network().kernel,
+        )
+        .unwrap();
 
     let again = answer(paywall.enter(&charge, &request, None).await);
     assert_eq!(again.header("X-AGIRAILS-REPLAY"), Some(b"1".as_slice()));

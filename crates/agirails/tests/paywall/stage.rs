@@ -127,7 +127,7 @@ impl Stage {
         let mut request = PaidRequest::new(id, "POST", target, body, now);
         request.idempotency_key = idempotency_key.unwrap_or_default().to_owned();
         let network = self.requester.network();
-        let header = request.sign(&key(number), network.chain_id, network.kernel).await.unwrap();
+        let header = key(number).sign_request(&request, network.chain_id, network.kernel).unwrap();
         let mut incoming = unsigned(id, target, body);
         incoming.idempotency_key = idempotency_key.map(str::to_owned);
         incoming.signature = Some(header);

@@ -3,7 +3,7 @@
 //! V1 kernels keep an attestation's UID and check nothing: a consumer checks before it settles.
 
 use alloy_primitives::{Address, B256, U256};
-use alloy_sol_types::{SolEvent, SolValue};
+use alloy_sol_types::SolEvent;
 use async_trait::async_trait;
 
 use super::{
@@ -12,25 +12,9 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    kernel::{Attestations, DeliveryAttestation, Kernel as _},
-    protocol::{Refusal, Transaction},
+    kernel::{Attestations, Kernel as _},
+    protocol::{Refusal, Transaction, proof::DeliveryAttestation},
 };
-
-impl DeliveryAttestation {
-    fn encode(&self) -> Vec<u8> {
-        let Self { transaction_id, result_cid, result_hash, delivered_at } = self;
-        (*transaction_id, result_cid.as_str(), *result_hash, U256::from(*delivered_at))
-            .abi_encode_params()
-    }
-
-    /// `None` for anything else than what [`Self::encode`] wrote.
-    fn decode(data: &[u8]) -> Option<Self> {
-        let (transaction_id, result_cid, result_hash, delivered_at) =
-            <(B256, String, B256, U256)>::abi_decode_params(data).ok()?;
-        let delivered_at = delivered_at.try_into().ok()?;
-        Some(Self { transaction_id, result_cid, result_hash, delivered_at })
-    }
-}
 
 impl ChainKernel {
     fn attestation_service(&self) -> Result<(Contract, B256)> {
@@ -142,6 +126,8 @@ fn check(
 
 #[cfg(test)]
 mod tests {
+    use alloy_sol_types::SolValue as _;
+
     use super::{super::contracts::kernel::TransactionView, *};
 
     #[test]

@@ -38,7 +38,7 @@ use self::{
 };
 use super::{
     AgentRegistry, Attestations, Escrow, Kernel, TransactionQuery, Transition,
-    errors::{check_limit, missing},
+    errors::{check_limit, missing, refused_creation},
 };
 use crate::{
     error::{Code, Error, Result, Retry},
@@ -573,8 +573,7 @@ impl Kernel for ChainKernel {
                     _ => 0,
                 };
                 let hash = error.facts().transaction_hash;
-                return Err(request
-                    .explain(refusal, now)
+                return Err(refused_creation(request, refusal, now)
                     .with_facts(|facts| facts.transaction_hash = hash));
             }
         };

@@ -18,7 +18,7 @@ use rusqlite::{OptionalExtension, params};
 use self::ledger::{Books, Stored};
 use super::{
     AgentRegistry, Escrow, Kernel, Role, TransactionQuery, Transition,
-    errors::{check_limit, missing},
+    errors::{check_limit, missing, refused_creation},
 };
 use crate::{
     error::{Code, Error, Result},
@@ -338,7 +338,7 @@ impl Kernel for EmbeddedKernel {
             books.require_running()?;
             let nonce = books.nonce(sender)?;
             let transaction = rules::create(request, sender, nonce, Rates::default(), books.now)
-                .map_err(|refusal| request.explain(refusal, books.now))?;
+                .map_err(|refusal| refused_creation(request, refusal, books.now))?;
             books.greet(sender)?;
             books.greet(request.provider)?;
             books.create(&transaction)?;

@@ -1,13 +1,15 @@
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use serde_json::Value;
 
-use super::{DeliveryProof, ProofGenerator, SignedDelivery};
+use super::{DeliveryAttestation, DeliveryProof, ProofGenerator, SignedDelivery};
 use crate::{
-    error::{Code, Error, Result},
-    kernel::DeliveryAttestation,
-    network::Network,
-    protocol::{Transaction, canonical_json::result_hash, did::Did},
+    Transaction,
+    canonical_json::result_hash,
+    did::Did,
+    error::{Details, VerificationError},
 };
+
+type Result<T, E = VerificationError> = std::result::Result<T, E>;
 
 const REFUSE_HINT: &str = "do not settle on this: ask the provider for what it owes, or dispute it \
                            before the dispute window ends";
@@ -18,50 +20,6 @@ const REFUSE_HINT: &str = "do not settle on this: ask the provider for what it o
 /// A signed delivery, and an attestation, can only be the provider's. A plain delivery proof has
 /// no author: whoever changed the deliverable under way could have made a new proof for it.
 /// Where the kernel kept the provider's own proof, that one counts too.
-///
-/// ```
-/// use agirails::{ACTPClient, Address, CreateTransaction, Evidence, PrivateKey, State, Usdc};
-/// use agirails::{DeliveryStatement, protocol::{canonical_json::result_hash, proof::Verification}};
-/// use serde_json::json;
-///
-/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-/// # runtime.block_on(async {
-/// # let directory = std::env::temp_dir().join(format!("agirails-release-{}", std::process::id()));
-/// # let connect = || ACTPClient::builder().state_directory(&directory);
-/// // A published test key: never fund it.
-/// let key: PrivateKey = format!("{:064x}", 1).parse()?;
-/// let provider = connect().private_key(key).connect().await?;
-/// let consumer = connect().address(Address::repeat_byte(0xc0)).connect().await?;
-/// # let (from, to) = (consumer.address(), provider.address());
-/// # let deadline = consumer.now().await? + 3_600;
-/// # let request = CreateTransaction::new(from, to, Usdc(1_000_000), deadline);
-/// # let id = consumer.create_transaction(&request).await?;
-/// # consumer.link_escrow(id).await?;
-/// # provider.transition_state(id, State::InProgress, Evidence::None).await?;
-/// # provider.transition_state(id, State::Delivered, Evidence::None).await?;
-///
-/// let result = json!({"text": "a haiku"});
-/// let statement = DeliveryStatement {
-///     transaction_id: id,
-///     result_hash: result_hash(&result)?,
-///     ..DeliveryStatement::default()
-/// };
-/// let signed = provider.sign_delivery(statement).await?;
-///
-/// let received = |result| Verification {
-///     signed: Some(signed.clone()),
-///     result: Some(result),
-///     ..Verification::default()
-/// };
-/// let error = consumer.release(id, &received(json!("something else"))).await.unwrap_err();
-/// assert_eq!(error.facts().field, Some("resultHash"));
-/// consumer.release(id, &received(result)).await?;
-/// assert_eq!(consumer.get_transaction(id).await?.state, State::Settled);
-/// # std::fs::remove_dir_all(&directory).ok();
-/// # Ok::<(), agirails::Error>(())
-/// # })?;
-/// # Ok::<(), agirails::Error>(())
-/// ```
 ///
 /// Source: AIP-4.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -79,8 +37,8 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// Compares all that is given with the transaction, as the kernel has it, and with each
-    /// other; `kept` is the proof that the kernel kept when the transaction was delivered.
+    /// Compares all that is given with the transaction, as the kernel at this address of this
+    /// chain has it, and with each other; `kept` is the proof that the kernel kept when the transaction was delivered.
     ///
     /// - The deliverable's hash is that of the proof, and of the kept one.
     /// - The proof is of this transaction.
@@ -88,17 +46,18 @@ impl Verification {
     ///   provider and this consumer, and the provider signed it.
     /// - The result's hash is the signed delivery's.
     ///
-    /// Attestations stand on chain, where [`crate::ACTPClient::release`] looks at them.
+    /// Attestations stand on chain: [`Self::check_attested`] compares what was read there.
     ///
     /// # Errors
-    /// [`Code::InvalidSettings`] where nothing is given, or a deliverable without proof, a proof
+    /// [`VerificationError::Incomplete`] where nothing is given, or a deliverable without proof, a proof
     /// without deliverable, or a result without signed delivery and attestation: then there is
-    /// nothing to compare. [`Code::ProofMismatch`] and [`Code::InvalidSignature`], naming the
+    /// nothing to compare. [`VerificationError::Mismatch`] and [`VerificationError::Signature`], naming the
     /// field that differs.
     pub fn check(
         &self,
         tx: &Transaction,
-        network: &Network,
+        chain_id: u64,
+        kernel: Address,
         kept: Option<&DeliveryProof>,
     ) -> Result<()> {
         self.check_pairs(tx, kept)?;
@@ -109,9 +68,9 @@ impl Verification {
         }
         let Some(signed) = &self.signed else { return Ok(()) };
         let message = &signed.message;
-        let did = |address| Did { chain_id: network.chain_id, address };
+        let did = |address| Did { chain_id, address };
         equal(tx, "txId", message.transaction_id, tx.id)?;
-        equal(tx, "chainId", message.chain_id, network.chain_id)?;
+        equal(tx, "chainId", message.chain_id, chain_id)?;
         equal(tx, "provider", message.provider, did(tx.provider))?;
         equal(tx, "consumer", message.consumer, did(tx.requester))?;
         if let Some(result) = &self.result {
@@ -120,13 +79,13 @@ impl Verification {
         if let (Some(given), Some(named)) = (self.attestation, self.named_attestation()) {
             equal(tx, "easAttestationUID", named, given)?;
         }
-        signed.verify(network.kernel)
+        Ok(signed.verify(kernel)?)
     }
 
     /// Compares what the attestation says with the result and with the signed delivery.
     ///
     /// # Errors
-    /// [`Code::InvalidAttestation`], naming the field that differs.
+    /// [`VerificationError::Attestation`], naming the field that differs.
     pub fn check_attested(
         &self,
         tx: &Transaction,
@@ -141,15 +100,10 @@ impl Verification {
             return Ok(());
         };
         let got = attested.result_hash;
-        Err(differs(
-            Code::InvalidAttestation,
-            tx,
-            "resultHash",
-            got,
-            format!(
-                "the attestation {uid} attests the result {got}, and the delivery is {expected}"
-            ),
-        ))
+        let message = format!(
+            "the attestation {uid} attests the result {got}, and the delivery is {expected}"
+        );
+        Err(VerificationError::Attestation(differs(tx, "resultHash", got.to_string(), message)))
     }
 
     /// The attestation to look at: the given one, else the one that the signed delivery names.
@@ -163,11 +117,10 @@ impl Verification {
     }
 
     fn check_pairs(&self, tx: &Transaction, kept: Option<&DeliveryProof>) -> Result<()> {
-        let refuse = |field, problem: &str, hint: &str| {
-            Err(Error::new(Code::InvalidSettings, problem).with_hint(hint).with_facts(|facts| {
-                facts.transaction_id = Some(tx.id);
-                facts.field = Some(field);
-            }))
+        let refuse = |field, problem: &str, hint| {
+            Err(VerificationError::Incomplete(
+                Details::new(problem).hint(hint).transaction(tx.id).field(field),
+            ))
         };
         match self {
             Self {
@@ -219,20 +172,11 @@ fn equal<T: PartialEq + ToString>(
     }
     let (got, expected) = (got.to_string(), expected.to_string());
     let message = format!("the delivery's {field} is {got}, and it should be {expected}");
-    Err(differs(Code::ProofMismatch, tx, field, got, message))
+    Err(VerificationError::Mismatch(differs(tx, field, got, message)))
 }
 
-fn differs(
-    code: Code,
-    tx: &Transaction,
-    field: &'static str,
-    got: impl ToString,
-    message: String,
-) -> Error {
-    Error::new(code, message).with_hint(REFUSE_HINT).with_facts(|facts| {
-        facts.transaction_id = Some(tx.id);
-        facts.state = Some(tx.state);
-        facts.field = Some(field);
-        facts.value = Some(got.to_string());
-    })
+fn differs(tx: &Transaction, field: &'static str, got: String, message: String) -> Box<Details> {
+    let mut details = Details::new(message).hint(REFUSE_HINT).transaction(tx.id).field(field);
+    (details.state, details.value) = (Some(tx.state), Some(got));
+    details
 }

@@ -1,8 +1,7 @@
 use alloy_primitives::{Address, B256, U256};
 use serde::{Deserialize, Serialize};
 
-use super::{Refusal, State, TransactionId, Usdc, rules};
-use crate::error::Error;
+use super::{State, TransactionId, Usdc, rules};
 
 /// A transaction as the kernel keeps it: the 21 fields of `getTransaction(bytes32)`, in its order.
 ///
@@ -136,29 +135,6 @@ impl CreateTransaction {
             service_hash: B256::ZERO,
             agent_id: U256::ZERO,
             requester_agent_id: U256::ZERO,
-        }
-    }
-
-    /// The refusal of this request, naming the argument that caused it.
-    pub(crate) fn explain(&self, refusal: Refusal, now: u64) -> Error {
-        match refusal {
-            Refusal::RequesterMismatch => {
-                Error::refused_value(refusal, "requester", self.requester)
-            }
-            Refusal::ZeroProvider | Refusal::SelfTransaction => {
-                Error::refused_value(refusal, "provider", self.provider)
-            }
-            Refusal::AmountBelowMinimum | Refusal::AmountAboveMaximum => {
-                Error::refused_value(refusal, "amount", self.amount.0)
-            }
-            Refusal::DeadlineInPast | Refusal::DeadlineTooFar => {
-                let deadline = format!("{}, the kernel's clock reads {now}", self.deadline);
-                Error::refused_value(refusal, "deadline", deadline)
-            }
-            Refusal::DisputeWindowTooShort | Refusal::DisputeWindowTooLong => {
-                Error::refused_value(refusal, "dispute_window", self.dispute_window_seconds)
-            }
-            _ => refusal.into(),
         }
     }
 }

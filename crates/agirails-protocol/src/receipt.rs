@@ -4,10 +4,12 @@
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 use serde::{Deserialize, Serialize};
 
-use super::{TransactionId, did::Did, paid_request::PaidRequest, proof::DeliveryMessage};
 use crate::{
-    error::{Code, Error, Result},
-    network::Network,
+    TransactionId,
+    did::Did,
+    error::{Details, JsonError, VerificationError},
+    paid_request::PaidRequest,
+    proof::DeliveryMessage,
 };
 
 /// The header that carries a call's receipt, base64 of its JSON.
@@ -31,7 +33,7 @@ impl CallRecord<'_> {
     ///
     /// # Errors
     /// None for text and numbers; the signature is the JSON writer's.
-    pub fn deliverable(&self) -> Result<String> {
+    pub fn deliverable(&self) -> Result<String, JsonError> {
         let Self { request, status, content_type, body_hash } = *self;
         let deliverable = Deliverable {
             request: Asked {
@@ -44,7 +46,7 @@ impl CallRecord<'_> {
             tx_id: request.transaction_id,
         };
         serde_json::to_string(&deliverable).map_err(|error| {
-            Error::new(Code::InvalidJson, "a call's record has no JSON").with_source(error)
+            JsonError::Unrepresentable(Details::new("a call's record has no JSON").source(error))
         })
     }
 
@@ -52,7 +54,7 @@ impl CallRecord<'_> {
     ///
     /// # Errors
     /// As [`Self::deliverable`].
-    pub fn content_hash(&self) -> Result<B256> {
+    pub fn content_hash(&self) -> Result<B256, JsonError> {
         self.deliverable().map(keccak256)
     }
 }
@@ -124,22 +126,25 @@ impl Receipt {
     }
 
     /// Checks that the receipt is this provider's, for this call, and signed by it where it is
-    /// signed at all.
+    /// signed at all, for the kernel at this address of this chain.
     ///
     /// # Errors
-    /// [`Code::ProofMismatch`] naming what differs; [`Code::InvalidSignature`] where the signature
+    /// [`VerificationError::Mismatch`] naming what differs; [`VerificationError::Signature`] where the signature
     /// is not the provider's. Do not settle: ask the provider, or dispute within the window.
     pub fn check(
         &self,
         record: &CallRecord<'_>,
         provider: Address,
         requester: Address,
-        network: &Network,
-    ) -> Result<()> {
+        chain_id: u64,
+        kernel: Address,
+    ) -> Result<(), VerificationError> {
         let differs = |field: &'static str, value: String, problem: String| {
-            Error::invalid(Code::ProofMismatch, field, &value, &problem)
-                .with_hint("do not settle: ask the provider, or dispute within the window")
-                .with_facts(|facts| facts.transaction_id = Some(self.transaction_id))
+            VerificationError::Mismatch(
+                Details::invalid(field, &value, &problem)
+                    .hint("do not settle: ask the provider, or dispute within the window")
+                    .transaction(self.transaction_id),
+            )
         };
         let id = record.request.transaction_id;
         if self.transaction_id != id {
@@ -165,16 +170,14 @@ impl Receipt {
             return Err(differs("contentHash", self.content_hash.to_string(), problem));
         }
         let Some(signature) = &self.signature else { return Ok(()) };
-        let wrong = |problem| {
-            Error::new(Code::InvalidSignature, format!("the receipt's signature {problem}"))
-                .with_facts(|facts| facts.transaction_id = Some(id))
-        };
+        let wrong =
+            |problem| Details::new(format!("the receipt's signature {problem}")).transaction(id);
         let signature = alloy_primitives::Signature::from_raw(signature)
-            .map_err(|error| wrong("cannot be read").with_source(error))?;
-        let hash = self.message(requester, network.chain_id).signing_hash(network.kernel);
+            .map_err(|error| VerificationError::Signature(wrong("cannot be read").source(error)))?;
+        let hash = self.message(requester, chain_id).signing_hash(kernel);
         match signature.recover_address_from_prehash(&hash) {
             Ok(signer) if signer == provider => Ok(()),
-            _ => Err(wrong("is not the provider's")),
+            _ => Err(VerificationError::Signature(wrong("is not the provider's"))),
         }
     }
 }
@@ -216,7 +219,7 @@ fn parents(level: &[B256]) -> Vec<B256> {
 /// own root; `None` where there are no leaves.
 ///
 /// ```
-/// use agirails::{B256, protocol::receipt::{merkle_branch, merkle_root, climb}};
+/// use agirails_protocol::{B256, receipt::{merkle_branch, merkle_root, climb}};
 ///
 /// let leaves: Vec<_> = (1..=5).map(B256::repeat_byte).collect();
 /// let root = merkle_root(&leaves).unwrap();
@@ -262,7 +265,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::protocol::canonical_json::canonical_json;
+    use crate::canonical_json::canonical_json;
 
     #[test]
     fn every_leaf_of_every_tree_climbs_to_its_root_and_no_other_does() {

@@ -3,7 +3,7 @@
 use alloy_primitives::{B256, keccak256};
 use serde_json::Value;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Details, JsonError};
 
 /// Writes a value as canonical JSON: keys sorted by UTF-16 code unit, no white space, numbers as
 /// ECMAScript prints them.
@@ -14,24 +14,26 @@ use crate::error::{Code, Error, Result};
 /// do writes them as `null`, as `JSON.stringify` does.
 ///
 /// # Errors
-/// [`Code::InvalidJson`] for a number beyond a double's range, which a value holds only where
+/// [`JsonError::Unrepresentable`] for a number beyond a double's range, which a value holds only where
 /// serde_json is built with `arbitrary_precision`.
 ///
 /// ```
-/// use agirails::protocol::canonical_json::canonical_json;
+/// use agirails_protocol::canonical_json::canonical_json;
 /// use serde_json::json;
 ///
 /// let text = canonical_json(&json!({"b": [1.0, 1e21], "a": "€"}))?;
 /// assert_eq!(text, r#"{"a":"€","b":[1,1e+21]}"#);
-/// # Ok::<(), agirails::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// Source: AIP-4, RFC 8785.
-pub fn canonical_json(value: &Value) -> Result<String> {
+pub fn canonical_json(value: &Value) -> Result<String, JsonError> {
     serde_json_canonicalizer::to_string(value).map_err(|error| {
-        Error::new(Code::InvalidJson, format!("the value has no canonical JSON: {error}"))
-            .with_hint("pass numbers that fit a double; write greater ones as strings")
-            .with_source(error)
+        JsonError::Unrepresentable(
+            Details::new(format!("the value has no canonical JSON: {error}"))
+                .hint("pass numbers that fit a double; write greater ones as strings")
+                .source(error),
+        )
     })
 }
 
@@ -41,14 +43,14 @@ pub fn canonical_json(value: &Value) -> Result<String> {
 /// As [`canonical_json`].
 ///
 /// ```
-/// use agirails::protocol::canonical_json::result_hash;
+/// use agirails_protocol::canonical_json::result_hash;
 /// use serde_json::json;
 ///
 /// assert_eq!(result_hash(&json!({"a": 1, "b": 2}))?, result_hash(&json!({"b": 2.0, "a": 1}))?);
-/// # Ok::<(), agirails::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// Source: AIP-4.
-pub fn result_hash(value: &Value) -> Result<B256> {
+pub fn result_hash(value: &Value) -> Result<B256, JsonError> {
     canonical_json(value).map(keccak256)
 }

@@ -3,7 +3,7 @@
 use alloy_primitives::{Address, B256, U256, keccak256};
 
 use super::Usdc;
-use crate::error::{Code, Error, Result};
+use crate::error::{Details, ParseError};
 
 /// A transaction's id: `keccak256(requester, provider, amount, serviceHash, nonce)`, packed.
 ///
@@ -34,11 +34,13 @@ pub fn transaction_id(
 /// Reads a transaction id: `0x` and 64 hex digits.
 ///
 /// # Errors
-/// [`Code::InvalidTransactionId`] where it is anything else.
-pub fn parse_transaction_id(text: &str) -> Result<TransactionId> {
+/// [`ParseError::TransactionId`] where it is anything else.
+pub fn parse_transaction_id(text: &str) -> Result<TransactionId, ParseError> {
     parse_hex32(text).map_err(|problem| {
-        Error::invalid(Code::InvalidTransactionId, "transaction_id", text, problem).with_hint(
-            "a transaction id is 0x and 64 hex digits, as create_transaction returned it",
+        ParseError::TransactionId(
+            Details::invalid("transaction_id", text, problem).hint(
+                "a transaction id is 0x and 64 hex digits, as create_transaction returned it",
+            ),
         )
     })
 }
@@ -46,30 +48,29 @@ pub fn parse_transaction_id(text: &str) -> Result<TransactionId> {
 /// Reads a 32-byte value: `0x` and 64 hex digits.
 ///
 /// # Errors
-/// [`Code::InvalidBytes`], naming `field`, where it is anything else.
-pub fn parse_bytes32(field: &'static str, text: &str) -> Result<B256> {
+/// [`ParseError::Bytes`], naming `field`, where it is anything else.
+pub fn parse_bytes32(field: &'static str, text: &str) -> Result<B256, ParseError> {
     parse_hex32(text).map_err(|problem| {
-        Error::invalid(Code::InvalidBytes, field, text, problem)
-            .with_hint("pass 0x and 64 hex digits")
+        ParseError::Bytes(Details::invalid(field, text, problem).hint("pass 0x and 64 hex digits"))
     })
 }
 
 /// Reads an address: `0x` and 40 hex digits, in one case, or checksummed (EIP-55).
 ///
 /// # Errors
-/// [`Code::InvalidAddress`], naming `field`, where it is anything else or the checksum is wrong.
+/// [`ParseError::Address`], naming `field`, where it is anything else or the checksum is wrong.
 ///
 /// ```
-/// use agirails::protocol::id::parse_address;
+/// use agirails_protocol::id::parse_address;
 ///
 /// let address = parse_address("provider", "0xd8da6bf26964af9d7eed9e03e53415d37aa96045")?;
 /// assert_eq!(address.to_string(), "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045");
-/// # Ok::<(), agirails::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn parse_address(field: &'static str, text: &str) -> Result<Address> {
+pub fn parse_address(field: &'static str, text: &str) -> Result<Address, ParseError> {
+    let invalid = |problem: &str| Details::invalid(field, text, problem);
     let refuse = |problem: &str| {
-        Error::invalid(Code::InvalidAddress, field, text, problem)
-            .with_hint("an address is 0x and 40 hex digits")
+        ParseError::Address(invalid(problem).hint("an address is 0x and 40 hex digits"))
     };
     let digits = hex_digits(text, 40).map_err(refuse)?;
     let mut address = Address::ZERO;
@@ -78,8 +79,10 @@ pub fn parse_address(field: &'static str, text: &str) -> Result<Address> {
     let mixed_case = digits.bytes().any(|byte| byte.is_ascii_uppercase())
         && digits.bytes().any(|byte| byte.is_ascii_lowercase());
     if mixed_case && address.to_checksum(None)[2..] != *digits {
-        return Err(refuse("has a wrong checksum")
-            .with_hint("a mistyped digit? Copy the address again, or write it in lower case"));
+        return Err(ParseError::Address(
+            invalid("has a wrong checksum")
+                .hint("a mistyped digit? Copy the address again, or write it in lower case"),
+        ));
     }
     Ok(address)
 }

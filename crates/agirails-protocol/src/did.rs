@@ -5,18 +5,20 @@ use std::{fmt, str::FromStr};
 use alloy_primitives::Address;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::id::parse_address;
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Details, ParseError},
+    id::parse_address,
+};
 
 /// An agent's identifier, written `did:ethr:<chain id>:<lowercase address>`.
 ///
 /// ```
-/// use agirails::protocol::did::Did;
+/// use agirails_protocol::did::Did;
 ///
 /// let did: Did = "did:ethr:8453:0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045".parse()?;
 /// assert_eq!(did.chain_id, 8453);
 /// assert_eq!(did.to_string(), "did:ethr:8453:0xd8da6bf26964af9d7eed9e03e53415d37aa96045");
-/// # Ok::<(), agirails::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// Source: AIP-4, AIP-7.
@@ -38,26 +40,29 @@ impl fmt::Display for Did {
 /// Reads a DID whose address is in lower case or checksummed (EIP-55), and nothing around it.
 ///
 /// # Errors
-/// [`Code::InvalidDid`] where it is anything else.
+/// [`ParseError::Did`] where it is anything else.
 impl FromStr for Did {
-    type Err = Error;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let refuse = |problem: &str| {
-            Error::invalid(Code::InvalidDid, "did", text, problem)
-                .with_hint("a DID reads did:ethr:<chain id>:<lowercase address>")
+            Details::invalid("did", text, problem)
+                .hint("a DID reads did:ethr:<chain id>:<lowercase address>")
         };
-        let rest = text
-            .strip_prefix("did:ethr:")
-            .ok_or_else(|| refuse("does not start with did:ethr:"))?;
-        let (chain, address) = rest.split_once(':').ok_or_else(|| refuse("has no chain id"))?;
-        let chain_id = parse_chain_id(chain).map_err(refuse)?;
-        let parsed = parse_address("address", address)
-            .map_err(|error| refuse("does not end in an address").with_source(error))?;
-        if address != format!("{parsed:#x}") && address != parsed.to_checksum(None) {
-            return Err(refuse("has an address that is neither lowercase nor checksummed"));
-        }
-        Ok(Self { chain_id, address: parsed })
+        let read = || {
+            let rest = text
+                .strip_prefix("did:ethr:")
+                .ok_or_else(|| refuse("does not start with did:ethr:"))?;
+            let (chain, address) = rest.split_once(':').ok_or_else(|| refuse("has no chain id"))?;
+            let chain_id = parse_chain_id(chain).map_err(refuse)?;
+            let parsed = parse_address("address", address)
+                .map_err(|error| refuse("does not end in an address").source(error))?;
+            if address != format!("{parsed:#x}") && address != parsed.to_checksum(None) {
+                return Err(refuse("has an address that is neither lowercase nor checksummed"));
+            }
+            Ok(Self { chain_id, address: parsed })
+        };
+        read().map_err(ParseError::Did)
     }
 }
 

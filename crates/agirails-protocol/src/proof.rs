@@ -1,6 +1,7 @@
 //! Delivery proofs (AIP-4): what was delivered, encoded, signed and checked; and the two other
 //! things that a transition carries, the dispute window and the resolution of a dispute.
 
+mod attestation;
 mod message;
 mod resolution;
 mod verification;
@@ -10,12 +11,18 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
 pub use self::{
+    attestation::DeliveryAttestation,
     message::{DeliveryMessage, SignedDelivery},
     resolution::Resolution,
     verification::Verification,
 };
-use super::{TransactionId, id::parse_bytes32};
-use crate::error::{Code, Error, Result};
+use crate::{
+    TransactionId,
+    error::{Details, ParseError, ProofError},
+    id::parse_bytes32,
+};
+
+type Result<T, E = ProofError> = std::result::Result<T, E>;
 
 /// The length of an encoded proof: `abi.encode(bytes32, bytes32, uint256)`.
 pub const ENCODED_PROOF_LENGTH: usize = 96;
@@ -52,14 +59,14 @@ impl DeliveryProof {
     /// Reads a proof as JSON has it. Keys that are not the proof's are passed over.
     ///
     /// # Errors
-    /// [`Code::InvalidProof`], naming the first key that is missing or wrong.
+    /// [`ProofError::Invalid`], naming the first key that is missing or wrong.
     ///
     /// ```
-    /// use agirails::protocol::proof::DeliveryProof;
+    /// use agirails_protocol::proof::DeliveryProof;
     /// use serde_json::json;
     ///
     /// let error = DeliveryProof::from_json(&json!({"type": "delivery.proof"})).unwrap_err();
-    /// assert_eq!(error.facts().field, Some("txId"));
+    /// assert_eq!(error.details().field, Some("txId"));
     /// ```
     pub fn from_json(value: &Value) -> Result<Self> {
         let fields = Fields::of(value, "delivery proof", PROOF_HINT)?;
@@ -117,7 +124,7 @@ pub struct DeliveryProofRequest<'a> {
 /// Makes, encodes and checks delivery proofs. It holds nothing.
 ///
 /// ```
-/// use agirails::protocol::proof::{DeliveryProofRequest, ProofGenerator};
+/// use agirails_protocol::proof::{DeliveryProofRequest, ProofGenerator};
 ///
 /// let generator = ProofGenerator;
 /// let proof = generator.generate_delivery_proof(DeliveryProofRequest {
@@ -130,7 +137,7 @@ pub struct DeliveryProofRequest<'a> {
 ///
 /// let decoded = generator.decode_proof(&generator.encode_proof(&proof))?;
 /// assert!(generator.verify_deliverable(decoded.content_hash, b"42"));
-/// # Ok::<(), agirails::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// Source: AIP-4.
@@ -142,7 +149,7 @@ impl ProofGenerator {
     /// `size` in bytes and its `mimeType` (`application/octet-stream` where none is given).
     ///
     /// # Errors
-    /// [`Code::InvalidProof`] where the given `mimeType` is no text.
+    /// [`ProofError::Invalid`] where the given `mimeType` is no text.
     pub fn generate_delivery_proof(
         &self,
         request: DeliveryProofRequest<'_>,
@@ -160,8 +167,10 @@ impl ProofGenerator {
                 metadata.insert("mimeType".to_owned(), DEFAULT_MIME_TYPE.into());
             }
             Some(other) => {
-                return Err(wrong("mimeType", other, "is no text")
-                    .with_hint("pass a MIME type such as \"application/json\", or leave it out"));
+                return Err(ProofError::Invalid(
+                    wrong("mimeType", other, "is no text")
+                        .hint("pass a MIME type such as \"application/json\", or leave it out"),
+                ));
             }
         }
         metadata.insert("size".to_owned(), deliverable.len().into());
@@ -193,12 +202,14 @@ impl ProofGenerator {
     /// Reads what [`Self::encode_proof`] wrote.
     ///
     /// # Errors
-    /// [`Code::InvalidProof`] unless there are exactly 96 bytes and the time fits 64 bits.
+    /// [`ProofError::Invalid`] unless there are exactly 96 bytes and the time fits 64 bits.
     pub fn decode_proof(&self, encoded: &[u8]) -> Result<DecodedProof> {
         let refuse = |problem: String| {
-            Error::new(Code::InvalidProof, format!("the encoded proof {problem}"))
-                .with_hint("pass the 96 bytes that encode_proof returned")
-                .with_facts(|facts| facts.field = Some("proof"))
+            ProofError::Invalid(
+                Details::new(format!("the encoded proof {problem}"))
+                    .hint("pass the 96 bytes that encode_proof returned")
+                    .field("proof"),
+            )
         };
         let (words, rest) = encoded.as_chunks::<32>();
         let ([transaction_id, content_hash, time], []) = (words, rest) else {
@@ -236,7 +247,7 @@ impl<'a> Fields<'a> {
     fn of(value: &'a Value, what: &'static str, hint: &'static str) -> Result<Self> {
         match value {
             Value::Object(object) => Ok(Self { object, hint }),
-            other => Err(wrong(what, other, "is no object").with_hint(hint)),
+            other => Err(ProofError::Invalid(wrong(what, other, "is no object").hint(hint))),
         }
     }
 
@@ -259,11 +270,10 @@ impl<'a> Fields<'a> {
         read: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<T> {
         let value = self.object.get(key).ok_or_else(|| {
-            Error::new(Code::InvalidProof, format!("{key} is missing"))
-                .with_hint(self.hint)
-                .with_facts(|facts| facts.field = Some(key))
+            let missing = Details::new(format!("{key} is missing"));
+            ProofError::Invalid(missing.hint(self.hint).field(key))
         })?;
-        read(value).ok_or_else(|| wrong(key, value, problem).with_hint(self.hint))
+        read(value).ok_or_else(|| ProofError::Invalid(wrong(key, value, problem).hint(self.hint)))
     }
 
     fn text(&self, key: &'static str) -> Result<&'a str> {
@@ -288,17 +298,14 @@ impl<'a> Fields<'a> {
     }
 
     /// What the value's own parser says, under this key.
-    fn nested(&self, key: &'static str, error: &Error) -> Error {
-        Error::new(Code::InvalidProof, format!("{key}: {error}")).with_hint(self.hint).with_facts(
-            |facts| {
-                facts.field = Some(key);
-                facts.value = error.facts().value.clone();
-            },
-        )
+    fn nested(&self, key: &'static str, error: &ParseError) -> ProofError {
+        let mut details = Details::new(format!("{key}: {error}")).hint(self.hint).field(key);
+        details.value.clone_from(&error.details().value);
+        ProofError::Invalid(details)
     }
 }
 
-fn wrong(key: &'static str, value: &Value, problem: &str) -> Error {
+fn wrong(key: &'static str, value: &Value, problem: &str) -> Box<Details> {
     let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    Error::invalid(Code::InvalidProof, key, &shown, problem)
+    Details::invalid(key, &shown, problem)
 }

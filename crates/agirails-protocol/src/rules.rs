@@ -281,7 +281,7 @@ pub fn transition(
 /// its deadline has passed: the penalty must pay the protocol's least fee, or be nothing.
 ///
 /// ```
-/// use agirails::{Usdc, protocol::rules::{Rates, requester_can_cancel}};
+/// use agirails_protocol::{Usdc, rules::{Rates, requester_can_cancel}};
 ///
 /// let penalty = Rates::default().requester_penalty_bps;
 /// assert!(requester_can_cancel(Usdc(1_000_000), penalty));
@@ -369,7 +369,7 @@ pub enum WayBack {
 /// From IN_PROGRESS on, nothing: that holds for every amount.
 ///
 /// ```
-/// use agirails::{Usdc, protocol::rules::{Rates, WayBack, way_back}};
+/// use agirails_protocol::{Usdc, rules::{Rates, WayBack, way_back}};
 ///
 /// assert_eq!(way_back(Usdc(100_000), Rates::default()), WayBack::ProviderOnly);
 /// let penalty = Usdc(50_000);

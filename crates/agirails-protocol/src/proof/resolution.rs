@@ -1,11 +1,11 @@
 use alloy_primitives::{Address, U256};
 
-use crate::protocol::{Refusal, Usdc};
+use crate::{Refusal, Usdc};
 
 /// How a dispute ends: who gets how much of the escrow, and who gets the bond.
 ///
 /// ```
-/// use agirails::{Usdc, protocol::proof::Resolution};
+/// use agirails_protocol::{Usdc, proof::Resolution};
 ///
 /// let resolution = Resolution {
 ///     requester_amount: Usdc(600_000),
@@ -14,7 +14,7 @@ use crate::protocol::{Refusal, Usdc};
 ///     mediator: None,
 /// };
 /// assert_eq!(Resolution::decode(&resolution.encode())?, Some(resolution));
-/// # Ok::<(), agirails::protocol::Refusal>(())
+/// # Ok::<(), agirails_protocol::Refusal>(())
 /// ```
 ///
 /// Source: `ACTPKernel`'s resolution proofs, AIP-14.

@@ -25,11 +25,11 @@ pub const MAX_REPUTATION: u64 = 10_000;
 /// In JSON everything but `serviceType` may be left out.
 ///
 /// ```
-/// use agirails::{Usdc, protocol::registry::ServiceDescriptor};
+/// use agirails_protocol::{Usdc, registry::ServiceDescriptor};
 ///
 /// let service = ServiceDescriptor::new("ai-completion")?.with_price(Usdc(100_000), Usdc(5_000_000));
 /// assert_eq!(service.service_type_hash, alloy_primitives::keccak256("ai-completion"));
-/// # Ok::<(), agirails::protocol::Refusal>(())
+/// # Ok::<(), agirails_protocol::Refusal>(())
 /// ```
 ///
 /// Source: AIP-7, `IAgentRegistry.ServiceDescriptor`.
@@ -160,7 +160,7 @@ pub struct AgentProfile {
 /// case, another character, two hyphens in a row; then a leading or a trailing hyphen.
 ///
 /// ```
-/// use agirails::protocol::{Refusal, registry::service_type_hash};
+/// use agirails_protocol::{Refusal, registry::service_type_hash};
 ///
 /// assert!(service_type_hash("ai-completion").is_ok());
 /// assert_eq!(service_type_hash("AI"), Err(Refusal::ServiceTypeUppercase));
@@ -246,7 +246,7 @@ pub fn check_services(services: &[ServiceDescriptor]) -> Result<(), Refusal> {
 /// An agent without transactions counts as undisputed. Each division rounds down.
 ///
 /// ```
-/// use agirails::{Usdc, protocol::registry::reputation};
+/// use agirails_protocol::{Usdc, registry::reputation};
 ///
 /// assert_eq!(reputation(0, 0, Usdc::ZERO), 7_000);
 /// assert_eq!(reputation(4, 1, Usdc(100_000_000)), 5_250 + 1_500);

@@ -1,16 +1,13 @@
-use std::any::Any;
-
 use alloy_primitives::{Address, B256, Signature, U256, hex};
-use alloy_signer::Signer;
 use alloy_sol_types::{SolStruct, eip712_domain};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeStruct};
 use serde_json::Value;
 
-use super::Fields;
+use super::{Fields, Result};
 use crate::{
-    error::{Code, Error, Result},
-    protocol::{TransactionId, did::Did},
-    wallet::{PrivateKey, Wallet},
+    TransactionId,
+    did::Did,
+    error::{Details, SignatureError, SigningError},
 };
 
 const MESSAGE_HINT: &str = "an AIP-4 delivery message is {type: \"agirails.delivery.v1\", version: \
@@ -49,7 +46,7 @@ pub struct DeliveryMessage {
     pub consumer: Did,
     /// The IPFS id of the result, empty for none.
     pub result_cid: String,
-    /// keccak256 of the result's canonical JSON: [`crate::protocol::canonical_json::result_hash`].
+    /// keccak256 of the result's canonical JSON: [`crate::canonical_json::result_hash`].
     pub result_hash: B256,
     /// The UID of the EAS attestation of this delivery, zero for none.
     pub eas_attestation_uid: B256,
@@ -70,7 +67,7 @@ impl DeliveryMessage {
     /// Reads a message as JSON has it. Keys that are not the message's are passed over.
     ///
     /// # Errors
-    /// [`Code::InvalidProof`], naming the first key that is missing or wrong.
+    /// [`crate::error::ProofError::Invalid`], naming the first key that is missing or wrong.
     pub fn from_json(value: &Value) -> Result<Self> {
         let fields = Fields::of(value, "delivery message", MESSAGE_HINT)?;
         fields.constant("type", Self::TYPE)?;
@@ -114,84 +111,30 @@ impl DeliveryMessage {
         signed.eip712_signing_hash(&domain)
     }
 
-    /// Signs the message for the kernel at this address.
+    /// The hash that the provider at this address signs, if it is this message's provider.
     ///
     /// # Errors
-    /// [`Code::KeyMismatch`] where the key is not the provider's; [`Code::InvalidProof`] where a
-    /// DID is on another chain than the message, which no one would accept.
-    ///
-    /// ```
-    /// use agirails::{Address, B256, PrivateKey, protocol::proof::DeliveryMessage};
-    /// use serde_json::json;
-    ///
-    /// # let zero = B256::ZERO;
-    /// # let kernel = Address::repeat_byte(7);
-    /// let message = DeliveryMessage::from_json(&json!({
-    ///     "type": "agirails.delivery.v1",
-    ///     "version": "1.0.0",
-    ///     "txId": zero,
-    ///     "provider": "did:ethr:84532:0x7e5f4552091a69125d5dfcb7b8c2659029395bdf",
-    ///     "consumer": "did:ethr:84532:0x2b5ad5c4795c026514f8317c7a215e218dccd6cf",
-    ///     "resultCID": "",
-    ///     "resultHash": zero,
-    ///     "easAttestationUID": zero,
-    ///     "deliveredAt": 1_780_000_000,
-    ///     "chainId": 84532,
-    ///     "nonce": 1,
-    /// }))?;
-    /// // A published test key: never fund it.
-    /// let key: PrivateKey = format!("{:064x}", 1).parse()?;
-    /// let signed = message.sign(&key, kernel)?;
-    /// signed.verify(kernel)?;
-    /// assert_eq!(signed.recover(kernel)?, key.address());
-    /// # Ok::<(), agirails::Error>(())
-    /// ```
-    pub fn sign(self, key: &PrivateKey, kernel: Address) -> Result<SignedDelivery> {
-        let signature = key.sign_hash(&self.hash_for(key.address(), kernel)?)?;
-        Ok(SignedDelivery { message: self, signature })
-    }
-
-    /// [`Self::sign`] with any wallet: a hardware wallet, a key service.
-    ///
-    /// # Errors
-    /// As [`Self::sign`], and [`Code::InvalidSignature`] where the wallet gives no signature, or
-    /// another key's.
-    pub async fn sign_with(self, wallet: &dyn Wallet, kernel: Address) -> Result<SignedDelivery> {
-        let any: &dyn Any = wallet;
-        if let Some(key) = any.downcast_ref::<PrivateKey>() {
-            // It signs what it is given; others are checked, which takes longer than signing.
-            return self.sign(key, kernel);
-        }
-        let hash = self.hash_for(Signer::address(wallet), kernel)?;
-        let signature = wallet.sign_hash(&hash).await.map_err(|error| {
-            Error::new(Code::InvalidSignature, "the wallet signed nothing")
-                .with_hint("see to the wallet, and sign again: nothing was sent")
-                .with_source(error)
-        })?;
-        let signed = SignedDelivery { message: self, signature: signature.normalized_s() };
-        signed.verify(kernel)?;
-        Ok(signed)
-    }
-
-    /// The hash that the provider signs, if this is the provider.
-    fn hash_for(&self, signer: Address, kernel: Address) -> Result<B256> {
+    /// [`SigningError::KeyMismatch`] where the signer is not the message's provider;
+    /// [`SigningError::Invalid`] where a DID is on another chain than the message, which no one
+    /// would accept.
+    pub fn hash_to_sign(&self, signer: Address, kernel: Address) -> Result<B256, SigningError> {
         if let Some((field, did)) = self.did_of_another_chain() {
             let problem = format!("is not on the message's chain {}", self.chain_id);
-            return Err(Error::invalid(Code::InvalidProof, field, &did.to_string(), &problem)
-                .with_hint("name the same chain in chainId and in both DIDs"));
+            return Err(SigningError::Invalid(
+                Details::invalid(field, &did.to_string(), &problem)
+                    .hint("name the same chain in chainId and in both DIDs"),
+            ));
         }
         if signer != self.provider.address {
             let provider = self.provider.address;
-            return Err(Error::new(
-                Code::KeyMismatch,
-                format!("the key belongs to {signer}, and the message's provider is {provider}"),
-            )
-            .with_hint("sign with the provider's own key")
-            .with_facts(|facts| {
-                facts.field = Some("provider");
-                facts.value = Some(self.provider.to_string());
-                facts.transaction_id = Some(self.transaction_id);
-            }));
+            let mut details = Details::new(format!(
+                "the key belongs to {signer}, and the message's provider is {provider}"
+            ))
+            .hint("sign with the provider's own key")
+            .field("provider")
+            .transaction(self.transaction_id);
+            details.value = Some(self.provider.to_string());
+            return Err(SigningError::KeyMismatch(details));
         }
         Ok(self.signing_hash(kernel))
     }
@@ -243,7 +186,7 @@ impl SignedDelivery {
     /// Reads a signed message as JSON has it.
     ///
     /// # Errors
-    /// As [`DeliveryMessage::from_json`]; [`Code::InvalidSignature`] where the signature is not
+    /// As [`DeliveryMessage::from_json`]; [`crate::error::ProofError::Signature`] where the signature is not
     /// 65 bytes in hex, or has another v than 27 or 28, or a high s (which anybody can make of a
     /// valid signature, so that one delivery would have two). Who signed is left to
     /// [`Self::verify`].
@@ -259,11 +202,14 @@ impl SignedDelivery {
     /// [`Self::verify`].
     ///
     /// # Errors
-    /// [`Code::InvalidSignature`] where no key can have made it, or its s is high.
-    pub fn recover(&self, kernel: Address) -> Result<Address> {
+    /// [`SignatureError::Invalid`] where no key can have made it, or its s is high.
+    pub fn recover(&self, kernel: Address) -> Result<Address, SignatureError> {
         check_low_s(&self.signature)?;
         self.signature.recover_address_from_prehash(&self.message.signing_hash(kernel)).map_err(
-            |error| refuse_signature(&self.signature, "was made by no key").with_source(error),
+            |error| {
+                let details = wrong_signature(&self.signature, "was made by no key");
+                SignatureError::Invalid(details.source(error))
+            },
         )
     }
 
@@ -274,19 +220,16 @@ impl SignedDelivery {
     /// transaction's. Compare them with what the kernel says of [`DeliveryMessage::transaction_id`].
     ///
     /// # Errors
-    /// [`Code::InvalidSignature`] where another key signed or a DID is on another chain.
-    pub fn verify(&self, kernel: Address) -> Result<()> {
+    /// [`SignatureError::Invalid`] where another key signed or a DID is on another chain.
+    pub fn verify(&self, kernel: Address) -> Result<(), SignatureError> {
         let DeliveryMessage { transaction_id, provider, chain_id, .. } = self.message;
         let refuse = |message: String| {
-            Error::new(Code::InvalidSignature, message)
-                .with_hint(
-                    "do not settle on this message: ask the provider for the one that it signed",
-                )
-                .with_facts(|facts| {
-                    facts.transaction_id = Some(transaction_id);
-                    facts.field = Some("signature");
-                    facts.value = Some(signature_hex(&self.signature));
-                })
+            let mut details = Details::new(message)
+                .hint("do not settle on this message: ask the provider for the one that it signed")
+                .field("signature")
+                .transaction(transaction_id);
+            details.value = Some(signature_hex(&self.signature));
+            SignatureError::Invalid(details)
         };
         if let Some((field, did)) = self.message.did_of_another_chain() {
             return Err(refuse(format!(
@@ -310,9 +253,9 @@ impl<'de> Deserialize<'de> for SignedDelivery {
     }
 }
 
-fn read_signature(text: &str) -> Result<Signature> {
+fn read_signature(text: &str) -> Result<Signature, SignatureError> {
     let refuse = |problem: &str| {
-        Error::invalid(Code::InvalidSignature, "signature", text, problem).with_hint(SIGNATURE_HINT)
+        SignatureError::Invalid(Details::invalid("signature", text, problem).hint(SIGNATURE_HINT))
     };
     // Strictly one prefix: the decoder would pass over a second one.
     let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 130);
@@ -333,16 +276,15 @@ fn read_signature(text: &str) -> Result<Signature> {
 const SIGNATURE_HINT: &str = "a signature is 0x and 65 bytes in hex: r, s not above half the curve's \
                               order, and v, which is 27 or 28";
 
-fn check_low_s(signature: &Signature) -> Result<()> {
+fn check_low_s(signature: &Signature) -> Result<(), SignatureError> {
     match signature.normalize_s() {
-        Some(_) => Err(refuse_signature(signature, "has a high s")),
+        Some(_) => Err(SignatureError::Invalid(wrong_signature(signature, "has a high s"))),
         None => Ok(()),
     }
 }
 
-fn refuse_signature(signature: &Signature, problem: &str) -> Error {
-    Error::invalid(Code::InvalidSignature, "signature", &signature_hex(signature), problem)
-        .with_hint(SIGNATURE_HINT)
+fn wrong_signature(signature: &Signature, problem: &str) -> Box<Details> {
+    Details::invalid("signature", &signature_hex(signature), problem).hint(SIGNATURE_HINT)
 }
 
 fn signature_hex(signature: &Signature) -> String {

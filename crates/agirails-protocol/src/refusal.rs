@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Kind, Retry};
+use crate::{Kind, Retry};
 
 /// One row per refusal: the contract's words, the kind of error, whether the same call can
 /// succeed later, and the remedy.
@@ -31,15 +31,18 @@ macro_rules! refusals {
                 match self { $(Self::$variant => $code,)* }
             }
 
-            pub(crate) const fn kind(self) -> Kind {
+            /// The family of the error that carries this refusal.
+            pub const fn kind(self) -> Kind {
                 match self { $(Self::$variant => Kind::$kind,)* }
             }
 
-            pub(crate) const fn retry(self) -> Retry {
+            /// Whether the same call can succeed later.
+            pub const fn retry(self) -> Retry {
                 match self { $(Self::$variant => Retry::$retry,)* }
             }
 
-            pub(crate) const fn hint(self) -> &'static str {
+            /// What to do about it.
+            pub const fn hint(self) -> &'static str {
                 match self { $(Self::$variant => $hint,)* }
             }
         }

@@ -2,12 +2,12 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, Error};
+use crate::error::{Details, ParseError};
 
 /// The eight states of a transaction. The numbers are the contract's.
 ///
 /// ```
-/// use agirails::State;
+/// use agirails_protocol::State;
 ///
 /// assert_eq!(State::Delivered as u8, 4);
 /// assert_eq!("IN_PROGRESS".parse(), Ok(State::InProgress));
@@ -93,9 +93,9 @@ impl fmt::Display for State {
 }
 
 impl TryFrom<u64> for State {
-    type Error = Error;
+    type Error = ParseError;
 
-    fn try_from(number: u64) -> Result<Self, Error> {
+    fn try_from(number: u64) -> Result<Self, ParseError> {
         usize::try_from(number)
             .ok()
             .and_then(|index| Self::ALL.get(index).copied())
@@ -104,14 +104,16 @@ impl TryFrom<u64> for State {
 }
 
 impl FromStr for State {
-    type Err = Error;
+    type Err = ParseError;
 
-    fn from_str(name: &str) -> Result<Self, Error> {
+    fn from_str(name: &str) -> Result<Self, ParseError> {
         Self::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| unknown(name))
     }
 }
 
-fn unknown(value: &str) -> Error {
-    Error::invalid(Code::InvalidState, "state", value, "is no state of the protocol")
-        .with_hint("use one of State.INITIATED (0) … State.CANCELLED (7)")
+fn unknown(value: &str) -> ParseError {
+    ParseError::State(
+        Details::invalid("state", value, "is no state of the protocol")
+            .hint("use one of State.INITIATED (0) … State.CANCELLED (7)"),
+    )
 }

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
-use crate::error::{Code, Error};
+use crate::error::{Details, ParseError};
 
 /// Basis points in one whole: a rate of 100 bps is 1 %.
 pub const MAX_BPS: u64 = 10_000;
@@ -25,12 +25,12 @@ pub const MAX_MEDIATOR_FEE_BPS: u16 = 1_000;
 /// An amount of USDC, kept in base units (1 USDC = 1_000_000).
 ///
 /// ```
-/// use agirails::Usdc;
+/// use agirails_protocol::Usdc;
 ///
 /// let price: Usdc = "0.10".parse()?;
 /// assert_eq!(price, Usdc(100_000));
 /// assert_eq!(price.to_string(), "0.10");
-/// # Ok::<(), agirails::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -82,14 +82,15 @@ impl fmt::Display for Usdc {
 /// Reads a plain decimal number of USDC such as `"0.10"`, `"5"` or `".5"`: digits, at most one
 /// point, at most six decimals.
 impl FromStr for Usdc {
-    type Err = Error;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = |what: &str| {
-            Error::invalid(Code::InvalidAmount, "amount", text, what).with_hint(
-                "write a decimal number of USDC such as \"0.10\", with at most 6 decimals",
-            )
-        };
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let refuse =
+            |what: &str| {
+                ParseError::Amount(Details::invalid("amount", text, what).hint(
+                    "write a decimal number of USDC such as \"0.10\", with at most 6 decimals",
+                ))
+            };
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         if whole.is_empty() && fraction.is_empty() {
             return Err(refuse("is not a number"));
@@ -126,11 +127,11 @@ pub struct Payout {
 /// [`Refusal::FeeExceedsAmount`] where the gross amount is below [`MIN_FEE`].
 ///
 /// ```
-/// use agirails::{Usdc, protocol::money::payout};
+/// use agirails_protocol::{Usdc, money::payout};
 ///
 /// let paid = payout(Usdc(100_000), 100)?;
 /// assert_eq!((paid.net, paid.fee), (Usdc(50_000), Usdc(50_000)));
-/// # Ok::<(), agirails::protocol::Refusal>(())
+/// # Ok::<(), agirails_protocol::Refusal>(())
 /// ```
 ///
 /// Source: `ACTPKernel._calculateFee`, `_payoutProviderAmount`.
