@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 from edge import MAX_BODY_BYTES, Service, head, nginx, send, service
-from support import free_port, until
+from support import ROOT, free_port, until
 
 import agirails.httpx
 import agirails.requests
@@ -101,14 +101,9 @@ def offers(reply: Any) -> dict[str, Any]:
     return json.loads(base64.b64decode(reply.headers["payment-required"], validate=True))
 
 
-STRIPPED = """
-    location /shop/ {
-        proxy_pass http://127.0.0.1:{port}/;
-        proxy_set_header X-Forwarded-Prefix /shop;
-        proxy_set_header X-Forwarded-Host $http_host;
-        proxy_set_header Host $http_host;
-    }
-"""
+# As the guide has it.
+GUIDE = (ROOT / "docs" / "guide" / "servers.md").read_text(encoding="utf-8")
+STRIPPED = GUIDE.partition("```nginx\n")[2].partition("```")[0].replace(":8000/", ":{port}/")
 # Every documented way of telling an application that its prefix was taken off.
 PREFIXES: dict[str, dict[str, Any]] = {
     "flask public_url": {"kind": "flask", "public": "http://127.0.0.1:PORT/shop"},

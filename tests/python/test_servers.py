@@ -9,6 +9,7 @@ Not here: mod_wsgi (needs Apache), bjoern (needs libev's headers to build), geve
 
 import http.client
 import json
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 import pytest
 from edge import MAX_BODY_BYTES, Service, chunked, head, missing, read_reply, send, service
-from support import free_port
+from support import ROOT, free_port
 
 from agirails import Consumer
 
@@ -105,6 +106,20 @@ SEGMENTS = {
     "/api/items/a/b/?q=1": "a/b/",
 }
 POST = "/api/items/body?q=1"
+
+
+def test_the_guide_lists_these_servers_and_what_becomes_of_chunks_there():
+    guide = (ROOT / "docs" / "guide" / "servers.md").read_text(encoding="utf-8")
+    rows = {
+        name: row
+        for row in guide.splitlines()
+        if row.startswith("| ")
+        for name in re.findall(r"[a-z0-9]+", row.split("|")[1].lower())
+    }
+    for name, server in SERVERS.items():
+        if not server.env:
+            assert ("411" in rows[name.split()[0]]) or server.chunked == 200, name
+    assert {name.split()[0] for name in SERVERS} <= rows.keys()
 
 
 class Running(NamedTuple):
