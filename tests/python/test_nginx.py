@@ -184,7 +184,8 @@ def test_the_host_header_alone_names_no_url(tmp_path):
 def test_a_402_fits_into_the_default_buffers_whatever_the_query(plain):
     """nginx answers 502 where a response's headers exceed 4 KiB."""
     for path in ("/api/items/x", "/api/bundle", "/api/items/" + "p" * 1_500):
-        for length in (0, 100, 1_000, 1_900, 2_500, 5_000):
+        # gunicorn takes a request line of 4,094 bytes.
+        for length in (0, 100, 1_000, 1_900, 2_500):
             reply = plain.shop.call("GET", f"{path}?q={'%C3%BC' * (length // 6)}")
             assert reply.status == 402, (path, length, reply)
             assert len(reply.headers["payment-required"]) <= 2048
