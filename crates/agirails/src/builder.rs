@@ -11,11 +11,13 @@ use std::{
 use alloy_primitives::Address;
 use alloy_signer::Signer;
 
+#[cfg(feature = "chain")]
+use crate::kernel::chain::{ChainKernel, ChainSettings};
 use crate::{
     client::ACTPClient,
     error::{Code, Error, Result},
     kernel::{
-        chain::{ChainKernel, ChainSettings},
+        Kernel,
         embedded::{EmbeddedKernel, EmbeddedOptions},
     },
     network::{
@@ -227,15 +229,36 @@ impl ClientBuilder {
         // A key of a chain on this machine guards nothing.
         let local = profile.chain_id == LOCAL_CHAIN_ID;
         let warnings = if local { Default::default() } else { warnings };
+        let (read_only, kernel) = (wallet.is_none(), self.chain(profile, &wallet, &storage).await?);
+        Ok(ACTPClient { kernel, embedded: None, address, wallet, read_only, warnings, storage })
+    }
+
+    #[cfg(feature = "chain")]
+    async fn chain(
+        &self,
+        profile: NetworkProfile,
+        wallet: &Option<Arc<dyn Wallet>>,
+        storage: &Storage,
+    ) -> Result<Arc<dyn Kernel>> {
         let mut settings = ChainSettings::new(profile);
         settings.wallets = wallet.iter().cloned().collect();
         settings.storage = storage.clone();
         settings.confirmations = self.confirmations.unwrap_or(settings.confirmations);
         settings.wait_timeout = self.wait_timeout.unwrap_or(settings.wait_timeout);
         settings.max_fee_per_gas = self.max_fee_per_gas.unwrap_or(settings.max_fee_per_gas);
-        let kernel = Arc::new(ChainKernel::connect(settings).await?);
-        let read_only = wallet.is_none();
-        Ok(ACTPClient { kernel, embedded: None, address, wallet, read_only, warnings, storage })
+        Ok(Arc::new(ChainKernel::connect(settings).await?))
+    }
+
+    #[cfg(not(feature = "chain"))]
+    async fn chain(
+        &self,
+        profile: NetworkProfile,
+        _wallet: &Option<Arc<dyn Wallet>>,
+        _storage: &Storage,
+    ) -> Result<Arc<dyn Kernel>> {
+        let message = format!("this build cannot reach {}: it has no chain", profile.name);
+        Err(Error::new(Code::NetworkUnavailable, message)
+            .with_hint("build the crate agirails with its feature \"chain\""))
     }
 
     /// The chain to reach, with what was set in place of its profile's; `None` for mock.

@@ -1,14 +1,23 @@
 #![doc = include_str!("../README.md")]
+// What the storage, the client and the errors hold ready for a side that is left out is not
+// dead: another set of features uses it.
+#![cfg_attr(
+    not(all(feature = "chain", feature = "consumer", feature = "paywall")),
+    allow(dead_code)
+)]
 
 mod builder;
 mod client;
+#[cfg(feature = "consumer")]
 pub mod consumer;
 mod error;
 pub mod fork;
 pub mod kernel;
 mod network;
-mod owners;
+#[cfg(feature = "paywall")]
 pub mod paywall;
+#[cfg(any(feature = "chain", feature = "consumer"))]
+mod process_locks;
 mod storage;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -20,6 +29,7 @@ pub use alloy_primitives::{Address, B256, U256};
 pub use builder::{ClientBuilder, STATE_DIR_VARIABLE};
 pub use client::{ACTPClient, DeliveryStatement, Evidence, MAINNET_LIMIT, RegistryClient};
 pub use error::{Code, Error, Facts, Kind, Result, Retry};
+#[cfg(feature = "chain")]
 pub use kernel::chain::{EventStream, Position, Update, WatchOptions};
 pub use network::{Contracts, Mode, NETWORK_VARIABLE, Network, NetworkProfile};
 pub use protocol::{

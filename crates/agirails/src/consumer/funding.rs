@@ -7,7 +7,7 @@ use super::{
 use crate::{
     error::{Code, Error, Kind, Result, Retry},
     kernel::{Role, TransactionQuery},
-    owners::Place,
+    process_locks::ProcessLock,
     protocol::{CreateTransaction, State, Transaction, TransactionId, rules::requester_can_cancel},
 };
 
@@ -81,8 +81,8 @@ impl Inner {
 
     /// The payment as it is while nobody else changes it: as long as the place is held. `None`
     /// where somebody else is at it.
-    async fn take(&self, id: i64) -> Result<Option<(Place, Payment)>> {
-        let place = Place::take(self.records.path())?;
+    async fn take(&self, id: i64) -> Result<Option<(ProcessLock, Payment)>> {
+        let place = ProcessLock::take(self.records.path())?;
         if !self.records.claim(id, place.owner(), |owner| place.is_alive(owner)).await? {
             return Ok(None);
         }

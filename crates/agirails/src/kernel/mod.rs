@@ -1,5 +1,6 @@
 //! Whoever keeps the transactions: one trait, so that everything above it is written once.
 
+#[cfg(feature = "chain")]
 pub mod chain;
 pub mod embedded;
 mod errors;

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::{
     error::Result,
-    owners::Owner,
+    process_locks::WorkerId,
     storage::{Attempt as Tried, Store},
 };
 
@@ -43,7 +43,7 @@ pub(super) struct Send {
     /// The last send of its request, where this one comes before it.
     pub(super) prepares: Option<i64>,
     /// Whose caller waits for it; 0 where nobody does.
-    pub(super) owner: Owner,
+    pub(super) owner: WorkerId,
     pub(super) state: State,
     /// Whether its caller knows the outcome.
     pub(super) told: bool,
@@ -103,7 +103,7 @@ impl Journal {
     pub(super) async fn take(
         &self,
         first: u64,
-        owner: Owner,
+        owner: WorkerId,
         drafts: &[Draft],
         now: u64,
     ) -> Result<Option<Vec<i64>>> {
@@ -170,8 +170,8 @@ impl Journal {
     pub(super) async fn adopt(
         &self,
         digest: B256,
-        owner: Owner,
-        alive: impl Fn(Owner) -> bool + core::marker::Send + Sync,
+        owner: WorkerId,
+        alive: impl Fn(WorkerId) -> bool + core::marker::Send + Sync,
     ) -> Result<Option<i64>> {
         // Nearly always there is none, and a read does not wait for other processes.
         if self.orphan(digest, &alive).await?.is_none() {
@@ -195,7 +195,7 @@ impl Journal {
     async fn orphan(
         &self,
         digest: B256,
-        alive: &(impl Fn(Owner) -> bool + core::marker::Send + Sync),
+        alive: &(impl Fn(WorkerId) -> bool + core::marker::Send + Sync),
     ) -> Result<Option<i64>> {
         self.file.read(|connection| orphan(connection, self.sender, digest, alive)).await
     }
@@ -315,13 +315,13 @@ fn orphan(
     connection: &Connection,
     sender: Address,
     digest: B256,
-    alive: &impl Fn(Owner) -> bool,
+    alive: &impl Fn(WorkerId) -> bool,
 ) -> Tried<Option<i64>> {
     let sql = "SELECT id, owner FROM sends \
          WHERE sender = ?1 AND digest = ?2 AND told = 0 AND state <> 3 ORDER BY nonce";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map(params![sender.as_slice(), digest.as_slice()], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, Owner>(1)?))
+        Ok((row.get::<_, i64>(0)?, row.get::<_, WorkerId>(1)?))
     })?;
     for row in rows {
         let (id, owner) = row?;

@@ -26,7 +26,7 @@ use crate::{
         reverts,
         rpc::{Call, Failure, parse},
     },
-    owners::Place,
+    process_locks::ProcessLock,
     wallet::Wallet,
 };
 
@@ -60,7 +60,7 @@ pub(super) struct Key {
     sender: Address,
     wallet: Arc<dyn Wallet>,
     journal: Journal,
-    place: Place,
+    place: ProcessLock,
     queue: mpsc::UnboundedReceiver<Request>,
     /// Whether the journal was found to be of this chain.
     began: bool,
@@ -110,7 +110,7 @@ impl Key {
         wallet: Arc<dyn Wallet>,
         queue: mpsc::UnboundedReceiver<Request>,
     ) -> Result<Self> {
-        let place = Place::take(shared.file.path())?;
+        let place = ProcessLock::take(shared.file.path())?;
         Ok(Self {
             journal: Journal::new(shared.file.clone(), sender),
             place,

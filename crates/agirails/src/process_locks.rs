@@ -1,5 +1,5 @@
-//! Who is alive: so that work whose process died is taken over, and work whose process lives is
-//! left to it.
+//! Which processes are alive, among those that share a state file. The work of a process that
+//! ended is taken over; the work of one that lives is left to it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -10,29 +10,29 @@ use std::{
 
 use crate::error::{Code, Error, Result, shown_path};
 
-/// A worker of one process: a number that no other has. 0 is nobody.
-pub(crate) type Owner = i64;
+/// A worker of one process: a number that no other worker has. 0 is nobody.
+pub(crate) type WorkerId = i64;
 
-/// The owners of this process, with its id, since a forked child inherits the list.
-static HERE: Mutex<Vec<(u32, Owner)>> = Mutex::new(Vec::new());
+/// The workers of this process, with its id, because a forked child inherits the list.
+static HERE: Mutex<Vec<(u32, WorkerId)>> = Mutex::new(Vec::new());
 
-/// The files that owners are locked in. They stay open: closing any handle of a file lets go of
-/// all locks that this process holds on it.
+/// The files that hold the locks. They stay open: closing any handle of a file releases all
+/// locks that this process holds on it.
 static FILES: Mutex<Vec<(PathBuf, Arc<File>)>> = Mutex::new(Vec::new());
 
-/// A place among the owners. It holds a lock on one byte of a file beside the state file, at the
-/// owner's number: the operating system lets go of it however the process ends, and a forked
-/// child does not inherit it.
+/// A worker's sign of life: a lock on one byte of a file beside the state file, at the worker's
+/// number. The operating system releases the lock however the process ends, and a forked child
+/// does not inherit it.
 #[derive(Debug)]
-pub(crate) struct Place {
-    owner: Owner,
-    /// `None` for a state file in memory, which has no other owners.
+pub(crate) struct ProcessLock {
+    owner: WorkerId,
+    /// `None` for a state file in memory, which no other process shares.
     file: Option<Arc<File>>,
 }
 
-impl Place {
+impl ProcessLock {
     pub(crate) fn take(state_file: Option<&Path>) -> Result<Self> {
-        let owner = (RandomState::new().hash_one(std::process::id()) >> 2) as Owner | 1;
+        let owner = (RandomState::new().hash_one(std::process::id()) >> 2) as WorkerId | 1;
         let file = state_file.map(|file| open(&file.with_extension("owners"))).transpose()?;
         if let Some(file) = &file {
             lock(file, owner)?;
@@ -41,18 +41,18 @@ impl Place {
         Ok(Self { owner, file })
     }
 
-    pub(crate) fn owner(&self) -> Owner {
+    pub(crate) fn owner(&self) -> WorkerId {
         self.owner
     }
 
-    /// Whether this owner may still be at work.
-    pub(crate) fn is_alive(&self, owner: Owner) -> bool {
+    /// Whether this worker may still be running.
+    pub(crate) fn is_alive(&self, owner: WorkerId) -> bool {
         let own = (std::process::id(), owner);
         held(&HERE).contains(&own) || self.file.as_ref().is_some_and(|file| is_locked(file, owner))
     }
 }
 
-impl Drop for Place {
+impl Drop for ProcessLock {
     fn drop(&mut self) {
         let own = (std::process::id(), self.owner);
         held(&HERE).retain(|place| *place != own);
@@ -83,7 +83,7 @@ fn open(path: &Path) -> Result<Arc<File>> {
 }
 
 #[cfg(unix)]
-fn byte(kind: i32, owner: Owner) -> libc::flock {
+fn byte(kind: i32, owner: WorkerId) -> libc::flock {
     // SAFETY: a C struct of integers, for which all zeros are a value.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind as _;
@@ -94,7 +94,7 @@ fn byte(kind: i32, owner: Owner) -> libc::flock {
 }
 
 #[cfg(unix)]
-fn lock(file: &File, owner: Owner) -> Result<()> {
+fn lock(file: &File, owner: WorkerId) -> Result<()> {
     use std::os::fd::AsRawFd;
     let request = byte(libc::F_WRLCK as _, owner);
     // SAFETY: the descriptor is open, and the struct lives through the call.
@@ -102,14 +102,15 @@ fn lock(file: &File, owner: Owner) -> Result<()> {
         return Ok(());
     }
     let error = std::io::Error::last_os_error();
-    let message = format!("the file of owners beside the state file cannot be locked: {error}");
+    let message =
+        format!("the file of process locks beside the state file cannot be locked: {error}");
     Err(Error::new(Code::StorageUnavailable, message)
-        .with_hint("keep the state directory on a file system that knows locks")
+        .with_hint("keep the state directory on a file system that supports locks")
         .with_source(error))
 }
 
 #[cfg(unix)]
-fn unlock(file: &File, owner: Owner) {
+fn unlock(file: &File, owner: WorkerId) {
     use std::os::fd::AsRawFd;
     let request = byte(libc::F_UNLCK as _, owner);
     // SAFETY: as above. It cannot fail for a byte that this process locked.
@@ -117,7 +118,7 @@ fn unlock(file: &File, owner: Owner) {
 }
 
 #[cfg(unix)]
-fn is_locked(file: &File, owner: Owner) -> bool {
+fn is_locked(file: &File, owner: WorkerId) -> bool {
     use std::os::fd::AsRawFd;
     let mut answer = byte(libc::F_WRLCK as _, owner);
     // SAFETY: as above; the struct is written to.
@@ -125,16 +126,16 @@ fn is_locked(file: &File, owner: Owner) -> bool {
     asked != 0 || answer.l_type != libc::F_UNLCK as libc::c_short
 }
 
-/// Without such locks every owner counts as alive: nothing is taken over too early.
+/// Without such locks every worker counts as alive: nothing is taken over too early.
 #[cfg(not(unix))]
-fn lock(_file: &File, _owner: Owner) -> Result<()> {
+fn lock(_file: &File, _owner: WorkerId) -> Result<()> {
     Ok(())
 }
 
 #[cfg(not(unix))]
-fn unlock(_file: &File, _owner: Owner) {}
+fn unlock(_file: &File, _owner: WorkerId) {}
 
 #[cfg(not(unix))]
-fn is_locked(_file: &File, _owner: Owner) -> bool {
+fn is_locked(_file: &File, _owner: WorkerId) -> bool {
     true
 }
