@@ -327,6 +327,17 @@ def test_paid_answers_are_kept_out_of_shared_caches(shop):
         assert "x-agirails-tx-id" in reply.headers["vary"].lower()
 
 
+def test_a_payment_header_that_stands_twice_is_refused(shop):
+    target, before = "/api/items/twice?q=1", shop.runs
+    first, second = shop.signed("GET", target), shop.signed("GET", target)
+    for one, other in ((first, second), (second, first)):
+        lines = head("GET", target, {**one, "Connection": "close"})[:-2]
+        name = "X-AGIRAILS-TX-ID"
+        reply = send(shop.port, lines + f"{name}: {other[name]}\r\n\r\n".encode())
+        assert reply.status in (400, 401, 403), reply
+    assert shop.runs == before
+
+
 def test_after_an_early_answer_the_connection_is_closed_or_still_in_step(running, shop):
     """A body that nobody read must never be taken for the next request."""
     inner = head("GET", "/free", {"Content-Length": "0"})
