@@ -11,9 +11,9 @@ use agirails::{
     Code, Storage, Usdc,
     fork::PerProcess,
     paywall::{
-        Action, Answer as CoreAnswer, CallPayment as CorePayment, Charge, Chunk, DRAIN_BYTES,
-        Deliver, End, Event as CoreEvent, Exchange, HIDDEN_HEADERS, Head, Headers, Level, Paywall,
-        Price, Reason, RequestHead, Settings, Unsigned,
+        Action, Answer as CoreAnswer, CallPayment as CorePayment, Charge, Chunk, Deliver, End,
+        Event as CoreEvent, Exchange, HIDDEN_HEADERS, Head, Headers, Level, Paywall, Price, Reason,
+        RequestHead, Settings, Unsigned,
     },
 };
 use pyo3::{
@@ -253,7 +253,7 @@ impl _Answer {
     /// cut off loses his answer.
     #[getter]
     fn drain_bytes(&self) -> usize {
-        DRAIN_BYTES
+        self.answer.drain_bytes()
     }
 
     /// As WSGI has them: pairs of text, a byte a character.

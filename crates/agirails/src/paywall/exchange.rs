@@ -331,6 +331,14 @@ fn allow(methods: &[String]) -> String {
     all.join(", ")
 }
 
+impl Answer {
+    /// How many bytes of its request's body to read before it is sent, at most [`DRAIN_BYTES`]: none
+    /// where the body came too slowly.
+    pub fn drain_bytes(&self) -> usize {
+        if self.status == 408 { 0 } else { DRAIN_BYTES }
+    }
+}
+
 /// A body as it is read, and its share of the process's budget.
 #[derive(Debug)]
 struct RequestBody {

@@ -27,8 +27,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    Action, Answer, Charge, Chunk, DRAIN_BYTES, DRAIN_TIME, End, Exchange, HIDDEN_HEADERS, Headers,
-    Paywall, Reason, RequestHead,
+    Action, Answer, Charge, Chunk, DRAIN_TIME, End, Exchange, HIDDEN_HEADERS, Headers, Paywall,
+    Reason, RequestHead,
 };
 use crate::protocol::Usdc;
 
@@ -43,6 +43,9 @@ const PIECES: usize = 16;
 /// How long a piece waits for the next one: events that come one by one pass at once, and the end
 /// of a body comes right behind its last piece.
 const HELD_BACK: Duration = Duration::from_millis(20);
+
+/// How long a body that is not wanted may pause: a writer that waits for its answer sends nothing.
+const DRAIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Puts a charge on a service: one line on an axum route.
 ///
@@ -159,7 +162,10 @@ where
             let (mut parts, mut body) = request.into_parts();
             let mut exchange = layer.exchange(&parts);
             if let Some(answer) = read(&mut exchange, &mut body, &layer, &parts).await {
-                drain(body).await;
+                // Whoever asks before he sends a body is told before he sends it.
+                if !parts.headers.contains_key("expect") {
+                    drain(body, answer.drain_bytes()).await;
+                }
                 return Ok(respond(answer));
             }
             match exchange.payment() {
@@ -237,12 +243,12 @@ where
     exchange.admit(price).await
 }
 
-/// Reads what is left of a body, up to a limit: a writer that is cut off loses its answer.
-async fn drain<B: Body + Unpin>(mut body: B) {
-    let mut left = DRAIN_BYTES;
+/// Reads what is left of a body, up to a limit, and as long as it comes: a writer that is cut off
+/// loses its answer.
+async fn drain<B: Body + Unpin>(mut body: B, mut left: usize) {
     let drained = async {
         while left > 0 && !body.is_end_stream() {
-            let Some(Ok(frame)) = body.frame().await else { return };
+            let Ok(Some(Ok(frame))) = timeout(DRAIN_PAUSE, body.frame()).await else { return };
             left = left.saturating_sub(frame.data_ref().map_or(0, Buf::remaining));
         }
     };

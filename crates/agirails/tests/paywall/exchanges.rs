@@ -346,7 +346,11 @@ async fn on_the_machine(bench: &Bench, asked: &Asked<'_>) -> Got {
             tokio::time::sleep(exchange.body_time_left()).await;
             return Got::of(&exchange.body(b"").unwrap());
         }
-        _ if asked.spec["gone"] == "before the body's end" => return Got::default(),
+        _ if asked.spec["gone"] == "before the body's end" => {
+            // Nobody is there to be told.
+            let _ = exchange.unreadable();
+            return Got::default();
+        }
         _ => {}
     }
     let price = (route == "priced_free").then_some(Usdc::ZERO);
