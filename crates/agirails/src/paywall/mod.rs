@@ -69,7 +69,6 @@ use crate::{
     client::ACTPClient,
     error::{Code, Error, Result},
     fork::Renewed,
-    network::MAINNET_CHAIN_ID,
     protocol::{TransactionId, Usdc},
     storage::Storage,
 };
@@ -153,7 +152,7 @@ impl PaywallBuilder {
     pub async fn open(self) -> Result<Paywall> {
         let Self { client, place, settings, listener } = self;
         settings.check()?;
-        if client.read_only {
+        if client.is_read_only() {
             let message = format!(
                 "this client of {} has no key, so it could deliver nothing",
                 client.address()
@@ -168,16 +167,16 @@ impl PaywallBuilder {
             hex::encode(&network.kernel[..4]),
             hex::encode(&client.address()[..4])
         );
-        let place = place.unwrap_or_else(|| Place::Sqlite(client.storage.clone()));
+        let place = place.unwrap_or_else(|| Place::Sqlite(client.storage().clone()));
         let store: Box<dyn Store> = match place {
             Place::Sqlite(storage) => Box::new(
                 store::SqliteStore::open(storage, &scope, settings.survive_power_cut).await?,
             ),
             Place::Postgres(url) => open_database(&url, &scope).await?,
         };
-        let unsigned = settings.unsigned.unwrap_or(match network.chain_id {
-            MAINNET_CHAIN_ID => Unsigned::Refuse,
-            _ => Unsigned::Serve,
+        let unsigned = settings.unsigned.unwrap_or(match network.is_mainnet() {
+            true => Unsigned::Refuse,
+            false => Unsigned::Serve,
         });
         let paywall = Paywall {
             inner: Arc::new(Inner {

@@ -101,10 +101,10 @@ impl Inner {
     }
 
     fn mode(&self) -> &'static str {
-        match self.client.network().chain_id {
+        match self.client.network().is_mainnet() {
             _ if self.client.mock().is_some() => "mock",
-            crate::network::MAINNET_CHAIN_ID => "mainnet",
-            _ => "testnet",
+            true => "mainnet",
+            false => "testnet",
         }
     }
 
