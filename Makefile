@@ -1,4 +1,4 @@
-# `make help` lists the targets. Needed: Rust, Python 3.11 with venv, Node 20, a C compiler.
+# `make help` lists the targets; README.md says what they need.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,45 +7,60 @@ BENCH_VENV := target/bench-venv
 PEER_VENV := target/peer-venv
 BENCH_OPTIONS ?=
 FUZZ_SECONDS ?= 60
+T ?= tests/python
+ZIG := ziglang==0.16.0
 
 # Stamps are named after the content of the sources: any change of them, a deletion too, has a
-# name of its own and builds anew.
-SOURCES := $(shell find crates python Cargo.toml Cargo.lock pyproject.toml README.md LICENSE-* \
-	-type f ! -name '*.so' ! -name '*.pyc' | LC_ALL=C sort | xargs cksum | cksum | cut -d' ' -f1)
+# name of its own and builds anew. An editable install sees changes of Python files by itself.
+sum = $(shell find $(1) -type f ! -name '*.so' ! -name '*.pyc' | LC_ALL=C sort | xargs cksum | cksum | cut -d' ' -f1)
+RUST := crates Cargo.toml Cargo.lock pyproject.toml
 TOOLS := $(VENV)/.tools
-BUILT := target/wheels/.built-$(SOURCES)
-INSTALLED := $(VENV)/.installed-$(SOURCES)
-WHEEL := target/wheels/*.whl
+EDITABLE := $(VENV)/.editable-$(call sum,$(RUST))
+# A directory of our own: pip and maturin leave their wheels in target/wheels.
+WHEELS := target/make/wheels
+BUILT := $(WHEELS)/.built-$(call sum,$(RUST) python README.md LICENSE-APACHE LICENSE-MIT)
+RELEASE := target/make/release
 
 # What comes from npm: anvil, the compiler and libraries of the contracts, and a PostgreSQL server
 # for the tests of machines that have none.
 NPM := target/npm
 CONTRACTS := crates/agirails-devnet/contracts
 NPM_TOOLS := $(NPM)/.installed-$(shell cksum < $(CONTRACTS)/package.json | cut -d' ' -f1)
-export AGIRAILS_ANVIL ?= $(abspath $(NPM)/node_modules/.bin/anvil)
-export PATH := $(PATH):$(abspath $(NPM))/postgresql
+export AGIRAILS_ANVIL ?= $(CURDIR)/$(NPM)/node_modules/.bin/anvil
+export PATH := $(PATH):$(CURDIR)/$(NPM)/postgresql
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 CARGO_ALL := --workspace --all-features
 FEATURES := chain consumer paywall postgres testkit tower
+NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 # One interpreter for every step, or pyo3 is built anew in each.
-export PYO3_PYTHON := $(abspath $(VENV)/bin/python)
+export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
 step = @printf '\n== %s\n' '$(1)'
 
-.PHONY: help demo test fuzz bench contracts audit fmt clean format contracts-check lint rust-tests doc \
-	new-venv python-tests types
+.PHONY: $(shell sed -n 's/^\([a-z][a-z-]*\):.*/\1/p' Makefile)
 .NOTPARALLEL:
 
 help: ## this list
-	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-demo: $(INSTALLED) ## one paid call between two processes, every figure checked
+demo: $(EDITABLE) ## one paid call between two processes, every figure checked
 	@$(VENV)/bin/python examples/demo.py
 
 test: format contracts-check lint rust-tests doc new-venv python-tests types ## everything that has to pass
 	$(call step,all passed)
 
-format: $(TOOLS)
+check: format ## formatting, clippy and the Rust unit tests: under a minute once built
+	$(call step,clippy)
+	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
+	$(call step,Rust unit tests)
+	cargo $(if $(NEXTEST),nextest run,test) $(CARGO_ALL) --lib --bins
+
+dev: $(EDITABLE) ## install the package into .venv, editable: Python changes need no build
+
+py: $(EDITABLE) $(NPM_TOOLS) ## Python tests against the editable install; T="tests/python/test_flask.py -k name"
+	$(VENV)/bin/python -m pytest --timeout=180 $(T)
+
+format: $(TOOLS) ## check the formatting
 	$(call step,formatting)
 	cargo fmt --check
 	$(VENV)/bin/ruff format --check --quiet .
@@ -54,11 +69,11 @@ format: $(TOOLS)
 contracts: $(NPM_TOOLS) ## compile the contracts anew
 	node $(CONTRACTS)/build.mjs
 
-contracts-check: $(NPM_TOOLS)
+contracts-check: $(NPM_TOOLS) ## check that the compiled contracts are those of the sources
 	$(call step,contracts)
 	node $(CONTRACTS)/build.mjs --check
 
-lint: $(TOOLS)
+lint: $(TOOLS) ## clippy
 	$(call step,clippy)
 	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
 	$(call step,each feature alone)
@@ -66,34 +81,40 @@ lint: $(TOOLS)
 		cargo clippy --quiet -p agirails --no-default-features --features "$$features" -- -D warnings || exit 1; \
 	done
 
-rust-tests: $(TOOLS) $(NPM_TOOLS)
+rust-tests: $(TOOLS) $(NPM_TOOLS) ## all Rust tests and documentation examples
 	$(call step,Rust tests)
-	@if cargo nextest --version >/dev/null 2>&1; then \
-		cargo nextest run $(CARGO_ALL); \
-	else \
-		cargo test $(CARGO_ALL) --lib --bins --tests; \
-	fi
+	cargo $(if $(NEXTEST),nextest run $(CARGO_ALL),test $(CARGO_ALL) --lib --bins --tests)
 	$(call step,Rust examples in the documentation)
-	cargo test -p agirails --all-features --doc
+	cargo test $(CARGO_ALL) --doc
 
-doc: $(TOOLS)
+doc: $(TOOLS) ## the Rust documentation
 	$(call step,Rust documentation)
 	RUSTDOCFLAGS='-D warnings' cargo doc $(CARGO_ALL) --no-deps
 
-new-venv: $(BUILT)
+new-venv: $(BUILT) ## a new virtual environment with the wheel
 	$(call step,the wheel in a new virtual environment)
 	@$(PYTHON) -m venv --clear $(NEW_VENV)
-	$(NEW_VENV)/bin/python $(PIP_INSTALL) $(WHEEL)
+	$(NEW_VENV)/bin/python $(PIP_INSTALL) $(WHEELS)/*.whl
 	@$(NEW_VENV)/bin/python $(PIP_INSTALL) -r requirements-dev.txt
 
-python-tests: new-venv $(NPM_TOOLS)
+python-tests: new-venv $(NPM_TOOLS) ## all Python tests, in that environment
 	$(call step,Python tests)
-	AGIRAILS_WHEEL="$$(echo $(CURDIR)/$(WHEEL))" $(NEW_VENV)/bin/python -m pytest --timeout=180 tests/python
+	AGIRAILS_WHEEL="$$(ls '$(CURDIR)/$(WHEELS)'/*.whl)" $(NEW_VENV)/bin/python -m pytest --timeout=180 tests/python
 
-types: new-venv
+types: new-venv ## mypy and stubtest, in that environment
 	$(call step,types)
 	$(NEW_VENV)/bin/mypy --strict examples python/agirails
 	$(NEW_VENV)/bin/stubtest agirails
+
+wheel: $(TOOLS) ## the wheel to publish: optimised, for every Linux since 2014; it has to pass the demo
+	$(call step,the wheel for manylinux2014)
+	@$(VENV)/bin/python $(PIP_INSTALL) $(ZIG)
+	@rm -rf $(RELEASE)
+	$(VENV)/bin/maturin build --release --zig --compatibility manylinux2014 --out $(RELEASE)
+	@$(PYTHON) -m venv --clear $(RELEASE)/venv
+	$(RELEASE)/venv/bin/python $(PIP_INSTALL) "$$(ls $(RELEASE)/*.whl)[flask]"
+	$(RELEASE)/venv/bin/python examples/demo.py
+	@ls -l $(RELEASE)/*.whl
 
 fuzz: ## the embedded kernel beside the contracts, on new random operations; FUZZ_SECONDS=60
 	AGIRAILS_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test -p agirails --all-features --test differential \
@@ -117,7 +138,7 @@ bench: $(TOOLS) $(NPM_TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--quick
 		rm -rf $(PEER_VENV); \
 	fi
 	$(call step,figures on a chain)
-	BENCH_PYTHON=$(abspath $(BENCH_VENV)/bin/python) PEER_PYTHON=$(abspath $(PEER_VENV)/bin/python) \
+	BENCH_PYTHON='$(CURDIR)/$(BENCH_VENV)/bin/python' PEER_PYTHON='$(CURDIR)/$(PEER_VENV)/bin/python' \
 		cargo bench -p agirails --bench chain -- $(BENCH_OPTIONS)
 	$(call step,figures of the paywall)
 	cargo bench -p agirails --features tower --bench paywall -- $(BENCH_OPTIONS)
@@ -154,11 +175,12 @@ $(NPM_TOOLS):
 
 $(BUILT): | $(TOOLS)
 	$(call step,the wheel)
-	@rm -rf target/wheels
-	$(VENV)/bin/maturin build --profile dev --features extension-module,testkit --out target/wheels
+	@rm -rf $(WHEELS)
+	$(VENV)/bin/maturin build --profile dev --features extension-module,testkit --out $(WHEELS)
 	@touch $@
 
-$(INSTALLED): $(BUILT)
-	@$(VENV)/bin/python $(PIP_INSTALL) --force-reinstall --no-deps $(WHEEL)
-	@rm -f $(VENV)/.installed-*
+$(EDITABLE): $(TOOLS)
+	$(call step,the editable install)
+	VIRTUAL_ENV='$(CURDIR)/$(VENV)' $(VENV)/bin/maturin develop --profile dev --features extension-module,testkit
+	@rm -f $(VENV)/.editable-*
 	@touch $@

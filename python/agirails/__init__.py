@@ -9,28 +9,38 @@
 <State.COMMITTED: 2>
 """
 
-from ._agirails import (
-    ACTPClient,
-    AgentProfile,
-    CallPayment,
-    Event,
-    Kernel,
-    Mock,
-    Network,
-    ProofGenerator,
-    Registry,
-    Transaction,
-    __version__,
-    canonical_json,
-    encode_resolution,
-    format_usdc,
-    parse_usdc,
-    recover_delivery_signer,
-    result_hash,
-    service_type_hash,
-    sign_request,
-    verify_delivery,
-)
+try:
+    from ._agirails import (
+        ACTPClient,
+        AgentProfile,
+        CallPayment,
+        Event,
+        Kernel,
+        Mock,
+        Network,
+        ProofGenerator,
+        Registry,
+        Transaction,
+        __version__,
+        canonical_json,
+        canonical_target,
+        encode_resolution,
+        format_usdc,
+        parse_usdc,
+        recover_delivery_signer,
+        result_hash,
+        service_type_hash,
+        sign_request,
+        verify_delivery,
+    )
+except ImportError as error:
+    if "interpreter" not in str(error):
+        raise
+    raise ImportError(
+        "agirails can be used in one Python interpreter of a process only, and another one has "
+        "imported it. Under mod_wsgi set `WSGIApplicationGroup %{GLOBAL}`; elsewhere import it in "
+        "the main interpreter, or run one process for each application."
+    ) from error
 from .aio import AsyncACTPClient, AsyncKernel, AsyncMock, AsyncRegistry
 from .consumer import (
     AsyncConsumer,
@@ -114,6 +124,7 @@ __all__ = [
     "__version__",
     "apaid_call",
     "canonical_json",
+    "canonical_target",
     "encode_resolution",
     "format_usdc",
     "paid_call",

@@ -1,44 +1,55 @@
-"""What the paywalls of all frameworks share: their settings, the payment at hand, the log."""
+"""What the paywalls of all frameworks share: settings, prices, the payment at hand, the log."""
 
 from __future__ import annotations
 
 import atexit
+import functools
+import inspect
 import logging
 import os
 import threading
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
-from ._agirails import ACTPClient, _notices, _Paywall
+from ._agirails import ACTPClient, _events, _Paywall, _price
 from .aio import AsyncACTPClient
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Sequence
+    from decimal import Decimal
     from os import PathLike
+
+    from typing_extensions import Unpack
 
     from ._agirails import CallPayment, _Charge
 
-HEADERS = ("X-AGIRAILS-TX-ID", "X-AGIRAILS-SIGNATURE", "Idempotency-Key", "X-AGIRAILS-MAX-PRICE")
-"""The request headers that a paywall reads, in the order in which it is given them."""
-FREE_PATHS = ("/api/pricing", "/health", "/metrics")
+F = TypeVar("F", bound="Callable[..., Any]")
+
+BUILTIN_PATHS = ("/api/pricing", "/health", "/metrics")
 PAYMENTS_PATH = "/api/payments/"
-MOST_FREE_BYTES = 1 << 16
-"""No free route has a body to speak of."""
+MAX_BUILTIN_BYTES = 1 << 16
+"""The longest request body that a built-in route takes."""
+PAYMENT_HEADERS = ("x-agirails-tx-id", "payment-signature")
+"""The request headers that carry a payment."""
+MARK = "__agirails_charge__"
+"""Where a charged function keeps its Price."""
 
 LOGGER = logging.getLogger("agirails.paywall")
 FETCH_SECONDS = 0.25
 
 current: ContextVar[CallPayment | None] = ContextVar("agirails.payment", default=None)
-"""The payment of the call that this context runs."""
+"""The payment of the call that is being served."""
 
 
 class Settings(TypedDict, total=False):
-    """The settings of a paywall; agirails.asgi.Paywall says what each is."""
+    """The settings of a paywall; Base.__init__ describes them."""
 
     store: str | PathLike[str] | None
+    public_url: str | None
     unsigned: Literal["serve", "refuse"] | None
     deliver: Literal["outbox", "confirmed"] | None
+    vary_on: Sequence[str] | None
     min_seconds_left: int | None
     closing_seconds: int | None
     lease_seconds: float | None
@@ -46,6 +57,8 @@ class Settings(TypedDict, total=False):
     confirm_wait_seconds: float | None
     give_up_after: int | None
     max_body_bytes: int | None
+    max_body_memory_bytes: int | None
+    body_seconds: float | None
     max_kept_stream_bytes: int | None
     keep_days: int | None
     give_back_unclaimed: bool | None
@@ -53,8 +66,9 @@ class Settings(TypedDict, total=False):
 
 
 class BrokenOff(Exception):
-    """A stream's end could not be kept. Raised in place of the end, so that the connection breaks
-    off and the consumer knows that it has no whole answer, and repeats the request."""
+    """A stream could not be kept. It is raised in place of the stream's end, so that the
+    connection breaks off: the consumer sees that the answer is not whole, and repeats its
+    request."""
 
     def __init__(self) -> None:
         super().__init__("the answer could not be kept: it is not paid for, repeat the request")
@@ -65,7 +79,63 @@ class Base:
 
     _awaitable = False
 
-    def __init__(self, client: Any, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        client: ACTPClient | AsyncACTPClient | None = None,
+        app: Any = None,
+        *,
+        free_routes: bool = True,
+        **settings: Unpack[Settings],
+    ) -> None:
+        """Opens the store, and starts to deliver on chain what it owes.
+
+        A setting that is left out or None has its default.
+
+        Args:
+            client: the provider's client. Its address is paid.
+            app: the application; or call init_app later.
+            free_routes: whether the application also serves /api/pricing, /health, /metrics and
+                /api/payments/…. A route of the application's own at one of these paths wins.
+            store: where claims and answers are kept: None for a SQLite file beside the client's
+                state, which all workers of a machine share; another directory; or
+                "postgresql://…", for several machines.
+            public_url: the URL under which callers reach the application, such as
+                "https://example.com/shop". Set it where a proxy changes host or path.
+            unsigned: what to do with a request that its payer did not sign: "serve" or "refuse".
+                The default is "serve" on mock and testnet, "refuse" on mainnet.
+            deliver: when a response leaves: "outbox" (default), as soon as it is durable, and the
+                delivery on chain follows; or "confirmed", when the delivery stands on chain.
+            vary_on: names of further request headers that can change an answer. Two requests that
+                differ in one of them are two calls.
+            min_seconds_left: how much time a transaction must have left before its deadline for a
+                call to start, seconds: 120. It must be longer than a handler runs, plus
+                closing_seconds.
+            closing_seconds: how long before its deadline a transaction is closed, seconds: 60.
+            lease_seconds: how long the claim of a process that died is kept for it, seconds: 15.
+            wait_seconds: how long a repeat waits for the run that is under way, seconds: 30.
+            confirm_wait_seconds: how long a response waits with deliver="confirmed", seconds: 60.
+            give_up_after: after how many failed runs a payment of which nothing was served is
+                given back: 5.
+            max_body_bytes: the longest request body, bytes: 16 MiB.
+            max_body_memory_bytes: how many bytes of request bodies the process holds at once.
+            body_seconds: how long a request body may take to arrive, seconds.
+            max_kept_stream_bytes: the longest streamed response that is kept for repeats, bytes:
+                1 MiB.
+            keep_days: how long ended payments are kept, days: 30.
+            give_back_unclaimed: whether a transaction that nobody calls with is given back before
+                its deadline: True.
+            survive_power_cut: whether the SQLite file syncs every commit: False, which survives
+                the end of any process, but not of the machine.
+
+        Raises:
+            TypeError: client is missing or not a client, or a setting is unknown.
+            ValidationError: a setting's value is not allowed, or contradicts another; the client
+                of a chain has no key (code key_missing).
+            StorageError: the store cannot be used; the message names it.
+
+        Example:
+            >>> paywall = Paywall(client, app=app, unsigned="refuse", min_seconds_left=300)
+        """
         if isinstance(client, AsyncACTPClient):
             client = client._client
         if not isinstance(client, ACTPClient):
@@ -75,15 +145,99 @@ class Base:
             )
         self._core = _Paywall(client, self._awaitable, dict(settings))
         self._provider = client.address
+        self._free_routes = free_routes
+        self._functions: set[Any] = set()
         fetcher.start()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Any) -> None:
+        """Connects the paywall to an application that is made later than the paywall."""
+        raise NotImplementedError
+
+    def charge(
+        self,
+        price: str | Decimal | Callable[..., Any],
+        *,
+        calls: int | None = None,
+        min_seconds_left: int | None = None,
+        deliver: Literal["outbox", "confirmed"] | None = None,
+        name: str | None = None,
+        price_text: str | None = None,
+    ) -> Callable[[F], F]:
+        """Puts a price on a function that answers requests. It goes below the route's decorator.
+
+        An answer with a status of 2xx is paid: it is kept, with its proof, before its first byte
+        leaves, and the same request gets the same bytes again. Any other status, and any
+        exception, costs nothing. An answer that is sent piece by piece is a stream: it is hashed
+        as it passes and delivered at its end; where its caller goes away, the rest is made all the
+        same, so a stream must have an end.
+
+        HEAD costs what GET costs. OPTIONS is answered without running the function. A charged
+        function that calls another one is paid once, by the higher price.
+
+        Args:
+            price: what a call costs, USDC as str or Decimal ("0.10"); or a function, sync or
+                async, that takes the request or nothing and returns the price, 0 for a call that
+                is free. It runs before the payment is checked. An HTTPException that it raises is
+                the answer.
+            calls: sells bundles of this many calls only: one transaction is drawn down call by
+                call, each with an Idempotency-Key of its own.
+            min_seconds_left: how much time a transaction must have left before its deadline,
+                seconds, in place of the paywall's setting; longer than the function may run.
+            deliver: "outbox" or "confirmed", in place of the paywall's setting.
+            name: what the price page, log and metrics call it; method and path by default.
+            price_text: what the price page says in place of a number where the price is a
+                function, such as "0.05 to 0.50 USDC".
+
+        Raises:
+            TypeError: charge stands above the route's decorator, or is used without parentheses.
+            ValidationError: the protocol cannot carry this price or bundle.
+
+        Example:
+            >>> @app.get("/api/search")
+            ... @paywall.charge("0.10")
+            ... def search(): ...
+        """
+        if callable(price):
+            self._check_routes((price,))
+        terms = Price(
+            self,
+            price,
+            calls=calls,
+            min_seconds_left=min_seconds_left,
+            deliver=deliver,
+            name=name,
+            price_text=price_text,
+        )
+        return _Decorator(self, terms)
+
+    def _put(self, price: Price, function: Any) -> Any:
+        """The charged function."""
+        raise NotImplementedError
+
+    def _registered(self) -> Iterable[Any]:
+        """The functions that the application serves as they are."""
+        return ()
+
+    def _check_routes(self, charged: Iterable[Any] = ()) -> None:
+        """Raises if the application serves a function without the charge that was put on it."""
+        functions = self._functions.union(charged)
+        for function in self._registered():
+            if _is_function(function) and function in functions:
+                raise TypeError(
+                    f"@paywall.charge(...) must stand below the route's decorator: "
+                    f"{_name_of(function)}() was made a route before its price was put on it, so "
+                    "that it would be served free"
+                )
 
     @property
     def payment(self) -> CallPayment:
         """The payment of the call that is being served.
 
         Raises:
-            RuntimeError: none is: this is for the functions that `charge` is put on, and for what
-                they call.
+            RuntimeError: no paid call is being served. This is for functions under `charge`, and
+                for what they call.
         """
         payment = current.get()
         if payment is None:
@@ -97,6 +251,46 @@ class Base:
         return f"<Paywall of {self._provider}>"
 
 
+class _Decorator:
+    """What charge() returns. Used as a route it raises: the parentheses were left out."""
+
+    def __init__(self, paywall: Base, price: Price) -> None:
+        self._paywall, self._price = paywall, price
+
+    def __call__(self, function: F) -> F:
+        if inspect.isclass(function):
+            raise TypeError(
+                f"charge() is for functions: put it on the methods of {function.__name__}, or "
+                "into the list `decorators` of a Flask view class"
+            )
+        if not _is_function(function):
+            raise TypeError(
+                f"charge() is for functions, not for {type(function).__name__}: "
+                "put it below the route's decorator, and write its price in parentheses"
+            )
+        self._paywall._check_routes((function,))
+        self._paywall._functions.add(function)
+        charged = self._paywall._put(self._price, function)
+        setattr(charged, MARK, self._price)
+        return charged  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Any:
+        # The first attributes that frameworks read of a route's function.
+        if name in ("__name__", "__signature__", "methods", "required_methods"):
+            raise TypeError(
+                'charge needs its price in parentheses, such as @paywall.charge("0.10")'
+            )
+        raise AttributeError(name)
+
+
+def _is_function(value: Any) -> bool:
+    return inspect.isroutine(value) or isinstance(value, functools.partial)
+
+
+def _name_of(function: Any) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
 class Price:
     """What is put on a route: one price, under a name for each method and path it is put on."""
 
@@ -104,26 +298,30 @@ class Price:
         self,
         paywall: Base,
         price: Any,
-        calls: int | None,
-        min_seconds_left: int | None,
-        deliver: str | None,
-        name: str | None,
+        *,
+        calls: int | None = None,
+        min_seconds_left: int | None = None,
+        deliver: str | None = None,
+        name: str | None = None,
+        price_text: str | None = None,
     ) -> None:
         self.function = price if callable(price) else None
         fixed = None if self.function else price
         if fixed is None and self.function is None:
             raise TypeError('charge() needs a price: USDC such as "0.10", or a function')
-        self._core, self._terms = paywall._core, (fixed, calls, min_seconds_left, deliver)
+        self._takes_request = self.function is not None and _takes_request(self.function)
+        self._core = paywall._core
+        self._terms = (fixed, calls, min_seconds_left, deliver, price_text)
         self._name = name
         self._charges: dict[str, _Charge] = {}
-        if name is None:
-            # A wrong price is told where it stands, not at the first request.
-            self._core.charge(None, *self._terms)
-        else:
+        # A wrong price raises here, not at the first request.
+        self._core.charge(None, *self._terms)
+        self.amount = None if fixed is None else _price(fixed)
+        if name is not None:
             self.named("")
 
     def named(self, route: str) -> _Charge:
-        """The charge of this route, which the price page shows from the first time on."""
+        """The charge of this route. The price page shows it from now on."""
         name = self._name or route
         charge = self._charges.get(name)
         if charge is None:
@@ -133,15 +331,67 @@ class Price:
             self._charges[name] = charge
         return charge
 
+    def ask(self, request: Any) -> Any:
+        """What the price function returns: something to await where it is async."""
+        assert self.function is not None
+        return self.function(request) if self._takes_request else self.function()
+
+    def read(self, result: Any) -> int:
+        """The price in base units of USDC; 0 for a call that is free."""
+        if result is None:
+            # A function that forgets to return must not give its calls away.
+            raise TypeError("a price function must return a price, or 0 for a free call, not None")
+        return _price(result)
+
+    def failed(self, error: Exception) -> None:
+        """Tells the operator that the price function failed; the caller is told less."""
+        LOGGER.error("the price function %s failed", _name_of(self.function), exc_info=error)
+
+
+def _takes_request(function: Callable[..., Any]) -> bool:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True  # a function that does not tell is asked as most are written
+    for arguments in ((None,), ()):
+        try:
+            signature.bind(*arguments)
+            return bool(arguments)
+        except TypeError:
+            pass
+    raise TypeError(
+        f"a price function must take the request or nothing, not {_name_of(function)}{signature}"
+    )
+
+
+def dearest(prices: Sequence[Price]) -> Price | None:
+    """The price that is asked for where one request runs several charged functions; None where
+    it takes the request to tell."""
+    if len(prices) == 1:
+        return prices[0]
+    if any(price.function for price in prices):
+        return None
+    return max(prices, key=lambda price: price.amount or 0)
+
+
+def below(mount: str, path: str) -> str:
+    """A path or target below the path that the application is mounted under. Servers differ in
+    whether they leave that on."""
+    rest = path[len(mount) :]
+    return rest if mount and path.startswith(mount) and rest[:1] in ("", "/", "?") else path
+
+
+def is_builtin(path: str) -> bool:
+    return path in BUILTIN_PATHS or path.startswith(PAYMENTS_PATH)
+
 
 class Fetcher:
-    """Hands notices on to `logging`: see _notices for why Rust does not.
+    """Hands events on to `logging`: _events in Rust says why Rust does not.
 
-    A call's own are fetched right behind it, in its thread. What comes up while nobody calls (the
-    outbox's troubles, above all) is fetched by a daemon thread, a few times a second. It waits in
-    time.sleep, where an interpreter that exits can leave it behind; what is left then is told at
-    exit. A forked child inherits no thread: it starts its own with its first call, before which
-    nothing comes up in it either.
+    A call's own events are fetched at its end, in its thread. What happens between calls is fetched
+    by a daemon thread, a few times a second. That thread waits in time.sleep, where an interpreter
+    that exits can leave it behind; what is left then is logged at exit. A forked child inherits no
+    thread: it starts its own with its first call, and no event happens in it before.
     """
 
     def __init__(self) -> None:
@@ -152,7 +402,7 @@ class Fetcher:
             os.register_at_fork(after_in_child=self._lose_thread)
 
     def start(self) -> None:
-        """Begins to fetch in this process."""
+        """Starts to fetch in this process."""
         self._is_wanted = True
         self._keep_running()
 
@@ -165,22 +415,18 @@ class Fetcher:
             self.fetch()
 
     def fetch(self) -> None:
-        """Tells what came up since the last time."""
+        """Logs what happened since the last time."""
         self._keep_running()
-        for level, request_id, message in _notices():
-            told = message if request_id is None else f"{message} [request {request_id}]"
-            LOGGER.log(level, "%s", told, extra={"request_id": request_id})
+        for level, message, fields in _events():
+            request_id = fields.setdefault("request_id", None)
+            text = message if request_id is None else f"{message} [request {request_id}]"
+            LOGGER.log(level, "%s", text, extra=fields)
 
     def _keep_running(self) -> None:
-        """Begins to fetch in a forked child, where the parent has begun."""
+        """Starts to fetch in a forked child, where the parent has."""
         if self._is_wanted and not self._is_running:
             self._is_running = True
             threading.Thread(target=self._run, name="agirails.paywall", daemon=True).start()
 
 
 fetcher = Fetcher()
-
-
-def price_problem(price: Price, error: Exception) -> None:
-    """Tells the operator that a price function failed; the caller is told less."""
-    LOGGER.error("the price function %r failed", price.function, exc_info=error)

@@ -1,4 +1,4 @@
-"""The paywall for Flask: one line on a view, and it is served to whoever has paid.
+"""The paywall for Flask: one line on a view, and only callers who have paid are served.
 
 >>> from flask import Flask
 >>> from agirails import ACTPClient
@@ -9,10 +9,6 @@
 ... @paywall.charge("0.10")
 ... def generate():
 ...     return {"paid by": paywall.payment.requester}
-
-A view that answers 2xx is paid: its answer is kept, with its proof, before the first byte leaves,
-and the same request gets the same bytes ever after. A view that raises, or answers anything else,
-takes nothing, and the same transaction may be used again. See docs/guide/exactly-once.md.
 """
 
 from __future__ import annotations
@@ -20,183 +16,100 @@ from __future__ import annotations
 import functools
 import inspect
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from flask import Flask, Request, Response, abort, current_app, request
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.wsgi import get_input_stream
 
-from ._agirails import CallPayment, _Answer, _price
+from ._agirails import CallPayment
 from ._paywall import (
-    FREE_PATHS,
-    HEADERS,
-    MOST_FREE_BYTES,
+    BUILTIN_PATHS,
+    MARK,
+    MAX_BUILTIN_BYTES,
     PAYMENTS_PATH,
     Base,
     BrokenOff,
     Price,
+    below,
     current,
     fetcher,
-    price_problem,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from decimal import Decimal
+    from collections.abc import Callable, Iterable, Iterator
 
-    from typing_extensions import Unpack
     from werkzeug.routing import Rule
 
-    from ._agirails import ACTPClient, _Charge, _Streaming, _Ticket
-    from ._paywall import Settings
-    from .aio import AsyncACTPClient
+    from ._agirails import _Answer, _Exchange
 
 __all__ = ["CallPayment", "Paywall"]
 
-V = TypeVar("V", bound="Callable[..., Any]")
-_MARK = "__agirails_charge__"
-_PAID = "agirails.payment"
-"""Where a request's environ has its payment, once it was let in."""
-_HEADERS = tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in HEADERS)
+_EXCHANGE = "agirails.exchange"
+"""Where a request's environ has the exchange that runs its view."""
+_ANSWER = "agirails.answer"
+"""Where it has what the paywall answers."""
+_CHUNK = 1 << 16
 
 
 class Paywall(Base):
     """A provider's paywall in front of views.
 
+    `charge` goes on views of an application or a blueprint and on methods of a MethodView, sync or
+    async. Its settings are described at __init__ below.
+
     The response's hash, which the provider delivers and the consumer checks, is of what the view
     returned. Functions registered with `after_request` run later, for repeats too: they may add
     headers, and must leave the body alone.
-
-    Args:
-        client: the provider's ACTPClient (or AsyncACTPClient): its address is paid.
-        app: the application; or call init_app.
-        free_routes: whether the application also serves /api/pricing, /health, /metrics and
-            /api/payments/…. Where it has a route of its own under one of these paths, that one
-            answers.
-        **settings: see agirails.asgi.Paywall, they are the same.
-
-    Raises:
-        TypeError: no client was passed, or a setting that there is not.
-        ValidationError: a setting has no such value, or contradicts another; the client of a chain
-            has no key (code key_missing).
-        StorageError: the store cannot be used; the message names it.
 
     Example:
         >>> paywall = Paywall(client, app=app, unsigned="refuse", min_seconds_left=300)
     """
 
-    def __init__(
-        self,
-        client: ACTPClient | AsyncACTPClient | None = None,
-        app: Flask | None = None,
-        *,
-        free_routes: bool = True,
-        **settings: Unpack[Settings],
-    ) -> None:
-        super().__init__(client, settings)
-        self._free_routes = free_routes
-        if app is not None:
-            self.init_app(app)
+    _app: Flask | None = None
+    _is_checked = False
 
     def init_app(self, app: Flask) -> None:
-        """Registers the free routes, for an application that is made later than the paywall.
+        """Registers the built-in routes, for an application that is made later than the paywall.
 
         Raises:
-            RuntimeError: the application has those of another paywall.
+            RuntimeError: the application has the built-in routes of another paywall.
+            TypeError: a charge stands above its route's decorator.
 
         Example:
             >>> paywall = Paywall(client)
             >>> paywall.init_app(app)
         """
+        self._app = app
+        self._check_routes()
+        # First in these lists: before all else at a request's begin, after all else at its end.
+        app.before_request_funcs.setdefault(None, []).insert(0, self._check_once)
+        app.after_request_funcs.setdefault(None, []).insert(0, _expose)
         if not self._free_routes:
             return
         if "agirails_paywall" in app.extensions:
             raise RuntimeError(
-                "this application serves the free routes of a paywall already: pass free_routes=False"
+                "this application serves the built-in routes of another paywall: "
+                "pass free_routes=False to one of them"
             )
         app.extensions["agirails_paywall"] = self
-        for path in FREE_PATHS:
+        for path in BUILTIN_PATHS:
             name = path.rpartition("/")[2]
-            app.add_url_rule(path, f"agirails_{name}", self._free, methods=["GET"])
+            app.add_url_rule(path, f"agirails_{name}", self._builtin, methods=["GET"])
         path = f"{PAYMENTS_PATH}<path:rest>"
-        app.add_url_rule(path, "agirails_payments", self._free, methods=["GET", "POST"])
-
-    def charge(
-        self,
-        price: str | Decimal | int | Callable[[Any], Any],
-        *,
-        calls: int | None = None,
-        min_seconds_left: int | None = None,
-        deliver: str | None = None,
-        name: str | None = None,
-    ) -> Callable[[V], V]:
-        """Puts a price on a view: of an application, a blueprint, a MethodView, sync or async.
-
-        It goes below the route's decorator. OPTIONS passes free, for CORS. An answer that the view
-        returns whole is kept before its first byte leaves; one that is generated, a file too, is
-        a stream, hashed as it passes and delivered at its end. Where its consumer goes away, the
-        rest is generated all the same, so that the call ends and can be repeated; a stream must
-        have an end.
-
-        The request's body is read here, and is there for the view as ever, as data, JSON, form or
-        stream; only a form that was parsed before, by a before_request function, cannot be read
-        again. A charged function that calls another one is paid once, by its own price.
-
-        Args:
-            price: what a call costs: USDC as str or Decimal ("0.10"), base units as int; or a
-                function, sync or async, that returns it for a request. It is called before the
-                payment is looked at. An HTTPException that it raises is answered as it is.
-            calls: sells bundles of this many calls only: one transaction is drawn down call by
-                call, each with its own Idempotency-Key.
-            min_seconds_left: how much time a transaction must have left before its deadline,
-                seconds, in place of the paywall's; longer than the view may run.
-            deliver: "outbox" or "confirmed", in place of the paywall's.
-            name: what prices, log and metrics call it; method and rule where None.
-
-        Raises:
-            ValidationError: that is no price, or no bundle, that the protocol could carry.
-
-        Example:
-            >>> @app.get("/api/search")
-            ... @paywall.charge(lambda request: "0.10" if "deep" in request.args else "0.05")
-            ... def search(): ...
-        """
-        terms = Price(self, price, calls, min_seconds_left, deliver, name)
-
-        def decorate(view: V) -> V:
-            if inspect.isclass(view):
-                raise TypeError(
-                    f"charge() is for functions: put it on methods of {view.__name__}, or into "
-                    "its list `decorators`"
-                )
-
-            is_async = inspect.iscoroutinefunction(view)
-
-            @functools.wraps(view)
-            def charged(*args: Any, **kwargs: Any) -> Any:
-                # The objects themselves: each look through Flask's proxies costs a microsecond.
-                app, asked = _behind(current_app), _behind(request)
-                run = app.ensure_sync(view) if is_async else view
-                call = functools.partial(run, *args, **kwargs)
-                if asked.method == "OPTIONS" or _is_paid(asked):
-                    return call()
-                return self._serve(terms, app, asked, call)
-
-            setattr(charged, _MARK, terms)
-            return charged  # type: ignore[return-value]
-
-        return decorate
+        app.add_url_rule(path, "agirails_payments", self._builtin, methods=["GET", "POST"])
 
     def close(self, tx_id: str) -> str | None:
         """Ends an open payment now: delivers it where something was served, else gives it back.
 
         Returns:
-            Where it stands, such as "delivering"; "open" where a call is running; None where no
-            call was ever made with it.
+            Its stage, such as "delivering"; "open" where a call is running; None where no call was
+            ever made with it.
 
         Raises:
-            ValidationError: that is no transaction id.
+            ValidationError: tx_id is not a transaction id.
             StorageError: the store cannot be used.
         """
         stage: str | None = self._core.close(tx_id)
@@ -211,51 +124,43 @@ class Paywall(Base):
         owed: int = self._core.owed()
         return owed
 
-    def _serve(self, price: Price, app: Flask, asked: Request, call: Callable[[], Any]) -> Response:
-        rule = asked.url_rule
-        charge = price.named(_route(asked.method, rule.rule if rule else asked.path))
-        try:
-            return self._enter(price, charge, app, asked, call)
-        finally:
-            fetcher.fetch()
+    def _check_once(self) -> None:
+        """Before the first request: blueprints may have been registered since."""
+        if not self._is_checked:
+            self._check_routes()
+            self._is_checked = True
 
-    def _enter(
-        self, price: Price, charge: _Charge, app: Flask, asked: Request, call: Callable[[], Any]
-    ) -> Response:
-        try:
-            body = _body(asked, self._core.max_body_bytes)
-        except RequestEntityTooLarge:
-            return _respond(app, self._core.oversized_body(charge))
-        except Exception:
-            # Servers raise what they like where a body breaks off.
-            return _respond(app, self._core.unreadable_body(charge))
-        amount = None
-        if price.function is not None:
+    def _registered(self) -> Iterable[Any]:
+        return self._app.view_functions.values() if self._app is not None else ()
+
+    def _put(self, price: Price, function: Any) -> Any:
+        is_async = inspect.iscoroutinefunction(function)
+
+        @functools.wraps(function)
+        def charged(*args: Any, **kwargs: Any) -> Any:
+            # The objects themselves: each look through Flask's proxies costs a microsecond.
+            app, asked = _behind(current_app), _behind(request)
+            run = app.ensure_sync(function) if is_async else function
+            call = _Call(self, price, app, asked, functools.partial(run, *args, **kwargs))
             try:
-                amount = _price(app.ensure_sync(price.function)(asked))
-            except HTTPException:
-                raise
-            except Exception as error:
-                price_problem(price, error)
-        method, target, environ = asked.method, _target(asked.environ), asked.environ
-        entry = self._core.enter(charge, method, target, _headers(environ), body, amount)
-        if isinstance(entry, _Answer):
-            return _respond(app, entry)
-        payment = environ[_PAID] = entry.payment
-        return _run(app, method, entry, payment, call)
+                return call.serve()
+            finally:
+                fetcher.fetch()
 
-    def _free(self, rest: str = "") -> Any:
-        """The view of the free routes."""
+        return charged
+
+    def _builtin(self, rest: str = "") -> Any:
+        """The view of the built-in routes."""
         app, asked = _behind(current_app), _behind(request)
         own = _own_rule(app, asked)
         if own is not None:
             return _hand_over(app, asked, own, {"rest": rest} if rest else {})
-        if asked.path == FREE_PATHS[0]:
+        if asked.path == BUILTIN_PATHS[0]:
             self._name_routes(app)
-        # Whoever mounts an application below a prefix does not move its pages.
-        target, mount = _target(asked.environ), asked.root_path.rstrip("/")
-        body = _body(asked, MOST_FREE_BYTES)
-        answer = self._core.page(asked.method, target, _headers(asked.environ), body, mount)
+        asked.max_content_length = MAX_BUILTIN_BYTES
+        body, (method, target, headers, mount) = asked.get_data(), _head(asked)
+        scheme = asked.scheme
+        answer = self._core.page(method, target, headers, body, mount, scheme=scheme)
         fetcher.fetch()
         return abort(404) if answer is None else _respond(app, answer)
 
@@ -266,16 +171,233 @@ class Paywall(Base):
             for method in sorted(rule.methods or ()):
                 if method not in ("HEAD", "OPTIONS"):
                     handler = getattr(getattr(view, "view_class", None), method.lower(), None)
-                    price = getattr(view, _MARK, None) or getattr(handler, _MARK, None)
+                    price = getattr(view, MARK, None) or getattr(handler, MARK, None)
                     if price is not None and price._core is self._core:
-                        price.named(_route(method, rule.rule))
+                        price.named(f"{method} {rule.rule}")
 
 
-def _is_paid(asked: Request) -> bool:
-    """Whether this runs inside of a charged function: a call is paid once. Not where one raised,
-    and something else answers in its place."""
-    payment = current.get()
-    return payment is not None and asked.environ.get(_PAID) is payment
+class _Call:
+    """One request to a charged view."""
+
+    def __init__(
+        self, paywall: Paywall, price: Price, app: Flask, asked: Request, view: Callable[[], Any]
+    ) -> None:
+        self.paywall, self.price, self.app, self.asked = paywall, price, app, asked
+        self.view, self.environ = view, asked.environ
+
+    def serve(self) -> Any:
+        outer: _Exchange | None = self.environ.get(_EXCHANGE)
+        if outer is not None and outer.is_running and current.get() is not None:
+            return self.serve_inside(outer)
+        exchange, answer = self.admit()
+        if answer is not None:
+            return self.respond(answer)
+        token = current.set(exchange.payment)
+        try:
+            return self.run()
+        finally:
+            current.reset(token)
+            if outer is not None:
+                self.environ[_EXCHANGE] = outer
+
+    def serve_inside(self, outer: _Exchange) -> Any:
+        """A charged function that another one calls: the call is paid once, by the higher price."""
+        price = self.price
+        amount = price.amount if price.function is None else self.amount()
+        if amount is None or outer.payment is None or amount > outer.payment.price:
+            outer.abort("raised", "it called a charged function that costs more")
+            exchange, answer = self.admit()
+            if answer is not None:
+                abort(self.respond(answer))
+            current.set(exchange.payment)
+        return self.view()
+
+    def admit(self) -> tuple[_Exchange, _Answer | None]:
+        rule, method = self.asked.url_rule, self.asked.method
+        # What answers in place of a route, such as a handler of 404s, is named after its function:
+        # nothing in its name may be made up by the caller.
+        name = f"{'GET' if method == 'HEAD' else method} {rule.rule}" if rule else self.own_name()
+        methods = sorted(rule.methods or ()) if rule else ()
+        exchange = self.paywall._core.exchange(
+            self.price.named(name), *_head(self.asked), scheme=self.asked.scheme, allow=methods
+        )
+        answer = exchange.admit_head() or self.read(exchange)
+        if answer is None:
+            amount = None if self.price.function is None else self.amount()
+            answer = exchange.admit(amount)
+        self.environ[_EXCHANGE] = exchange
+        return exchange, answer
+
+    def own_name(self) -> str:
+        return str(getattr(self.view, "func", self.view).__qualname__)
+
+    def read(self, exchange: _Exchange) -> _Answer | None:
+        """Reads the whole body, and puts it back for the view. An answer ends the call."""
+        asked, environ = self.asked, self.environ
+        try:
+            if getattr(asked, "_cached_data", None) is not None:
+                answer = exchange.body(asked.get_data())
+            else:
+                answer = self.read_stream(exchange)
+        except RequestEntityTooLarge:
+            raise  # the application's own limit
+        except Exception:
+            # Servers raise what they like where a body breaks off.
+            return exchange.unreadable()
+        if answer is None:
+            stream = environ["wsgi.input"] = asked.__dict__["stream"] = BytesIO(exchange.body_bytes)
+            asked.get_data()  # which keeps it as data and for forms
+            stream.seek(0)
+        return answer
+
+    def read_stream(self, exchange: _Exchange) -> _Answer | None:
+        asked, environ = self.asked, self.environ
+        length, own_limit = asked.content_length, asked.max_content_length
+        if length is None and "HTTP_TRANSFER_ENCODING" in environ:
+            if not environ.get("wsgi.input_terminated"):
+                # A body whose end the server does not tell, and that Flask would not see.
+                return exchange.length_required()
+        is_read = "stream" in asked.__dict__
+        stream = asked.stream if is_read else get_input_stream(environ)
+        size = 0
+        while True:
+            piece = stream.read(_CHUNK)
+            answer = exchange.body(piece) if piece else None
+            size += len(piece)
+            if answer is not None:
+                _drain(stream, answer.drain_bytes)
+                return answer
+            if own_limit is not None and size > own_limit:
+                _drain(stream, self.paywall._core.max_body_bytes)
+                raise RequestEntityTooLarge
+            if not piece:
+                break
+        # Not every server tells that a connection ended before its body did.
+        return exchange.unreadable() if length is not None and size != length else None
+
+    def amount(self) -> int | None:
+        """The price of this very request; None where its function failed."""
+        try:
+            result = self.price.ask(self.asked)
+            if inspect.isawaitable(result):
+                result = self.app.ensure_sync(_awaited)(result)
+            return self.price.read(result)
+        except HTTPException:
+            raise
+        except Exception as error:
+            self.price.failed(error)
+            return None
+
+    def respond(self, answer: _Answer) -> Response:
+        self.environ[_ANSWER] = answer
+        return _respond(self.app, answer)
+
+    def run(self) -> Response:
+        hidden = self.hide_headers()
+        try:
+            response: Response = self.app.make_response(self.view())
+            response.direct_passthrough = False
+            # HEAD is answered without its body, so nobody would generate it.
+            is_stream = response.is_streamed and self.asked.method != "HEAD"
+            body = None if is_stream else response.get_data()
+        except BaseException as error:
+            # HTTPException too: whatever it is, the application's own handlers answer it.
+            self.exchange.abort("raised", type(error).__name__)
+            raise
+        finally:
+            self.environ.update(hidden)
+        exchange = self.exchange
+        length = response.content_length if body is None else len(body)
+        head = exchange.head(response.status_code, response.headers.to_wsgi_list(), length)
+        if head.action == "pass":
+            exchange.end()
+            response.headers = Headers(head.headers)
+            return response
+        if head.action == "stream":
+            pieces = _Pieces(exchange, response)
+            passing = self.app.response_class(pieces, head.status)
+            passing.headers = Headers(head.headers)
+            return passing
+        try:
+            for piece in response.iter_encoded() if body is None else (body,):
+                exchange.chunk(piece)
+        except BaseException as error:
+            exchange.abort("raised", type(error).__name__)
+            raise
+        answer = exchange.end()
+        if not answer.is_handlers:
+            other = self.respond(answer)
+            other.call_on_close(response.close)
+            return other
+        self.environ[_ANSWER] = answer
+        if body is None:
+            response.set_data(answer.body)
+        response.headers = Headers(answer.headers)
+        return response
+
+    @property
+    def exchange(self) -> _Exchange:
+        """The one that runs now: a dearer charged function inside has one of its own."""
+        exchange: _Exchange = self.environ[_EXCHANGE]
+        return exchange
+
+    def hide_headers(self) -> dict[str, str]:
+        """Takes the headers away that must not change an answer that is kept."""
+        names = _environ_names(self.exchange.hidden_headers)
+        return {name: self.environ.pop(name) for name in names if name in self.environ}
+
+
+class _Pieces:
+    """A stream's pieces, which pass through the exchange."""
+
+    def __init__(self, exchange: _Exchange, response: Response) -> None:
+        self._exchange, self._response = exchange, response
+        self._payment = exchange.payment
+        self._sent = self._generated()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._sent
+
+    def _generated(self) -> Iterator[bytes]:
+        pieces = self._response.iter_encoded()
+        try:
+            while True:
+                # A generator runs in the context of whoever asks for its next piece: the server's.
+                token = current.set(self._payment)
+                try:
+                    piece = next(pieces)
+                except StopIteration:
+                    break
+                finally:
+                    current.reset(token)
+                out = self._exchange.chunk(piece)
+                if out:
+                    yield out
+            is_kept = self._exchange.end()
+        except BaseException as error:
+            self._exchange.abort("broke_off", type(error).__name__)
+            raise
+        finally:
+            fetcher.fetch()
+        if not is_kept:
+            raise BrokenOff
+        if self._exchange.held:
+            yield self._exchange.held
+
+    def close(self) -> None:
+        """The server is done with it, be it that the caller went away: what was begun is served to
+        its end all the same, so that it is delivered, and a repeat gets it."""
+        try:
+            for _ in self._sent:
+                pass
+        except BrokenOff:
+            pass  # nobody is there to whom the end could be denied
+        finally:
+            self._response.close()
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
 
 
 def _behind(proxy: Any) -> Any:
@@ -283,8 +405,29 @@ def _behind(proxy: Any) -> Any:
     return proxy._get_current_object()
 
 
+def _drain(stream: Any, most: int) -> None:
+    """Reads on for a while: a caller that is still writing would not see its answer."""
+    while most > 0:
+        piece = stream.read(min(most, _CHUNK))
+        if not piece:
+            break
+        most -= len(piece)
+
+
+def _expose(response: Response) -> Response:
+    """Lets a browser read the paywall's headers where it may read the answer at all."""
+    environ = _behind(request).environ
+    answer, exchange = environ.get(_ANSWER), environ.get(_EXCHANGE)
+    if answer is not None and exchange is not None:
+        merged = Headers(exchange.decorate(answer, response.headers.to_wsgi_list()).headers)
+        for name in ("Access-Control-Expose-Headers", "Vary"):
+            if name in merged:
+                response.headers[name] = ", ".join(merged.getlist(name))
+    return response
+
+
 def _own_rule(app: Flask, asked: Request) -> Rule | None:
-    """The application's own rule for a path of the free routes."""
+    """The application's own rule for a path of the built-in routes."""
     rule = asked.url_rule
     for other in app.url_map.iter_rules():
         if rule is None or other.rule != rule.rule or other.endpoint == rule.endpoint:
@@ -309,59 +452,43 @@ def _hand_over(app: Flask, asked: Request, rule: Rule, values: dict[str, Any]) -
     return app.ensure_sync(app.view_functions[rule.endpoint])(**values)
 
 
-def _route(method: str, rule: str) -> str:
-    """What a route is called: HEAD is the same as the GET that it stands for."""
-    return f"{'GET' if method == 'HEAD' else method} {rule}"
+def _head(asked: Request) -> tuple[str, str, list[tuple[str, str]], str]:
+    """Method, target, headers and mount path, as the paywall takes them."""
+    environ = asked.environ
+    mount = _encoded(environ.get("SCRIPT_NAME", "").rstrip("/"))
+    headers = [
+        (name[5:].replace("_", "-"), value)
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    ]
+    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(name):
+            headers.append((name.replace("_", "-"), environ[name]))
+    return asked.method, below(mount, _target(environ)), headers, mount
 
 
 def _target(environ: dict[str, Any]) -> str:
-    """Path and query as they stand in the request line, which is what callers sign.
-
-    Servers give it under one of two names; neither is in the standard. Without, it is put
-    together again, with what must be escaped escaped: most callers wrote it the same way.
-    """
+    """Path and query as they stand in the request line, where the server gives them: under one of
+    two names, neither of which is in the standard. Else they are encoded again."""
     target: str | None = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    if target and target.startswith("/"):
+        return target
     if target:
-        if target.startswith("/"):
-            return target
         # The absolute form, which is meant for proxies.
         _, _, rest = target.partition("://")
         return rest[rest.find("/") :] if "/" in rest else "/"
-    path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
-    query = environ.get("QUERY_STRING", "")
-    return quote(path, safe="/:@!$&'()*+,;=~") + (f"?{query}" if query else "")
+    path, query = _encoded(environ.get("PATH_INFO", "")), environ.get("QUERY_STRING", "")
+    return f"{path}?{query}" if query else path
 
 
-def _headers(environ: dict[str, Any]) -> tuple[str | None, ...]:
-    """What a paywall reads. Two of one name come joined by a comma, which is malformed."""
-    return tuple(map(environ.get, _HEADERS))
+def _encoded(path: str) -> str:
+    """A path of WSGI's, which is decoded, as a request line has it."""
+    return quote(path.encode("latin-1"), safe="/:@!$&'()*+,;=~")
 
 
-def _body(asked: Request, limit: int) -> bytes:
-    """The whole body, kept for the view. Raises where it is too long or breaks off."""
-    length = asked.content_length
-    if length is None:
-        body = _unmeasured_body(asked, limit)
-    elif length > limit:
-        raise RequestEntityTooLarge
-    else:
-        body = asked.get_data()
-        # Not every server tells that a connection ended before its body did.
-        if len(body) != length:
-            raise EOFError("the body ended early")
-    # A view may read its body as a stream, too.
-    asked.environ["wsgi.input"] = asked.__dict__["stream"] = BytesIO(body)
-    return body
-
-
-def _unmeasured_body(asked: Request, limit: int) -> bytes:
-    """A body in chunks, which tells its length at its end."""
-    own = asked.max_content_length
-    asked.max_content_length = limit if own is None else min(limit, own)
-    try:
-        return asked.get_data()
-    finally:
-        asked.max_content_length = own
+@functools.cache
+def _environ_names(headers: frozenset[str]) -> tuple[str, ...]:
+    return tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in headers)
 
 
 def _respond(app: Flask, answer: _Answer) -> Response:
@@ -369,97 +496,3 @@ def _respond(app: Flask, answer: _Answer) -> Response:
     # In place of Flask's default for the type.
     response.headers = Headers(answer.headers)
     return response
-
-
-def _run(
-    app: Flask, method: str, ticket: _Ticket, payment: CallPayment, call: Callable[[], Any]
-) -> Response:
-    token = current.set(payment)
-    try:
-        response: Response = app.make_response(call())
-        # HEAD is answered without its body, so nobody would generate it.
-        if response.is_streamed and method != "HEAD":
-            return _stream(app, ticket, payment, response)
-        response.direct_passthrough = False
-        body = response.get_data()
-    except BaseException as error:
-        # HTTPException too: whatever it is, the application's own handlers answer it.
-        ticket.fail(f"the handler raised {type(error).__name__}")
-        raise
-    finally:
-        current.reset(token)
-    answer = ticket.finish(response.status_code, response.headers.to_wsgi_list(), body)
-    added = answer.added
-    if added is None:
-        other = _respond(app, answer)
-        other.call_on_close(response.close)
-        return other
-    for name, value in added:
-        response.headers.add(name, value)
-    return response
-
-
-def _stream(app: Flask, ticket: _Ticket, payment: CallPayment, response: Response) -> Response:
-    """The same response, whose pieces pass through here."""
-    response.direct_passthrough = False
-    status, headers = response.status_code, response.headers.to_wsgi_list()
-    if 200 <= status < 300:
-        streaming = ticket.stream(status, headers)
-        headers = streaming.headers
-    else:
-        streaming = None
-        ticket.fail(f"the handler answered {status}")
-    pieces = _Pieces(response, streaming, payment)
-    passing = app.response_class(pieces, status)
-    passing.headers = Headers(headers)
-    return passing
-
-
-class _Pieces:
-    """A response's pieces, hashed as they pass where they are paid for."""
-
-    def __init__(
-        self, response: Response, streaming: _Streaming | None, payment: CallPayment
-    ) -> None:
-        self._response, self._payment = response, payment
-        self._pieces = response.iter_encoded()
-        self._streaming = streaming
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        # A generator runs in the context of whoever asks for its next piece: the server's.
-        token = current.set(self._payment)
-        try:
-            piece = next(self._pieces)
-            if self._streaming is not None:
-                self._streaming.push(piece)
-            return piece
-        except StopIteration:
-            streaming, self._streaming = self._streaming, None
-        except BaseException as error:
-            streaming, self._streaming = self._streaming, None
-            if streaming is not None:
-                streaming.fail(f"the stream raised {type(error).__name__}")
-                fetcher.fetch()
-            raise
-        finally:
-            current.reset(token)
-        is_kept = streaming is None or streaming.finish()
-        fetcher.fetch()
-        if not is_kept:
-            raise BrokenOff
-        raise StopIteration
-
-    def close(self) -> None:
-        """The server is done with it, be it that the consumer went away: what was begun is served
-        to its end all the same, so that it is delivered, and a repeat gets it."""
-        try:
-            while self._streaming is not None:
-                next(self, None)
-        except BrokenOff:
-            # Nobody is there to whom the end could be denied.
-            pass
-        finally:
-            self._response.close()

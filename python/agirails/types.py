@@ -8,7 +8,7 @@ from enum import IntEnum
 class State(IntEnum):
     """The eight states of a transaction. The numbers are the contract's.
 
-    SETTLED and CANCELLED are terminal.
+    It prints as its name and counts as its number. SETTLED and CANCELLED are terminal.
 
     Source: AIP-0, `IACTPKernel.State`.
     """
@@ -21,6 +21,14 @@ class State(IntEnum):
     SETTLED = 5
     DISPUTED = 6
     CANCELLED = 7
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, format_spec: str) -> str:
+        if format_spec.endswith(tuple("bcdeEfFgGnoxX%")):
+            return int.__format__(self, format_spec)
+        return format(self.name, format_spec)
 
 
 class Address(str):

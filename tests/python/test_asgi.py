@@ -9,6 +9,7 @@ from typing import Annotated
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from paid import Reply, asked
@@ -116,7 +117,7 @@ class TestFastAPI:
         body = app.openapi()["paths"]["/sync/{number}"]["post"]["requestBody"]
         assert body["content"]["application/json"]["schema"]["$ref"].endswith("/Prompt")
 
-    def test_tells_the_price_before_what_else_is_wrong(self, provider, pay):
+    def test_answers_a_wrong_form_before_it_asks_for_money(self, provider, pay):
         app = FastAPI()
         paywall = Paywall(provider, app=app)
         runs = []
@@ -127,7 +128,10 @@ class TestFastAPI:
             runs.append(number)
             return {}
 
-        reply = ask(app, "POST", "/7")
+        for target, body in (("/7", b""), ("/7", b"{}"), ("/x", b'{"prompt":"p"}')):
+            assert ask(app, "POST", target, body).status == 422
+        headers = {"Content-Type": "application/json"}
+        reply = asyncio.run(asked(app, "POST", "/7", headers, b'{"prompt":"p"}'))
         assert (reply.status, reply.json["error"]) == (402, "Payment Required")
         tx_id = pay.fund()
         reply = pay(app, "POST", "/7", b"{}", tx_id)
@@ -205,7 +209,7 @@ class TestFastAPI:
             def endpoint():
                 yield 1
 
-        with pytest.raises(TypeError, match="put it on methods of Prompt"):
+        with pytest.raises(TypeError, match="put it on the methods of Prompt"):
             Paywall(provider).charge("0.10")(Prompt)
 
     def test_an_own_route_under_a_free_path_answers(self, provider):
@@ -246,12 +250,88 @@ class TestFastAPI:
         routes = ask(app, "GET", "/api/pricing").json["routes"]
         assert {route["route"] for route in routes} == {"/first/{number}", "/second/{number}"}
 
-    def test_preflight_passes_free(self, provider):
+    def test_options_does_not_run_the_endpoint(self, provider):
         app = FastAPI()
         paywall = Paywall(provider, app=app)
         app.add_api_route("/", paywall.charge("0.10")(lambda: "ok"), methods=["GET", "OPTIONS"])
-        assert ask(app, "OPTIONS", "/").json == "ok"
+        reply = ask(app, "OPTIONS", "/")
+        assert (reply.status, reply.body) == (204, b"")
+        assert {"GET", "OPTIONS"} <= set(reply.headers["allow"].split(", "))
         assert ask(app, "PUT", "/").status == 405
+
+    @pytest.mark.parametrize("is_inside", [True, False])
+    def test_every_answer_has_the_applications_cors_headers(self, provider, pay, is_inside):
+        app, origins = FastAPI(), ["https://one.example", "https://two.example"]
+        cors = {"allow_origins": origins, "allow_methods": ["*"], "allow_headers": ["*"]}
+        if is_inside:
+            app.add_middleware(CORSMiddleware, **cors)
+        paywall = Paywall(provider, app=app)
+        if not is_inside:
+            app.add_middleware(CORSMiddleware, **cors)
+        app.add_api_route("/", paywall.charge("0.10")(lambda: "ok"))
+        tx_id = pay.fund()
+        payment = {"X-AGIRAILS-TX-ID": tx_id}
+        preflight = {"Access-Control-Request-Method": "GET"}
+        for method, status, headers in (
+            ("OPTIONS", 200, preflight),
+            ("GET", 402, {}),
+            ("GET", 400, {"X-AGIRAILS-TX-ID": "0x12"}),
+            ("GET", 200, payment),
+            ("GET", 200, payment),
+        ):
+            for origin in origins:
+                reply = ask(app, method, "/", Origin=origin, **headers)
+                assert reply.status == status
+                assert reply.headers["access-control-allow-origin"] == origin
+                assert status != 200 or "origin" in reply.headers["vary"].lower()
+
+    def test_a_charged_dependency_does_not_lower_the_price(self, provider, pay):
+        app = FastAPI()
+        paywall = Paywall(provider, app=app)
+
+        @paywall.charge("0.10")
+        async def cheap():
+            return "cheap"
+
+        @app.get("/dear")
+        @paywall.charge("5.00")
+        async def dear(part: str = Depends(cheap)):  # noqa: B008
+            return {"part": part, "price": paywall.payment.price}
+
+        @app.get("/only")
+        async def only(part: str = Depends(cheap)):  # noqa: B008
+            return part
+
+        assert ask(app, "GET", "/dear").json["accepts"][0]["amount"] == "5000000"
+        small, enough = pay.fund(), pay.fund(5_000_000)
+        assert pay(app, "GET", "/dear", tx_id=small).status == 402
+        assert pay(app, "GET", "/dear", tx_id=enough).json == {"part": "cheap", "price": 5_000_000}
+        assert pay(app, "GET", "/only", tx_id=small).json == "cheap"
+        routes = ask(app, "GET", "/api/pricing").json["routes"]
+        prices = {route["route"]: route["price"] for route in routes}
+        assert prices == {"GET /dear": "5.00 USDC", "GET /only": "0.10 USDC"}
+
+    def test_a_dearer_function_inside_asks_for_the_difference(self, provider, pay):
+        app = FastAPI()
+        paywall = Paywall(provider, app=app)
+        runs = []
+
+        @paywall.charge("5.00")
+        async def dear():
+            runs.append(paywall.payment.price)
+            return "dear"
+
+        @app.get("/")
+        @paywall.charge("0.10")
+        async def cheap():
+            return await dear()
+
+        small, enough = pay.fund(), pay.fund(5_000_000)
+        reply = pay(app, "GET", "/", tx_id=small)
+        assert (reply.status, reply.json["required"]) == (402, "5.00")
+        assert pay.state(small) is State.COMMITTED
+        assert pay(app, "GET", "/", tx_id=enough).json == "dear"
+        assert runs == [5_000_000]
 
     def test_a_price_function_may_refuse_a_request(self, provider, pay):
         app = FastAPI()
@@ -351,7 +431,7 @@ class TestStarlette:
         app = Starlette(
             routes=[Route("/", Paywall(provider).charge("0.10")(lambda _: PlainTextResponse("x")))]
         )
-        with pytest.raises(RuntimeError, match="no paywall stands around"):
+        with pytest.raises(RuntimeError, match="outside of its paywall"):
             pay(app, "GET", "/")
 
     def test_lifespan_and_websockets_pass(self, provider):
@@ -433,7 +513,8 @@ class TestWhoGoesAway:
 class TestWrap:
     @staticmethod
     async def echo(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        status = 404 if scope["path"].endswith("/health") else 200
+        await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": scope["path"].encode()})
 
     def test_charges_however_a_path_is_spelled(self, provider, pay):
@@ -444,10 +525,38 @@ class TestWrap:
         for method in ("GET", "HEAD", "get", "head"):
             assert ask(app, method, "/items/%37/parts").status == 402
         assert ask(app, "post", "/api/generate").status == 402
-        for method, target in (("GET", "/api/generate"), ("GET", "/items/7"), ("POST", "/other")):
+        for method, target in (("GET", "/items/7"), ("POST", "/other")):
             assert ask(app, method, target).status == 200
-        assert ask(app, "OPTIONS", "/api/generate").status == 200
         assert pay(app, "GET", "/items/7/parts").body == b"/items/7/parts"
+
+    def test_serves_no_other_method_of_a_priced_path(self, provider):
+        routes = {"POST /api/generate": "0.10", "PUT /api/generate": None}
+        app = Paywall(provider).wrap(self.echo, routes)
+        for method in ("GET", "HEAD", "PATCH", "DELETE", "BREW"):
+            reply = ask(app, method, "/API//generate")
+            assert (reply.status, reply.headers["allow"]) == (405, "OPTIONS, POST, PUT")
+        assert ask(app, "PUT", "/api/generate").body == b"/api/generate"
+        reply = ask(app, "OPTIONS", "/api/generate")
+        assert (reply.status, reply.headers["allow"]) == (204, "OPTIONS, POST, PUT")
+
+    def test_asks_the_higher_price_of_two_ways_to_read_a_path(self, provider):
+        routes = {"GET /a/{x}": "0.10", "GET /a/{x}/{y}": "5.00"}
+        app = Paywall(provider).wrap(self.echo, routes)
+        for target, amount in (("/a/b", "100000"), ("/a/b/c", "5000000"), ("/a/b%2Fc", "5000000")):
+            assert ask(app, "GET", target).json["accepts"][0]["amount"] == amount
+
+    def test_leaves_the_applications_own_pages(self, provider):
+        async def app(scope, receive, send):
+            status = 200 if scope["path"] in ("/health", "/api/payments/mine") else 404
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body", "body": b"own page"})
+
+        wrapped = Paywall(provider).wrap(app, {"GET /paid": "0.10"})
+        for path in ("/health", "/api/payments/mine"):
+            assert ask(wrapped, "GET", path).body == b"own page"
+        assert ask(wrapped, "GET", "/api/pricing").json["routes"]
+        assert b"agirails" in ask(wrapped, "GET", "/metrics").body
+        assert ask(wrapped, "POST", "/metrics").body == b"own page"
 
     def test_answers_what_a_price_function_raises(self, provider, pay):
         def price(request):
@@ -461,7 +570,7 @@ class TestWrap:
     def test_refuses_what_is_no_route(self, provider):
         paywall = Paywall(provider)
         for route in ("/api/generate", "POST", "POST api", "", "P0ST /"):
-            with pytest.raises(ValueError, match="is no route"):
+            with pytest.raises(ValueError, match="must be a method and a path"):
                 paywall.wrap(self.echo, {route: "0.10"})
         with pytest.raises(TypeError):
             paywall.wrap(self.echo, {"GET /": {"price": "0.10", "cost": 1}})

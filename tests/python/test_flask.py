@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from flask import Blueprint, Flask, Response, abort, request, send_file
 from flask.views import MethodView
+from flask_cors import CORS
 from paid import Reply, ask_wsgi
 from support import ROOT, fund, new_address, run_python, until
 from werkzeug.test import EnvironBuilder, run_wsgi_app
@@ -175,7 +176,7 @@ def test_methods_of_a_view_class_have_their_own_prices(app, provider, pay):
 
 
 def test_a_class_has_no_price(provider):
-    with pytest.raises(TypeError, match="put it on methods of Items"):
+    with pytest.raises(TypeError, match="put it on the methods of Items"):
 
         @Paywall(provider).charge("0.10")
         class Items(MethodView): ...
@@ -221,21 +222,102 @@ def test_a_view_returns_whatever_flask_takes(app, provider, pay, kind):
         assert closed == [True, True]
 
 
-def test_preflight_passes_free_and_head_is_a_get_without_its_body(app, provider, pay):
+def test_options_does_not_run_the_view_and_head_is_a_get_without_its_body(app, provider, pay):
     paywall = Paywall(provider, app=app)
 
     @app.route("/", methods=["GET", "OPTIONS"])
     @paywall.charge("0.10")
     def view():
-        if request.method == "OPTIONS":
-            return "", {"Access-Control-Allow-Origin": "*"}
         return (str(number) for number in range(3)), {"Content-Type": "text/plain"}
 
-    reply = ask_wsgi(app, "OPTIONS", "/", {}, b"")
-    assert (reply.status, reply.headers["access-control-allow-origin"]) == (200, "*")
+    class All(MethodView):
+        decorators = [paywall.charge("0.10")]
+
+        def get(self):
+            return "paid"
+
+        def options(self):
+            return "paid"
+
+    app.add_url_rule("/all", view_func=All.as_view("all"))
+    for path in ("/", "/all"):
+        reply = ask_wsgi(app, "OPTIONS", path, {}, b"")
+        assert (reply.status, reply.body) == (204, b"")
+        assert {"GET", "HEAD", "OPTIONS"} <= set(reply.headers["allow"].split(", "))
     assert ask_wsgi(app, "HEAD", "/", {}, b"").status == 402
     head, whole = pay(app, "HEAD", "/"), pay(app, "GET", "/")
     assert (head.status, head.body, whole.body) == (200, b"", b"012")
+
+
+def test_every_answer_has_the_applications_cors_headers(app, provider, pay):
+    origins = ["https://one.example", "https://two.example"]
+    paywall = Paywall(provider, app=app)
+    CORS(app, origins=origins)
+    app.add_url_rule("/", view_func=paywall.charge("0.10")(lambda: "paid"))
+    payment = {"X-AGIRAILS-TX-ID": pay.fund()}
+    for status, headers in (
+        (402, {}),
+        (400, {"X-AGIRAILS-TX-ID": "0x12"}),
+        (200, payment),
+        (200, payment),
+    ):
+        for origin in origins:
+            reply = ask_wsgi(app, "GET", "/", {"Origin": origin, **headers}, b"")
+            assert reply.status == status
+            assert reply.headers["access-control-allow-origin"] == origin
+            assert "origin" in reply.headers["vary"].lower()
+            exposed = reply.headers["access-control-expose-headers"].lower()
+            assert ("x-agirails-receipt" if status == 200 else "payment-required") in exposed
+
+
+def test_names_that_callers_make_up_are_no_rows(app, provider):
+    paywall = Paywall(provider, app=app)
+
+    @app.errorhandler(404)
+    @paywall.charge("0.10")
+    def missing(error):
+        return "a page of its own"
+
+    for number in range(20):
+        assert ask_wsgi(app, "GET", f"/made/up/{number}", {}, b"").status == 402
+        assert ask_wsgi(app, f"VERB{number}", f"/made/up/{number}", {}, b"").status == 402
+    routes = ask_wsgi(app, "GET", "/api/pricing", {}, b"").json["routes"]
+    assert len(routes) == 1 and "missing" in routes[0]["route"]
+    assert b"made" not in ask_wsgi(app, "GET", "/metrics", {}, b"").body
+
+
+def test_a_dearer_view_inside_asks_for_the_difference(app, provider, pay):
+    paywall = Paywall(provider, app=app)
+    runs = []
+
+    @app.get("/dear")
+    @paywall.charge("5.00")
+    def dear():
+        runs.append(paywall.payment.price)
+        return "dear"
+
+    @app.get("/cheap")
+    @paywall.charge("0.10")
+    def cheap():
+        return f"{dear()} for {paywall.payment.price}"
+
+    small, enough = pay.fund(), pay.fund(5_000_000)
+    reply = pay(app, "GET", "/cheap", tx_id=small)
+    assert (reply.status, reply.json["required"]) == (402, "5.00")
+    assert provider.advanced.get_transaction(small).state is State.COMMITTED
+    assert pay(app, "GET", "/cheap", tx_id=enough).body == b"dear for 5000000"
+    assert runs == [5_000_000]
+
+
+def test_a_body_whose_end_the_server_does_not_tell_is_refused(app, provider, pay):
+    paywall = Paywall(provider, app=app)
+    app.add_url_rule("/", view_func=paywall.charge("0.10")(lambda: "paid"), methods=["POST"])
+    environ = EnvironBuilder("/", method="POST", data=b"body").get_environ()
+    del environ["CONTENT_LENGTH"]
+    environ |= {"HTTP_TRANSFER_ENCODING": "chunked", "HTTP_X_AGIRAILS_TX_ID": pay.fund()}
+    assert run_wsgi_app(app.wsgi_app, environ, buffered=True)[1].startswith("411")
+    environ |= {"wsgi.input_terminated": True, "wsgi.input": io.BytesIO(b"body")}
+    assert run_wsgi_app(app.wsgi_app, environ, buffered=True)[1].startswith("200")
 
 
 def test_the_applications_own_handlers_answer_what_a_view_raises(app, provider, pay):
@@ -313,15 +395,15 @@ def test_the_target_is_what_stood_in_the_request_line(app, provider, monkeypatch
         def __getattr__(self, name):
             return getattr(core, name)
 
-        def enter(self, charge, method, target, *rest):
-            seen.append(target)
-            return core.enter(charge, method, target, *rest)
+        def exchange(self, charge, method, target, *rest, **options):
+            seen.append((target, rest[1]))
+            return core.exchange(charge, method, target, *rest, **options)
 
     core, paywall._core = paywall._core, Spy()
     given = EnvironBuilder("/a%2Fb?x=%41").get_environ()
     given.update(environ)
     run_wsgi_app(app.wsgi_app, {k: v for k, v in given.items() if v is not None}, buffered=True)
-    assert seen == [target]
+    assert seen == [(target, environ.get("SCRIPT_NAME", "").replace(" ", "%20"))]
 
 
 def test_below_a_prefix_pages_stay_where_they_are(app, provider):

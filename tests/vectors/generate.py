@@ -428,18 +428,18 @@ def canonical_target(target: str) -> str:
     """The form of a path and query that is signed."""
     target = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*", "", target).split("#")[0]
     path, _, query = target.partition("?")
-    segments, last = [], ""
+    segments, last = [], b""
     for last in unquote_to_bytes(path).split(b"/"):
         if last == b"..":
             del segments[-1:]
         elif last not in (b"", b"."):
             segments.append(last)
-    end = "/" if last in (b"", b".", b"..") or not segments else ""
-    path = "".join("/" + quote(segment, safe="!$&'()*+,;=:@") for segment in segments) + end
+    end = "/" if last in (b"", b".", b"..") else ""
+    path = "".join("/" + quote(segment, safe="!$&'()*+,;=:@") for segment in segments)
     query = re.sub("%(?![0-9A-Fa-f]{2})", "%25", query)
     query = re.sub("%..", lambda escape: quote(unquote_to_bytes(escape[0]), safe=""), query)
     query = quote(query, safe="!$&'()*+,;=:@/?%")
-    return path + ("?" + query if query else "")
+    return (path + end or "/") + ("?" + query if query else "")
 
 
 def targets() -> None:

@@ -8,6 +8,7 @@ use alloy_sol_types::{SolStruct, eip712_domain};
 use crate::{
     TransactionId,
     error::{Details, SignatureError},
+    target::canonical_target,
 };
 
 /// The header that names the transaction a request is paid with.
@@ -53,7 +54,7 @@ pub struct PaidRequest {
     pub transaction_id: TransactionId,
     /// The HTTP method in upper case.
     pub method: String,
-    /// Path and query as they stand in the request line.
+    /// Path and query in their canonical form ([`canonical_target`]).
     pub target: String,
     /// keccak256 of the body's bytes.
     pub body_hash: B256,
@@ -64,7 +65,8 @@ pub struct PaidRequest {
 }
 
 impl PaidRequest {
-    /// A request with this body and without an idempotency key.
+    /// A request with this body and without an idempotency key. The target is brought into its
+    /// canonical form.
     pub fn new(
         transaction_id: TransactionId,
         method: &str,
@@ -75,7 +77,7 @@ impl PaidRequest {
         Self {
             transaction_id,
             method: method.to_ascii_uppercase(),
-            target: target.to_owned(),
+            target: canonical_target(target),
             body_hash: keccak256(body),
             idempotency_key: String::new(),
             timestamp,

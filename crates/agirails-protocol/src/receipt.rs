@@ -22,9 +22,10 @@ pub struct CallRecord<'a> {
     pub request: &'a PaidRequest,
     /// The response's HTTP status.
     pub status: u16,
-    /// The response's `Content-Type`, empty where there is none.
+    /// The response's `Content-Type`, empty where there is none. Proven is the media type alone, in
+    /// lower case: a proxy may add a charset.
     pub content_type: &'a str,
-    /// keccak256 of the response's body.
+    /// keccak256 of the response's body, before a `Content-Encoding`.
     pub body_hash: B256,
 }
 
@@ -42,7 +43,7 @@ impl CallRecord<'_> {
                 method: &request.method,
                 target: &request.target,
             },
-            response: Answered { body_hash, content_type, status },
+            response: Answered { body_hash, content_type: &media_type(content_type), status },
             tx_id: request.transaction_id,
         };
         serde_json::to_string(&deliverable).map_err(|error| {
@@ -57,6 +58,11 @@ impl CallRecord<'_> {
     pub fn content_hash(&self) -> Result<B256, JsonError> {
         self.deliverable().map(keccak256)
     }
+}
+
+/// A `Content-Type` without its parameters, in lower case.
+fn media_type(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Its fields stand in the order of canonical JSON and hold text and one small integer, so that
@@ -304,7 +310,11 @@ mod tests {
                     "bodyHash": request.body_hash,
                     "idempotencyKey": request.idempotency_key,
                 },
-                "response": { "status": status, "contentType": content_type, "bodyHash": body_hash },
+                "response": {
+                    "status": status,
+                    "contentType": media_type(&content_type),
+                    "bodyHash": body_hash,
+                },
             }));
             prop_assert_eq!(record.deliverable().unwrap(), canonical.unwrap());
         }
@@ -328,5 +338,21 @@ mod tests {
         );
         let other = CallRecord { status: 201, ..record };
         assert_ne!(other.content_hash().unwrap(), record.content_hash().unwrap());
+    }
+
+    #[test]
+    fn a_charset_that_a_proxy_adds_is_no_part_of_the_record() {
+        let request = PaidRequest::new([1; 32].into(), "POST", "/a", b"{}", 7);
+        let hash = |content_type| {
+            let record =
+                CallRecord { request: &request, status: 200, content_type, body_hash: B256::ZERO };
+            record.content_hash().unwrap()
+        };
+        for same in ["text/html; charset=utf-8", "Text/HTML;charset=\"x\"", " text/html "] {
+            assert_eq!(hash(same), hash("text/html"), "{same}");
+        }
+        for other in ["text/plain", "", "application/json; text/html"] {
+            assert_ne!(hash(other), hash("text/html"), "{other}");
+        }
     }
 }

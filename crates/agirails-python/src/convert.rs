@@ -82,8 +82,10 @@ pub fn price(field: &'static str, value: Any<'_, '_>) -> PyResult<Usdc> {
         let written = value.call_method1("__format__", ("f",))?;
         return text(Code::InvalidAmount, field, &written)?.parse::<Usdc>().or_raise(py);
     }
-    let hint = "pass USDC as str or Decimal such as \"0.10\", or base units as int";
-    unsigned(Code::InvalidAmount, field, value, Code::InvalidAmount, hint).map(Usdc)
+    let hint =
+        "pass USDC as str or Decimal such as \"0.10\"; base units as usdc_base_units(100_000)";
+    let problem = "must be USDC as str or Decimal: an int does not say which unit is meant";
+    Err(refuse(py, Code::InvalidAmount, field, &shown(value), problem, hint))
 }
 
 /// A duration in seconds: int or float, finite and not negative.

@@ -2,7 +2,7 @@
 
 use agirails::{
     Code, Usdc,
-    protocol::{canonical_json as canonical, proof::Resolution, registry},
+    protocol::{canonical_json as canonical, proof::Resolution, registry, target},
 };
 use pyo3::{prelude::*, types::PyBytes};
 
@@ -42,6 +42,28 @@ pub fn parse_usdc(py: Python<'_>, text: Any<'_, '_>) -> PyResult<u64> {
 #[pyfunction]
 pub fn format_usdc(amount: Any<'_, '_>) -> PyResult<String> {
     Ok(convert::amount("amount", amount, Code::InvalidAmount)?.to_string())
+}
+
+/// The canonical form of a request target (a path with its query), which is what a paid request signs.
+///
+/// All spellings by which servers hand one target over have the same canonical form: the raw request
+/// line and the decoded path, encoded again. The guide "Paying for calls" has the rules and a version
+/// in plain Python for other languages to follow.
+///
+/// Args:
+///     target: str or bytes; a whole URL is taken too.
+///
+/// Raises:
+///     ValidationError: it is neither str nor bytes.
+///
+/// Example:
+///     >>> canonical_target("/caf%c3%a9/%7eme//x/../?q=a%2fb")
+///     '/caf%C3%A9/~me/?q=a%2Fb'
+///
+/// Source: RFC 3986, sections 5.2.4 and 6.2.2.
+#[pyfunction]
+pub fn canonical_target(target: Any<'_, '_>) -> PyResult<String> {
+    Ok(target::canonical_target(convert::content("target", target)?))
 }
 
 /// The one text of a JSON value, so that both parties hash the same bytes: keys sorted by UTF-16

@@ -33,14 +33,14 @@ mod _agirails {
         consumer::{_Consumer, _Purchase, _open_consumer},
         event::Event,
         functions::{
-            canonical_json, encode_resolution, format_usdc, parse_usdc, result_hash,
-            service_type_hash,
+            canonical_json, canonical_target, encode_resolution, format_usdc, parse_usdc,
+            result_hash, service_type_hash,
         },
         kernel::Kernel,
         mock::Mock,
         network::Network,
         paywall::{
-            _Answer, _Charge, _Paywall, _Streaming, _Ticket, _notices, _price, CallPayment,
+            _Answer, _Charge, _Exchange, _Head, _Paywall, _events, _price, CallPayment,
             sign_request,
         },
         proof::{ProofGenerator, recover_delivery_signer, verify_delivery},

@@ -1,5 +1,5 @@
-//! The paywall for web frameworks: `agirails.flask` and `agirails.asgi` carry requests in and
-//! responses out, and decide nothing.
+//! The paywall for web frameworks: `agirails.flask` and `agirails.asgi` carry bytes to an exchange and
+//! from it, and decide nothing.
 
 use std::{
     collections::VecDeque,
@@ -11,16 +11,17 @@ use agirails::{
     Code, Storage, Usdc,
     fork::PerProcess,
     paywall::{
-        Answer as CoreAnswer, CallPayment as CorePayment, Charge, Deliver, Entry, Incoming, Level,
-        Notice, Paywall, Settings, Streaming, Ticket, Unsigned,
+        Action, Answer as CoreAnswer, CallPayment as CorePayment, Charge, Chunk, DRAIN_BYTES,
+        Deliver, End, Event as CoreEvent, Exchange, HIDDEN_HEADERS, Head, Headers, Level, Paywall,
+        Price, Reason, RequestHead, Settings, Unsigned,
     },
 };
-use alloy_primitives::keccak256;
 use pyo3::{
     IntoPyObjectExt,
-    exceptions::PyRuntimeError,
+    exceptions::{PyRuntimeError, PyValueError},
     prelude::*,
-    types::{PyBytes, PyDict, PyList, PyString, PyTuple},
+    sync::PyOnceLock,
+    types::{PyBytes, PyDict, PyFrozenSet, PyList, PyString, PyTuple},
 };
 
 use crate::{
@@ -61,7 +62,7 @@ impl _Paywall {
     ) -> PyResult<Self> {
         let (settings, place) = read_settings(settings)?;
         let mut builder =
-            Paywall::builder(client.core().clone()).settings(settings.clone()).on_notice(note);
+            Paywall::builder(client.core().clone()).settings(settings.clone()).on_event(note);
         builder = match place {
             Place::OfTheClient => builder,
             Place::Directory(path) => builder.storage(Storage::Directory(path)),
@@ -74,6 +75,8 @@ impl _Paywall {
 
     /// Puts a price on a route, which the price page shows from then on; None for a price that
     /// comes with each request. Without a name, only checks that it could.
+    #[pyo3(signature = (name, price, calls, min_seconds_left, deliver, price_text=None))]
+    #[expect(clippy::too_many_arguments, reason = "a charge's own settings")]
     fn charge(
         &self,
         py: Python<'_>,
@@ -82,6 +85,7 @@ impl _Paywall {
         calls: Maybe<'_, '_>,
         min_seconds_left: Maybe<'_, '_>,
         deliver: Maybe<'_, '_>,
+        price_text: Maybe<'_, '_>,
     ) -> PyResult<Option<_Charge>> {
         let text = |name| convert::text(Code::InvalidSettings, "name", name);
         let name = optional(name, text)?;
@@ -94,7 +98,7 @@ impl _Paywall {
             charge = charge.calls(match convert::count("calls", value)? {
                 0 => {
                     let hint = "pass how many calls one transaction pays for, or leave calls out";
-                    let (code, problem) = (Code::InvalidNumber, "is no bundle");
+                    let (code, problem) = (Code::InvalidNumber, "must be at least 1");
                     return Err(convert::refuse(py, code, "calls", "0", problem, hint));
                 }
                 calls => calls,
@@ -107,6 +111,9 @@ impl _Paywall {
         if let Some(value) = deliver {
             charge = charge.deliver(read_deliver(value)?);
         }
+        if let Some(value) = price_text {
+            charge = charge.described(convert::text(Code::InvalidSettings, "price_text", value)?);
+        }
         if name.is_none() {
             self.core.check_charge(&charge).or_raise(py)?;
             return Ok(None);
@@ -114,60 +121,54 @@ impl _Paywall {
         Ok(Some(_Charge(self.core.charge(charge).or_raise(py)?)))
     }
 
-    /// Lets a request in, which is a _Ticket, or answers it, which is an _Answer.
+    /// One request at a charged route. Asks nobody. The charge may be set later.
+    #[pyo3(signature = (charge, method, target, headers, mount="", *, scheme="http", allow=vec![]))]
     #[expect(clippy::too_many_arguments, reason = "a request's own parts")]
-    fn enter(
+    fn exchange(
         &self,
-        py: Python<'_>,
-        charge: &_Charge,
+        charge: Option<&_Charge>,
         method: &str,
         target: &Bound<'_, PyString>,
-        headers: Headers<'_>,
-        body: &Bound<'_, PyBytes>,
-        price: Maybe<'_, '_>,
-    ) -> Object {
-        let price = optional(price, |price| convert::price("price", price))?;
-        let incoming = incoming(py, method, target, headers, body);
-        let (core, charge, style) = (self.core.clone(), charge.0.clone(), self.style);
-        let call = async move { Ok((core.enter(&charge, &incoming, price).await, style)) };
-        run(py, self.style, Commits, call, |py, (entry, style)| match entry {
-            Entry::Run(ticket) => {
-                let payment = ticket.payment().clone();
-                _Ticket { ticket: Mutex::new(Some(ticket)), payment, style }.into_py_any(py)
-            }
-            Entry::Answer(answer) => answer_object(py, answer),
-        })
+        headers: &Bound<'_, PyAny>,
+        mount: &str,
+        scheme: &str,
+        allow: Vec<String>,
+    ) -> PyResult<_Exchange> {
+        let (headers, target) = (read_headers(headers)?, target.to_string_lossy());
+        let head = request_head(method, &target, mount, scheme, &headers);
+        let mut exchange = self.core.exchange(charge.map(|charge| &charge.0), head);
+        exchange.set_allow(allow);
+        Ok(_Exchange { slot: Arc::new(Slot::new(exchange)), style: self.style })
     }
 
     /// Answers a free route, below the path that the application is mounted under; None for all
     /// other paths.
-    #[pyo3(signature = (method, target, headers, body, mount=""))]
+    #[pyo3(signature = (method, target, headers, body, mount="", *, scheme="http"))]
+    #[expect(clippy::too_many_arguments, reason = "a request's own parts")]
     fn page(
         &self,
         py: Python<'_>,
         method: &str,
         target: &Bound<'_, PyString>,
-        headers: Headers<'_>,
+        headers: &Bound<'_, PyAny>,
         body: &Bound<'_, PyBytes>,
         mount: &str,
+        scheme: &str,
     ) -> Object {
-        let incoming = incoming(py, method, target, headers, body);
-        let (core, mount) = (self.core.clone(), mount.to_owned());
-        let call = async move { Ok(core.page_under(&mount, &incoming).await) };
-        run(py, self.style, Commits, call, |py, answer| match answer {
-            Some(answer) => answer_object(py, answer),
-            None => Ok(py.None()),
-        })
+        let headers = read_headers(headers)?;
+        let target = target.to_string_lossy().into_owned();
+        let (method, mount, scheme) = (method.to_owned(), mount.to_owned(), scheme.to_owned());
+        let (core, body) = (self.core.clone(), body.as_bytes().to_vec());
+        let call = async move {
+            let head = request_head(&method, &target, &mount, &scheme, &headers);
+            Ok(core.page_for(head, &body).await)
+        };
+        run(py, self.style, Commits, call, maybe_answer)
     }
 
-    /// The refusal of a body that could not be read.
-    fn unreadable_body(&self, charge: &_Charge) -> _Answer {
-        self.core.unreadable_body(&charge.0).into()
-    }
-
-    /// The refusal of a body longer than max_body_bytes.
-    fn oversized_body(&self, charge: &_Charge) -> _Answer {
-        self.core.oversized_body(&charge.0).into()
+    /// The answer to a method that a charged path does not have.
+    fn method_not_allowed(&self, allow: Vec<String>) -> _Answer {
+        self.core.method_not_allowed(&allow).into()
     }
 
     /// Ends an open payment now: delivers it where something was served, else gives it back.
@@ -188,62 +189,50 @@ impl _Paywall {
     fn max_body_bytes(&self) -> usize {
         self.settings.max_body_bytes
     }
-
-    /// The longest streamed response that is kept for repeats.
-    #[getter]
-    fn max_kept_stream_bytes(&self) -> usize {
-        self.settings.max_kept_stream_bytes
-    }
 }
 
 /// A price on a route.
 #[pyclass(frozen, module = "agirails._agirails")]
 pub struct _Charge(Arc<Charge>);
 
-/// The headers that a paywall reads: transaction id, signature, idempotency key, highest price.
-type Headers<'py> = (Header<'py>, Header<'py>, Header<'py>, Header<'py>);
-type Header<'py> = Option<Bound<'py, PyString>>;
+#[pymethods]
+impl _Charge {
+    #[getter]
+    fn name(&self) -> &str {
+        self.0.name()
+    }
 
-fn incoming(
-    py: Python<'_>,
-    method: &str,
-    target: &Bound<'_, PyString>,
-    (transaction_id, signature, idempotency_key, max_price): Headers<'_>,
-    body: &Bound<'_, PyBytes>,
-) -> Incoming {
-    let text = |header: Option<Bound<'_, PyString>>| {
-        // What is no Unicode text is malformed either way, and refused as such.
-        header.map(|header| header.to_string_lossy().into_owned())
-    };
-    Incoming {
-        method: method.to_ascii_uppercase(),
-        target: target.to_string_lossy().into_owned(),
-        body_hash: hash(py, body.as_bytes()),
-        transaction_id: text(transaction_id),
-        signature: text(signature),
-        idempotency_key: text(idempotency_key),
-        max_price: text(max_price),
+    /// What a call costs, base units of USDC; None where each request has its own price.
+    #[getter]
+    fn price(&self) -> Option<u64> {
+        match self.0.price() {
+            Price::Fixed(Usdc(units)) => Some(units),
+            Price::PerRequest => None,
+        }
     }
 }
 
-fn hash(py: Python<'_>, bytes: &[u8]) -> alloy_primitives::B256 {
-    match bytes.len() {
-        0..LARGE => keccak256(bytes),
-        _ => py.detach(|| keccak256(bytes)),
-    }
+fn request_head<'a>(
+    method: &'a str,
+    target: &'a str,
+    mount: &'a str,
+    scheme: &'a str,
+    headers: &'a Headers,
+) -> RequestHead<'a, impl Iterator<Item = (&'a str, &'a [u8])>> {
+    let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+    RequestHead { method, target, mount, scheme, headers }
 }
 
 /// An HTTP response of the paywall.
 #[pyclass(frozen, module = "agirails._agirails")]
 pub struct _Answer {
     answer: CoreAnswer,
-    /// From which header on it is the paywall's, where all before is the handler's own answer.
-    own: Option<usize>,
+    is_handlers: bool,
 }
 
 impl From<CoreAnswer> for _Answer {
     fn from(answer: CoreAnswer) -> Self {
-        Self { answer, own: None }
+        Self { answer, is_handlers: false }
     }
 }
 
@@ -254,12 +243,17 @@ impl _Answer {
         self.answer.status
     }
 
-    /// The headers to add to the handler's own response, as WSGI has them; None where another
-    /// one has to be answered in its place.
+    /// Whether it is the handler's own answer, with the paywall's headers.
     #[getter]
-    fn added<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
-        let added = self.own.and_then(|own| self.answer.headers.get(own..));
-        added.map(|added| text_headers(py, added)).transpose()
+    fn is_handlers(&self) -> bool {
+        self.is_handlers
+    }
+
+    /// How many bytes of the request's body to read before it is sent, at most: a writer that is
+    /// cut off loses his answer.
+    #[getter]
+    fn drain_bytes(&self) -> usize {
+        DRAIN_BYTES
     }
 
     /// As WSGI has them: pairs of text, a byte a character.
@@ -302,20 +296,28 @@ fn answer_object(py: Python<'_>, answer: CoreAnswer) -> Object {
     _Answer::from(answer).into_py_any(py)
 }
 
+fn maybe_answer(py: Python<'_>, answer: Option<CoreAnswer>) -> Object {
+    answer.map_or_else(|| Ok(py.None()), |answer| answer_object(py, answer))
+}
+
 /// Pairs of str or bytes, as WSGI or ASGI has them.
-fn read_headers(headers: &Bound<'_, PyList>) -> PyResult<Vec<(String, Vec<u8>)>> {
+fn read_headers(headers: &Bound<'_, PyAny>) -> PyResult<Headers> {
     let text = |value: Bound<'_, PyAny>| -> PyResult<Vec<u8>> {
         match value.cast::<PyBytes>() {
             Ok(bytes) => Ok(bytes.as_bytes().to_vec()),
             Err(_) => Ok(latin1(value.cast::<PyString>()?)),
         }
     };
-    let pair = |pair: Bound<'_, PyAny>| {
-        let pair = pair.cast::<PyTuple>()?.clone();
-        let name = String::from_utf8_lossy(&text(pair.get_item(0)?)?).into_owned();
-        Ok((name, text(pair.get_item(1)?)?))
+    let pair = |pair: PyResult<Bound<'_, PyAny>>| {
+        let pair = pair?;
+        let (name, value) = match pair.cast::<PyTuple>() {
+            Ok(pair) => (pair.get_item(0)?, pair.get_item(1)?),
+            // Some servers have lists.
+            Err(_) => (pair.get_item(0)?, pair.get_item(1)?),
+        };
+        Ok((String::from_utf8_lossy(&text(name)?).into_owned(), text(value)?))
     };
-    headers.iter().map(pair).collect()
+    headers.try_iter()?.map(pair).collect()
 }
 
 /// WSGI's text is bytes in disguise. What is none of it goes out as UTF-8.
@@ -378,7 +380,7 @@ impl CallPayment {
         &self.0.idempotency_key
     }
 
-    /// The how many-th run of this call it is, from 1.
+    /// The number of this run of the call, from 1.
     #[getter]
     fn attempt(&self) -> u32 {
         self.0.attempt
@@ -386,204 +388,347 @@ impl CallPayment {
 
     fn __repr__(&self) -> String {
         let payment = &self.0;
-        format!("<CallPayment {} USDC of {}>", payment.price, payment.transaction_id)
+        format!("<CallPayment {} USDC of transaction {}>", payment.price, payment.transaction_id)
     }
 }
 
-/// The right to run a handler once.
+/// An exchange that is taken out while it is asked something that waits.
+struct Slot {
+    exchange: Mutex<Option<Exchange>>,
+    held: Held,
+}
+
+impl Slot {
+    fn new(exchange: Exchange) -> Self {
+        Self { exchange: Mutex::new(Some(exchange)), held: Held::default() }
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&mut Exchange) -> T) -> PyResult<T> {
+        self.lock().as_mut().map(ask).ok_or_else(in_use)
+    }
+
+    fn take(&self) -> PyResult<Exchange> {
+        self.lock().take().ok_or_else(in_use)
+    }
+
+    fn put_back(&self, exchange: Exchange) {
+        *self.lock() = Some(exchange);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Exchange>> {
+        lock(&self.exchange)
+    }
+}
+
+fn in_use() -> PyErr {
+    PyRuntimeError::new_err("another call of this exchange is still under way, or was given up")
+}
+
+/// What to do with a handler's response.
 #[pyclass(frozen, module = "agirails._agirails")]
-pub struct _Ticket {
-    /// None once it was ended. Dropped with a ticket in it, it gives the claim back.
-    ticket: Mutex<Option<Box<Ticket>>>,
-    payment: CorePayment,
-    style: Style,
-}
-
-impl _Ticket {
-    fn take(&self) -> PyResult<Box<Ticket>> {
-        lock(&self.ticket).take().ok_or_else(ended)
-    }
-}
+pub struct _Head(Head);
 
 #[pymethods]
-impl _Ticket {
+impl _Head {
+    /// "buffer", "stream" or "pass".
     #[getter]
-    fn payment(&self) -> CallPayment {
-        CallPayment(self.payment.clone())
-    }
-
-    /// Ends the run. What comes back is what has to be answered.
-    fn finish(
-        &self,
-        py: Python<'_>,
-        status: u16,
-        headers: &Bound<'_, PyList>,
-        body: &Bound<'_, PyBytes>,
-    ) -> Object {
-        let (headers, body) = (read_headers(headers)?, body.as_bytes().to_vec());
-        let ticket = self.take()?;
-        let call = async move {
-            let (given, length) = (headers.clone(), body.len());
-            let answer = ticket.finish(CoreAnswer { status, headers, body }).await;
-            let is_own = (answer.status, answer.body.len()) == (status, length)
-                && answer.headers.starts_with(&given);
-            Ok(_Answer { answer, own: is_own.then_some(given.len()) })
-        };
-        run(py, self.style, Commits, call, |py, answer| answer.into_py_any(py))
-    }
-
-    /// Ends a run that raised: the claim is free again. Without effect where it was ended.
-    fn fail(&self, py: Python<'_>, problem: String) -> Object {
-        let ticket = lock(&self.ticket).take();
-        let call = async move {
-            if let Some(ticket) = ticket {
-                ticket.fail(&problem).await;
-            }
-            Ok(())
-        };
-        run(py, self.style, Commits, call, convert::nothing)
-    }
-
-    /// Ends a run that answers 2xx in a stream.
-    fn stream(&self, status: u16, headers: &Bound<'_, PyList>) -> PyResult<_Streaming> {
-        let headers = read_headers(headers)?;
-        let ticket = self.take()?;
-        match ticket.stream(status, headers) {
-            Ok(streaming) => {
-                let (status, headers) = streaming.head();
-                let streaming = Mutex::new(Some(streaming));
-                Ok(_Streaming { streaming, status, headers, style: self.style })
-            }
-            Err(ticket) => {
-                *lock(&self.ticket) = Some(ticket);
-                Err(PyRuntimeError::new_err(format!("{status} is no success: fail the ticket")))
-            }
+    fn action(&self) -> &'static str {
+        match self.0.action {
+            Action::Buffer => "buffer",
+            Action::Stream => "stream",
+            Action::Pass => "pass",
         }
     }
-}
 
-/// A run whose answer is leaving in pieces.
-#[pyclass(frozen, module = "agirails._agirails")]
-pub struct _Streaming {
-    streaming: Mutex<Option<Streaming>>,
-    status: u16,
-    headers: Vec<(String, Vec<u8>)>,
-    style: Style,
-}
-
-impl _Streaming {
-    fn take(&self) -> PyResult<Streaming> {
-        lock(&self.streaming).take().ok_or_else(ended)
-    }
-}
-
-#[pymethods]
-impl _Streaming {
     #[getter]
     fn status(&self) -> u16 {
-        self.status
+        self.0.status
     }
 
+    /// As WSGI has them: pairs of text, a byte a character.
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        text_headers(py, &self.headers)
+        text_headers(py, &self.0.headers)
     }
 
+    /// As ASGI has them: pairs of bytes, the names in lower case.
     #[getter]
     fn raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        raw_headers(py, &self.headers)
+        raw_headers(py, &self.0.headers)
+    }
+}
+
+/// One request at a charged route, from its head to the end of its response.
+#[pyclass(frozen, module = "agirails._agirails")]
+pub struct _Exchange {
+    slot: Arc<Slot>,
+    style: Style,
+}
+
+/// What a run ended with, in words that Python has.
+struct Ended {
+    end: End,
+    held: Held,
+}
+
+type Held = Arc<Mutex<Vec<u8>>>;
+
+#[pymethods]
+impl _Exchange {
+    #[pyo3(signature = (charge, allow=vec![]))]
+    fn set_charge(&self, charge: &_Charge, allow: Vec<String>) -> PyResult<()> {
+        self.slot.with(|exchange| {
+            exchange.set_charge(&charge.0);
+            exchange.set_allow(allow);
+        })
     }
 
-    /// How long a caller who does not read may hold the stream up, seconds.
-    #[getter]
-    fn patience(&self) -> PyResult<f64> {
-        let patience = lock(&self.streaming).as_ref().map(Streaming::patience);
-        patience.map(|patience| patience.as_secs_f64()).ok_or_else(ended)
-    }
-
-    /// One more piece, on its way to the caller. Raises BrokenOff where nobody would pay for it any
-    /// more: then the stream must be broken off.
-    fn push(&self, py: Python<'_>, piece: &Bound<'_, PyBytes>) -> PyResult<()> {
-        let push = |piece: &[u8]| match &mut *lock(&self.streaming) {
-            Some(streaming) => {
-                streaming.push(piece).then_some(()).ok_or_else(|| BrokenOff::new_err(()))
-            }
-            None => Err(ended()),
+    /// What the request's headers alone already answer; None where its body has to be read.
+    fn admit_head(&self, py: Python<'_>) -> Object {
+        let (slot, mut exchange) = (self.slot.clone(), self.slot.take()?);
+        let call = async move {
+            let answer = exchange.admit_head().await;
+            slot.put_back(exchange);
+            Ok(answer)
         };
-        match piece.as_bytes() {
-            small if small.len() < LARGE => push(small),
-            large => py.detach(|| push(large)),
+        run(py, self.style, Commits, call, maybe_answer)
+    }
+
+    /// One piece of the request's body. An answer ends the request.
+    fn body(&self, piece: &Bound<'_, PyBytes>) -> PyResult<Option<_Answer>> {
+        let answer = self.slot.with(|exchange| exchange.body(piece.as_bytes()))?;
+        Ok(answer.map(_Answer::from))
+    }
+
+    /// The body, as far as it was read.
+    #[getter]
+    fn body_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        self.slot.with(|exchange| PyBytes::new(py, exchange.body_bytes()))
+    }
+
+    /// How much longer the body may take, seconds.
+    #[getter]
+    fn body_seconds_left(&self) -> PyResult<f64> {
+        self.slot.with(|exchange| exchange.body_time_left().as_secs_f64())
+    }
+
+    /// The answer to a body that broke off or could not be read.
+    fn unreadable(&self) -> PyResult<_Answer> {
+        self.slot.with(|exchange| exchange.unreadable().into())
+    }
+
+    /// The answer to a body whose length the server cannot tell.
+    fn length_required(&self) -> PyResult<_Answer> {
+        self.slot.with(|exchange| exchange.length_required().into())
+    }
+
+    /// Whether the handler may run; None: run it.
+    #[pyo3(signature = (price=None))]
+    fn admit(&self, py: Python<'_>, price: Option<u64>) -> Object {
+        let (slot, mut exchange) = (self.slot.clone(), self.slot.take()?);
+        let call = async move {
+            let answer = exchange.admit(price.map(Usdc)).await;
+            slot.put_back(exchange);
+            Ok(answer)
+        };
+        run(py, self.style, Commits, call, maybe_answer)
+    }
+
+    /// The payment that the handler runs for.
+    #[getter]
+    fn payment(&self) -> PyResult<Option<CallPayment>> {
+        self.slot.with(|exchange| exchange.payment().cloned().map(CallPayment))
+    }
+
+    /// Whether a handler runs that is paid for.
+    #[getter]
+    fn is_running(&self) -> PyResult<bool> {
+        self.slot.with(|exchange| exchange.is_running())
+    }
+
+    /// Names of request headers, in lower case, that are not to be shown to the handler.
+    #[getter]
+    fn hidden_headers(&self, py: Python<'_>) -> PyResult<Py<PyFrozenSet>> {
+        static NAMES: PyOnceLock<Py<PyFrozenSet>> = PyOnceLock::new();
+        let make = || PyFrozenSet::new(py, HIDDEN_HEADERS).map(Bound::unbind);
+        Ok(NAMES.get_or_try_init(py, make)?.clone_ref(py))
+    }
+
+    /// The handler's status and headers.
+    fn head(
+        &self,
+        status: u16,
+        headers: &Bound<'_, PyAny>,
+        length: Option<usize>,
+    ) -> PyResult<_Head> {
+        let headers = read_headers(headers)?;
+        self.slot.with(|exchange| _Head(exchange.head(status, headers, length)))
+    }
+
+    /// One piece of the handler's body: what to send now, or None. Raises BrokenOff where the
+    /// stream must be broken off.
+    fn chunk<'py>(
+        &self,
+        py: Python<'py>,
+        piece: &Bound<'py, PyBytes>,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let bytes = piece.as_bytes();
+        let chunk = match bytes.len() {
+            0..LARGE => self.slot.with(|exchange| exchange.chunk(bytes)),
+            _ => py.detach(|| self.slot.with(|exchange| exchange.chunk(bytes))),
+        };
+        match chunk? {
+            Chunk::Send => Ok(Some(piece.clone())),
+            Chunk::Hold => Ok(None),
+            Chunk::Break => Err(BrokenOff::new_err(())),
         }
     }
 
-    /// The stream is at its end. Whether it was kept; where it was not, it must be broken off.
-    fn finish(&self, py: Python<'_>) -> Object {
-        let streaming = self.take()?;
-        run(py, self.style, Commits, async move { Ok(streaming.finish().await) }, convert::plain)
+    /// How long sending one piece of a stream may take, seconds; None without a limit.
+    #[getter]
+    fn patience(&self) -> PyResult<Option<f64>> {
+        let patience = self.slot.with(|exchange| exchange.patience())?;
+        Ok(patience.map(|patience| patience.as_secs_f64()))
     }
 
-    /// The stream broke off: the claim is free again. Without effect where it was ended.
-    fn fail(&self, py: Python<'_>, problem: String) -> Object {
-        let streaming = lock(&self.streaming).take();
+    /// The handler's response is at its end.
+    fn end(&self, py: Python<'_>) -> Object {
+        let (slot, mut exchange) = (self.slot.clone(), self.slot.take()?);
+        let held = slot.held.clone();
         let call = async move {
-            if let Some(streaming) = streaming {
-                streaming.fail(&problem).await;
+            let end = exchange.end().await;
+            slot.put_back(exchange);
+            Ok(Ended { end, held })
+        };
+        run(py, self.style, Commits, call, |py, Ended { end, held }| match end {
+            End::Answer { answer, is_handlers } => _Answer { answer, is_handlers }.into_py_any(py),
+            End::Kept(rest) => {
+                *lock(&held) = rest;
+                true.into_py_any(py)
+            }
+            End::Passed => true.into_py_any(py),
+            End::Broken => false.into_py_any(py),
+        })
+    }
+
+    /// What is left to send of a stream whose end was kept.
+    #[getter]
+    fn held<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &lock(&self.slot.held))
+    }
+
+    /// Ends a run that has no answer. Without effect where none is under way.
+    #[pyo3(signature = (kind, detail=""))]
+    fn abort(&self, py: Python<'_>, kind: &str, detail: &str) -> Object {
+        let Some(reason) = Reason::from_name(kind) else {
+            return Err(PyValueError::new_err(format!(
+                "kind must be a reason's name, not {kind:?}"
+            )));
+        };
+        // Where a call of it was given up, that one ends the run.
+        let taken = self.slot.lock().take();
+        let (slot, detail) = (self.slot.clone(), detail.to_owned());
+        let call = async move {
+            if let Some(mut exchange) = taken {
+                exchange.abort(reason, &detail).await;
+                slot.put_back(exchange);
             }
             Ok(())
         };
         run(py, self.style, Commits, call, convert::nothing)
     }
-}
 
-fn ended() -> PyErr {
-    PyRuntimeError::new_err("this run was ended before")
+    /// The answer with the CORS headers and Vary that the application's own middleware put around
+    /// it.
+    fn decorate(&self, answer: &_Answer, outer_headers: &Bound<'_, PyAny>) -> PyResult<_Answer> {
+        let mut decorated = answer.answer.clone();
+        Paywall::decorate(&mut decorated, &read_headers(outer_headers)?);
+        Ok(_Answer { answer: decorated, is_handlers: answer.is_handlers })
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Notices that Python's logging has not been told yet, of all paywalls of this process.
+/// Events that Python's logging has not been told yet, of all paywalls of this process.
 ///
 /// They come up on threads of the runtime, which must not call into Python: one that waits for
 /// the GIL while the interpreter exits takes the process down with it. So they are queued, and
 /// Python fetches them: after every call, and from a thread of its own for what comes up while
 /// nobody calls. A forked child begins with a queue of its own.
-static NOTICES: PerProcess<Mutex<Queue>> = PerProcess::new();
+static EVENTS: PerProcess<Mutex<Queue>> = PerProcess::new();
 /// Where nobody fetches them, memory must not fill up.
-const MOST_NOTICES: usize = 10_000;
+const MOST_EVENTS: usize = 10_000;
 
 #[derive(Default)]
 struct Queue {
-    notices: VecDeque<Notice>,
+    events: VecDeque<CoreEvent>,
     dropped: u64,
 }
 
-fn note(notice: &Notice) {
-    let mut queue = lock(NOTICES.get_or_init(Mutex::default));
-    if queue.notices.len() < MOST_NOTICES {
-        queue.notices.push_back(notice.clone());
+fn note(event: &CoreEvent) {
+    let mut queue = lock(EVENTS.get_or_init(Mutex::default));
+    if queue.events.len() < MOST_EVENTS {
+        queue.events.push_back(event.clone());
     } else {
         queue.dropped += 1;
     }
 }
 
-/// Fetches what came up since the last time: level (as `logging` counts), request id, message.
+type Told<'py> = (u8, String, Bound<'py, PyDict>);
+
+/// Fetches what came up since the last time: level (as `logging` counts), message, fields.
 #[pyfunction]
-pub fn _notices() -> Vec<(u8, Option<String>, String)> {
-    let Queue { notices, dropped } =
-        std::mem::take(&mut *lock(NOTICES.get_or_init(Mutex::default)));
-    let lost = (dropped > 0)
-        .then(|| (30, None, format!("{dropped} notices were dropped: nobody fetched them")));
-    let told = notices.into_iter().map(|Notice { level, request_id, message }| {
-        let level = match level {
+pub fn _events(py: Python<'_>) -> PyResult<Vec<Told<'_>>> {
+    let Queue { events, dropped } = std::mem::take(&mut *lock(EVENTS.get_or_init(Mutex::default)));
+    let mut told = Vec::with_capacity(events.len());
+    for event in events {
+        let level = match event.level {
             Level::Info => 20,
             Level::Warning => 30,
             Level::Error => 40,
         };
-        (level, request_id, message)
-    });
-    told.chain(lost).collect()
+        told.push((level, event.message.to_string(), fields(py, &event)?));
+    }
+    if dropped > 0 {
+        let words = format!("{dropped} events were dropped: nobody fetched them");
+        told.push((30, words, PyDict::new(py)));
+    }
+    Ok(told)
+}
+
+/// An event's fields; those that do not apply are left out.
+fn fields<'py>(py: Python<'py>, event: &CoreEvent) -> PyResult<Bound<'py, PyDict>> {
+    let fields = PyDict::new(py);
+    fields.set_item("event", event.name)?;
+    let texts = [
+        ("request_id", event.request_id.clone()),
+        ("route", event.route.clone()),
+        ("transaction", event.transaction.map(|id| id.to_string())),
+        ("requester", event.requester.map(|address| address.to_string())),
+        ("reason", event.reason.map(str::to_owned)),
+        ("outcome", event.outcome.map(str::to_owned)),
+    ];
+    let numbers = [
+        ("price", event.price.map(|Usdc(units)| units)),
+        ("attempt", event.attempt.map(u64::from)),
+        ("status", event.status.map(u64::from)),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            fields.set_item(name, text)?;
+        }
+    }
+    for (name, number) in numbers {
+        if let Some(number) = number {
+            fields.set_item(name, number)?;
+        }
+    }
+    if let Some(took) = event.took {
+        fields.set_item("seconds", took.as_secs_f64())?;
+    }
+    Ok(fields)
 }
 
 enum Place {
@@ -613,6 +758,16 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, Place)> {
             "confirm_wait_seconds" => settings.confirm_wait = seconds("confirm_wait_seconds")?,
             "give_up_after" => settings.give_up_after = convert::count("give_up_after", &value)?,
             "max_body_bytes" => settings.max_body_bytes = bytes("max_body_bytes")?,
+            "body_seconds" => settings.body_time = seconds("body_seconds")?,
+            "body_budget_bytes" => settings.body_budget_bytes = bytes("body_budget_bytes")?,
+            "max_kept_answer_bytes" => {
+                settings.max_kept_answer_bytes = bytes("max_kept_answer_bytes")?;
+            }
+            "public_url" => {
+                let url = convert::text(Code::InvalidSettings, "public_url", &value)?;
+                settings.public_url = Some(url.to_owned());
+            }
+            "vary_on" => settings.vary_on = read_names("vary_on", &value)?,
             "max_kept_stream_bytes" => {
                 settings.max_kept_stream_bytes = bytes("max_kept_stream_bytes")?;
             }
@@ -643,12 +798,22 @@ fn read_place(value: Any<'_, '_>) -> PyResult<Place> {
             Ok(Place::Database(url))
         }
         Some(url) if url.contains("://") => {
-            let (code, problem) = (Code::InvalidSettings, "names no store that there is");
+            let (code, problem) =
+                (Code::InvalidSettings, "must be a directory or the URL of a PostgreSQL database");
             let hint = "pass \"postgresql://user:password@host/database\", or a directory";
             Err(convert::refuse(value.py(), code, "store", "<URL>", problem, hint))
         }
         _ => Ok(Place::Directory(convert::path("store", value)?)),
     }
+}
+
+/// A list of names; a single text would be taken letter by letter.
+fn read_names(field: &'static str, value: Any<'_, '_>) -> PyResult<Vec<String>> {
+    value.extract().map_err(|_| {
+        let (code, problem) = (Code::InvalidSettings, "must be a list of names");
+        let hint = "pass a list of request headers, such as [\"X-Tenant\"]";
+        convert::refuse(value.py(), code, field, "this", problem, hint)
+    })
 }
 
 fn read_deliver(value: Any<'_, '_>) -> PyResult<Deliver> {
@@ -664,7 +829,7 @@ fn one_of<T>(field: &'static str, value: Any<'_, '_>, known: [(&str, T); 2]) -> 
     let text = convert::text(Code::InvalidSettings, field, value)?;
     let hint = format!("pass \"{}\" or \"{}\"", known[0].0, known[1].0);
     known.into_iter().find(|(name, _)| *name == text).map(|(_, value)| value).ok_or_else(|| {
-        let problem = "is none of the two";
+        let problem = "must be one of the two";
         convert::refuse(value.py(), Code::InvalidSettings, field, text, problem, &hint)
     })
 }
@@ -730,8 +895,13 @@ pub fn sign_request(
     run_sync(py, Reads, async move { client.sign_request(&request).await })
 }
 
-/// A price as the adapters' price functions return it, in base units; raises for all else.
+/// A price as the adapters' price functions return it, in base units, 0 for a call that is free;
+/// raises for all else.
 #[pyfunction]
 pub fn _price(value: Any<'_, '_>) -> PyResult<u64> {
-    convert::price("price", value).map(|Usdc(units)| units)
+    let is_free = value.is_none() || value.extract::<u64>().is_ok_and(|units| units == 0);
+    match is_free {
+        true => Ok(0),
+        false => convert::price("price", value).map(|Usdc(units)| units),
+    }
 }

@@ -1,14 +1,21 @@
-//! Carries requests with reqwest.
+//! Sends requests with reqwest, by the proxies and certificates of the system and the environment.
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, time::Duration};
 
-use reqwest::{Client, Method, header::CONTENT_LENGTH, redirect};
+use reqwest::{
+    Client, Method,
+    header::{CONTENT_LENGTH, HeaderValue},
+    redirect,
+};
 
 use super::{
     Inner,
     http::{HttpFailure, HttpOutcome, HttpRequest, HttpResponse},
 };
 use crate::error::{Code, Error, Result};
+
+/// How long a connection is kept for the next request.
+const IDLE: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// # Errors
@@ -28,6 +35,9 @@ impl Inner {
             Method::from_bytes(request.method.as_bytes()).map_err(|error| refuse(&error))?;
         let mut sent = client.request(method, &request.url).timeout(request.timeout);
         for (name, value) in &request.headers {
+            // Any text, as UTF-8.
+            let value =
+                HeaderValue::from_bytes(value.as_bytes()).map_err(|error| refuse(&error))?;
             sent = sent.header(name, value);
         }
         if !request.body.is_empty() {
@@ -44,15 +54,13 @@ impl Inner {
         let headers = response
             .headers()
             .iter()
-            .map(|(name, value)| {
-                (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-            })
+            .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
             .collect();
         let announced = response.content_length().unwrap_or_default();
         if announced > limit as u64 {
             return Ok(HttpOutcome::Failed(HttpFailure::TooLarge));
         }
-        let mut body = Vec::with_capacity(announced as usize);
+        let mut body = vec![];
         loop {
             match response.chunk().await {
                 Ok(Some(piece)) if body.len() + piece.len() > limit => {
@@ -67,6 +75,14 @@ impl Inner {
     }
 }
 
+/// A header's value: UTF-8, or else Latin-1, as RFC 9110 has it.
+fn text(value: &[u8]) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) => text.to_owned(),
+        Err(_) => value.iter().copied().map(char::from).collect(),
+    }
+}
+
 fn connections() -> std::result::Result<Client, String> {
     // The first caller's choice stands where the program has installed one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -75,6 +91,9 @@ fn connections() -> std::result::Result<Client, String> {
         // Whoever sends us elsewhere would get a signature that is not for them.
         .redirect(redirect::Policy::none())
         .tcp_nodelay(true)
+        // Servers close idle connections, some after two seconds. A request that goes out at that
+        // moment is lost, and a call that is not paid yet may not be repeated.
+        .pool_idle_timeout(IDLE)
         .build()
         .map_err(|error| cause(&error))
 }

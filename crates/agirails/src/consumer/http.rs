@@ -2,11 +2,17 @@
 
 use std::{fmt, time::Duration};
 
-use alloy_primitives::Bytes;
+use alloy_primitives::{B256, Bytes};
 use url::{Host, Url};
 
-use super::PaidResponse;
+use super::{
+    PaidResponse,
+    encoding::{self, TooLarge},
+};
 use crate::error::{Code, Error, Result};
+
+/// Asks that nobody on the way compress the answer. Whoever does so all the same is undone.
+pub(super) const AS_IT_IS: [&str; 2] = ["Accept-Encoding", "identity"];
 
 /// What to do next for a purchase.
 #[derive(Debug)]
@@ -51,7 +57,8 @@ impl fmt::Debug for HttpRequest {
     }
 }
 
-/// One HTTP response, its body as it came over the wire.
+/// One HTTP response, its body as it came over the wire. A body that came compressed is decoded by
+/// the purchase.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpResponse {
     /// The status.
@@ -65,8 +72,13 @@ pub struct HttpResponse {
 impl HttpResponse {
     /// A header's first value, whatever its name's case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.trim())
+        self.all(name).next()
+    }
+
+    /// All values of a header.
+    pub(super) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        let named = self.headers.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.trim())
     }
 
     /// Whether the service did what it was asked.
@@ -92,6 +104,22 @@ pub enum HttpOutcome {
     Answered(HttpResponse),
     /// It was not.
     Failed(HttpFailure),
+}
+
+impl HttpOutcome {
+    /// It with its body as the service wrote it, and the hash of the body as it came where that is
+    /// another one. An interim answer (1xx) is none.
+    pub(super) fn decoded(self, limit: usize) -> (Self, Option<B256>) {
+        let Self::Answered(mut response) = self else { return (self, None) };
+        if response.status < 200 {
+            let words = format!("an interim answer, HTTP {}, was handed in", response.status);
+            return (Self::Failed(HttpFailure::Lost(words)), None);
+        }
+        match encoding::decode(&mut response, limit) {
+            Ok(packed) => (Self::Answered(response), packed),
+            Err(TooLarge) => (Self::Failed(HttpFailure::TooLarge), None),
+        }
+    }
 }
 
 /// Why a request has no answer. The words are for people.
@@ -121,25 +149,25 @@ pub(super) fn without_query(url: &str) -> &str {
 
 /// An address of a service, as requests and signatures have it.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Endpoint {
     /// Scheme, host and port.
     pub(super) origin: String,
     /// The path.
     pub(super) path: String,
     /// Path and query, as in the request line.
     pub(super) target: String,
-    /// Whether nobody on the way can answer in the service's place: TLS, or this very machine.
+    /// Whether nobody on the way can answer in the service's endpoint: TLS, or this very machine.
     pub(super) is_private: bool,
 }
 
 /// Shows no query.
-impl fmt::Debug for Place {
+impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.at(&self.path))
+        write!(f, "{}{}", self.origin, self.path)
     }
 }
 
-impl Place {
+impl Endpoint {
     /// # Errors
     /// [`Code::InvalidSettings`] for what is no http or https URL, or holds a password.
     pub(super) fn parse(text: &str) -> Result<Self> {
@@ -167,13 +195,20 @@ impl Place {
         Ok(Self { origin: url.origin().ascii_serialization(), path, target, is_private })
     }
 
-    /// The address of another page of the same service.
-    pub(super) fn at(&self, target: &str) -> String {
-        format!("{}{target}", self.origin)
+    pub(super) fn url(&self) -> String {
+        format!("{}{}", self.origin, self.target)
     }
 
-    pub(super) fn url(&self) -> String {
-        self.at(&self.target)
+    /// What a service names as the base of its free routes, an absolute URL or an absolute path:
+    /// where it is of the same origin, without a slash at its end.
+    pub(super) fn base(&self, named: &str) -> Option<String> {
+        let base = match named {
+            "" => return Some(self.origin.clone()),
+            path if path.starts_with('/') => Self::parse(&format!("{}{path}", self.origin)),
+            url => Self::parse(url),
+        };
+        let Self { origin, path, .. } = base.ok().filter(|base| base.origin == self.origin)?;
+        Some(format!("{origin}{}", path.trim_end_matches('/')))
     }
 }
 
@@ -185,7 +220,7 @@ fn is_here(host: &Host<&str>) -> bool {
     }
 }
 
-/// Percent-encodes what RFC 3986 has no place for in a path or query, and writes escapes in upper
+/// Percent-encodes what RFC 3986 has no endpoint for in a path or query, and writes escapes in upper
 /// case: some libraries would do so on the way, and the signature would not be of what arrives.
 fn plain(part: &str) -> String {
     let bytes = part.as_bytes();
@@ -215,17 +250,37 @@ mod tests {
 
     #[test]
     fn a_target_is_written_as_every_library_sends_it() {
-        let place =
-            Place::parse("HTTPS://API.Example.com:443/a%2fb/ü|x/../y?q=[1]&r=%zz^#top").unwrap();
-        assert_eq!(place.origin, "https://api.example.com");
-        assert_eq!(place.target, "/a%2Fb/y?q=%5B1%5D&r=%25zz%5E");
-        assert_eq!(Place::parse(&place.url()).unwrap(), place);
-        assert_eq!(Place::parse("http://a:8080").unwrap().url(), "http://a:8080/");
+        let endpoint =
+            Endpoint::parse("HTTPS://API.Example.com:443/a%2fb/ü|x/../y?q=[1]&r=%zz^#top").unwrap();
+        assert_eq!(endpoint.origin, "https://api.example.com");
+        assert_eq!(endpoint.target, "/a%2Fb/y?q=%5B1%5D&r=%25zz%5E");
+        assert_eq!(Endpoint::parse(&endpoint.url()).unwrap(), endpoint);
+        assert_eq!(Endpoint::parse("http://a:8080").unwrap().url(), "http://a:8080/");
     }
 
     #[test]
-    fn a_place_is_private_under_tls_and_on_this_machine() {
-        let is_private = |url: &str| Place::parse(url).unwrap().is_private;
+    fn the_base_of_the_free_routes_is_of_the_same_origin() {
+        let called = Endpoint::parse("https://a.example/shop/api/x?y").unwrap();
+        for (named, base) in [
+            ("", Some("https://a.example")),
+            ("/", Some("https://a.example")),
+            ("/shop", Some("https://a.example/shop")),
+            ("https://a.example/shop/", Some("https://a.example/shop")),
+            ("HTTPS://A.example:443", Some("https://a.example")),
+            ("http://a.example/shop", None),
+            ("https://a.example:444", None),
+            ("https://b.example/shop", None),
+            ("//b.example/shop", Some("https://a.example//b.example/shop")),
+            ("https://a.example@b.example", None),
+            ("shop", None),
+        ] {
+            assert_eq!(called.base(named).as_deref(), base, "{named}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_private_under_tls_and_on_this_machine() {
+        let is_private = |url: &str| Endpoint::parse(url).unwrap().is_private;
         for url in ["https://a/", "http://localhost:1", "http://127.0.0.2/", "http://[::1]:80"] {
             assert!(is_private(url), "{url}");
         }
@@ -237,7 +292,7 @@ mod tests {
     #[test]
     fn what_is_no_address_of_a_service_is_refused_without_showing_it() {
         for text in ["", "/a", "ftp://secret/", "https://user:secret@host/", "mailto:secret@a"] {
-            let error = Place::parse(text).unwrap_err();
+            let error = Endpoint::parse(text).unwrap_err();
             assert_eq!(error.code(), Code::InvalidSettings);
             assert!(!error.to_string().contains("secret"), "{error}");
         }

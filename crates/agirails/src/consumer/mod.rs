@@ -30,13 +30,14 @@
 //! but the provider can give the money back, whatever the amount.
 
 mod budget;
-mod closing;
 mod driver;
+mod encoding;
 mod funding;
 mod http;
 mod offer;
 mod purchase;
 mod records;
+mod settlement;
 
 use std::{
     collections::HashSet,
@@ -50,12 +51,12 @@ use serde_json::Value;
 
 pub use self::{
     budget::{Budget, Spent},
-    closing::{Balance, Report},
     http::{HttpFailure, HttpOutcome, HttpRequest, HttpResponse, Step},
     offer::PaymentKind,
     purchase::Purchase,
+    settlement::{Balance, Report},
 };
-use self::{http::Place, records::Records};
+use self::{http::Endpoint, records::Records};
 use crate::{
     client::ACTPClient,
     error::{Code, Error, Result},
@@ -193,8 +194,8 @@ impl PaidCall {
         const OURS: [&str; 3] = [TRANSACTION_HEADER, SIGNATURE_HEADER, MAX_PRICE_HEADER];
         for (name, value) in &self.headers {
             if OURS.iter().any(|known| is(name, known)) {
-                let hint = "leave it out: this is who sets it";
-                return refuse("headers", &format!("hold {name}"), hint);
+                let hint = "leave it out: the consumer sets it";
+                return refuse("headers", &format!("must not hold {name}"), hint);
             }
             let is_token =
                 |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
@@ -202,7 +203,8 @@ impl PaidCall {
             let is_value =
                 value.bytes().all(|byte| byte == b'\t' || (32..127).contains(&byte) || byte > 127);
             if !is_name || !is_value {
-                return refuse("headers", "hold one that HTTP cannot carry", "remove line breaks");
+                let problem = "must be names and values that HTTP can carry";
+                return refuse("headers", problem, "remove line breaks and control characters");
             }
             if is(name, IDEMPOTENCY_HEADER) && self.purchase_key.is_none() {
                 self.purchase_key = Some(value.trim().to_owned());
@@ -220,15 +222,16 @@ impl PaidCall {
         let is_method =
             !self.method.is_empty() && self.method.bytes().all(|b| b.is_ascii_uppercase());
         if !is_method || matches!(&*self.method, "CONNECT" | "TRACE") {
-            return refuse("method", "is none that can be paid for", "pass GET, POST, …");
+            let hint = "pass GET, POST, PUT, PATCH or DELETE";
+            return refuse("method", "must be an HTTP method that can be paid for", hint);
         }
         match &self.purchase_key {
             Some(key)
                 if !(1..=KEY_CHARACTERS).contains(&key.len())
                     || !key.bytes().all(|byte| byte.is_ascii_graphic()) =>
             {
-                let hint = "pass 1 to 255 visible ASCII characters";
-                refuse("purchase_key", "is none", hint)
+                let hint = "leave it out for a random one";
+                refuse("purchase_key", "must be 1 to 255 visible ASCII characters", hint)
             }
             _ => Ok(()),
         }
@@ -371,11 +374,11 @@ impl ConsumerBuilder {
             if text.starts_with("0x") {
                 trusted_providers.insert(parse_address("trust", &text)?);
             } else {
-                let place = Place::parse(&text)?;
-                if !place.is_private && client.mock().is_none() {
-                    return Err(open_to_all(&place.origin));
+                let endpoint = Endpoint::parse(&text)?;
+                if !endpoint.is_private && client.mock().is_none() {
+                    return Err(open_to_all(&endpoint.origin));
                 }
-                trusted_origins.insert(place.origin);
+                trusted_origins.insert(endpoint.origin);
             }
         }
         let storage = storage.unwrap_or_else(|| client.storage().clone());
@@ -407,7 +410,12 @@ impl Consumer {
 
     /// Makes the call, and pays for it where it must be.
     ///
-    /// No redirect is followed: a signature is for one server alone.
+    /// No redirect is followed: a signature is for one server alone. Proxies are those of the
+    /// environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`), certificates those of the
+    /// system or of `SSL_CERT_FILE`; both are read with the first call.
+    ///
+    /// It needs a tokio runtime. Dropped on the way, it sends nothing more, and what it just does
+    /// with its money goes on to its end.
     ///
     /// # Errors
     /// As [`Purchase::next`].
@@ -415,7 +423,16 @@ impl Consumer {
         let mut purchase = self.purchase(call)?;
         let mut outcome = None;
         loop {
-            match purchase.next(outcome.take()).await? {
+            // A task of its own: a call that is given up leaves no payment half made.
+            let next = tokio::spawn(async move {
+                let step = purchase.next(outcome).await;
+                (purchase, step)
+            });
+            let (same, step) = next.await.map_err(|error| {
+                Error::new(Code::Internal, "a step of the purchase failed").with_source(error)
+            })?;
+            (purchase, outcome) = (same, None);
+            match step? {
                 Step::Send(request) => {
                     let sent = self.inner.send(request).await;
                     outcome = Some(sent.map_err(|error| purchase.name(error))?);
@@ -481,7 +498,7 @@ impl fmt::Debug for Consumer {
 }
 
 fn open_to_all(origin: &str) -> Error {
-    let problem = "is no origin to trust: without TLS anybody on the way can name who is paid";
+    let problem = "must be an https origin: without TLS anybody on the way can name who is paid";
     Error::invalid(Code::InvalidSettings, "trust", origin, problem)
         .with_hint("trust its https origin, or the provider's address")
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     budget,
-    http::{HttpResponse, Place},
+    http::{Endpoint, HttpResponse},
 };
 use crate::{
     error::{Code, Error, Result, shown_words},
@@ -31,6 +31,8 @@ const DEFAULT_SECONDS: u64 = 3_600;
 const LONGEST_SECONDS: u64 = 86_400;
 /// What funding and calling take, beside the time that the service asks for.
 const SLACK_SECONDS: u64 = 300;
+/// The path of a payment's page, as links name it.
+const PAYMENT_PAGE: &str = "/api/payments/{txId}";
 /// More offers than any service makes.
 const MOST_OFFERS: usize = 64;
 
@@ -82,17 +84,31 @@ impl Offer {
     }
 }
 
+/// What a 402 says, in its body and in its header.
+fn challenges(response: &HttpResponse) -> impl Iterator<Item = Value> {
+    let body = serde_json::from_slice(&response.body).ok();
+    let header = || {
+        let header = BASE64.decode(response.header("PAYMENT-REQUIRED")?).ok()?;
+        serde_json::from_slice(&header).ok()
+    };
+    body.into_iter().chain(std::iter::once_with(header).flatten())
+}
+
 /// The offers of a 402, or none where it makes none that can be read.
 pub(super) fn of_challenge(response: &HttpResponse) -> Vec<Value> {
-    let body = serde_json::from_slice::<Value>(&response.body).ok();
-    let in_body = body.as_ref().and_then(accepts);
-    in_body
-        .or_else(|| {
-            let header = response.header("PAYMENT-REQUIRED")?;
-            let object: Value = serde_json::from_slice(&BASE64.decode(header).ok()?).ok()?;
-            accepts(&object)
-        })
-        .unwrap_or_default()
+    challenges(response).find_map(|object| accepts(&object)).unwrap_or_default()
+}
+
+/// The URL below which a 402 says that the paywall's free routes are. `None` where it does not say
+/// so, or names another origin than the one that was called: nobody else is asked about a payment.
+pub(super) fn base_of_challenge(response: &HttpResponse, called: &Endpoint) -> Option<String> {
+    let named = |object: Value| {
+        let links = object.get("links")?;
+        let link = |name: &str| links.get(name).and_then(Value::as_str);
+        let base = link("base").or_else(|| link("payment")?.strip_suffix(PAYMENT_PAGE));
+        base.map(str::to_owned)
+    };
+    called.base(&challenges(response).find_map(named)?)
 }
 
 fn accepts(object: &Value) -> Option<Vec<Value>> {
@@ -102,8 +118,16 @@ fn accepts(object: &Value) -> Option<Vec<Value>> {
 
 /// The offers of a price page for this request: the route's own, none where its price depends on
 /// the request; or the price that stands for all routes, where the page does not know the route.
-pub(super) fn of_price_page(page: &Value, method: &str, place: &Place) -> Vec<Value> {
-    let names = [format!("{method} {}", place.path), place.path.clone()];
+pub(super) fn of_price_page(
+    page: &Value,
+    method: &str,
+    endpoint: &Endpoint,
+    base: &str,
+) -> Vec<Value> {
+    // The page names routes without the prefix that a proxy takes away.
+    let prefix = base.strip_prefix(&*endpoint.origin).unwrap_or_default();
+    let path = endpoint.path.strip_prefix(prefix).unwrap_or(&endpoint.path);
+    let names = [format!("{method} {path}"), path.to_owned()];
     let routes = page.get("routes").and_then(Value::as_array);
     let route = routes.into_iter().flatten().find(|route| {
         let name = route.get("route").and_then(Value::as_str);
@@ -498,26 +522,26 @@ mod tests {
 
     #[test]
     fn a_price_page_tells_what_a_bare_402_does_not() {
-        let place = Place::parse("https://a/api/generate?x=1").unwrap();
+        let endpoint = Endpoint::parse("https://a/api/generate?x=1").unwrap();
         let page = json!({
             "provider": PROVIDER, "network": "mock",
             "pricing": {"perCall": "0.10 USDC", "currency": "USDC", "decimals": 6},
         });
-        let offers = of_price_page(&page, "POST", &place);
+        let offers = of_price_page(&page, "POST", &endpoint);
         assert_eq!(take(&offers, (100_000, 100_000), true).unwrap().amount, Usdc(100_000));
         let page =
             json!({"routes": [{"route": "POST /api/generate", "accepts": [single(7_000_000)]}]});
-        assert_eq!(of_price_page(&page, "POST", &place).len(), 1);
-        assert_eq!(of_price_page(&page, "GET", &place).len(), 0);
+        assert_eq!(of_price_page(&page, "POST", &endpoint).len(), 1);
+        assert_eq!(of_price_page(&page, "GET", &endpoint).len(), 0);
     }
 
     #[test]
     fn a_route_without_a_price_of_its_own_is_not_offered_at_another_routes() {
-        let place = Place::parse("https://a/api/generate").unwrap();
+        let endpoint = Endpoint::parse("https://a/api/generate").unwrap();
         let page = json!({
             "provider": PROVIDER, "network": "mock", "pricing": {"perCall": "0.10 USDC"},
             "routes": [{"route": "POST /api/generate", "price": null}],
         });
-        assert_eq!(of_price_page(&page, "POST", &place), Vec::<Value>::new());
+        assert_eq!(of_price_page(&page, "POST", &endpoint), Vec::<Value>::new());
     }
 }

@@ -11,9 +11,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
-    Consumer, Inner, PaidCall, PaidResponse, Payment, Proof,
+    Consumer, Inner, PaidCall, PaidResponse, Payment, Proof, encoding,
     funding::Funded,
-    http::{HttpFailure, HttpOutcome, HttpRequest, HttpResponse, Place, Step},
+    http::{AS_IT_IS, Endpoint, HttpFailure, HttpOutcome, HttpRequest, HttpResponse, Step},
     offer::{self, Limits, Offer, PaymentKind},
     records::{self, Plan, Wanted},
 };
@@ -87,7 +87,9 @@ const UNUSABLE: [&str; 6] = [
 pub struct Purchase {
     consumer: Consumer,
     call: PaidCall,
-    place: Place,
+    endpoint: Endpoint,
+    /// The URL below which the paywall's free routes are.
+    base: String,
     digest: B256,
     key: String,
     key_is_callers: bool,
@@ -95,6 +97,8 @@ pub struct Purchase {
     call_key: String,
     until: Instant,
     tries: u32,
+    /// How often the service asked to be left alone.
+    rests: u32,
     switches: u32,
     /// By how many seconds the service's clock is ahead of this one.
     clock_ahead: i64,
@@ -128,6 +132,8 @@ struct Paid {
     /// Whether the service may have served it without our seeing its answer.
     is_doubtful: bool,
     is_retimed: bool,
+    /// The hash of its answer's body as it came, where it came compressed.
+    packed: Option<B256>,
 }
 
 /// A call that was answered without a receipt.
@@ -147,24 +153,26 @@ impl Purchase {
     /// # Errors
     /// [`Code::InvalidSettings`] for a request that cannot be sent.
     pub(super) fn new(consumer: Consumer, mut call: PaidCall) -> Result<Self> {
-        let place = Place::parse(&call.url)?;
+        let endpoint = Endpoint::parse(&call.url)?;
         call.tidy()?;
         let key_is_callers = call.purchase_key.is_some();
         let key = match &call.purchase_key {
             Some(key) => key.clone(),
             None => super::random_key()?,
         };
-        let digest = digest(&call, &place);
+        let digest = digest(&call, &endpoint);
         Ok(Self {
             until: Instant::now() + call.timeout.min(super::LONGEST_TIMEOUT),
             consumer,
             call,
-            place,
+            base: endpoint.origin.clone(),
+            endpoint,
             digest,
             key,
             key_is_callers,
             call_key: super::random_key()?,
             tries: 0,
+            rests: 0,
             switches: 0,
             clock_ahead: 0,
             last_problem: String::new(),
@@ -219,35 +227,39 @@ impl Purchase {
 
     async fn advance(&mut self, phase: Phase, outcome: &mut Option<HttpOutcome>) -> Result<Turn> {
         let mut outcome = || {
-            outcome.take().unwrap_or_else(|| {
-                HttpOutcome::Failed(HttpFailure::Lost("nothing was handed in".to_owned()))
-            })
+            let lost = || HttpFailure::Lost("nothing was handed in".to_owned());
+            let outcome = outcome.take().unwrap_or_else(|| HttpOutcome::Failed(lost()));
+            outcome.decoded(self.call.body_limit)
         };
         match phase {
             Phase::Start => self.start().await,
             Phase::Probe => Ok(Turn::Yield(Step::Send(self.request(vec![])), Phase::Probed)),
-            Phase::Probed => self.probed(outcome()).await,
+            Phase::Probed => self.probed(outcome().0).await,
             Phase::PricePage => {
-                let request = self.free_page("GET", "/api/pricing");
+                let request = self.free_page(&self.base, "/api/pricing");
                 Ok(Turn::Yield(Step::Send(request), Phase::Priced))
             }
-            Phase::Priced => self.priced(outcome()).await,
+            Phase::Priced => self.priced(outcome().0).await,
             Phase::Fund { purchase, is_resumed } => self.fund(*purchase, is_resumed).await,
             Phase::Call(paid) => {
                 let request = self.signed(&paid).await?;
                 Ok(Turn::Yield(Step::Send(request), Phase::Called(paid)))
             }
-            Phase::Called(paid) => self.called(*paid, outcome()).await,
+            Phase::Called(mut paid) => {
+                let (outcome, packed) = outcome();
+                paid.packed = packed;
+                self.called(*paid, outcome).await
+            }
             Phase::Fetch(served) => {
                 let key = match &*served.paid.purchase.call_key {
                     "" => "-",
                     key => key,
                 };
                 let page = format!("/api/payments/{}/receipts/{key}", served.paid.id);
-                let request = self.free_page("GET", &page);
+                let request = self.free_page(&served.paid.payment.base, &page);
                 Ok(Turn::Yield(Step::Send(request), Phase::Fetched(served)))
             }
-            Phase::Fetched(served) => self.fetched(*served, outcome()).await,
+            Phase::Fetched(served) => self.fetched(*served, outcome().0).await,
             Phase::Settle(response, until) => self.settle(response, until).await,
             Phase::Over => Err(Error::new(Code::InvalidSettings, "the purchase is over")
                 .with_hint("begin a new one, with the same purchase key to take it up again")),
@@ -268,7 +280,7 @@ impl Purchase {
                 }));
             }
         }
-        let known = self.inner().records.price(&self.place.origin, &self.route()).await?;
+        let known = self.inner().records.price(&self.endpoint.origin, &self.route()).await?;
         let Some((provider, price)) = known else { return Ok(Turn::Go(Phase::Probe)) };
         if price > self.call.max_amount || self.inner().budget.check_call(price).is_err() {
             // What it costs now may be less, and if not, the refusal names today's price.
@@ -298,7 +310,7 @@ impl Purchase {
         };
         match response.status {
             402 => {
-                let offers = offer::of_challenge(&response);
+                let offers = self.offers(&response);
                 if offers.is_empty() {
                     self.last_problem = words(&response);
                     return Ok(Turn::Go(Phase::PricePage));
@@ -315,18 +327,27 @@ impl Purchase {
         }
     }
 
+    /// The offers of a 402, which also says where the paywall's own pages are.
+    fn offers(&mut self, response: &HttpResponse) -> Vec<Value> {
+        if let Some(base) = offer::base_of_challenge(response, &self.endpoint) {
+            self.base = base;
+        }
+        offer::of_challenge(response)
+    }
+
     async fn priced(&mut self, outcome: HttpOutcome) -> Result<Turn> {
         let offers = match outcome {
             HttpOutcome::Answered(response) if response.is_success() => {
                 let page = serde_json::from_slice::<Value>(&response.body).unwrap_or_default();
-                offer::of_price_page(&page, &self.call.method, &self.place)
+                offer::of_price_page(&page, &self.call.method, &self.endpoint, &self.base)
             }
             _ => vec![],
         };
         if offers.is_empty() {
             let message = format!(
-                "the service wants to be paid, and neither its answer nor its page /api/pricing \
-                 makes an offer: {}",
+                "the service wants to be paid, but neither its answer nor its page \
+                 {}/api/pricing makes an offer: {}",
+                self.base,
                 shown_words(&self.last_problem)
             );
             return Err(Error::new(Code::NoOffer, message)
@@ -357,7 +378,7 @@ impl Purchase {
             per_call: inner.budget.per_call,
             funding: self.call.most_funding(),
         };
-        let is_trusted = |provider| inner.is_trusted(&self.place.origin, provider);
+        let is_trusted = |provider| inner.is_trusted(&self.endpoint.origin, provider);
         let offer = offer::choose(&usable, limits, is_trusted)?;
         inner.check_balance(offer.amount).await?;
         let trusted = is_trusted(offer.provider);
@@ -392,7 +413,8 @@ impl Purchase {
         let wanted = Wanted {
             key: &self.key,
             digest: self.digest,
-            origin: &self.place.origin,
+            origin: &self.endpoint.origin,
+            base: &self.base,
             route: &route,
             provider,
             price,
@@ -414,7 +436,7 @@ impl Purchase {
             Funded::Ready(id) => {
                 let payment = self.inner().records.payment(payment).await?;
                 let (is_doubtful, is_retimed) = (is_resumed, false);
-                let paid = Paid { purchase, payment, id, is_doubtful, is_retimed };
+                let paid = Paid { purchase, payment, id, is_doubtful, is_retimed, packed: None };
                 Ok(Turn::Go(Phase::Call(Box::new(paid))))
             }
             Funded::Elsewhere if Instant::now() + LOOK < self.until => Ok(Turn::Yield(
@@ -488,7 +510,8 @@ impl Purchase {
                 // Nothing is wrong with the balance: at today's price it may be drawn from again.
                 self.inner().records.give_back(paid.purchase.id).await?;
                 self.on_record = false;
-                self.switch(Some(offer::of_challenge(&response))).await
+                let offers = self.offers(&response);
+                self.switch(Some(offers)).await
             }
             // What the application itself forbids says nothing of the balance.
             402 | 403 if UNUSABLE.contains(&&*title) => self.not_taken(paid, &response).await,
@@ -529,7 +552,8 @@ impl Purchase {
             records.retire(paid.payment.id).await?;
         }
         self.on_record = false;
-        self.switch(Some(offer::of_challenge(response))).await
+        let offers = self.offers(response);
+        self.switch(Some(offers)).await
     }
 
     fn again(&mut self, paid: Paid, asked: Option<Duration>) -> Result<Turn> {
@@ -538,12 +562,25 @@ impl Purchase {
     }
 
     async fn succeeded(&mut self, paid: Paid, response: HttpResponse) -> Result<Turn> {
-        match response.header(RECEIPT_HEADER) {
-            Some(text) => match read_receipt(text) {
-                Some(receipt) => self.prove(paid, response, Some(receipt)).await,
-                None => Err(self.contradicted(&paid, unreadable_receipt(paid.id)).await),
-            },
-            None => Ok(Turn::Go(Phase::Fetch(Box::new(Served { paid, response, tries: 0 })))),
+        let values = response.all(RECEIPT_HEADER).flat_map(|value| value.split(','));
+        let texts: Vec<_> = values.map(str::trim).filter(|text| !text.is_empty()).collect();
+        if texts.is_empty() {
+            return Ok(Turn::Go(Phase::Fetch(Box::new(Served { paid, response, tries: 0 }))));
+        }
+        // A service that pays others for its answers may hand on their receipts beside its own.
+        let mut receipts: Vec<_> = texts.into_iter().filter_map(read_receipt).collect();
+        let is_ours = |receipt: &Receipt| {
+            receipt.transaction_id == paid.id && receipt.idempotency_key == paid.purchase.call_key
+        };
+        let proves = |receipt: &Receipt| self.compare(&paid, &response, Some(receipt)).is_ok();
+        let best = receipts.iter().position(proves);
+        let best = best.or_else(|| receipts.iter().position(is_ours)).unwrap_or_default();
+        match receipts.is_empty() {
+            true => Err(self.contradicted(&paid, unreadable_receipt(paid.id)).await),
+            false => {
+                let receipt = receipts.swap_remove(best);
+                self.prove(paid, response, Some(receipt)).await
+            }
         }
     }
 
@@ -572,7 +609,12 @@ impl Purchase {
     ) -> Result<Turn> {
         let (content_hash, proof) = match self.compare(&paid, &response, receipt.as_ref()) {
             Ok(compared) => compared,
-            Err(error) => return Err(self.contradicted(&paid, error).await),
+            Err(error) => {
+                return Err(match self.undecoded(&paid, &response) {
+                    Some(other) => other,
+                    None => self.contradicted(&paid, error).await,
+                });
+            }
         };
         let records = &self.inner().records;
         records.answered(paid.purchase.id, content_hash, receipt.as_ref()).await?;
@@ -612,13 +654,23 @@ impl Purchase {
         receipt: Option<&Receipt>,
     ) -> Result<(B256, Proof)> {
         let request = self.paid_request(paid);
-        let record = CallRecord {
+        let content_type = response.header("Content-Type").unwrap_or_default();
+        let record = |body_hash| CallRecord {
             request: &request,
             status: response.status,
-            content_type: response.header("Content-Type").unwrap_or_default(),
-            body_hash: keccak256(&response.body),
+            content_type,
+            body_hash,
         };
-        let content_hash = record.content_hash()?;
+        let mut record_of_answer = record(keccak256(&response.body));
+        let mut content_hash = record_of_answer.content_hash()?;
+        // Who compressed it, the service or somebody on the way, is seen by what was proven.
+        if let Some(packed) = paid.packed.map(record)
+            && let Some(proven) =
+                receipt.map(|receipt| receipt.content_hash).or(paid.purchase.content_hash)
+            && packed.content_hash()? == proven
+        {
+            (record_of_answer, content_hash) = (packed, proven);
+        }
         if paid.purchase.content_hash.is_some_and(|before| before != content_hash) {
             let message = "the service answered the same call with something else than before";
             return Err(Error::new(Code::ProofMismatch, message)
@@ -629,7 +681,7 @@ impl Purchase {
         let client = &self.inner().client;
         let network = client.network();
         receipt.check(
-            &record,
+            &record_of_answer,
             paid.payment.provider,
             client.address(),
             network.chain_id,
@@ -637,6 +689,25 @@ impl Purchase {
         )?;
         let proof = receipt.signature.as_ref().map_or(Proof::Unsigned, |_| Proof::Signed);
         Ok((content_hash, proof))
+    }
+
+    /// An answer in a coding that this client cannot undo contradicts nothing: it says nothing.
+    fn undecoded(&self, paid: &Paid, response: &HttpResponse) -> Option<Error> {
+        let codings = encoding::codings(response).join(", ");
+        if codings.is_empty() {
+            return None;
+        }
+        let message = format!(
+            "the answer came with the Content-Encoding {}, which was not asked for and which this \
+             client cannot undo",
+            shown_words(&codings)
+        );
+        Some(Error::new(Code::CallFailed, message)
+            .with_hint(
+                "ask the service to answer \"Accept-Encoding: identity\" as it is; then make the \
+                 same call with this error's purchase key, which pays nothing more",
+            )
+            .with_facts(|facts| facts.transaction_id = Some(paid.id)))
     }
 
     /// What is answered with such an error is never settled: it is on record before its caller
@@ -668,7 +739,11 @@ impl Purchase {
     /// The pause before the next try; `None` where there is to be none.
     fn pause(&mut self, asked: Option<Duration>, then: Phase) -> Option<Turn> {
         let wait = match asked {
-            Some(asked) => asked.min(LONGEST_REST).max(LOOK),
+            Some(asked) => {
+                // "Retry-After: 0" does not mean as often as possible.
+                self.rests += 1;
+                asked.clamp(pause_before(self.rests), LONGEST_REST)
+            }
             None => {
                 self.tries += 1;
                 if self.tries >= TRIES {
@@ -681,18 +756,17 @@ impl Purchase {
     }
 
     fn route(&self) -> String {
-        format!("{} {}", self.call.method, self.place.path)
+        format!("{} {}", self.call.method, self.endpoint.path)
     }
 
     /// The caller's request, with these headers beside its own.
     fn request(&self, more: Vec<(String, String)>) -> HttpRequest {
         let mut headers = self.call.headers.clone();
-        // The proof is over the bytes that come, so nobody on the way may pack them.
-        headers.push(("Accept-Encoding".to_owned(), "identity".to_owned()));
+        headers.push(AS_IT_IS.map(str::to_owned).into());
         headers.extend(more);
         HttpRequest {
             method: self.call.method.clone(),
-            url: self.place.url(),
+            url: self.endpoint.url(),
             headers,
             body: self.call.body.clone(),
             timeout: self.request_timeout(),
@@ -701,11 +775,11 @@ impl Purchase {
     }
 
     /// A page of the paywall itself. The caller's headers are not for it.
-    fn free_page(&self, method: &str, target: &str) -> HttpRequest {
+    fn free_page(&self, base: &str, page: &str) -> HttpRequest {
         HttpRequest {
-            method: method.to_owned(),
-            url: self.place.at(target),
-            headers: vec![("Accept-Encoding".to_owned(), "identity".to_owned())],
+            method: "GET".to_owned(),
+            url: format!("{base}{page}"),
+            headers: vec![AS_IT_IS.map(str::to_owned).into()],
             body: Bytes::new(),
             timeout: self.request_timeout(),
             body_limit: self.call.body_limit,
@@ -719,13 +793,11 @@ impl Purchase {
 
     fn paid_request(&self, paid: &Paid) -> PaidRequest {
         let wall = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
+        let (id, call) = (paid.id, &self.call);
+        let time = wall.saturating_add_signed(self.clock_ahead);
         PaidRequest {
-            transaction_id: paid.id,
-            method: self.call.method.clone(),
-            target: self.place.target.clone(),
-            body_hash: keccak256(&self.call.body),
             idempotency_key: paid.purchase.call_key.clone(),
-            timestamp: wall.saturating_add_signed(self.clock_ahead),
+            ..PaidRequest::new(id, &call.method, &self.endpoint.target, &call.body, time)
         }
     }
 
@@ -818,9 +890,9 @@ fn done_with(response: Box<PaidResponse>) -> Turn {
 }
 
 /// What makes two requests the same. Lengths stand before the parts.
-fn digest(call: &PaidCall, place: &Place) -> B256 {
+fn digest(call: &PaidCall, endpoint: &Endpoint) -> B256 {
     let mut bytes = vec![];
-    for part in [call.method.as_bytes(), place.url().as_bytes(), &call.body] {
+    for part in [call.method.as_bytes(), endpoint.url().as_bytes(), &call.body] {
         bytes.extend((part.len() as u64).to_be_bytes());
         bytes.extend(part);
     }

@@ -65,6 +65,8 @@ pub(super) struct Payment {
     pub(super) id: i64,
     pub(super) provider: Address,
     pub(super) origin: String,
+    /// The URL below which the paywall's free routes are: its origin, or a path of it.
+    pub(super) base: String,
     pub(super) kind: PaymentKind,
     pub(super) amount: Usdc,
     pub(super) used: Usdc,
@@ -105,6 +107,7 @@ pub(super) struct Wanted<'a> {
     pub(super) key: &'a str,
     pub(super) digest: B256,
     pub(super) origin: &'a str,
+    pub(super) base: &'a str,
     pub(super) route: &'a str,
     pub(super) provider: Address,
     pub(super) price: Usdc,
@@ -133,7 +136,7 @@ pub(super) struct Records {
 
 const PAYMENT: &str = "SELECT id, provider, origin, kind, amount, used, deadline, usable_until, \
      dispute_window, service_hash, trusted, transaction_id, stage, tries, planned_at, \
-     closed, penalty FROM payments";
+     closed, penalty, coalesce(base, origin) FROM payments";
 const PURCHASE: &str = "SELECT id, digest, payment, call_key, price, funds, \
      content_hash, receipt, contradicted FROM purchases";
 
@@ -155,6 +158,7 @@ impl Records {
                 include_str!("contradicts.sql"),
                 include_str!("closes.sql"),
                 include_str!("penalties.sql"),
+                include_str!("bases.sql"),
             ],
             synchronous: "FULL",
             patience: storage::PATIENCE,
@@ -344,8 +348,8 @@ impl Records {
             .prepare_cached(
                 "INSERT INTO payments (requester, provider, origin, kind, amount, used, deadline, \
                  usable_until, dispute_window, service_hash, trusted, stage, returned, tries, \
-                 owner, at, planned_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, 0, \
-                 0, 0, ?12, ?13)",
+                 owner, at, planned_at, base) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, \
+                 0, 0, 0, 0, ?12, ?13, ?14)",
             )?
             .execute(params![
                 self.requester.as_slice(),
@@ -360,7 +364,8 @@ impl Records {
                 plan.service_hash.as_slice(),
                 plan.trusted,
                 wanted.now as i64,
-                plan.kernel_now as i64
+                plan.kernel_now as i64,
+                wanted.base
             ])?;
         Ok(connection.last_insert_rowid())
     }
@@ -601,6 +606,7 @@ fn payment(row: &Row<'_>) -> rusqlite::Result<Payment> {
         planned_at: number(14)?,
         is_closed: row.get(15)?,
         penalty: Usdc(number(16)?),
+        base: row.get(17)?,
     })
 }
 

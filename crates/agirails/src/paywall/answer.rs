@@ -1,14 +1,17 @@
-//! What goes back to the caller.
+//! A response, as it goes back to the caller.
 
 use serde::Serialize;
+
+/// Headers in order; a name may come more than once.
+pub type Headers = Vec<(String, Vec<u8>)>;
 
 /// An HTTP response: of a handler, of the paywall itself, or one that was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// The headers in order; a name may come more than once.
-    pub headers: Vec<(String, Vec<u8>)>,
+    /// The headers.
+    pub headers: Headers,
     /// The body, whole.
     pub body: Vec<u8>,
 }
@@ -47,25 +50,4 @@ impl Answer {
     pub(super) fn content_type(&self) -> &str {
         self.header("Content-Type").and_then(|value| std::str::from_utf8(value).ok()).unwrap_or("")
     }
-}
-
-/// Headers of one connection, which are nobody's answer.
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "date",
-];
-
-/// Headers as they are kept: without those that speak of one connection or one moment.
-pub(super) fn end_to_end(headers: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
-    headers
-        .into_iter()
-        .filter(|(name, _)| !HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)))
-        .collect()
 }

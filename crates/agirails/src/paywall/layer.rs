@@ -2,9 +2,13 @@
 //! `http`.
 
 use std::{
+    any::Any,
     convert::Infallible,
     error::Error as StdError,
-    fmt, mem,
+    fmt,
+    future::poll_fn,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     sync::{
         Arc,
@@ -14,25 +18,24 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request::Parts,
-};
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
 use tokio::{sync::mpsc, time::timeout};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Answer, Charge, Entry, Incoming, Paywall, Ticket, ticket::Streaming};
-use crate::protocol::{
-    Usdc,
-    paid_request::{IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, SIGNATURE_HEADER, TRANSACTION_HEADER},
+use super::{
+    Action, Answer, Charge, Chunk, DRAIN_BYTES, DRAIN_TIME, End, Exchange, HIDDEN_HEADERS, Headers,
+    Paywall, Reason, RequestHead,
 };
+use crate::protocol::Usdc;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 /// The body of a response that passed the paywall.
 pub type PaidBody = UnsyncBoxBody<Bytes, BoxError>;
+type Panic = Box<dyn Any + Send>;
 type Pricing = dyn Fn(&Parts, &[u8]) -> Option<Usdc> + Send + Sync;
 
 /// Pieces of a stream between handler and caller: enough that neither waits for the other.
@@ -94,7 +97,8 @@ impl PaywallLayer {
         self
     }
 
-    /// Works out the price of each request, for a [`Charge::per_request`]. `None` refuses it.
+    /// Works out the price of each request, for a [`Charge::per_request`]. [`Usdc::ZERO`] makes the
+    /// call free; `None` says that the price could not be worked out (500).
     pub fn priced(
         mut self,
         price: impl Fn(&Parts, &[u8]) -> Option<Usdc> + Send + Sync + 'static,
@@ -132,7 +136,7 @@ where
     S: Service<Request<B>, Response = Response<A>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
-    B: Body + From<Bytes> + Send + 'static,
+    B: Body + From<Bytes> + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
     A: Body<Data = Bytes> + Send + 'static,
@@ -150,35 +154,30 @@ where
         // The one that was made ready is the one to call.
         let clone = self.inner.clone();
         let inner = mem::replace(&mut self.inner, clone);
-        if request.method() == Method::OPTIONS {
-            // A browser asks so before it calls, and cannot pay for that.
-            return Box::pin(pass(inner, request));
-        }
         let layer = self.layer.clone();
         Box::pin(async move {
-            let (mut parts, body) = request.into_parts();
-            let body = match read(body, layer.paywall.max_body_bytes()).await {
-                Ok(body) => body,
-                Err(Unread::TooLarge) => {
-                    return Ok(respond(layer.paywall.oversized_body(&layer.charge)));
+            let (mut parts, mut body) = request.into_parts();
+            let mut exchange = layer.exchange(&parts);
+            if let Some(answer) = read(&mut exchange, &mut body, &layer, &parts).await {
+                drain(body).await;
+                return Ok(respond(answer));
+            }
+            match exchange.payment() {
+                Some(payment) => {
+                    parts.extensions.insert(payment.clone());
+                    for name in HIDDEN_HEADERS {
+                        parts.headers.remove(name);
+                    }
                 }
-                Err(Unread::Broken) => {
-                    return Ok(respond(layer.paywall.unreadable_body(&layer.charge)));
-                }
-            };
-            let price = layer.pricing.as_ref().and_then(|pricing| pricing(&parts, &body));
-            let incoming = incoming(&parts, &layer.prefix, &body);
-            let ticket = match layer.paywall.enter(&layer.charge, &incoming, price).await {
-                Entry::Run(ticket) => *ticket,
-                Entry::Answer(answer) => return Ok(respond(answer)),
-            };
-            parts.extensions.insert(ticket.payment().clone());
-            let request = Request::from_parts(parts, B::from(body));
+                None => drop(parts.extensions.remove::<super::CallPayment>()),
+            }
+            let request = Request::from_parts(parts, B::from(Bytes::from(exchange.take_body())));
             // A task of its own: a caller that goes away takes nothing with it.
-            match tokio::spawn(run(inner, request, ticket)).await {
-                Ok(answer) => answer,
+            match tokio::spawn(run(inner, request, exchange)).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(panic)) => resume_unwind(panic),
                 Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Ok(panic) => resume_unwind(panic),
                     // The runtime is ending, and with it this task.
                     Err(_) => std::future::pending().await,
                 },
@@ -187,59 +186,142 @@ where
     }
 }
 
-/// A request that costs nothing.
-async fn pass<S, R, A>(mut inner: S, request: Request<R>) -> Result<Response<PaidBody>, S::Error>
+impl PaywallLayer {
+    fn exchange(&self, parts: &Parts) -> Exchange {
+        self.paywall.exchange(Some(&self.charge), request_head(parts, &self.prefix))
+    }
+}
+
+fn request_head<'a>(
+    parts: &'a Parts,
+    prefix: &'a str,
+) -> RequestHead<'a, impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>> {
+    RequestHead {
+        method: parts.method.as_str(),
+        target: parts.uri.path_and_query().map_or("/", |target| target.as_str()),
+        mount: prefix,
+        scheme: parts.uri.scheme_str().unwrap_or("http"),
+        headers: parts.headers.iter(),
+    }
+}
+
+/// Reads a request as far as it has to be read; the answer where its handler is not run.
+async fn read<B>(
+    exchange: &mut Exchange,
+    body: &mut B,
+    layer: &PaywallLayer,
+    parts: &Parts,
+) -> Option<Answer>
 where
-    S: Service<Request<R>, Response = Response<A>>,
-    A: Body<Data = Bytes> + Send + 'static,
-    A::Error: Into<BoxError>,
+    B: Body + Unpin,
 {
-    Ok(inner.call(request).await?.map(|body| body.map_err(Into::into).boxed_unsync()))
+    if let Some(answer) = exchange.admit_head().await {
+        return Some(answer);
+    }
+    while !body.is_end_stream() {
+        let answer = match timeout(exchange.body_time_left(), body.frame()).await {
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) if data.remaining() == data.chunk().len() => exchange.body(data.chunk()),
+                Ok(mut data) => exchange.body(&data.copy_to_bytes(data.remaining())),
+                Err(_) => None,
+            },
+            Ok(Some(Err(_))) => Some(exchange.unreadable()),
+            Ok(None) => break,
+            Err(_) => exchange.body(&[]),
+        };
+        if answer.is_some() {
+            return answer;
+        }
+    }
+    let price = layer.pricing.as_ref().and_then(|price| price(parts, exchange.body_bytes()));
+    exchange.admit(price).await
+}
+
+/// Reads what is left of a body, up to a limit: a writer that is cut off loses its answer.
+async fn drain<B: Body + Unpin>(mut body: B) {
+    let mut left = DRAIN_BYTES;
+    let drained = async {
+        while left > 0 && !body.is_end_stream() {
+            let Some(Ok(frame)) = body.frame().await else { return };
+            left = left.saturating_sub(frame.data_ref().map_or(0, Buf::remaining));
+        }
+    };
+    let _ = timeout(DRAIN_TIME, drained).await;
+}
+
+/// A future whose panic is an outcome.
+async fn caught<F: Future>(future: F) -> Result<F::Output, Panic> {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
 }
 
 async fn run<S, R, A>(
     mut inner: S,
     request: Request<R>,
-    ticket: Ticket,
-) -> Result<Response<PaidBody>, S::Error>
+    mut exchange: Exchange,
+) -> Result<Result<Response<PaidBody>, S::Error>, Panic>
 where
     S: Service<Request<R>, Response = Response<A>>,
     A: Body<Data = Bytes> + Send + 'static,
     A::Error: Into<BoxError>,
 {
-    let response = match inner.call(request).await {
-        Ok(response) => response,
-        Err(error) => {
-            ticket.fail("the service behind the paywall failed").await;
-            return Err(error);
+    let response = match caught(async { inner.call(request).await }).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            exchange.abort(Reason::Raised, "an error of its service").await;
+            return Ok(Err(error));
+        }
+        Err(panic) => {
+            exchange.abort(Reason::Raised, "a panic").await;
+            return Err(panic);
         }
     };
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
     let body = body.map_err(Into::<BoxError>::into);
-    let (status, headers) = (parts.status.as_u16(), pairs(&parts.headers));
-    if body.size_hint().exact().is_some() {
-        let whole = body.collect().await.map(|body| body.to_bytes().into());
-        return Ok(match whole {
-            Ok(body) => respond(ticket.finish(Answer { status, headers, body }).await),
-            Err(error) => {
-                ticket.fail(&format!("its body broke off: {error}")).await;
-                respond(Answer::new(500, "the response broke off"))
-            }
-        });
-    }
-    Ok(match ticket.stream(status, headers) {
-        Ok(streaming) => {
-            let (status, headers) = streaming.head();
-            let (caller, passed) = caller();
-            tokio::spawn(pass_on(body, caller, streaming));
-            let head = Answer { status, headers, body: vec![] };
-            respond(head).map(|_| passed.boxed_unsync())
-        }
-        Err(ticket) => {
-            ticket.fail(&format!("the handler answered {status}")).await;
+    let length = body.size_hint().exact().map(|length| length as usize);
+    let head = exchange.head(parts.status.as_u16(), pairs(&parts.headers), length);
+    Ok(Ok(match head.action {
+        Action::Pass => {
+            exchange.end().await;
+            parts.headers = header_map(head.headers);
             Response::from_parts(parts, body.boxed_unsync())
         }
-    })
+        Action::Buffer => respond(collect(body, exchange).await),
+        Action::Stream => {
+            parts.headers = header_map(head.headers);
+            let (caller, passed) = caller();
+            tokio::spawn(pass_on(body, caller, exchange));
+            Response::from_parts(parts, passed.boxed_unsync())
+        }
+    }))
+}
+
+/// Collects a body whose length is known, and answers when it is kept.
+async fn collect(
+    body: impl Body<Data = Bytes, Error = BoxError>,
+    mut exchange: Exchange,
+) -> Answer {
+    let mut body = std::pin::pin!(body);
+    while !body.is_end_stream() {
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                let _ = frame.data_ref().map(|piece| exchange.chunk(piece));
+            }
+            Some(Err(error)) => {
+                exchange.abort(Reason::BrokeOff, &format!("({error})")).await;
+                return Answer::new(500, "the response broke off");
+            }
+            None => break,
+        }
+    }
+    match exchange.end().await {
+        End::Answer { answer, .. } => answer,
+        _ => Answer::new(500, "the response broke off"),
+    }
 }
 
 /// Hashes a stream as it passes. Where the caller goes away, or does not read, the rest is read to
@@ -247,7 +329,7 @@ where
 async fn pass_on(
     body: impl Body<Data = Bytes, Error = BoxError> + Send,
     mut caller: Caller,
-    mut streaming: Streaming,
+    mut exchange: Exchange,
 ) {
     let mut body = std::pin::pin!(body);
     // What may be the last one waits until it is kept.
@@ -258,27 +340,26 @@ async fn pass_on(
             None => Ok(body.frame().await),
         };
         let before = match next {
-            Ok(Some(Ok(frame))) => {
-                if frame.data_ref().is_some_and(|piece| !streaming.push(piece)) {
-                    return streaming
-                        .fail("its transaction was closed before its stream ended")
-                        .await;
-                }
-                held.replace(frame)
-            }
+            Ok(Some(Ok(frame))) => match frame.data_ref().map(|piece| exchange.chunk(piece)) {
+                Some(Chunk::Break) => return exchange.abort(Reason::BrokeOff, "").await,
+                Some(Chunk::Hold) => held.take(),
+                _ => held.replace(frame),
+            },
             Ok(Some(Err(error))) => {
-                caller.send(Err(error), streaming.patience()).await;
-                return streaming.fail("its stream broke off").await;
+                let why = format!("({error})");
+                caller.send(Err(error), exchange.patience().unwrap_or_default()).await;
+                return exchange.abort(Reason::BrokeOff, &why).await;
             }
             Ok(None) => break,
             Err(_) => held.take(),
         };
         if let Some(frame) = before {
-            caller.send(Ok(frame), streaming.patience()).await;
+            caller.send(Ok(frame), exchange.patience().unwrap_or_default()).await;
         }
     }
-    if streaming.finish().await {
-        caller.end(held).await;
+    if let End::Kept(rest) = exchange.end().await {
+        let rest = (!rest.is_empty()).then(|| Frame::data(Bytes::from(rest)));
+        caller.end(held.into_iter().chain(rest)).await;
     }
 }
 
@@ -308,10 +389,10 @@ impl Caller {
     }
 
     /// It is paid for now, so that it may take its time.
-    async fn end(self, last: Option<Frame<Bytes>>) {
+    async fn end(self, last: impl Iterator<Item = Frame<Bytes>>) {
         let Some(pieces) = self.pieces else { return };
-        if let Some(last) = last {
-            let _ = pieces.send(Ok(last)).await;
+        for frame in last {
+            let _ = pieces.send(Ok(frame)).await;
         }
         self.is_whole.store(true, Ordering::Release);
     }
@@ -339,45 +420,22 @@ impl Body for Passed {
     }
 }
 
-enum Unread {
-    TooLarge,
-    Broken,
-}
-
-async fn read<B>(body: B, limit: usize) -> Result<Bytes, Unread>
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    match Limited::new(body, limit).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
-        Err(_) => Err(Unread::Broken),
-    }
-}
-
-fn incoming(parts: &Parts, prefix: &str, body: &[u8]) -> Incoming {
-    // Two headers of one name are no header: nobody can tell which was meant.
-    let header = |name| {
-        let mut values = parts.headers.get_all(name).iter();
-        let value =
-            values.next().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        if values.next().is_some() { Some(String::from("given twice")) } else { value }
-    };
-    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    let mut incoming = Incoming::new(parts.method.as_str(), &format!("{prefix}{target}"), body);
-    incoming.transaction_id = header(TRANSACTION_HEADER);
-    incoming.signature = header(SIGNATURE_HEADER);
-    incoming.idempotency_key = header(IDEMPOTENCY_HEADER);
-    incoming.max_price = header(MAX_PRICE_HEADER);
-    incoming
-}
-
-fn pairs(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+fn pairs(headers: &HeaderMap) -> Headers {
     headers
         .iter()
         .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
         .collect()
+}
+
+fn header_map(headers: Headers) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        // They came out of a response, or are ours.
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            map.append(name, value);
+        }
+    }
+    map
 }
 
 fn respond(answer: Answer) -> Response<PaidBody> {
@@ -385,12 +443,7 @@ fn respond(answer: Answer) -> Response<PaidBody> {
     let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() =
         StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in answer.headers {
-        // They came out of a response, or are ours.
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            response.headers_mut().append(name, value);
-        }
-    }
+    *response.headers_mut() = header_map(answer.headers);
     response
 }
 
@@ -436,9 +489,10 @@ where
         let Self { paywall, prefix } = self.clone();
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            // No free route has a body to speak of.
-            let body = read(body, 1 << 16).await.unwrap_or_default();
-            let answer = paywall.page_under(&prefix, &incoming(&parts, &prefix, &body)).await;
+            // No free route has a long body.
+            let body = Limited::new(body, 1 << 16).collect().await;
+            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+            let answer = paywall.page_for(request_head(&parts, &prefix), &body).await;
             Ok(respond(answer.unwrap_or_else(|| Answer::new(404, "Not Found"))))
         })
     }

@@ -19,28 +19,34 @@
 //!
 //! let incoming = Incoming::new("POST", "/api/generate", b"{}");
 //! match paywall.enter(&charge, &incoming, None).await {
-//!     Entry::Run(ticket) => drop(ticket.finish(Answer::new(200, "done")).await),
-//!     Entry::Answer(refused) => assert_eq!(refused.status, 402),
+//!     Entry::Run(run) => drop(run.finish(Answer::new(200, "done")).await),
+//!     Entry::Answer(rejected) => assert_eq!(rejected.status, 402),
 //! }
 //! # Ok::<(), agirails::Error>(())
 //! # }).unwrap();
 //! ```
 
+mod admission;
 mod answer;
+mod builtin_routes;
 mod clock;
-mod gate;
+mod event;
+mod exchange;
+mod headers;
+mod health;
 #[cfg(feature = "tower")]
 mod layer;
 mod meters;
-mod notice;
 mod outbox;
-mod pages;
 mod price;
 mod process;
+mod reason;
 mod rejection;
+mod request;
+mod response;
+mod run;
 mod settings;
 mod store;
-mod ticket;
 
 use std::{
     fmt,
@@ -51,20 +57,28 @@ use std::{
     time::SystemTime,
 };
 
-use alloy_primitives::hex;
+use alloy_primitives::{hex, keccak256};
 use lru::LruCache;
 
 #[cfg(feature = "tower")]
 pub use self::layer::{Pages, PaidBody, PaywallLayer, PaywallService};
 pub use self::{
-    answer::Answer,
-    gate::{Entry, Incoming},
-    notice::{Level, Notice},
+    admission::Entry,
+    answer::{Answer, Headers},
+    event::{Event, Level},
+    exchange::{DRAIN_BYTES, DRAIN_TIME, Exchange},
+    headers::HIDDEN_HEADERS,
     price::{Charge, Price, SELF_CANCELLABLE},
+    reason::Reason,
+    request::{Incoming, RequestHead},
+    response::{Action, Chunk, Head},
+    run::{CallPayment, End, Run},
     settings::{Deliver, Settings, Unsigned},
-    ticket::{CallPayment, Streaming, Ticket},
 };
-use self::{clock::Clock, meters::Meters, notice::Listener, process::Process, store::Store};
+use self::{
+    clock::Clock, event::Listener, health::StoreHealth, meters::Meters, process::Process,
+    request::PublicUrl, store::Store,
+};
 use crate::{
     client::ACTPClient,
     error::{Code, Error, Result},
@@ -87,11 +101,13 @@ struct Inner {
     client: ACTPClient,
     settings: Settings,
     unsigned: Unsigned,
+    public: PublicUrl,
     store: Box<dyn Store>,
+    store_health: StoreHealth,
     clock: Clock,
     meters: Meters,
     listener: Listener,
-    verified: Mutex<gate::Verified>,
+    verified: Mutex<admission::Verified>,
     charges: Mutex<Vec<Arc<Charge>>>,
     /// The least that any call may cost, in base units.
     cheapest: AtomicU64,
@@ -136,8 +152,8 @@ impl PaywallBuilder {
         self
     }
 
-    /// Has notices told to the application, in place of `tracing`.
-    pub fn on_notice(mut self, listen: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
+    /// Has events told to the application, in place of `tracing`.
+    pub fn on_event(mut self, listen: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.listener = Listener::new(listen);
         self
     }
@@ -152,6 +168,7 @@ impl PaywallBuilder {
     pub async fn open(self) -> Result<Paywall> {
         let Self { client, place, settings, listener } = self;
         settings.check()?;
+        let public = PublicUrl::parse(settings.public_url.as_deref())?;
         if client.is_read_only() {
             let message = format!(
                 "this client of {} has no key, so it could deliver nothing",
@@ -184,10 +201,12 @@ impl PaywallBuilder {
                 client,
                 settings,
                 unsigned,
+                public,
                 store,
+                store_health: StoreHealth::default(),
                 meters: Meters::default(),
                 listener,
-                verified: Mutex::new(LruCache::new(gate::REMEMBERED)),
+                verified: Mutex::new(LruCache::new(admission::REMEMBERED)),
                 charges: Mutex::default(),
                 cheapest: AtomicU64::new(u64::MAX),
                 warned: AtomicBool::new(false),
@@ -263,8 +282,8 @@ impl Paywall {
         self.inner.enter(charge, incoming, price).await
     }
 
-    /// All checks but the claim: the refusal that a request would get, `None` where it would go on
-    /// to its claim. Nothing is used up. For what cannot be a ticket's: a WebSocket before it opens.
+    /// All checks but the claim: the rejection that a request would get, `None` where it would go on
+    /// to its claim. Nothing is used up. For what cannot be a run: a WebSocket before it opens.
     pub async fn check(
         &self,
         charge: &Arc<Charge>,
@@ -273,17 +292,6 @@ impl Paywall {
     ) -> Option<Answer> {
         self.tend();
         self.inner.look(charge, incoming, price).await
-    }
-
-    /// The refusal of a body that could not be read.
-    pub fn unreadable_body(&self, charge: &Charge) -> Answer {
-        self.inner.reject(charge, Usdc::ZERO, &rejection::Rejection::body_unreadable(), None)
-    }
-
-    /// The refusal of a body longer than [`Settings::max_body_bytes`].
-    pub fn oversized_body(&self, charge: &Charge) -> Answer {
-        let rejection = rejection::Rejection::body_too_large(self.inner.settings.max_body_bytes);
-        self.inner.reject(charge, Usdc::ZERO, &rejection, None)
     }
 
     /// The longest request body that adapters read.
@@ -302,6 +310,18 @@ impl Paywall {
     pub async fn page_under(&self, mount: &str, incoming: &Incoming) -> Option<Answer> {
         self.tend();
         self.inner.page(mount, incoming).await
+    }
+
+    /// Answers the free routes as [`Self::page`] does, for a request as an adapter has it.
+    pub async fn page_for<N: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        head: RequestHead<'_, impl IntoIterator<Item = (N, V)>>,
+        body: &[u8],
+    ) -> Option<Answer> {
+        let (mut incoming, _) = Incoming::read(head, &self.inner.public, &[]);
+        incoming.body_hash = keccak256(body);
+        let mount = incoming.mount.clone();
+        self.page_under(&mount, &incoming).await
     }
 
     /// Ends an open payment now: delivers it where something was served, else gives it back.
@@ -385,7 +405,7 @@ fn random() -> [u8; 16] {
     bytes
 }
 
-/// What ties a refusal to the operator's log.
+/// What ties a rejection to the operator's log.
 fn request_id() -> String {
     hex::encode(&random()[..8])
 }

@@ -12,8 +12,9 @@ use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 
 use super::{
-    Inner, lock,
-    notice::Level,
+    Inner,
+    event::Level,
+    lock,
     process::Process,
     store::{Duty, Facts, Outcome, Stage},
 };

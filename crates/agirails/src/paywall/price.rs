@@ -32,6 +32,7 @@ pub struct Charge {
     pub(super) calls: u32,
     pub(super) min_seconds_left: Option<u64>,
     pub(super) deliver: Option<Deliver>,
+    pub(super) described: Option<String>,
 }
 
 impl Charge {
@@ -39,7 +40,14 @@ impl Charge {
     /// `POST /api/generate`.
     pub fn new(name: impl Into<String>, price: Usdc) -> Self {
         let price = Price::Fixed(price);
-        Self { name: name.into(), price, calls: 0, min_seconds_left: None, deliver: None }
+        Self {
+            name: name.into(),
+            price,
+            calls: 0,
+            min_seconds_left: None,
+            deliver: None,
+            described: None,
+        }
     }
 
     /// A price that the application works out from each request.
@@ -57,6 +65,13 @@ impl Charge {
     /// setting. For handlers that run long.
     pub const fn min_seconds_left(mut self, seconds: u64) -> Self {
         self.min_seconds_left = Some(seconds);
+        self
+    }
+
+    /// What the price page says of a price that is worked out from each request: a range, or a
+    /// sentence, such as `"0.05 to 0.50 USDC, by length"`.
+    pub fn described(mut self, text: impl Into<String>) -> Self {
+        self.described = Some(text.into());
         self
     }
 
@@ -101,6 +116,27 @@ impl Charge {
             ));
         }
         Ok(())
+    }
+
+    /// The charge's name, which tells routes apart in prices, logs and metrics.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What one call costs.
+    pub const fn price(&self) -> Price {
+        self.price
+    }
+
+    /// The methods of the route, as far as its name says.
+    pub(super) fn methods(&self) -> Vec<String> {
+        let first = self.name.split(' ').next().unwrap_or_default();
+        let is_method = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_uppercase());
+        let any = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+        match is_method {
+            true => vec![first.to_owned()],
+            false => any.map(str::to_owned).to_vec(),
+        }
     }
 
     /// What one call alone costs, where that is the same for every call and sold.
@@ -156,7 +192,7 @@ impl Charge {
 /// [`Code::InvalidAmount`] for nothing, or more than the protocol moves.
 pub(super) fn check_price(price: Usdc) -> Result<()> {
     if price == Usdc::ZERO || price > money::MAX_AMOUNT {
-        let problem = format!("is no price: it must be above 0 and at most {}", money::MAX_AMOUNT);
+        let problem = format!("must be above 0 and at most {} USDC", money::MAX_AMOUNT);
         return Err(Error::invalid(Code::InvalidAmount, "price", &price.to_string(), &problem)
             .with_hint("name a price in USDC such as \"0.10\"; a free route needs no paywall"));
     }

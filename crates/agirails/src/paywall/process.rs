@@ -5,7 +5,7 @@ use std::{
     num::NonZeroUsize,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -40,6 +40,8 @@ pub(super) struct Process {
     pub(super) settled: Notify,
     pub(super) lookups: Lookups,
     pub(super) is_tending: AtomicBool,
+    /// What request bodies hold that are being read.
+    pub(super) body_bytes: Arc<AtomicUsize>,
     running: Mutex<HashSet<Claim>>,
     abandoned: Mutex<Vec<Claim>>,
 }
@@ -53,6 +55,7 @@ impl Process {
             settled: Notify::new(),
             lookups: Lookups::default(),
             is_tending: AtomicBool::new(false),
+            body_bytes: Arc::default(),
             running: Mutex::default(),
             abandoned: Mutex::default(),
         }

@@ -1,13 +1,17 @@
 //! Why a call is not run, as its caller is told: HTTP status, words for people, keys for programs.
 
+use std::fmt;
+
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Map, Value, json};
 
 use super::{
     answer::Answer,
+    headers::{PAYMENT_REQUIRED, PAYMENT_SIGNATURE},
     price::{Charge, Offer},
 };
 use crate::{
+    error::Error,
     network::Network,
     protocol::{
         State, Usdc,
@@ -18,7 +22,10 @@ use crate::{
     },
 };
 
-/// A refusal. `reason` is its stable name, in metrics and as the problem's type.
+/// The longest PAYMENT-REQUIRED, characters: what proxies take of a response's headers.
+const LONGEST_CHALLENGE: usize = 2_048;
+
+/// A rejection. `reason` is its stable name, in metrics and as the problem's type.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Rejection {
     pub(super) status: u16,
@@ -27,8 +34,6 @@ pub(super) struct Rejection {
     detail: String,
     more: Vec<(&'static str, Value)>,
     retry_after: Option<u32>,
-    /// Path and query of the request.
-    target: Box<str>,
 }
 
 impl Rejection {
@@ -38,14 +43,7 @@ impl Rejection {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        let (detail, target) = (detail.into(), Box::default());
-        Self { status, reason, title, detail, more: vec![], retry_after: None, target }
-    }
-
-    /// Names the request that is refused.
-    pub(super) fn of(mut self, target: &str) -> Self {
-        self.target = target.into();
-        self
+        Self { status, reason, title, detail: detail.into(), more: vec![], retry_after: None }
     }
 
     fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
@@ -83,6 +81,26 @@ impl Rejection {
         Self::new(400, "invalid_max_price", "Invalid Max Price", detail)
     }
 
+    pub(super) fn malformed_payment(problem: impl fmt::Display) -> Self {
+        let detail = format!("{PAYMENT_SIGNATURE} {problem}");
+        Self::new(400, "invalid_payment_signature", "Invalid Payment Signature", detail)
+    }
+
+    pub(super) fn malformed_length() -> Self {
+        let detail = "Content-Length must be one number of bytes";
+        Self::new(400, "invalid_content_length", "Invalid Content Length", detail)
+    }
+
+    pub(super) fn length_required() -> Self {
+        let detail = "The request must have a Content-Length: this server reads no chunked bodies";
+        Self::new(411, "length_required", "Length Required", detail)
+    }
+
+    pub(super) fn method_not_allowed() -> Self {
+        let detail = "This path must be called with one of the methods in the header Allow";
+        Self::new(405, "method_not_allowed", "Method Not Allowed", detail)
+    }
+
     pub(super) fn key_required() -> Self {
         let detail = format!(
             "This transaction is a balance for many calls: give each its own {IDEMPOTENCY_HEADER} \
@@ -97,8 +115,25 @@ impl Rejection {
     }
 
     pub(super) fn body_too_large(limit: usize) -> Self {
-        let detail = format!("The request's body has more than {limit} bytes");
+        let detail = format!("The request's body must have at most {limit} bytes");
         Self::new(413, "body_too_large", "Body Too Large", detail)
+    }
+
+    pub(super) fn body_too_slow(time: std::time::Duration) -> Self {
+        let detail =
+            format!("The request's body must arrive within {} seconds", time.as_secs_f64());
+        Self::new(408, "body_too_slow", "Request Timeout", detail)
+    }
+
+    pub(super) fn too_many_bodies() -> Self {
+        let detail = "The service is reading too many request bodies; try again";
+        Self::new(503, "too_many_bodies", "Too Many Bodies", detail).later(2)
+    }
+
+    /// The handler's response could not be sent: nothing was taken.
+    pub(super) fn broken_answer() -> Self {
+        let detail = "The service's response broke off; nothing was taken, repeat the request";
+        Self::new(500, "broken_answer", "Broken Answer", detail)
     }
 
     pub(super) fn not_found() -> Self {
@@ -268,17 +303,13 @@ impl Rejection {
         if let Some(seconds) = self.retry_after {
             put("retryAfter", seconds.into());
         }
-        let mut challenge = None;
-        if let (402, Some(terms)) = (self.status, terms) {
-            // A relative reference: under which host it was asked for, the caller knows.
-            let (resource, accepts) = (json!({"url": self.target}), terms.accepts());
+        let terms = terms.filter(|_| self.status == 402);
+        if let Some(terms) = terms {
             put("x402Version", 2.into());
-            put("resource", resource.clone());
-            put("accepts", accepts.clone());
-            let object = json!({
-                "x402Version": 2, "error": self.detail, "resource": resource, "accepts": accepts,
-            });
-            challenge = Some(BASE64.encode(object.to_string()));
+            put("resource", json!({"url": terms.resource}));
+            put("accepts", terms.accepts());
+            put("extensions", payment_identifier());
+            put("links", terms.links());
         }
         let text = Value::Object(body).to_string();
         let mut answer = Answer::text(self.status, "application/problem+json", text)
@@ -286,10 +317,54 @@ impl Rejection {
         if let Some(seconds) = self.retry_after {
             answer = answer.with("Retry-After", seconds.to_string());
         }
-        if let Some(challenge) = challenge {
-            answer = answer.with("PAYMENT-REQUIRED", challenge);
+        if self.status == 401 {
+            let challenge = format!("AGIRAILS-Signature header=\"{SIGNATURE_HEADER}\"");
+            answer = answer.with("WWW-Authenticate", challenge);
         }
-        answer
+        match terms {
+            Some(terms) => answer.with(PAYMENT_REQUIRED, terms.challenge(&self.detail)),
+            None => answer,
+        }
+    }
+}
+
+/// The x402 extension in which a client names its call; it is the idempotency key.
+fn payment_identifier() -> Value {
+    let id =
+        json!({"type": "string", "minLength": 16, "maxLength": 128, "pattern": "^[a-zA-Z0-9_-]+$"});
+    json!({"payment-identifier": {
+        "info": {"required": false},
+        "schema": {
+            "type": "object",
+            "properties": {"required": {"type": "boolean"}, "id": id},
+            "required": ["required"],
+        },
+    }})
+}
+
+/// A rejection, and what the operator should know of it.
+pub(super) struct Refused(pub(super) Rejection, pub(super) Option<Error>);
+
+impl Refused {
+    pub(super) fn because(rejection: Rejection, cause: Error) -> Self {
+        Self(rejection, Some(cause))
+    }
+
+    pub(super) fn store(cause: Error) -> Self {
+        Self::because(Rejection::store_unavailable(), cause)
+    }
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Self(rejection, None)
+    }
+}
+
+/// The clock could not be read: the kernel is out of reach.
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::because(Rejection::unverifiable(), error)
     }
 }
 
@@ -302,17 +377,75 @@ pub(super) struct Terms<'a> {
     pub(super) price: Usdc,
     pub(super) min_seconds_left: u64,
     pub(super) signature_required: bool,
+    /// The URL of what is sold, absolute where the host is known.
+    pub(super) resource: String,
+    /// What the free routes stand under.
+    pub(super) base: String,
 }
 
 impl Terms<'_> {
+    /// Where the free routes are. `{txId}` and `{key}` stand for themselves.
+    fn links(&self) -> Value {
+        let base = &self.base;
+        json!({
+            "pricing": format!("{base}/api/pricing"),
+            "payment": format!("{base}/api/payments/{{txId}}"),
+            "receipt": format!("{base}/api/payments/{{txId}}/receipts/{{key}}"),
+            "close": format!("{base}/api/payments/{{txId}}/close"),
+        })
+    }
+
+    /// The header PAYMENT-REQUIRED: base64 of the x402 object. Proxies take few kilobytes of
+    /// headers, so what is long in it is left out: the body says it.
+    fn challenge(&self, problem: &str) -> String {
+        let without_query = self.resource.split('?').next().unwrap_or_default();
+        let host = self.resource.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+        let shorter: [(&str, bool, bool); 4] = [
+            (&self.resource, true, true),
+            (without_query, true, true),
+            (without_query, true, false),
+            (if host.contains("://") { &host } else { "/" }, false, false),
+        ];
+        let mut challenge = String::new();
+        for (resource, has_problem, has_extensions) in shorter {
+            let mut object = json!({
+                "x402Version": 2,
+                "resource": {"url": resource},
+                "accepts": self.short_accepts(),
+                "links": {"base": self.base},
+            });
+            if has_problem {
+                object["error"] = problem.into();
+            }
+            if has_extensions {
+                object["extensions"] = payment_identifier();
+            }
+            challenge = BASE64.encode(object.to_string());
+            if challenge.len() <= LONGEST_CHALLENGE {
+                break;
+            }
+        }
+        challenge
+    }
+
     /// The `accepts` of an x402 object. Escrow is a scheme of its own.
     pub(super) fn accepts(&self) -> Value {
         let is_bundled = self.charge.is_bundled(self.price);
-        self.charge
-            .offers(self.price)
-            .into_iter()
-            .map(|offer| self.accept(offer, is_bundled))
-            .collect()
+        let offers = self.charge.offers(self.price).into_iter();
+        offers.map(|offer| self.accept(offer, is_bundled)).collect()
+    }
+
+    /// The same without what the body or the network's own profile says.
+    fn short_accepts(&self) -> Value {
+        let mut accepts = self.accepts();
+        for offer in accepts.as_array_mut().into_iter().flatten() {
+            if let Some(extra) = offer.get_mut("extra").and_then(Value::as_object_mut) {
+                for name in ["vault", "header", "signatureHeader"] {
+                    extra.remove(name);
+                }
+            }
+        }
+        accepts
     }
 
     fn accept(&self, offer: Offer, is_bundled: bool) -> Value {
@@ -325,6 +458,7 @@ impl Terms<'_> {
             "payTo": self.provider,
             "maxTimeoutSeconds": 3_600.max(self.min_seconds_left * 2),
             "extra": {
+                "flow": "escrow",
                 "kind": kind,
                 "pricePerCall": self.price.0.to_string(),
                 "calls": offer.calls,

@@ -46,8 +46,23 @@ pub struct Settings {
     pub give_up_after: u32,
     /// The longest request body: 16 MiB.
     pub max_body_bytes: usize,
+    /// How long a request body may take from its first byte to its last: 60 s.
+    pub body_time: Duration,
+    /// How many bytes of request bodies a process holds while they are read: 128 MiB. Requests
+    /// without a payment that was verified share a quarter of it.
+    pub body_budget_bytes: usize,
+    /// The longest response that is collected and kept before its first byte leaves, where its
+    /// length is known: 16 MiB. A longer one is a stream.
+    pub max_kept_answer_bytes: usize,
     /// The longest streamed response that is kept for repeats: 1 MiB.
     pub max_kept_stream_bytes: usize,
+    /// The URL that callers see, where a proxy stands in between: `https://example.com/shop`. Its
+    /// path begins every signed target, and the 402 names absolute URLs under it.
+    pub public_url: Option<String>,
+    /// Names of further request headers that can change an answer: two requests are the same only
+    /// where these are equal. Accept, Accept-Language, Content-Type, Content-Encoding,
+    /// Authorization and Cookie always count.
+    pub vary_on: Vec<String>,
     /// For how long ended payments are kept: 30 days.
     pub keep: Duration,
     /// Whether transactions on which no call was ever made are given back before their deadline,
@@ -71,7 +86,12 @@ impl Default for Settings {
             confirm_wait: Duration::from_secs(60),
             give_up_after: 5,
             max_body_bytes: 16 << 20,
+            body_time: Duration::from_secs(60),
+            body_budget_bytes: 128 << 20,
+            max_kept_answer_bytes: 16 << 20,
             max_kept_stream_bytes: 1 << 20,
+            public_url: None,
+            vary_on: vec![],
             keep: Duration::from_secs(30 * 86_400),
             give_back_unclaimed: true,
             survive_power_cut: false,
@@ -85,7 +105,11 @@ impl Settings {
             Err(Error::invalid(Code::InvalidNumber, field, &value, problem))
         };
         if self.closing_seconds == 0 {
-            return refuse("closing_seconds", "0".to_owned(), "leaves no time to deliver");
+            return refuse(
+                "closing_seconds",
+                "0".to_owned(),
+                "must be at least 1, so that there is time to deliver",
+            );
         }
         if self.min_seconds_left <= self.closing_seconds {
             let problem = format!("must be more than closing_seconds, {}", self.closing_seconds);
@@ -94,6 +118,9 @@ impl Settings {
         if self.lease < Duration::from_secs(1) {
             let value = format!("{:?}", self.lease);
             return refuse("lease_seconds", value, "must be at least a second");
+        }
+        if self.body_time.is_zero() {
+            return refuse("body_seconds", "0".to_owned(), "must be above 0");
         }
         if self.give_up_after == 0 {
             return refuse("give_up_after", "0".to_owned(), "must be at least 1");

@@ -8,7 +8,7 @@ use agirails::{
 };
 use agirails_devnet::Devnet;
 
-use crate::stage::{CENTS_10, Service, call, drive, key, paid};
+use crate::fixture::{CENTS_10, Service, call, drive, key, paid};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purchase_on_a_chain_is_paid_once_however_often_it_is_dropped() {

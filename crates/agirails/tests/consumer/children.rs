@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::deaths;
+use crate::crashes;
 
 const ROLE: &str = "CONSUMER_TEST_ROLE";
 const DIRECTORY: &str = "CONSUMER_TEST_DIRECTORY";
@@ -23,8 +23,8 @@ fn child_process() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         match role.as_str() {
-            "buy until killed" => deaths::buy_until_killed(&directory, number).await,
-            "spend the budget" => deaths::spend_the_budget(&directory).await,
+            "buy until killed" => crashes::buy_until_killed(&directory, number).await,
+            "spend the budget" => crashes::spend_the_budget(&directory).await,
             other => panic!("no such role: {other}"),
         }
     });

@@ -14,10 +14,10 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::stage::{CENTS_10, DOLLAR, Stage};
+use crate::fixture::{CENTS_10, DOLLAR, Fixture};
 
-async fn serve(stage: &Stage) -> SocketAddr {
-    let paywall = &stage.service.paywall;
+async fn serve(fixture: &Fixture) -> SocketAddr {
+    let paywall = &fixture.service.paywall;
     let charge = paywall.charge(Charge::new("POST /api/generate", CENTS_10)).unwrap();
     let handler = async |body: String| format!("answer to {body}");
     let app = Router::new()
@@ -31,9 +31,9 @@ async fn serve(stage: &Stage) -> SocketAddr {
 
 #[tokio::test]
 async fn a_service_behind_the_paywall_is_paid_over_http() {
-    let stage = Stage::new(CENTS_10).await;
-    let address = serve(&stage).await;
-    let consumer = stage.trusting().await;
+    let fixture = Fixture::new(CENTS_10).await;
+    let address = serve(&fixture).await;
+    let consumer = fixture.trusting().await;
     let url = format!("http://{address}/api/generate?q=%C3%BC|x&r=[1]");
     let call = PaidCall::new("POST", url, CENTS_10).json(&serde_json::json!({"a": 1})).settle(true);
     let paid = consumer.call(call).await.unwrap();
@@ -44,9 +44,9 @@ async fn a_service_behind_the_paywall_is_paid_over_http() {
 
 #[tokio::test]
 async fn a_balance_is_closed_over_http_and_settled_with_its_proof() {
-    let stage = Stage::new(CENTS_10).await;
-    let address = serve(&stage).await;
-    let consumer = Consumer::builder(stage.payer.clone()).open().await.unwrap();
+    let fixture = Fixture::new(CENTS_10).await;
+    let address = serve(&fixture).await;
+    let consumer = Consumer::builder(fixture.payer.clone()).open().await.unwrap();
     let url = format!("http://{address}/api/generate");
     let mut id = None;
     for number in 0..3 {
@@ -54,18 +54,18 @@ async fn a_balance_is_closed_over_http_and_settled_with_its_proof() {
         id = Some(consumer.call(call).await.unwrap().payment.unwrap().transaction_id);
     }
     let id = id.unwrap();
-    assert_eq!(stage.paid().await, (1, DOLLAR));
+    assert_eq!(fixture.paid().await, (1, DOLLAR));
     assert!(["delivering", "delivered"].contains(&&*consumer.close(id).await.unwrap()));
-    stage.becomes(id, State::Delivered).await;
+    fixture.becomes(id, State::Delivered).await;
     assert_eq!(consumer.settle().await.unwrap().settled, [id]);
     assert_eq!(consumer.balances().await.unwrap(), []);
 }
 
 #[tokio::test]
 async fn a_request_that_cannot_be_sent_tells_the_key_of_what_it_was_to_be_paid_with() {
-    let stage = Stage::new(CENTS_10).await;
-    let address = serve(&stage).await;
-    let consumer = stage.wary().await;
+    let fixture = Fixture::new(CENTS_10).await;
+    let address = serve(&fixture).await;
+    let consumer = fixture.wary().await;
     let url = format!("http://{address}/api/generate");
     let call = |query: &str| PaidCall::new("POST", format!("{url}?{query}"), CENTS_10);
     consumer.call(call("")).await.unwrap();
@@ -76,12 +76,12 @@ async fn a_request_that_cannot_be_sent_tells_the_key_of_what_it_was_to_be_paid_w
 
 #[tokio::test]
 async fn a_timeout_beyond_all_clocks_is_a_long_one() {
-    let stage = Stage::new(CENTS_10).await;
-    let address = serve(&stage).await;
+    let fixture = Fixture::new(CENTS_10).await;
+    let address = serve(&fixture).await;
     let call = PaidCall::new("POST", format!("http://{address}/api/generate"), CENTS_10)
         .timeout(Duration::MAX)
         .request_timeout(Duration::MAX);
-    assert_eq!(stage.wary().await.call(call).await.unwrap().status, 200);
+    assert_eq!(fixture.wary().await.call(call).await.unwrap().status, 200);
 }
 
 /// A server that answers every connection with these bytes, and maybe never ends.
@@ -103,8 +103,8 @@ async fn raw(answer: &'static str, endless: bool) -> SocketAddr {
 
 #[tokio::test]
 async fn redirects_are_handed_back_and_endless_answers_given_up() {
-    let stage = Stage::new(CENTS_10).await;
-    let consumer = stage.wary().await;
+    let fixture = Fixture::new(CENTS_10).await;
+    let consumer = fixture.wary().await;
     let away = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n";
     let url = format!("http://{}/", raw(away, false).await);
     assert_eq!(consumer.call(PaidCall::new("GET", url, CENTS_10)).await.unwrap().status, 302);
@@ -117,8 +117,8 @@ async fn redirects_are_handed_back_and_endless_answers_given_up() {
 
 #[tokio::test]
 async fn a_service_that_is_not_there_is_told_in_time() {
-    let stage = Stage::new(CENTS_10).await;
-    let consumer = stage.wary().await;
+    let fixture = Fixture::new(CENTS_10).await;
+    let consumer = fixture.wary().await;
     let call = PaidCall::new("POST", "http://127.0.0.1:1/?token=secret", CENTS_10);
     let error = consumer.call(call.timeout(Duration::from_secs(2))).await.unwrap_err();
     assert_eq!(error.code(), Code::ServiceUnreachable);

@@ -4,8 +4,8 @@
 
 mod chain;
 mod children;
-mod deaths;
+mod crashes;
+mod fixture;
+mod hostile_provider;
 mod http;
-mod lies;
 mod purchases;
-mod stage;

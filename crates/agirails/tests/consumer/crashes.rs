@@ -20,7 +20,7 @@ use async_trait::async_trait;
 
 use crate::{
     children,
-    stage::{CENTS_10, DOLLAR, Service, Stage, call, client, drive, paid},
+    fixture::{CENTS_10, DOLLAR, Fixture, Service, call, client, drive, paid},
 };
 
 /// A kernel whose caller dies at its n-th call: before it takes effect, or right after.
@@ -123,25 +123,25 @@ impl Kernel for Deadly {
 }
 
 /// A consumer who dies at this call of the kernel.
-async fn mortal(stage: &Stage, point: i64, after: bool, trusting: bool) -> Consumer {
+async fn mortal(fixture: &Fixture, point: i64, after: bool, trusting: bool) -> Consumer {
     let kernel = Arc::new(Deadly {
-        kernel: stage.payer.kernel().clone(),
+        kernel: fixture.payer.kernel().clone(),
         calls_left: AtomicI64::new(point),
         after,
     });
-    let mortal = ACTPClient::with_kernel(kernel.clone(), stage.payer.address());
-    let storage = Storage::Directory(stage.directory.path().to_owned());
+    let mortal = ACTPClient::with_kernel(kernel.clone(), fixture.payer.address());
+    let storage = Storage::Directory(fixture.directory.path().to_owned());
     let mut builder = Consumer::builder(mortal).storage(storage);
     if trusting {
-        builder = builder.trust(stage.provider.address().to_string());
+        builder = builder.trust(fixture.provider.address().to_string());
     }
     builder.open().await.unwrap()
 }
 
 /// Buys with the key "k", and dies at this call of the kernel; false where it came to its end.
-async fn dies_buying(stage: &Stage, point: i64, after: bool, trusting: bool) -> bool {
-    let consumer = mortal(stage, point, after, trusting).await;
-    let attempt = stage.buy(&consumer, call().purchase_key("k"));
+async fn dies_buying(fixture: &Fixture, point: i64, after: bool, trusting: bool) -> bool {
+    let consumer = mortal(fixture, point, after, trusting).await;
+    let attempt = fixture.buy(&consumer, call().purchase_key("k"));
     tokio::time::timeout(Duration::from_millis(200), attempt).await.is_err()
 }
 
@@ -149,15 +149,15 @@ async fn dies_buying(stage: &Stage, point: i64, after: bool, trusting: bool) -> 
 async fn a_cancellation_whose_outcome_was_lost_still_counts_its_penalty() {
     let mut lost = 0;
     for point in 0.. {
-        let stage = Stage::new(CENTS_10).await;
-        let consumer = stage.wary().await;
-        let id = stage.buy_in_silence(&consumer).await;
-        stage.payer.mock().unwrap().advance_time(4_000).await.unwrap();
-        let dying = mortal(&stage, point, true, false).await;
+        let fixture = Fixture::new(CENTS_10).await;
+        let consumer = fixture.wary().await;
+        let id = fixture.buy_in_silence(&consumer).await;
+        fixture.payer.mock().unwrap().advance_time(4_000).await.unwrap();
+        let dying = mortal(&fixture, point, true, false).await;
         if tokio::time::timeout(Duration::from_millis(200), dying.reclaim()).await.is_ok() {
             break;
         }
-        if stage.payer.get_transaction(id).await.unwrap().state == State::Cancelled {
+        if fixture.payer.get_transaction(id).await.unwrap().state == State::Cancelled {
             assert_eq!(consumer.settle().await.unwrap().refunded, [id]);
             assert_eq!(consumer.spent(None).await.unwrap().day, Usdc(50_000));
             lost += 1;
@@ -170,15 +170,15 @@ async fn a_cancellation_whose_outcome_was_lost_still_counts_its_penalty() {
 async fn money_whose_process_died_before_it_knew_is_listed_and_comes_back() {
     let mut locked = 0;
     for point in 0.. {
-        let stage = Stage::new(CENTS_10).await;
-        if !dies_buying(&stage, point, true, false).await {
+        let fixture = Fixture::new(CENTS_10).await;
+        if !dies_buying(&fixture, point, true, false).await {
             break;
         }
-        let consumer = stage.wary().await;
-        let (funded, _) = stage.paid().await;
+        let consumer = fixture.wary().await;
+        let (funded, _) = fixture.paid().await;
         assert_eq!(consumer.balances().await.unwrap().len(), funded, "died at call {point}");
         assert_eq!(consumer.settle().await.unwrap().waiting.len(), funded);
-        stage.payer.mock().unwrap().advance_time(4_000).await.unwrap();
+        fixture.payer.mock().unwrap().advance_time(4_000).await.unwrap();
         assert_eq!(consumer.reclaim().await.unwrap().refunded.len(), funded);
         locked += funded;
     }
@@ -189,19 +189,19 @@ async fn money_whose_process_died_before_it_knew_is_listed_and_comes_back() {
 async fn a_payment_that_was_created_and_can_never_be_funded_counts_no_longer() {
     let mut abandoned = 0;
     for point in 0.. {
-        let stage = Stage::new(CENTS_10).await;
-        if !dies_buying(&stage, point, false, false).await {
+        let fixture = Fixture::new(CENTS_10).await;
+        if !dies_buying(&fixture, point, false, false).await {
             break;
         }
-        let created = TransactionQuery::of(stage.payer.address());
-        let created = !stage.payer.find_transactions(&created).await.unwrap().is_empty();
-        if !created || stage.paid().await.0 > 0 {
+        let created = TransactionQuery::of(fixture.payer.address());
+        let created = !fixture.payer.find_transactions(&created).await.unwrap().is_empty();
+        if !created || fixture.paid().await.0 > 0 {
             continue;
         }
-        let consumer = stage.wary().await;
+        let consumer = fixture.wary().await;
         consumer.settle().await.unwrap();
         assert_eq!(consumer.spent(None).await.unwrap().day, DOLLAR, "it may still be funded");
-        stage.payer.mock().unwrap().advance_time(4_000).await.unwrap();
+        fixture.payer.mock().unwrap().advance_time(4_000).await.unwrap();
         assert_eq!(consumer.settle().await.unwrap(), Report::default());
         assert_eq!(consumer.spent(None).await.unwrap().day, Usdc(0), "died at call {point}");
         abandoned += 1;
@@ -215,16 +215,21 @@ async fn a_purchase_that_dies_at_any_call_of_the_kernel_pays_once() {
     for after in [false, true] {
         for trusting in [true, false] {
             for point in 0.. {
-                let stage = Stage::new(CENTS_10).await;
-                let died = dies_buying(&stage, point, after, trusting).await;
+                let fixture = Fixture::new(CENTS_10).await;
+                let died = dies_buying(&fixture, point, after, trusting).await;
                 deaths += u32::from(died);
 
-                let consumer = if trusting { stage.trusting().await } else { stage.wary().await };
-                let answer = stage.buy(&consumer, call().purchase_key("k")).await.unwrap();
+                let consumer =
+                    if trusting { fixture.trusting().await } else { fixture.wary().await };
+                let answer = fixture.buy(&consumer, call().purchase_key("k")).await.unwrap();
                 assert_eq!(answer.body.as_ref(), b"answer 0");
                 let amount = if trusting { CENTS_10 } else { DOLLAR };
-                assert_eq!(stage.paid().await, (1, amount), "died at call {point}, after: {after}");
-                let balance = stage.payer.balance().await.unwrap();
+                assert_eq!(
+                    fixture.paid().await,
+                    (1, amount),
+                    "died at call {point}, after: {after}"
+                );
+                let balance = fixture.payer.balance().await.unwrap();
                 assert_eq!(balance, Usdc(1_000_000_000 - amount.0));
                 assert_eq!(consumer.spent(None).await.unwrap().day, amount);
                 if !died {
@@ -300,7 +305,7 @@ pub async fn spend_the_budget(directory: &Path) {
     let (provider, payer) = (client(directory, 1).await, client(directory, 2).await);
     let service = Service::of(provider, CENTS_10).await;
     let budget = Budget { per_day: Some(DOLLAR), ..Budget::default() };
-    let consumer = Consumer::builder(payer).trust(crate::stage::ORIGIN).budget(budget);
+    let consumer = Consumer::builder(payer).trust(crate::fixture::ORIGIN).budget(budget);
     let consumer = consumer.open().await.unwrap();
     for _ in 0..20 {
         let carry = async |request: agirails::consumer::HttpRequest| {

@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use super::{
     Inner,
+    admission::parse_id,
     answer::Answer,
-    gate::{Incoming, Refused, parse_id},
-    notice::Level,
+    event::Level,
     price::{Charge, Price, sensible_calls, usdc},
-    rejection::Rejection,
+    rejection::{Refused, Rejection},
+    request::Incoming,
     store::{Backlog, Counters, Stage},
 };
 use crate::protocol::{
@@ -26,7 +27,7 @@ impl Inner {
     /// The answer of a free route; `None` where the path is none.
     pub(super) async fn page(&self, mount: &str, incoming: &Incoming) -> Option<Answer> {
         let path = incoming.target.split_once('?').map_or(&*incoming.target, |(path, _)| path);
-        let path = below(mount, path);
+        let path = below(mount, below(&self.public.prefix, path));
         let answer = match (incoming.method.as_str(), path) {
             ("GET" | "HEAD", "/api/pricing") => Ok(self.pricing()),
             ("GET" | "HEAD", "/health") => Ok(self.health().await),
@@ -50,7 +51,7 @@ impl Inner {
         };
         Some(answer.unwrap_or_else(|Refused(rejection, cause)| {
             let free = Charge::new(path_name(path), Usdc::ZERO);
-            self.reject(&free, Usdc::ZERO, &rejection, cause.as_ref())
+            self.reject(&free, Usdc::ZERO, &rejection, cause.as_ref(), None)
         }))
     }
 
@@ -85,7 +86,10 @@ impl Inner {
 
     fn describe(&self, charge: &Charge) -> Value {
         let Price::Fixed(price) = charge.price else {
-            return json!({"route": charge.name, "price": null, "calls": charge.calls});
+            let text = charge.described.as_deref().unwrap_or("depends on the request");
+            return json!({
+                "route": charge.name, "price": null, "priceText": text, "calls": charge.calls,
+            });
         };
         let offers: Vec<_> =
             charge.offers(price).into_iter().map(|offer| offer.describe()).collect();
@@ -136,7 +140,7 @@ impl Inner {
     }
 
     async fn status(&self, id: TransactionId) -> Result<Answer, Refused> {
-        let payment = self.store.payment(id).await.map_err(Refused::store)?;
+        let payment = self.payment_of(id).await?;
         let payment = payment.ok_or_else(Rejection::nothing_here)?;
         Ok(Answer::json(
             200,
@@ -157,7 +161,7 @@ impl Inner {
         // As it stands in a path; a key is ASCII, so what is not is none.
         let key = percent_decode_str(key).decode_utf8_lossy();
         let key = if key == "-" { "" } else { &key };
-        let payment = self.store.payment(id).await.map_err(Refused::store)?;
+        let payment = self.payment_of(id).await?;
         let payment = payment.ok_or_else(Rejection::nothing_here)?;
         let calls = self.store.calls(id).await.map_err(Refused::store)?;
         let call = calls.iter().find(|call| call.key == key).ok_or_else(Rejection::nothing_here)?;
@@ -179,8 +183,8 @@ impl Inner {
     /// The requester has no more calls to make: what was served is delivered now, and what was
     /// never used is given back.
     async fn close(&self, id: TransactionId, incoming: &Incoming) -> Result<Answer, Refused> {
-        let signature = self.read_signature(incoming).await?;
-        let (facts, is_ours) = match self.store.payment(id).await.map_err(Refused::store)? {
+        let signature = self.read_signature(incoming.signature.as_deref()).await?;
+        let (facts, is_ours) = match self.payment_of(id).await? {
             Some(payment) => (payment.facts, true),
             // No call was ever made with it: its requester may have no other way to its money, and
             // another service of the same key may be at work on it.
@@ -189,7 +193,11 @@ impl Inner {
                 (facts, state == State::Committed && self.settings.give_back_unclaimed)
             }
         };
-        self.check_signer(signature.as_ref(), &incoming.paid(id), &facts)?;
+        self.check_signer(
+            signature.as_ref(),
+            &incoming.paid(id, incoming.idempotency_key.as_deref().unwrap_or_default()),
+            &facts,
+        )?;
         if !is_ours {
             return Err(Rejection::not_ours_to_close().into());
         }

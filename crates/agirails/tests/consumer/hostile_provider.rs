@@ -7,7 +7,7 @@ use agirails::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use crate::stage::{CENTS_10, DOLLAR, ORIGIN, Stage, call, drive};
+use crate::fixture::{CENTS_10, DOLLAR, Fixture, ORIGIN, call, drive};
 
 type Lie = dyn Fn(&mut HttpResponse);
 
@@ -33,19 +33,19 @@ async fn buy(
     unpaid: impl Fn(HttpResponse) -> HttpResponse,
     paid: impl Fn(HttpResponse) -> HttpOutcome,
 ) -> (Option<agirails::Error>, usize, Vec<HttpRequest>) {
-    let stage = Stage::new(CENTS_10).await;
-    let consumer = if trusting { stage.trusting().await } else { stage.wary().await };
+    let fixture = Fixture::new(CENTS_10).await;
+    let consumer = if trusting { fixture.trusting().await } else { fixture.wary().await };
     let mut requests = vec![];
     let outcome = drive(consumer.purchase(call()).unwrap(), async |request| {
         requests.push(request.clone());
-        let response = stage.service.answer(&request).await;
+        let response = fixture.service.answer(&request).await;
         match is_paid(&request) {
             true => paid(response),
             false => HttpOutcome::Answered(unpaid(response)),
         }
     })
     .await;
-    (outcome.err(), stage.paid().await.0, requests)
+    (outcome.err(), fixture.paid().await.0, requests)
 }
 
 #[tokio::test]
@@ -76,9 +76,9 @@ async fn an_offer_that_is_not_for_this_network_or_this_money_is_not_paid() {
 
 #[tokio::test]
 async fn a_service_that_names_another_provider_each_time_has_one_providers_budget() {
-    let stage = Stage::new(DOLLAR).await;
+    let fixture = Fixture::new(DOLLAR).await;
     let budget = Budget { per_provider_per_day: Some(Usdc(2_500_000)), ..Budget::default() };
-    let consumer = stage.limited(budget).await;
+    let consumer = fixture.limited(budget).await;
     let mut codes = vec![];
     for number in 1..=3 {
         let other = json!(Address::repeat_byte(number));
@@ -88,7 +88,7 @@ async fn a_service_that_names_another_provider_each_time_has_one_providers_budge
                 true => HttpOutcome::Failed(HttpFailure::Lost("gone".to_owned())),
                 false => HttpOutcome::Answered(challenge(
                     |offer| offer["payTo"] = other.clone(),
-                    stage.service.answer(&request).await,
+                    fixture.service.answer(&request).await,
                 )),
             });
         codes.push(outcome.await.unwrap_err().code());
@@ -131,8 +131,8 @@ async fn a_paid_call_that_is_answered_402_again_pays_nothing_more() {
 
 #[tokio::test]
 async fn an_answer_that_its_receipt_does_not_prove_is_refused_and_never_settled() {
-    let stage = Stage::new(CENTS_10).await;
-    let consumer = stage.trusting().await;
+    let fixture = Fixture::new(CENTS_10).await;
+    let consumer = fixture.trusting().await;
     let mut lies: Vec<Box<Lie>> = vec![
         Box::new(|response| response.body = "forged".into()),
         Box::new(|response| response.status = 201),
@@ -147,7 +147,7 @@ async fn an_answer_that_its_receipt_does_not_prove_is_refused_and_never_settled(
     let count = lies.len();
     for lie in lies {
         let error = drive(consumer.purchase(call()).unwrap(), async |request| {
-            let mut response = stage.service.answer(&request).await;
+            let mut response = fixture.service.answer(&request).await;
             if is_paid(&request) {
                 lie(&mut response);
             }
@@ -158,7 +158,7 @@ async fn an_answer_that_its_receipt_does_not_prove_is_refused_and_never_settled(
         assert!(matches!(error.code(), Code::ProofMismatch | Code::InvalidSignature), "{error}");
         assert!(error.facts().purchase_key.is_some());
         let id = error.facts().transaction_id.unwrap();
-        stage.becomes(id, agirails::State::Delivered).await;
+        fixture.becomes(id, agirails::State::Delivered).await;
     }
     let report = consumer.settle().await.unwrap();
     assert_eq!((report.settled.len(), report.refused.len()), (0, count));
@@ -168,11 +168,11 @@ async fn an_answer_that_its_receipt_does_not_prove_is_refused_and_never_settled(
 async fn a_bundle_with_one_contradicted_answer_is_not_settled_until_it_is_proven() {
     let forged: &Lie = &|response| response.body = "forged".into();
     for lie in [&unreadable, forged] {
-        let stage = Stage::new(CENTS_10).await;
-        let consumer = stage.wary().await;
+        let fixture = Fixture::new(CENTS_10).await;
+        let consumer = fixture.wary().await;
         let lied = call().purchase_key("lied");
         let error = drive(consumer.purchase(lied).unwrap(), async |request| {
-            let mut response = stage.service.answer(&request).await;
+            let mut response = fixture.service.answer(&request).await;
             if is_paid(&request) {
                 lie(&mut response);
             }
@@ -183,14 +183,14 @@ async fn a_bundle_with_one_contradicted_answer_is_not_settled_until_it_is_proven
         assert_eq!(error.code(), Code::ProofMismatch, "{error}");
         let id = error.facts().transaction_id.unwrap();
         for _ in 0..9 {
-            stage.buy(&consumer, call()).await.unwrap();
+            fixture.buy(&consumer, call()).await.unwrap();
         }
-        stage.becomes(id, agirails::State::Delivered).await;
+        fixture.becomes(id, agirails::State::Delivered).await;
         let report = consumer.settle().await.unwrap();
         assert_eq!((report.settled.len(), report.refused[0].0), (0, id));
         assert_eq!(report.refused[0].1.code(), Code::ProofMismatch);
         // The same call again has the answer that the receipt is for.
-        stage.buy(&consumer, call().purchase_key("lied")).await.unwrap();
+        fixture.buy(&consumer, call().purchase_key("lied")).await.unwrap();
         assert_eq!(consumer.settle().await.unwrap().settled, [id]);
     }
 }
@@ -216,11 +216,11 @@ fn receipt(response: &mut HttpResponse, change: impl Fn(&mut Value)) {
 
 #[tokio::test]
 async fn an_answer_without_a_receipt_is_asked_for_one_and_kept_unsettled_without() {
-    let stage = Stage::new(CENTS_10).await;
-    let consumer = stage.trusting().await;
+    let fixture = Fixture::new(CENTS_10).await;
+    let consumer = fixture.trusting().await;
     for page_is_there in [true, false] {
         let paid = drive(consumer.purchase(call().settle(true)).unwrap(), async |request| {
-            let mut response = stage.service.answer(&request).await;
+            let mut response = fixture.service.answer(&request).await;
             response.headers.retain(|(name, _)| name != "X-AGIRAILS-RECEIPT");
             let is_page = request.url.contains("/receipts/");
             HttpOutcome::Answered(if is_page && !page_is_there { plain(404, "") } else { response })
@@ -245,7 +245,7 @@ async fn a_redirect_is_followed_neither_with_a_signature_nor_without() {
     let (error, funded, requests) =
         buy(true, |response| response, move |response| HttpOutcome::Answered(away(response))).await;
     assert_eq!((error.unwrap().code(), funded), (Code::CallRefused, 1));
-    assert!(requests.iter().all(|request| request.url.starts_with(crate::stage::ORIGIN)));
+    assert!(requests.iter().all(|request| request.url.starts_with(crate::fixture::ORIGIN)));
 }
 
 #[tokio::test]
@@ -268,17 +268,17 @@ async fn a_service_that_never_answers_is_left_after_a_few_tries() {
 
 #[tokio::test]
 async fn the_callers_headers_go_to_the_service_and_not_to_its_other_pages() {
-    let stage = Stage::new(CENTS_10).await;
-    let consumer = stage.trusting().await;
+    let fixture = Fixture::new(CENTS_10).await;
+    let consumer = fixture.trusting().await;
     let secret = call().header("Authorization", "Bearer x");
     drive(consumer.purchase(secret).unwrap(), async |request| {
-        let mut response = stage.service.answer(&request).await;
+        let mut response = fixture.service.answer(&request).await;
         response.headers.retain(|(name, _)| name != "X-AGIRAILS-RECEIPT");
         HttpOutcome::Answered(response)
     })
     .await
     .unwrap();
-    for request in stage.service.seen.lock().unwrap().iter() {
+    for request in fixture.service.seen.lock().unwrap().iter() {
         let has_secret = request.headers.iter().any(|(name, _)| name == "Authorization");
         assert_eq!(has_secret, request.url.ends_with("/api/generate"));
         assert!(!format!("{request:?}").contains("Bearer"));
@@ -287,9 +287,9 @@ async fn the_callers_headers_go_to_the_service_and_not_to_its_other_pages() {
 
 #[tokio::test]
 async fn what_the_application_forbids_costs_no_balance() {
-    let stage = Stage::new(CENTS_10).await;
-    let consumer = stage.wary().await;
-    stage.buy(&consumer, call()).await.unwrap();
+    let fixture = Fixture::new(CENTS_10).await;
+    let consumer = fixture.wary().await;
+    fixture.buy(&consumer, call()).await.unwrap();
     for status in [402, 403] {
         let error = drive(consumer.purchase(call()).unwrap(), async |_| {
             HttpOutcome::Answered(plain(status, "{\"error\":\"Forbidden\"}"))
@@ -299,16 +299,16 @@ async fn what_the_application_forbids_costs_no_balance() {
         assert_eq!((error.code(), error.facts().status), (Code::CallRefused, Some(status)));
     }
     for _ in 0..9 {
-        stage.buy(&consumer, call()).await.unwrap();
+        fixture.buy(&consumer, call()).await.unwrap();
     }
-    assert_eq!(stage.paid().await.0, 1);
+    assert_eq!(fixture.paid().await.0, 1);
 }
 
 #[tokio::test]
 async fn a_balance_that_the_kernel_knows_to_be_good_is_not_replaced_on_the_services_word() {
-    let stage = Stage::new(CENTS_10).await;
-    let consumer = stage.wary().await;
-    stage.buy(&consumer, call()).await.unwrap();
+    let fixture = Fixture::new(CENTS_10).await;
+    let consumer = fixture.wary().await;
+    fixture.buy(&consumer, call()).await.unwrap();
     let lied_to = async |problem: Value| {
         let error =
             drive(consumer.purchase(call()).unwrap(), async |request| match is_paid(&request) {
@@ -317,7 +317,7 @@ async fn a_balance_that_the_kernel_knows_to_be_good_is_not_replaced_on_the_servi
                     refusal.body = problem.to_string().into_bytes().into();
                     HttpOutcome::Answered(refusal)
                 }
-                false => HttpOutcome::Answered(stage.service.answer(&request).await),
+                false => HttpOutcome::Answered(fixture.service.answer(&request).await),
             })
             .await
             .unwrap_err();
@@ -328,30 +328,30 @@ async fn a_balance_that_the_kernel_knows_to_be_good_is_not_replaced_on_the_servi
         let balance = lied_to(json!({"error": title})).await;
         assert_eq!((balance.left.0, balance.is_open), (900_000, true));
     }
-    stage.buy(&consumer, call()).await.unwrap();
-    assert_eq!(stage.paid().await.0, 1);
+    fixture.buy(&consumer, call()).await.unwrap();
+    assert_eq!(fixture.paid().await.0, 1);
     // A balance that the two count differently is used no further than both of them say.
     let less = json!({"error": "Insufficient Payment", "provided": "0.05", "required": "0.10"});
     assert_eq!(lied_to(less).await.left.0, 50_000);
     let more = json!({"error": "Insufficient Payment", "provided": "9", "required": "10"});
-    stage.buy(&consumer, call()).await.unwrap();
-    assert_eq!((lied_to(more).await.left.0, stage.paid().await.0), (50_000, 2));
+    fixture.buy(&consumer, call()).await.unwrap();
+    assert_eq!((lied_to(more).await.left.0, fixture.paid().await.0), (50_000, 2));
 }
 
 #[tokio::test]
 async fn a_balance_that_the_services_node_has_not_seen_yet_is_not_replaced() {
-    let stage = Stage::new(CENTS_10).await;
-    let consumer = stage.wary().await;
-    stage.buy(&consumer, call()).await.unwrap();
+    let fixture = Fixture::new(CENTS_10).await;
+    let consumer = fixture.wary().await;
+    fixture.buy(&consumer, call()).await.unwrap();
     let mut behind = 3;
     drive(consumer.purchase(call()).unwrap(), async |request| {
         if behind > 0 {
             behind -= 1;
             return HttpOutcome::Answered(plain(402, "{\"error\":\"Transaction Not Found\"}"));
         }
-        HttpOutcome::Answered(stage.service.answer(&request).await)
+        HttpOutcome::Answered(fixture.service.answer(&request).await)
     })
     .await
     .unwrap();
-    assert_eq!(stage.paid().await.0, 1);
+    assert_eq!(fixture.paid().await.0, 1);
 }

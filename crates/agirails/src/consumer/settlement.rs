@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     BODY_LIMIT, Consumer, Inner, REQUEST_TIMEOUT,
-    http::{HttpOutcome, HttpRequest, HttpResponse},
+    http::{AS_IT_IS, HttpOutcome, HttpRequest, HttpResponse},
     offer::PaymentKind,
     records::{Payment, Purchase, Stage},
 };
@@ -184,12 +184,14 @@ impl Consumer {
             Error::invalid(Code::InvalidTransactionId, "transaction_id", &id.to_string(), problem)
         })?;
         inner.records.close(payment.id).await?;
-        let target = format!("/api/payments/{id}/close");
+        let page = format!("/api/payments/{id}/close");
+        // Signed is what is called, with the prefix that a proxy takes away.
+        let url = format!("{}{page}", payment.base);
         for tries_left in (0..CLOSE_TRIES).rev() {
             let wall = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
-            let request = PaidRequest::new(id, "POST", &target, b"", wall);
+            let request = PaidRequest::new(id, "POST", &url, b"", wall);
             let headers = inner.sign(&request).await?;
-            let response = inner.page(&payment, "POST", &target, headers).await?;
+            let response = inner.page(&payment, "POST", &page, headers).await?;
             let busy = matches!(response.status, 409 | 429 | 503);
             if busy && tries_left > 0 {
                 let rest = response.retry_after().unwrap_or(Duration::from_secs(1));
@@ -413,18 +415,19 @@ impl Inner {
         &self,
         payment: &Payment,
         method: &str,
-        target: &str,
-        headers: Vec<(String, String)>,
+        page: &str,
+        mut headers: Vec<(String, String)>,
     ) -> Result<HttpResponse> {
+        headers.push(AS_IT_IS.map(str::to_owned).into());
         let request = HttpRequest {
             method: method.to_owned(),
-            url: format!("{}{target}", payment.origin),
+            url: format!("{}{page}", payment.base),
             headers,
             body: Default::default(),
             timeout: REQUEST_TIMEOUT,
             body_limit: BODY_LIMIT,
         };
-        match self.send(request).await? {
+        match self.send(request).await?.decoded(BODY_LIMIT).0 {
             HttpOutcome::Answered(response) => Ok(response),
             HttpOutcome::Failed(failure) => {
                 let message = format!("the service did not answer: {failure}");

@@ -31,7 +31,7 @@ pub async fn client(directory: &std::path::Path, number: u64) -> ACTPClient {
     builder.connect().await.unwrap()
 }
 
-pub struct Stage {
+pub struct Fixture {
     pub directory: tempfile::TempDir,
     pub provider: ACTPClient,
     pub payer: ACTPClient,
@@ -106,7 +106,7 @@ fn response(answer: Answer) -> HttpResponse {
     HttpResponse { status: answer.status, headers, body: answer.body.into() }
 }
 
-impl Stage {
+impl Fixture {
     pub async fn new(price: Usdc) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let provider = client(directory.path(), 1).await;

@@ -1,21 +1,23 @@
-//! Every call passes here: the checks in the recipe's order, the claim, and then either a ticket
-//! to run the handler or an answer.
+//! Whether a request may run: the checks in the recipe's order, first those that need no body, then
+//! the claim. What comes out is a run, or an answer.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use alloy_primitives::{B256, keccak256};
+use alloy_primitives::B256;
 use lru::LruCache;
 use tokio::{sync::futures::Notified, time::Instant};
 
 use super::{
     Inner,
     answer::Answer,
-    notice::Level,
+    event::{Event, Level},
+    headers,
     price::{Charge, Price, check_price},
-    rejection::{Rejection, Terms},
+    rejection::{Refused, Rejection, Terms},
+    request::Incoming,
+    run::{CallPayment, Run},
     settings::Unsigned,
     store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Known, Stage},
-    ticket::{CallPayment, Ticket},
 };
 use crate::{
     error::Error,
@@ -33,71 +35,27 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 /// The length of an idempotency key, at most.
 const KEY_CHARACTERS: usize = 255;
 
-/// A request as the paywall looks at it: what an adapter carries over from its framework.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Incoming {
-    /// The HTTP method.
-    pub method: String,
-    /// Path and query, as they stand in the request line.
-    pub target: String,
-    /// keccak256 of the body.
-    pub body_hash: B256,
-    /// The header [`crate::protocol::paid_request::TRANSACTION_HEADER`].
-    pub transaction_id: Option<String>,
-    /// The header [`crate::protocol::paid_request::SIGNATURE_HEADER`].
-    pub signature: Option<String>,
-    /// The header [`crate::protocol::paid_request::IDEMPOTENCY_HEADER`].
-    pub idempotency_key: Option<String>,
-    /// The header [`crate::protocol::paid_request::MAX_PRICE_HEADER`].
-    pub max_price: Option<String>,
-}
-
-impl Incoming {
-    /// A request without headers.
-    pub fn new(method: &str, target: &str, body: &[u8]) -> Self {
-        Self {
-            method: method.to_ascii_uppercase(),
-            target: target.to_owned(),
-            body_hash: keccak256(body),
-            transaction_id: None,
-            signature: None,
-            idempotency_key: None,
-            max_price: None,
-        }
-    }
-
-    /// What the call may take, where its request says so.
-    fn most(&self) -> Result<Option<Usdc>, Rejection> {
-        let Some(text) = self.max_price.as_deref().map(str::trim) else { return Ok(None) };
-        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = is_number.then(|| text.parse().ok()).flatten();
-        number.map(|units| Some(Usdc(units))).ok_or_else(Rejection::malformed_max_price)
-    }
-
-    /// What the requester signs, but for the time.
-    pub(super) fn paid(&self, transaction_id: TransactionId) -> PaidRequest {
-        PaidRequest {
-            transaction_id,
-            method: self.method.clone(),
-            target: self.target.clone(),
-            body_hash: self.body_hash,
-            idempotency_key: self.idempotency_key.clone().unwrap_or_default(),
-            timestamp: 0,
-        }
-    }
-}
-
 /// What to do with a request.
 #[derive(Debug)]
 pub enum Entry {
-    /// Run the handler, and hand its answer to the ticket.
-    Run(Box<Ticket>),
-    /// Answer this: a refusal, or what the same request was answered before.
+    /// Run the handler, and give its response to the run.
+    Run(Box<Run>),
+    /// Answer this: a rejection, or what the same request was answered before.
     Answer(Answer),
 }
 
 /// Transactions that were verified. They do not change before their deadline.
 pub(super) type Verified = LruCache<TransactionId, Facts>;
+
+/// A payment as far as it can be judged before its request's body is there.
+#[derive(Debug, Clone)]
+pub(super) struct Plausible {
+    facts: Facts,
+    key: String,
+    signature: Option<RequestSignature>,
+    most: Option<Usdc>,
+    is_x402: bool,
+}
 
 /// A call that passed all checks but the claim.
 struct Checked {
@@ -110,6 +68,7 @@ struct Checked {
     least: Usdc,
     /// What its request allows the call to take.
     most: Option<Usdc>,
+    is_x402: bool,
 }
 
 impl Inner {
@@ -119,40 +78,47 @@ impl Inner {
         incoming: &Incoming,
         price: Option<Usdc>,
     ) -> Entry {
-        let priced = price_of(charge, price);
-        let outcome = match priced {
-            Some(price) => self.pass(charge, incoming, price).await,
+        let outcome = match price_of(charge, price) {
+            Some(price) => self.admit(charge, incoming, price, None).await,
             None => Err(Rejection::no_price().into()),
         };
-        outcome.unwrap_or_else(|refused| {
-            Entry::Answer(self.turn_away(charge, incoming, priced, refused))
-        })
+        match outcome {
+            Ok(entry) => entry,
+            Err(refused) => Entry::Answer(self.turn_away(charge, incoming, price, refused).await),
+        }
     }
 
-    /// The refusal before any claim, if there is one.
+    /// The rejection before any claim, if there is one.
     pub(super) async fn look(
         &self,
         charge: &Charge,
         incoming: &Incoming,
         price: Option<Usdc>,
     ) -> Option<Answer> {
-        let priced = price_of(charge, price);
-        let outcome = match priced {
+        let outcome = match price_of(charge, price) {
             Some(price) => self.look_at(charge, incoming, price).await,
             None => Err(Rejection::no_price().into()),
         };
-        outcome.err().map(|refused| self.turn_away(charge, incoming, priced, refused))
+        match outcome {
+            Ok(()) => None,
+            Err(refused) => Some(self.turn_away(charge, incoming, price, refused).await),
+        }
     }
 
-    fn turn_away(
+    /// The answer to a call that is not run.
+    pub(super) async fn turn_away(
         &self,
         charge: &Charge,
         incoming: &Incoming,
-        priced: Option<Usdc>,
-        Refused(rejection, cause): Refused,
+        price: Option<Usdc>,
+        Refused(mut rejection, cause): Refused,
     ) -> Answer {
-        let rejection = rejection.of(&incoming.target);
-        self.reject(charge, priced.unwrap_or_default(), &rejection, cause.as_ref())
+        // No money is asked for while nothing can be served.
+        if rejection.status == 402 && !self.store_is_up().await {
+            rejection = Rejection::store_unavailable();
+        }
+        let price = price_of(charge, price).unwrap_or_default();
+        self.reject(charge, price, &rejection, cause.as_ref(), Some(incoming))
     }
 
     async fn look_at(
@@ -161,29 +127,38 @@ impl Inner {
         incoming: &Incoming,
         price: Usdc,
     ) -> Result<(), Refused> {
-        let checked = self.check(charge, incoming, price).await?;
-        self.check_amount(&checked).await?;
+        let plausible = self.plausible(charge, incoming, Some(price)).await?;
+        let checked = self.check(charge, incoming, price, plausible).await?;
         self.check_now(charge, &checked).await
     }
 
-    /// Words, numbers and logs of a refusal.
+    /// Words, numbers and logs of a rejection.
     pub(super) fn reject(
         &self,
         charge: &Charge,
         price: Usdc,
         rejection: &Rejection,
         cause: Option<&Error>,
+        incoming: Option<&Incoming>,
     ) -> Answer {
         let request_id = super::request_id();
         self.meters.refused(&charge.name, rejection.reason);
         let level = if rejection.status >= 500 { Level::Error } else { Level::Info };
-        let message = match cause {
-            Some(cause) => format!("{}: {} ({cause})", charge.name, rejection.reason),
-            None => format!("{}: {}", charge.name, rejection.reason),
-        };
-        self.listener.tell_of(level, &request_id, message);
-        rejection
-            .answer(&request_id, (price > Usdc::ZERO).then(|| self.terms(charge, price)).as_ref())
+        if level > Level::Info || self.listener.hears_info() {
+            let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+            let message = format!("{}: {}{cause}", charge.name, rejection.reason);
+            self.listener.tell_of(&Event {
+                request_id: Some(request_id.clone()),
+                route: Some(charge.name.clone()),
+                reason: Some(rejection.reason),
+                status: Some(rejection.status),
+                ..Event::new(level, "rejected", message)
+            });
+        }
+        let terms = incoming
+            .filter(|_| price > Usdc::ZERO && rejection.status == 402)
+            .map(|incoming| incoming.place(self.terms(charge, price), &self.public));
+        rejection.answer(&request_id, terms.as_ref())
     }
 
     pub(super) fn terms<'a>(&'a self, charge: &'a Charge, price: Usdc) -> Terms<'a> {
@@ -194,6 +169,8 @@ impl Inner {
             price,
             min_seconds_left: self.min_seconds_left(charge),
             signature_required: self.unsigned == Unsigned::Refuse,
+            resource: String::new(),
+            base: String::new(),
         }
     }
 
@@ -201,14 +178,20 @@ impl Inner {
         charge.min_seconds_left.unwrap_or(self.settings.min_seconds_left)
     }
 
-    async fn pass(
+    /// A run, or the answer of an earlier one. `plausible` is what [`Self::plausible`] made of the
+    /// request's head, where it was asked before.
+    pub(super) async fn admit(
         self: &Arc<Self>,
         charge: &Arc<Charge>,
         incoming: &Incoming,
         price: Usdc,
+        plausible: Option<Plausible>,
     ) -> Result<Entry, Refused> {
-        let checked = self.check(charge, incoming, price).await?;
-        self.check_amount(&checked).await?;
+        let plausible = match plausible {
+            Some(plausible) => plausible,
+            None => self.plausible(charge, incoming, Some(price)).await?,
+        };
+        let checked = self.check(charge, incoming, price, plausible).await?;
         if let Err(refused) = self.check_now(charge, &checked).await {
             return self.earlier(charge, &checked).await?.map(Entry::Answer).ok_or(refused);
         }
@@ -229,52 +212,70 @@ impl Inner {
     }
 
     /// What a claim checks too, but behind the deadline.
-    async fn check_amount(&self, checked: &Checked) -> Result<(), Refused> {
-        let Checked { facts, least, .. } = checked;
-        let is_enough = facts.amount >= *least;
-        if is_enough || self.store.payment(facts.id).await.map_err(Refused::store)?.is_some() {
+    async fn check_amount(&self, facts: &Facts, least: Usdc) -> Result<(), Refused> {
+        let is_enough = facts.amount >= least;
+        if is_enough || self.payment_of(facts.id).await?.is_some() {
             return Ok(());
         }
-        Err(Rejection::too_little(facts.amount, *least).into())
+        Err(Rejection::too_little(facts.amount, least).into())
     }
 
-    /// All that needs no claim.
+    /// All that can be said without the request's body. `price` is `None` where only the body
+    /// tells it.
+    pub(super) async fn plausible(
+        &self,
+        charge: &Charge,
+        incoming: &Incoming,
+        price: Option<Usdc>,
+    ) -> Result<Plausible, Refused> {
+        if !incoming.is_paid() {
+            return Err(Rejection::payment_required().into());
+        }
+        let payment = incoming.payment(self.client.network(), self.client.address())?;
+        let id = parse_id(&payment.transaction_id).ok_or_else(Rejection::malformed_id)?;
+        let key = payment.key.as_deref().unwrap_or_default();
+        if payment.key.is_some() && !is_key(key) {
+            return Err(Rejection::malformed_key().into());
+        }
+        if let Some(price) = price {
+            check_key(charge, price, key)?;
+        }
+        let most = payment.most()?;
+        let signature = self.read_signature(payment.signature.as_deref()).await?;
+        let facts = self.verify(id).await?;
+        if let Some(price) = price {
+            self.check_amount(&facts, least(charge, price, key)).await?;
+        }
+        let (key, is_x402) = (key.to_owned(), payment.is_x402);
+        Ok(Plausible { facts, key, signature, most, is_x402 })
+    }
+
+    /// All that needs the request's body, and no claim.
     async fn check(
         &self,
         charge: &Charge,
         incoming: &Incoming,
         price: Usdc,
+        plausible: Plausible,
     ) -> Result<Checked, Refused> {
-        let given = incoming.transaction_id.as_deref().map(str::trim).unwrap_or_default();
-        if given.is_empty() {
-            return Err(Rejection::payment_required().into());
-        }
-        let id = parse_id(given).ok_or_else(Rejection::malformed_id)?;
-        let key = incoming.idempotency_key.as_deref().unwrap_or_default();
-        if incoming.idempotency_key.is_some() && !is_key(key) {
-            return Err(Rejection::malformed_key().into());
-        }
-        if key.is_empty() && charge.is_bundled(price) {
-            return Err(Rejection::key_required().into());
-        }
-        let most = incoming.most()?;
-        let signature = self.read_signature(incoming).await?;
-        let facts = self.verify(id).await?;
-        let request = incoming.paid(id);
+        let Plausible { facts, key, signature, most, is_x402 } = plausible;
+        check_key(charge, price, &key)?;
+        let request = incoming.paid(facts.id, &key);
         self.check_signer(signature.as_ref(), &request, &facts)?;
-        let digest = digest(&request);
-        let least = if key.is_empty() { price } else { charge.bundle(price) };
+        let digest = incoming.digest(&charge.name);
+        let least = least(charge, price, &key);
+        self.check_amount(&facts, least).await?;
         // A call without a key takes the whole transaction.
         let price = if key.is_empty() { facts.amount } else { price };
-        Ok(Checked { facts, request, digest, price, least, most })
+        Ok(Checked { facts, request, digest, price, least, most, is_x402 })
     }
 
     /// The request's signature, as far as it can be judged without its transaction.
     pub(super) async fn read_signature(
         &self,
-        incoming: &Incoming,
+        given: Option<&str>,
     ) -> Result<Option<RequestSignature>, Refused> {
-        let Some(text) = &incoming.signature else {
+        let Some(text) = given else {
             return match self.unsigned {
                 Unsigned::Refuse => Err(Rejection::signature_required().into()),
                 Unsigned::Serve => Ok(None),
@@ -320,7 +321,7 @@ impl Inner {
         if let Some(facts) = self.remembered(id) {
             return Ok(facts);
         }
-        let facts = match self.store.payment(id).await.map_err(Refused::store)? {
+        let facts = match self.payment_of(id).await? {
             Some(payment) => payment.facts,
             None => self.look_up(id).await?.0,
         };
@@ -378,19 +379,22 @@ impl Inner {
         let mut patience = Patience::of(self.settings.wait);
         loop {
             let answered = process.answered.notified();
-            let claimed = self.store.claim(&request).await.map_err(Refused::store)?;
+            let claimed =
+                self.store.claim(&request).await.map_err(|error| self.store_failed(error))?;
             let rejection = match claimed {
                 Claimed::Run { attempt } => {
                     let payment =
                         CallPayment::of(&checked.facts, &request.key, checked.price, attempt, self);
                     let call = CallId { transaction: checked.facts.id, key: request.key };
                     let claim = Claim { call, owner: process.owner, attempt, price: checked.price };
-                    return Ok(Entry::Run(Box::new(Ticket::new(
+                    self.store_health.succeeded();
+                    return Ok(Entry::Run(Box::new(Run::new(
                         self.clone(),
                         charge.clone(),
                         claim,
                         checked.request,
                         payment,
+                        checked.is_x402,
                     ))));
                 }
                 Claimed::Answered(kept) => {
@@ -431,7 +435,12 @@ impl Inner {
         let mut patience = Patience::of(self.settings.wait);
         loop {
             let answered = process.answered.notified();
-            match self.store.known(&call, checked.digest).await.map_err(Refused::store)? {
+            match self
+                .store
+                .known(&call, checked.digest)
+                .await
+                .map_err(|error| self.store_failed(error))?
+            {
                 Known::Answered(kept) => {
                     return self.repeat(charge, checked, kept).await.map(Some);
                 }
@@ -449,14 +458,54 @@ impl Inner {
         kept: Kept,
     ) -> Result<Answer, Refused> {
         let Kept { index, content_hash, answered_at, answer } = kept;
-        let Some(answer) = answer else { return Err(Rejection::not_kept().into()) };
+        let Some(mut answer) = answer else { return Err(Rejection::not_kept().into()) };
         if !self.confirmed(charge, checked.facts.id).await? {
             return Err(Rejection::unconfirmed().into());
         }
         self.meters.repeated(&charge.name);
+        let facts = &checked.facts;
+        if self.listener.hears_info() {
+            self.listener.tell_of(&Event {
+                route: Some(charge.name.clone()),
+                transaction: Some(facts.id),
+                requester: Some(facts.requester),
+                status: Some(answer.status),
+                ..Event::new(Level::Info, "repeated", "a kept answer was given again")
+            });
+        }
         let key = &checked.request.idempotency_key;
-        let receipt = self.receipt(&checked.facts, key, index, content_hash, answered_at).await;
-        Ok(super::ticket::with_receipt(answer, &receipt).with("X-AGIRAILS-REPLAY", "1"))
+        let receipt = self.receipt(facts, key, index, content_hash, answered_at).await;
+        headers::make_private(&mut answer.headers);
+        let (payer, price) = (facts.requester, checked.price);
+        let answer = self.with_receipt(answer, &receipt, payer, price, checked.is_x402);
+        Ok(answer.with(headers::REPLAY, "1"))
+    }
+
+    /// A payment as the store has it.
+    pub(super) async fn payment_of(
+        &self,
+        id: TransactionId,
+    ) -> Result<Option<super::store::Payment>, Refused> {
+        self.store.payment(id).await.map_err(|error| self.store_failed(error))
+    }
+
+    pub(super) fn store_failed(&self, cause: Error) -> Refused {
+        self.store_health.failed();
+        Refused::store(cause)
+    }
+
+    /// Whether the store answers, as far as this process knows from its last second.
+    async fn store_is_up(&self) -> bool {
+        match self.store_health.known() {
+            Some(is_up) => is_up,
+            None => {
+                let probe = self.store.payment(TransactionId::ZERO);
+                let probed = tokio::time::timeout(super::health::PROBE, probe).await;
+                let is_up = matches!(probed, Ok(Ok(_)));
+                self.store_health.probed(is_up);
+                is_up
+            }
+        }
     }
 
     fn remembered(&self, id: TransactionId) -> Option<Facts> {
@@ -491,32 +540,6 @@ impl Patience {
     }
 }
 
-/// A refusal, and what the operator should know of it.
-pub(super) struct Refused(pub(super) Rejection, pub(super) Option<Error>);
-
-impl Refused {
-    pub(super) fn because(rejection: Rejection, cause: Error) -> Self {
-        Self(rejection, Some(cause))
-    }
-
-    pub(super) fn store(cause: Error) -> Self {
-        Self::because(Rejection::store_unavailable(), cause)
-    }
-}
-
-impl From<Rejection> for Refused {
-    fn from(rejection: Rejection) -> Self {
-        Self(rejection, None)
-    }
-}
-
-/// The clock could not be read: the kernel is out of reach.
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
-        Self::because(Rejection::unverifiable(), error)
-    }
-}
-
 /// Exactly `0x` and 64 hex digits: what a chain prints.
 pub(super) fn parse_id(text: &str) -> Option<TransactionId> {
     (text.len() == 66).then(|| text.parse().ok()).flatten()
@@ -526,21 +549,22 @@ fn is_key(key: &str) -> bool {
     (1..=KEY_CHARACTERS).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn price_of(charge: &Charge, given: Option<Usdc>) -> Option<Usdc> {
+pub(super) fn price_of(charge: &Charge, given: Option<Usdc>) -> Option<Usdc> {
     match charge.price {
         Price::Fixed(price) => Some(price),
         Price::PerRequest => given.filter(|price| check_price(*price).is_ok()),
     }
 }
 
-/// What makes two requests the same. Lengths stand before the parts, so that no part can reach
-/// into its neighbour.
-fn digest(request: &PaidRequest) -> B256 {
-    let mut bytes = Vec::with_capacity(64 + request.method.len() + request.target.len());
-    for part in [request.method.as_bytes(), request.target.as_bytes()] {
-        bytes.extend((part.len() as u64).to_be_bytes());
-        bytes.extend(part);
+/// Where only bundles are sold, each call has a key of its own.
+fn check_key(charge: &Charge, price: Usdc, key: &str) -> Result<(), Rejection> {
+    match key.is_empty() && charge.is_bundled(price) {
+        true => Err(Rejection::key_required()),
+        false => Ok(()),
     }
-    bytes.extend(request.body_hash.as_slice());
-    keccak256(bytes)
+}
+
+/// What a transaction must be worth at its first use.
+fn least(charge: &Charge, price: Usdc, key: &str) -> Usdc {
+    if key.is_empty() { price } else { charge.bundle(price) }
 }

@@ -1,0 +1,537 @@
+//! One run of a handler: what becomes of its answer, and of its claim.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use alloy_primitives::{Address, B256, Bytes, hex, keccak256};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+
+use super::{
+    Inner,
+    answer::{Answer, Headers},
+    event::{Event, Level},
+    headers,
+    price::Charge,
+    reason::Reason,
+    rejection::{Refused, Rejection},
+    response::{Action, Chunk, Ending, Head, Limits, Response, Whole},
+    settings::Deliver,
+    store::{AnswerRequest, Claim, Ended, Facts, Stage},
+};
+use crate::{
+    error::{Error, Result},
+    protocol::{
+        TransactionId, Usdc,
+        paid_request::{PaidRequest, TRANSACTION_HEADER},
+        receipt::{CallRecord, RECEIPT_HEADER, Receipt},
+    },
+};
+
+/// What a handler may know of the payment it runs for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallPayment {
+    /// The transaction.
+    pub transaction_id: TransactionId,
+    /// Who pays.
+    pub requester: Address,
+    /// What this call takes.
+    pub price: Usdc,
+    /// What the whole transaction holds.
+    pub amount: Usdc,
+    /// Unix seconds.
+    pub deadline: u64,
+    /// The call's own key; `None` for a call that takes the whole transaction.
+    pub call_key: Option<String>,
+    /// The same for every run of this call, and for no other call: pass it on to whatever the
+    /// handler calls, so that a run after a crash does nothing twice.
+    pub idempotency_key: String,
+    /// The how many-th run of this call it is, from 1.
+    pub attempt: u32,
+}
+
+impl CallPayment {
+    pub(super) fn of(facts: &Facts, key: &str, price: Usdc, attempt: u32, inner: &Inner) -> Self {
+        let network = inner.client.network();
+        let mut seed = network.chain_id.to_be_bytes().to_vec();
+        seed.extend(network.kernel.as_slice());
+        seed.extend(facts.id.as_slice());
+        seed.extend(key.as_bytes());
+        Self {
+            transaction_id: facts.id,
+            requester: facts.requester,
+            price,
+            amount: facts.amount,
+            deadline: facts.deadline,
+            call_key: (!key.is_empty()).then(|| key.to_owned()),
+            idempotency_key: hex::encode(&keccak256(seed)[..16]),
+            attempt,
+        }
+    }
+}
+
+/// The right to run a handler once, and all that is decided about its response.
+///
+/// Give it the response: [`Self::head`], [`Self::chunk`] for each piece of the body, [`Self::end`].
+/// [`Self::finish`] is all three for an answer that is there as a whole. A run that ends without an
+/// answer is [`Self::abort`]ed, which gives the claim back; one that is dropped gives it back as
+/// well.
+pub struct Run {
+    inner: Arc<Inner>,
+    charge: Arc<Charge>,
+    claim: Claim,
+    request: PaidRequest,
+    payment: CallPayment,
+    response: Response,
+    is_x402: bool,
+    begun: std::time::Instant,
+    is_open: bool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Send this. `is_handlers` says whether it is the handler's answer, with the paywall's
+    /// headers, or one in its place.
+    Answer {
+        /// The response to send.
+        answer: Answer,
+        /// Whether it is the handler's own.
+        is_handlers: bool,
+    },
+    /// The stream is kept: send these last bytes, then its end.
+    Kept(Vec<u8>),
+    /// The stream could not be kept: break the connection off, so that nobody takes what was sent
+    /// for the whole answer.
+    Broken,
+    /// The response is no success: nothing was taken, and it is sent as it is.
+    Passed,
+}
+
+impl Run {
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        charge: Arc<Charge>,
+        claim: Claim,
+        request: PaidRequest,
+        payment: CallPayment,
+        is_x402: bool,
+    ) -> Self {
+        inner.process.get().hold(&claim);
+        let settings = &inner.settings;
+        let limits = Limits {
+            answer: settings.max_kept_answer_bytes,
+            stream: settings.max_kept_stream_bytes,
+        };
+        let response = Response::new(&request.method, limits);
+        let begun = std::time::Instant::now();
+        Self { inner, charge, claim, request, payment, response, is_x402, begun, is_open: true }
+    }
+
+    /// What the handler may know.
+    pub fn payment(&self) -> &CallPayment {
+        &self.payment
+    }
+
+    /// The handler's status and headers; `length` is its body's, where it is known. Says what to
+    /// do with the body, and which headers to send.
+    pub fn head(&mut self, status: u16, given: Headers, length: Option<usize>) -> Head {
+        let mut head = self.response.head(status, given, length);
+        if head.action == Action::Stream {
+            headers::make_private(&mut head.headers);
+            let id = self.payment.transaction_id.to_string();
+            head.headers.push((TRANSACTION_HEADER.to_owned(), id.into_bytes()));
+        }
+        head
+    }
+
+    /// One piece of the handler's body. After [`Chunk::Break`], [`Self::abort`] the run: it knows
+    /// the reason.
+    pub fn chunk(&mut self, piece: &[u8]) -> Chunk {
+        let is_closed = self.response.is_streaming() && self.seconds_left() == Some(0);
+        self.response.chunk(piece, is_closed)
+    }
+
+    /// How long a caller who does not read may hold a stream up: what has not ended when the
+    /// transaction is closed is not paid for. A caller who is given up is served to the end like
+    /// one who went away. `None` where no stream is under way.
+    pub fn patience(&self) -> Option<Duration> {
+        const LONGEST: Duration = Duration::from_secs(30);
+        self.response.is_streaming().then(|| {
+            let left = self.seconds_left().map(Duration::from_secs);
+            left.map_or(LONGEST, |left| LONGEST.min(left / 4))
+        })
+    }
+
+    /// The handler's body is at its end. A success (2xx) is kept, proven and owed on chain before
+    /// this returns; for all else the claim is free again.
+    ///
+    /// Where a success could not be kept, what comes back is a rejection, or the word to break the
+    /// stream off: the caller never has a whole answer that is not delivered.
+    pub async fn end(mut self) -> End {
+        let is_streaming = self.response.is_streaming();
+        let response = std::mem::replace(&mut self.response, Response::broken_off());
+        let (whole, action) = match response.end() {
+            Ending::Whole(whole, action) => (*whole, action),
+            Ending::Failed(reason @ Reason::Status(_)) => {
+                self.give_back(reason, "").await;
+                return End::Passed;
+            }
+            Ending::Failed(reason) => {
+                self.give_back(reason, "").await;
+                if is_streaming {
+                    return End::Broken;
+                }
+                return self.instead(&Rejection::broken_answer(), None);
+            }
+        };
+        let (status, answer, held) = match self.keep(whole).await {
+            Ok((receipt, mut answer, held)) => {
+                headers::make_private(&mut answer.headers);
+                let (payer, price) = (self.payment.requester, self.payment.price);
+                let answer = self.inner.with_receipt(answer, &receipt, payer, price, self.is_x402);
+                (answer.status, answer, held)
+            }
+            Err(Lost(reason, rejection, cause)) => {
+                return self.lost(reason, &rejection, cause, action);
+            }
+        };
+        self.tell_served(status);
+        match action {
+            Action::Stream => End::Kept(held),
+            _ => End::Answer { answer, is_handlers: true },
+        }
+    }
+
+    /// Ends a run whose handler made its answer as a whole.
+    pub async fn finish(mut self, answer: Answer) -> Answer {
+        let Answer { status, headers, body } = answer;
+        let length = body.len();
+        // It is in memory already: whatever its length, there is nothing to stream.
+        self.response.collect_all();
+        let head = self.head(status, headers, Some(length));
+        let _ = self.chunk(&body);
+        match self.end().await {
+            End::Answer { answer, .. } => answer,
+            End::Passed => Answer { status, headers: head.headers, body },
+            End::Kept(_) | End::Broken => Answer::new(500, ""),
+        }
+    }
+
+    /// Ends a run that has no answer: the claim is given back, and the operator is told what became
+    /// of it. `detail` says more, such as the name of an exception; it must not be a message, which
+    /// may carry secrets.
+    pub async fn abort(mut self, reason: Reason, detail: &str) {
+        let reason = self.response.broken().unwrap_or(reason);
+        self.give_back(reason, detail).await;
+    }
+
+    /// Makes the answer durable: proof, answer to repeat, duty to deliver.
+    async fn keep(
+        &mut self,
+        whole: Whole,
+    ) -> std::result::Result<(Receipt, Answer, Vec<u8>), Lost> {
+        let Whole { status, content_type, body_hash, answer, kept, held } = whole;
+        let record =
+            CallRecord { request: &self.request, status, content_type: &content_type, body_hash };
+        let not_kept = |cause| Lost(Reason::NotKept, Rejection::answer_lost(), Some(cause));
+        let content_hash = record.content_hash().map_err(|error| not_kept(error.into()))?;
+        let answered_at = self.inner.clock.now().await.unwrap_or_else(|_| super::wall_seconds());
+        if answered_at > self.payment.deadline {
+            // It cannot be delivered any more.
+            self.abandon();
+            return Err(Lost(Reason::TooLate, Rejection::too_late(), None));
+        }
+        let request = AnswerRequest {
+            claim: self.claim.clone(),
+            content_hash,
+            answered_at,
+            answer: kept,
+            route: self.charge.name.clone(),
+            close_below: self.inner.cheapest().min(self.charge.floor()),
+        };
+        let ended = self.inner.store.answer(&request).await;
+        let (stage, index) = match ended {
+            Ok(Ended::Done { stage, index }) => (stage, index),
+            Ok(Ended::TakenOver) => {
+                self.leave();
+                return Err(Lost(Reason::TakenOver, Rejection::taken_over(), None));
+            }
+            Ok(Ended::Closed) => {
+                self.leave();
+                return Err(Lost(Reason::TooLate, Rejection::too_late(), None));
+            }
+            Err(error) => {
+                self.inner.store_health.failed();
+                let _ = self.release().await;
+                return Err(not_kept(error));
+            }
+        };
+        self.leave();
+        self.inner.meters.served(&self.charge.name, self.begun.elapsed());
+        if stage == Stage::Delivering {
+            self.inner.process.get().wake();
+        }
+        let id = self.payment.transaction_id;
+        match self.inner.confirmed(&self.charge, id).await {
+            Ok(true) => {}
+            Ok(false) => return Err(Lost(Reason::Unconfirmed, Rejection::unconfirmed(), None)),
+            Err(Refused(rejection, cause)) => {
+                return Err(Lost(Reason::Unconfirmed, rejection, cause));
+            }
+        }
+        let facts = Facts {
+            id,
+            requester: self.payment.requester,
+            amount: self.payment.amount,
+            deadline: self.payment.deadline,
+            window_seconds: 0,
+        };
+        let key = &self.claim.call.key;
+        let receipt = self.inner.receipt(&facts, key, index, content_hash, answered_at).await;
+        Ok((receipt, answer, held))
+    }
+
+    /// The seconds until the transaction is closed, whatever is running; `None` where the kernel's
+    /// time was never heard of.
+    fn seconds_left(&self) -> Option<u64> {
+        let closes = self.payment.deadline.saturating_sub(self.inner.settings.closing_seconds);
+        self.inner.clock.latest().map(|now| closes.saturating_sub(now))
+    }
+
+    /// Gives the claim back, and tells what became of it.
+    async fn give_back(&mut self, reason: Reason, detail: &str) {
+        self.inner.meters.failed(&self.charge.name);
+        let attempts = (self.claim.attempt, self.inner.settings.give_up_after);
+        let released = self.release().await;
+        let (outcome, words) = outcome(&released, attempts);
+        let level = if released.is_err() { Level::Error } else { Level::Warning };
+        let why = match detail {
+            "" => format!("{reason}"),
+            detail => format!("{reason} {detail}"),
+        };
+        let message = format!("{}: {why}; {words}", self.charge.name);
+        let mut event = self.event(level, "run_failed", message);
+        event.reason = Some(reason.as_str());
+        event.outcome = Some(outcome);
+        if let Reason::Status(status) = reason {
+            event.status = Some(status);
+        }
+        self.inner.listener.tell_of(&event);
+    }
+
+    async fn release(&mut self) -> Result<Ended> {
+        let released =
+            self.inner.store.release(&self.claim, self.inner.settings.give_up_after).await;
+        match &released {
+            Ok(ended) => {
+                self.leave();
+                if let Ended::Done { stage: Stage::Returning, .. } = ended {
+                    self.inner.process.get().wake();
+                }
+            }
+            // The background task tries again; at the latest the claim's lease runs out.
+            Err(_) => {
+                self.inner.store_health.failed();
+                self.abandon();
+            }
+        }
+        released
+    }
+
+    /// The handler ran, and its answer is not given.
+    fn lost(
+        &self,
+        reason: Reason,
+        rejection: &Rejection,
+        cause: Option<Error>,
+        action: Action,
+    ) -> End {
+        let request_id = super::request_id();
+        self.inner.meters.refused(&self.charge.name, rejection.reason);
+        let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+        let message = format!("{}: {reason}{cause}", self.charge.name);
+        let mut event = self.event(Level::Error, "run_failed", message);
+        event.reason = Some(reason.as_str());
+        event.status = Some(rejection.status);
+        event.request_id = Some(request_id.clone());
+        self.inner.listener.tell_of(&event);
+        match action {
+            Action::Stream => End::Broken,
+            _ => End::Answer { answer: rejection.answer(&request_id, None), is_handlers: false },
+        }
+    }
+
+    /// What is answered in place of a handler's answer that cannot be.
+    fn instead(&self, rejection: &Rejection, cause: Option<&Error>) -> End {
+        let answer = self.inner.reject(&self.charge, Usdc::ZERO, rejection, cause, None);
+        End::Answer { answer, is_handlers: false }
+    }
+
+    fn tell_served(&self, status: u16) {
+        if self.inner.listener.hears_info() {
+            let mut event = self.event(Level::Info, "served", "a paid call was served");
+            event.status = Some(status);
+            self.inner.listener.tell_of(&event);
+        }
+    }
+
+    fn event(
+        &self,
+        level: Level,
+        name: &'static str,
+        message: impl Into<std::borrow::Cow<'static, str>>,
+    ) -> Event {
+        Event {
+            route: Some(self.charge.name.clone()),
+            transaction: Some(self.payment.transaction_id),
+            requester: Some(self.payment.requester),
+            price: Some(self.payment.price),
+            attempt: Some(self.payment.attempt),
+            took: Some(self.begun.elapsed()),
+            ..Event::new(level, name, message)
+        }
+    }
+
+    fn leave(&mut self) {
+        self.is_open = false;
+        self.inner.process.get().let_go(&self.claim);
+    }
+
+    fn abandon(&mut self) {
+        self.is_open = false;
+        self.inner.process.get().abandon(&self.claim);
+    }
+}
+
+/// Why the answer of a run is not given, what its caller is told, and the cause.
+struct Lost(Reason, Rejection, Option<Error>);
+
+/// What became of a claim that was given back: a name, and words.
+fn outcome(
+    released: &Result<Ended>,
+    (attempt, most): (u32, u32),
+) -> (&'static str, std::borrow::Cow<'static, str>) {
+    match released {
+        Ok(Ended::Done { stage: Stage::Open, .. }) => (
+            "usable",
+            format!("nothing was taken, and the transaction can be used again (run {attempt})")
+                .into(),
+        ),
+        Ok(Ended::Done { stage: Stage::Returning, .. }) => (
+            "returning",
+            format!("that was run {attempt} of {most}: the transaction is given back").into(),
+        ),
+        Ok(Ended::Done { stage, .. }) => {
+            ("closed", format!("nothing was taken; the transaction is {}", stage.as_str()).into())
+        }
+        Ok(Ended::TakenOver) => {
+            ("taken_over", "another run of the same call has taken over".into())
+        }
+        Ok(Ended::Closed) => {
+            ("closed", "the transaction was closed before, and this call is not paid".into())
+        }
+        Err(error) => (
+            "unknown",
+            format!("the claim could not be given back, which is tried again ({error})").into(),
+        ),
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // A forked child that drops its copy must not give back what its parent runs.
+        if self.is_open && self.claim.owner == self.inner.process.get().owner {
+            self.abandon();
+            self.inner.meters.failed(&self.charge.name);
+            let message = format!(
+                "{}: {}; its claim is given back in the background",
+                self.charge.name,
+                Reason::Dropped
+            );
+            let mut event = self.event(Level::Warning, "run_failed", message);
+            event.reason = Some(Reason::Dropped.as_str());
+            event.outcome = Some("unknown");
+            self.inner.listener.tell_of(&event);
+        }
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("payment", &self.payment).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Waits for the delivery where the route wants that; whether it stands, or need not.
+    pub(super) async fn confirmed(
+        self: &Arc<Self>,
+        charge: &Charge,
+        id: TransactionId,
+    ) -> Result<bool, Refused> {
+        if charge.deliver.unwrap_or(self.settings.deliver) == Deliver::Outbox {
+            return Ok(true);
+        }
+        self.wait_for_delivery(id).await.map_err(Refused::store)
+    }
+
+    /// The provider's statement of a call, signed where there is a key.
+    pub(super) async fn receipt(
+        &self,
+        facts: &Facts,
+        key: &str,
+        index: u64,
+        content_hash: B256,
+        delivered_at: u64,
+    ) -> Receipt {
+        let mut receipt = Receipt {
+            transaction_id: facts.id,
+            idempotency_key: key.to_owned(),
+            index,
+            content_hash,
+            delivered_at,
+            provider: self.client.address(),
+            signature: None,
+        };
+        let network = self.client.network();
+        if let Some(wallet) = self.client.wallet() {
+            let message = receipt.message(facts.requester, network.chain_id);
+            match wallet.sign_delivery(message, network.kernel).await {
+                Ok(signed) => {
+                    receipt.signature = Some(Bytes::from(signed.signature.as_bytes().to_vec()));
+                }
+                Err(error) => self.listener.tell(
+                    Level::Error,
+                    format!("a receipt of {} goes out unsigned: {error}", facts.id),
+                ),
+            }
+        }
+        receipt
+    }
+
+    /// A paid answer with the headers that say so.
+    pub(super) fn with_receipt(
+        &self,
+        answer: Answer,
+        receipt: &Receipt,
+        payer: Address,
+        price: Usdc,
+        is_x402: bool,
+    ) -> Answer {
+        // A receipt is text and numbers, which always have JSON.
+        let text = serde_json::to_vec(receipt).unwrap_or_default();
+        let answer = answer
+            .with(TRANSACTION_HEADER, receipt.transaction_id.to_string())
+            .with(RECEIPT_HEADER, BASE64.encode(text));
+        if !is_x402 {
+            return answer;
+        }
+        let settled = serde_json::json!({
+            "success": true,
+            "transaction": receipt.transaction_id.to_string(),
+            "network": format!("eip155:{}", self.client.network().chain_id),
+            "payer": payer.to_string(),
+            "amount": price.0.to_string(),
+        });
+        answer.with(headers::PAYMENT_RESPONSE, BASE64.encode(settled.to_string()))
+    }
+}
