@@ -10,6 +10,7 @@ mod devnet;
 mod errors;
 mod event;
 mod functions;
+mod interpreter;
 mod json;
 mod kernel;
 mod mock;
@@ -27,6 +28,13 @@ mod types;
 /// The Rust core of agirails. Import from `agirails` instead.
 #[pyo3::pymodule]
 mod _agirails {
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::interpreter::only_one(module.py())
+    }
+
     #[pymodule_export]
     use crate::{
         client::{_connect, _keystore, ACTPClient},

@@ -214,9 +214,7 @@ fn no_modules_side_by_side_use_each_other() {
             }
         }
     }
-    // One that is still to go, named so that no other joins it.
-    let known = BTreeSet::from([r#"agirails::consumer: {"encoding", "http"}"#.to_owned()]);
-    assert_eq!(circles, known);
+    assert!(circles.is_empty(), "{circles:#?}");
 }
 
 /// The modules that both are used by this one and use it, on whatever way.

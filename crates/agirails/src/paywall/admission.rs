@@ -14,7 +14,7 @@ use super::{
     headers,
     price::{Charge, Price, check_price},
     rejection::{Refused, Rejection, Terms},
-    request::Incoming,
+    request::{Incoming, parse_id},
     run::{CallPayment, Run},
     settings::Unsigned,
     store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Known, Stage},
@@ -200,6 +200,12 @@ impl Inner {
 
     /// What may have changed since the same request was answered: the price and the time left.
     async fn check_now(&self, charge: &Charge, checked: &Checked) -> Result<(), Refused> {
+        // A call that takes the whole transaction is worth all of it, every time: a run that failed
+        // leaves nothing behind that another route could be opened with.
+        let takes_all = checked.request.idempotency_key.is_empty();
+        if takes_all && checked.facts.amount < checked.least {
+            return Err(Rejection::too_little(checked.facts.amount, checked.least).into());
+        }
         if let Some(most) = checked.most.filter(|most| checked.price > *most) {
             return Err(Rejection::too_dear(checked.price, most).into());
         }
@@ -538,11 +544,6 @@ impl Patience {
         self.pause = (self.pause * 2).min(LOOKS.1);
         Ok(())
     }
-}
-
-/// Exactly `0x` and 64 hex digits: what a chain prints.
-pub(super) fn parse_id(text: &str) -> Option<TransactionId> {
-    (text.len() == 66).then(|| text.parse().ok()).flatten()
 }
 
 fn is_key(key: &str) -> bool {

@@ -7,12 +7,11 @@ use serde_json::{Value, json};
 
 use super::{
     Inner,
-    admission::parse_id,
     answer::Answer,
     event::Level,
     price::{Charge, Price, sensible_calls, usdc},
     rejection::{Refused, Rejection},
-    request::Incoming,
+    request::{Incoming, parse_id},
     store::{Backlog, Counters, Stage},
 };
 use crate::protocol::{

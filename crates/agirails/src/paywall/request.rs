@@ -140,6 +140,11 @@ impl Incoming {
     }
 }
 
+/// Exactly `0x` and 64 hex digits: what a chain prints.
+pub(super) fn parse_id(text: &str) -> Option<TransactionId> {
+    (text.len() == 66).then(|| text.parse().ok()).flatten()
+}
+
 /// The payment that a request names.
 pub(super) struct Payment<'a> {
     pub(super) transaction_id: Cow<'a, str>,
@@ -238,6 +243,9 @@ fn read_x402(
     };
     let transaction_id =
         text("/payload/transactionId")?.ok_or("must have payload.transactionId")?;
+    if parse_id(&transaction_id).is_none() {
+        return Err("must have 0x and 64 hex digits as payload.transactionId".to_owned());
+    }
     let key = text("/extensions/payment-identifier/info/id")?;
     if let Some(key) = &key {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -419,7 +427,11 @@ impl Incoming {
 /// The second of two lengths must be the same as the first, as HTTP says.
 fn content_length(value: &[u8], before: BodyLength) -> BodyLength {
     let text = value.trim_ascii();
-    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    if text.is_empty() {
+        // Some servers say so where there is none.
+        return before;
+    }
+    let is_number = text.iter().all(u8::is_ascii_digit);
     let number = is_number.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten();
     match (number.map(BodyLength::Known), before) {
         // A number beyond 64 bits is a length all the same.
