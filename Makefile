@@ -76,6 +76,8 @@ contracts-check: $(NPM_TOOLS) ## check that the compiled contracts are those of 
 lint: $(TOOLS) ## clippy
 	$(call step,clippy)
 	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
+	$(call step,packages)
+	cargo package --quiet --workspace --no-verify --allow-dirty --offline --exclude-lockfile
 	$(call step,each feature alone)
 	@for features in '' $(FEATURES); do \
 		cargo clippy --quiet -p agirails --no-default-features --features "$$features" -- -D warnings || exit 1; \
