@@ -128,8 +128,8 @@ def documented_codes() -> dict[str, tuple[str, str]]:
 
 def codes_in_the_source() -> set[str]:
     """Every code the core can give: the rows of its two tables."""
-    sources = ROOT / "crates" / "agirails" / "src"
-    text = (sources / "error.rs").read_text() + (sources / "protocol" / "refusal.rs").read_text()
+    sources = ("agirails/src/error.rs", "agirails-protocol/src/refusal.rs")
+    text = "".join((ROOT / "crates" / source).read_text() for source in sources)
     return set(re.findall(r'^    \w+, "([a-z_]+)", ', text, re.M))
 
 
