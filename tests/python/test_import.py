@@ -20,9 +20,10 @@ import time
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
-before, start = resident(), time.perf_counter()
+# Of the processor, which other programs do not change.
+before, start = resident(), time.process_time()
 import agirails
-print(time.perf_counter() - start, resident() - before)
+print(time.process_time() - start, resident() - before)
 """
 MEGABYTE = 1_000_000
 
@@ -40,7 +41,7 @@ def measure() -> tuple[float, float]:
     return float(seconds), float(size)
 
 
-def test_importing_takes_less_than_100_ms_and_25_mb():
+def test_importing_takes_less_than_100_ms_of_the_processor_and_25_mb():
     measure()  # compiles the modules
     seconds, sizes = zip(*(measure() for _ in range(9)), strict=True)
     assert statistics.median(seconds) < 0.100

@@ -8,6 +8,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{
+    admission::parse_id,
     headers::{self, PAYMENT_SIGNATURE},
     rejection::Rejection,
 };
@@ -229,6 +230,9 @@ fn read_x402(
     };
     let transaction_id =
         text("/payload/transactionId")?.ok_or("must have payload.transactionId")?;
+    if parse_id(&transaction_id).is_none() {
+        return Err("must have 0x and 64 hex digits as payload.transactionId".to_owned());
+    }
     let key = text("/extensions/payment-identifier/info/id")?;
     if let Some(key) = &key {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');

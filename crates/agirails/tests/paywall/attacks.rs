@@ -1,10 +1,7 @@
 //! What attackers try on servers that are paid by the call. Every one of them is refused, and the
 //! consumer whose money it is gets served.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use agirails::{
     ACTPClient, Event, TransactionId, U256, Usdc,
@@ -324,7 +321,7 @@ async fn a_flood_of_unknown_ids_keeps_nobody_out() {
 
 /// Somebody holds the file's lock and does not work: a backup tool, a stopped process.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_stays_locked_refuses_everybody_at_once_and_uses_nothing() {
+async fn a_store_that_stays_locked_refuses_everybody_and_uses_nothing() {
     const CALLERS: usize = 20;
     let stage = Stage::new().await;
     let paywall = stage.paywall().await;
@@ -337,7 +334,7 @@ async fn a_store_that_stays_locked_refuses_everybody_at_once_and_uses_nothing() 
     let holder = Connection::open(stage.store_file()).unwrap();
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
 
-    let begun = Instant::now();
+    // How long each of them waits is tested beside `Commits`, by a clock that no other work moves.
     let mut tasks = JoinSet::new();
     for request in requests.clone() {
         let (paywall, charge) = (paywall.clone(), charge.clone());
@@ -346,8 +343,6 @@ async fn a_store_that_stays_locked_refuses_everybody_at_once_and_uses_nothing() 
     for entry in tasks.join_all().await {
         assert_eq!(refusal(entry), refused(503, "Store Unavailable"));
     }
-    // Ten seconds of patience, twice for who came behind another.
-    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 
     holder.execute_batch("ROLLBACK").unwrap();
     for request in &requests {
