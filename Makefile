@@ -8,7 +8,7 @@ PEER_VENV := target/peer-venv
 BENCH_OPTIONS ?=
 FUZZ_SECONDS ?= 60
 T ?= tests/python
-ZIG := ziglang==0.16.0
+ZIG := ziglang==0.15.2
 
 # Stamps are named after the content of the sources: any change of them, a deletion too, has a
 # name of its own and builds anew. An editable install sees changes of Python files by itself.
@@ -110,7 +110,7 @@ wheel: $(TOOLS) ## the wheel to publish: optimised, for every Linux since 2014; 
 	$(call step,the wheel for manylinux2014)
 	@$(VENV)/bin/python $(PIP_INSTALL) $(ZIG)
 	@rm -rf $(RELEASE)
-	$(VENV)/bin/maturin build --release --zig --compatibility manylinux2014 --out $(RELEASE)
+	PATH='$(CURDIR)/$(VENV)/bin':"$$PATH" maturin build --release --zig --compatibility manylinux2014 --out $(RELEASE)
 	@$(PYTHON) -m venv --clear $(RELEASE)/venv
 	$(RELEASE)/venv/bin/python $(PIP_INSTALL) "$$(ls $(RELEASE)/*.whl)[flask]"
 	$(RELEASE)/venv/bin/python examples/demo.py

@@ -1,6 +1,6 @@
 //! A paid route in axum: `cargo run -p agirails --features tower --example axum_provider`.
 //!
-//! It runs on mock: transactions live in a file below the working directory.
+//! It runs in mode mock: the transactions are in a file below the working directory.
 
 use agirails::{
     ACTPClient, Address,
@@ -29,12 +29,12 @@ pub fn app(paywall: &Paywall) -> agirails::Result<Router> {
     let charge = paywall.charge(Charge::new("POST /api/generate", "0.10".parse()?))?;
     let paid = PaywallLayer::new(paywall, &charge);
     Ok(Router::new()
-        // On the route's methods alone: `layer` would charge for those that it refuses too.
+        // `route_layer` charges only for the route's own methods; `layer` would also charge for a 405.
         .route("/api/generate", post(generate).route_layer(paid))
         .fallback_service(paywall.pages()))
 }
 
-/// Runs once for every paid call.
+/// Runs once for each paid call.
 async fn generate(
     Extension(payment): Extension<CallPayment>,
     Json(body): Json<Value>,

@@ -39,14 +39,16 @@ def fetch(url: str, body: object = None, headers: dict[str, str] | None = None) 
             "hint: is the provider running there? Start it: python examples/provider.py"
         ) from error
     except ValueError as error:
-        raise CallFailed(f"{url} is no URL or answers no JSON\nhint: check --url") from error
+        raise CallFailed(
+            f"{url} must be a URL that answers with JSON\nhint: check --url"
+        ) from error
     if not isinstance(answer, dict):
-        raise CallFailed(f"{url} answers JSON of another shape\nhint: check --url")
+        raise CallFailed(f"the answer of {url} must be a JSON object\nhint: check --url")
     return answer
 
 
 def explain(body: bytes) -> str:
-    """The words of a refusal, where it has any."""
+    """What a rejection says, if it says anything."""
     try:
         refusal = json.loads(body)
         return f"{refusal['error']}: {refusal['message']}"
@@ -55,7 +57,7 @@ def explain(body: bytes) -> str:
 
 
 def discover(api_url: str, max_price: int) -> tuple[str, int]:
-    """Whom to pay and how much, as the service's price page says; never more than max_price."""
+    """The provider's address and the price, from the service's price page; at most max_price."""
     page = fetch(f"{api_url}/api/pricing")
     try:
         provider, per_call = str(page["provider"]), str(page["pricing"]["perCall"])
@@ -80,21 +82,23 @@ def pay(client: ACTPClient, provider: str, price: int) -> str:
     )
     print(f"Transaction created: {tx_id}")
     if price < 1_000_000:
-        print("Note: an escrow below 1 USDC that is not delivered only its provider can refund")
+        print("Note: only the provider can refund an escrow below 1 USDC")
     escrow_id = client.advanced.link_escrow(tx_id)
     print(f"Transaction funded: {format_usdc(price)} USDC in escrow {escrow_id}")
     return tx_id
 
 
 def call(api_url: str, tx_id: str, prompt: str) -> tuple[str, str]:
-    """Calls the service; returns its result and the hash by which it says it delivered."""
+    """Calls the service; returns its result and the hash of its delivery proof."""
     print("Calling API...")
     headers = {"X-AGIRAILS-TX-ID": tx_id}
     try:
         data = fetch(f"{api_url}/api/generate", {"prompt": prompt}, headers)
         return str(data["result"]), str(data["payment"]["proofHash"])
     except (KeyError, TypeError) as error:
-        raise CallFailed(f"the answer names no result and proof\n{advice(tx_id)}") from error
+        raise CallFailed(
+            f"the answer must contain a result and a proof\n{advice(tx_id)}"
+        ) from error
     except CallFailed as error:
         raise CallFailed(f"{error}\n{advice(tx_id)}") from error
 
@@ -104,7 +108,7 @@ def advice(tx_id: str) -> str:
 
 
 def accept(client: ACTPClient, tx_id: str, prompt: str, result: str, proof_hash: str) -> None:
-    """Settles, if what was delivered is what was answered."""
+    """Settles if the delivered proof matches the answer."""
     deliverable = canonical_json({"prompt": prompt, "result": result})
     if not client.proof_generator.verify_deliverable(proof_hash, deliverable):
         raise CallFailed(
@@ -122,12 +126,14 @@ def main() -> None:
     )
     parser.add_argument("prompt", nargs="?", default="Write a haiku about AI agents")
     parser.add_argument(
-        "--port", type=int, default=3000, help="the provider's, on 127.0.0.1 (default: 3000)"
+        "--port", type=int, default=3000, help="the provider's port on 127.0.0.1 (default: 3000)"
     )
-    parser.add_argument("--url", help="of a provider elsewhere, in place of --port")
+    parser.add_argument("--url", help="the URL of a provider on another machine")
     parser.add_argument("--max-price", default="1.00", help="USDC (default: 1.00)")
     parser.add_argument("--transaction", help="repeat the call that this transaction paid for")
-    parser.add_argument("--state-directory", help="where .actp/ lies (default: here)")
+    parser.add_argument(
+        "--state-directory", help="the directory that contains .actp/ (default: this one)"
+    )
     options = parser.parse_args()
     api_url = options.url or f"http://127.0.0.1:{options.port}"
     try:

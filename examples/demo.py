@@ -2,9 +2,9 @@
 
     make demo
 
-Starts the Flask provider with its paywall, lets an agent pay for a call with `paid_call`, repeats
-the call, settles, and checks every figure on the way. Exits 1 where one differs from what the
-protocol's rules say.
+Starts the Flask provider with its paywall, pays for a call with `paid_call`, repeats the call,
+settles, and checks every amount on the way. Exits with 1 if an amount is not what the protocol's
+rules say.
 """
 
 import json
@@ -31,7 +31,7 @@ STARTUP_SECONDS = 20
 
 
 class Check:
-    """Remembers what differs."""
+    """Collects the checks that failed."""
 
     def __init__(self) -> None:
         self.passed = 0
@@ -108,7 +108,7 @@ def get(url: str) -> dict[str, object]:
 
 
 def again(client: ACTPClient, url: str, tx_id: str, body: bytes) -> tuple[bytes, str | None]:
-    """The same request once more, as a consumer whose connection broke would make it."""
+    """Repeats the request, as a consumer does after its connection broke."""
     signature = sign_request(client, tx_id, "POST", PATH, body)
     headers = {
         "Content-Type": "application/json",
@@ -126,7 +126,7 @@ def run(client: ACTPClient, provider: str, url: str, check: Check) -> None:
     check.same("the provider on the price page", str(page["provider"]).lower(), provider)
     print(f"Price    {page['pricing']['perCall']} per call\n")  # type: ignore[index]
 
-    # The provider is trusted: below 1 USDC only it can give the money back.
+    # The provider must be trusted: below 1 USDC nobody else can give the money back.
     body = json.dumps({"prompt": PROMPT}).encode()
     answer = paid_call(
         url + PATH,
@@ -172,7 +172,7 @@ def run(client: ACTPClient, provider: str, url: str, check: Check) -> None:
 def main() -> int:
     check = Check()
     with tempfile.TemporaryDirectory(prefix="actp-demo-") as state_directory:
-        # A key of the moment, with which the requests are signed.
+        # A new key; it signs the requests.
         client = ACTPClient(private_key=secrets.token_hex(32), state_directory=state_directory)
         provider, port = "0x" + secrets.token_hex(20), free_port()
         with running_provider(provider, port, state_directory):

@@ -1,9 +1,9 @@
-"""A service that is paid per call, behind a paywall: the price is one line on the view.
+"""A service behind a paywall: one line above the view sets the price of a call.
 
     PROVIDER_ADDRESS=0x… flask --app examples/flask_provider.py run --port 3000
 
-Who calls without payment gets 402 with the price; who pays is served once, and gets the same
-bytes again however often it asks. The delivery on chain follows by itself.
+A call without payment gets 402 and the price. A paid call runs the view once, and every repeat of
+it gets the same bytes. The paywall delivers on chain by itself.
 """
 
 import os

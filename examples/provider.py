@@ -1,10 +1,10 @@
-"""A service that is paid per call: it serves whoever has put its price into escrow.
+"""A service that is paid per call: it serves a call whose price is in escrow.
 
     PROVIDER_ADDRESS=0x… python examples/provider.py
 
-The answer is made while the transaction is COMMITTED, where the money can still go back; only
-once it exists is the transaction moved on and the answer handed out. Nothing is served that is
-not delivered, and what cannot be delivered is refunded.
+The answer is made while the transaction is COMMITTED, because the money can still be given back
+then. When the answer exists, the transaction is delivered and the answer is sent. An answer that
+cannot be delivered is not sent, and its money is given back.
 """
 
 import argparse
@@ -34,7 +34,7 @@ HEADER = "X-AGIRAILS-TX-ID"
 
 
 class Refused(Exception):
-    """A call that is not served: the status and the JSON that say why."""
+    """A call that is not served: the status and the JSON that tell the caller why."""
 
     def __init__(self, status: int, error: str, message: str, **facts: str) -> None:
         super().__init__(message)
@@ -170,8 +170,12 @@ def main() -> None:
         description="A service that is paid per call.",
         epilog="Environment: PROVIDER_ADDRESS, or PROVIDER_PRIVATE_KEY, or both; ACTP_STATE_DIR.",
     )
-    parser.add_argument("--port", type=int, default=3000, help="on 127.0.0.1 (default: 3000)")
-    parser.add_argument("--state-directory", help="where .actp/ lies (default: here)")
+    parser.add_argument(
+        "--port", type=int, default=3000, help="the port on 127.0.0.1 (default: 3000)"
+    )
+    parser.add_argument(
+        "--state-directory", help="the directory that contains .actp/ (default: this one)"
+    )
     options = parser.parse_args()
     try:
         client = ACTPClient(

@@ -1,4 +1,8 @@
-"""Payments for services per call: the Python SDK of ACTP, the escrow protocol of AI agents.
+"""Get paid per call by AI agents: the Python SDK of ACTP, an escrow protocol in USDC.
+
+To be paid for calls, use `Paywall` of `agirails.flask` or `agirails.asgi`. To pay for calls, use
+`paid_call` or `Consumer`. Both rest on `ACTPClient`, which has one method for each step of the
+protocol:
 
 >>> from agirails import ACTPClient, State
 >>> consumer = ACTPClient(mode="mock", requester_address="0x" + "c0" * 20)
@@ -75,7 +79,7 @@ from .errors import (
     UnauthorizedError,
     ValidationError,
 )
-from .types import Address, State
+from .types import Address, State, Usdc, usdc_base_units
 
 __all__ = [
     "ACTPClient",
@@ -120,6 +124,7 @@ __all__ = [
     "TransactionNotFoundError",
     "TransactionRevertedError",
     "UnauthorizedError",
+    "Usdc",
     "ValidationError",
     "__version__",
     "apaid_call",
@@ -133,5 +138,6 @@ __all__ = [
     "result_hash",
     "service_type_hash",
     "sign_request",
+    "usdc_base_units",
     "verify_delivery",
 ]

@@ -4,7 +4,7 @@ from os import PathLike
 from typing import Any, Final, Literal, TypeAlias, final
 
 from .aio import AsyncACTPClient
-from .types import Address, State
+from .types import Address, State, Usdc
 
 __all__ = [
     "ACTPClient",
@@ -218,7 +218,7 @@ class Transaction:
     @property
     def state(self) -> State: ...
     @property
-    def amount(self) -> int: ...
+    def amount(self) -> Usdc: ...
     @property
     def created_at(self) -> int: ...
     @property
@@ -435,9 +435,9 @@ class CallPayment:
     @property
     def requester(self) -> Address: ...
     @property
-    def price(self) -> int: ...
+    def price(self) -> Usdc: ...
     @property
-    def amount(self) -> int: ...
+    def amount(self) -> Usdc: ...
     @property
     def deadline(self) -> int: ...
     @property
@@ -469,7 +469,7 @@ class _Paywall:
     def charge(
         self,
         name: str | None,
-        price: str | Decimal | None,
+        price: str | Decimal | Usdc | None,
         calls: int | None,
         min_seconds_left: int | None,
         deliver: str | None,
@@ -582,7 +582,7 @@ class _Exchange:
 # Level as logging counts, message, fields for extra=: event, route, transaction, requester, price, attempt, status, seconds,
 # reason, request_id (those that apply).
 def _events() -> list[tuple[int, str, dict[str, Any]]]: ...
-def _price(value: str | Decimal | None) -> int: ...
+def _price(value: str | Decimal | Usdc | None) -> int: ...
 
 # Unix only; what agirails.devnet is made of.
 @final

@@ -1,6 +1,7 @@
 """The command line, as processes."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -93,7 +94,7 @@ class TestDevnet:
                 for entry in Path("/proc").iterdir()
                 if entry.name.isdigit() and owns_port(entry, int(port))
             ]
-            subprocess.run(["kill", "-KILL", str(anvil)], check=True)
+            os.kill(anvil, signal.SIGKILL)
             assert process.wait(30) == 1
             assert process.stderr.read().startswith("error: ")
 

@@ -1,6 +1,8 @@
 """The papers tell the truth: every Python example runs, and every error code is listed."""
 
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -112,8 +114,37 @@ def test_no_example_of_the_papers_is_left_out():
     assert len(examples("service")) >= 2 and len(examples("database")) == 1
 
 
-def test_the_readme_has_examples():
-    assert len(blocks(ROOT / "README.md")) >= 1
+def test_the_first_page_works_as_it_is_written(tmp_path):
+    """Both programs and both commands of README, in one directory and with no settings."""
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    port, here = str(free_port()), tmp_path / "with space"
+    here.mkdir()
+    programs = re.findall(r"^`(\w+\.py)`", text, re.M)
+    assert programs == ["provider.py", "agent.py"]
+    for name, (_, code) in zip(programs, blocks(readme), strict=True):
+        (here / name).write_text(code.replace(":5000", f":{port}"), encoding="utf-8")
+    ((provider, agent),) = re.findall(r"^```sh\n(flask .*)\n(python .*)\n```$", text, re.M)
+    command = [sys.executable, "-m", *provider.split(), "--port", port]
+    with served(command, f"http://127.0.0.1:{port}/health", tmp_path / "log", here):
+        done = run_python(*agent.split()[1:], cwd=here)
+    assert done.stdout.startswith("Generated response for: a haiku "), done.stderr
+    assert done.stderr == "" and (here / ".actp").is_dir()
+
+
+def test_the_readme_names_the_rust_that_the_crates_need():
+    manifest = (ROOT / "Cargo.toml").read_text(encoding="utf-8")
+    (needed,) = re.findall(r'^rust-version = "(.*)"$', manifest, re.M)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"Rust (\d[\d.]*\d)", readme)) == {needed}
+
+
+def test_make_help_lists_every_target():
+    if shutil.which("make") is None:
+        pytest.skip("the program make is not installed")
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    rules = re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert re.findall(r"^make (\S+) +\S", listed.stdout, re.M) == rules
 
 
 def documented_codes() -> dict[str, tuple[str, str]]:
@@ -129,7 +160,8 @@ def documented_codes() -> dict[str, tuple[str, str]]:
 def codes_in_the_source() -> set[str]:
     """Every code the core can give: the rows of its two tables."""
     sources = ROOT / "crates" / "agirails" / "src"
-    text = (sources / "error.rs").read_text() + (sources / "protocol" / "refusal.rs").read_text()
+    rules = ROOT / "crates" / "agirails-protocol" / "src"
+    text = (sources / "error.rs").read_text() + (rules / "refusal.rs").read_text()
     return set(re.findall(r'^    \w+, "([a-z_]+)", ', text, re.M))
 
 

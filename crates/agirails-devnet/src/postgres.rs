@@ -133,8 +133,8 @@ impl Postgres {
 
     /// Ends the server at once, as a crash does; the files stay for [`Self::restart`].
     pub fn kill(&mut self) {
-        // A server that stands still does not hear.
-        self.resume();
+        // One that stands still does not hear that it is told to end.
+        let _ = self.resume();
         if let Some(mut supervisor) = self.supervisor.take() {
             supervisor::end(&mut supervisor);
         }
@@ -190,37 +190,34 @@ impl Postgres {
 
     /// Lets the server stand still: it takes connections and answers nothing, as a machine that
     /// lost its network.
-    pub fn suspend(&self) {
-        self.signal_all(libc::SIGSTOP);
+    ///
+    /// # Errors
+    ///
+    /// `DevnetUnavailable`, where the server has ended or its processes cannot be listed.
+    pub fn suspend(&self) -> Result<()> {
+        self.signal_all(libc::SIGSTOP)
     }
 
     /// Ends [`Self::suspend`].
-    pub fn resume(&self) {
-        self.signal_all(libc::SIGCONT);
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::suspend`].
+    pub fn resume(&self) -> Result<()> {
+        self.signal_all(libc::SIGCONT)
     }
 
     /// To the server's process and to each that serves a connection.
-    fn signal_all(&self, signal: i32) {
+    fn signal_all(&self, signal: i32) -> Result<()> {
         let server = fs::read_to_string(self.directory.join("server.pid")).unwrap_or_default();
-        let Ok(server) = server.trim().parse::<i32>() else { return };
         // Nobody else has the number while the server is not buried, which our child does.
-        if self.supervisor.is_none() {
-            return;
+        let server = server.trim().parse::<i32>().ok().filter(|_| self.supervisor.is_some());
+        let Some(server) = server else { return Err(silent("postgres has ended", &self.log())) };
+        for process in std::iter::once(server).chain(children(server)?) {
+            // SAFETY: passes two numbers.
+            unsafe { libc::kill(process, signal) };
         }
-        // SAFETY: passes two numbers.
-        let send = |to| unsafe { libc::kill(to, signal) };
-        send(server);
-        let listed = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output();
-        let listed = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        for line in listed.unwrap_or_default().lines() {
-            let mut numbers =
-                line.split_whitespace().map_while(|number| number.parse::<i32>().ok());
-            if let (Some(process), Some(parent)) = (numbers.next(), numbers.next())
-                && parent == server
-            {
-                send(process);
-            }
-        }
+        Ok(())
     }
 
     fn initialise(&self) -> Result<()> {
@@ -272,6 +269,32 @@ impl Drop for Postgres {
         self.kill();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// The processes whose parent this is: by `/proc`, or, where there is none, by the program `ps`.
+fn children(parent: i32) -> Result<Vec<i32>> {
+    let unlisted = |error| failed("its processes cannot be listed (by /proc or ps)", error);
+    let listed: Vec<(i32, i32)> = if Path::new("/proc/self/stat").exists() {
+        let parent_of = |process: i32| {
+            // The program's name is in parentheses and may hold any of these characters.
+            let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+            stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+        };
+        fs::read_dir("/proc")
+            .map_err(unlisted)?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(|process| Some((process, parent_of(process)?)))
+            .collect()
+    } else {
+        let output = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output();
+        let rows = String::from_utf8_lossy(&output.map_err(unlisted)?.stdout).into_owned();
+        let numbers = |row: &str| {
+            let mut numbers = row.split_whitespace().map_while(|number| number.parse().ok());
+            Some((numbers.next()?, numbers.next()?))
+        };
+        rows.lines().filter_map(numbers).collect()
+    };
+    Ok(listed.into_iter().filter(|(_, of)| *of == parent).map(|(process, _)| process).collect())
 }
 
 /// The directory that was named; else that of the first `initdb` on the `PATH`; else the newest

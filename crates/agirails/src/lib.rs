@@ -1,4 +1,8 @@
-#![doc = include_str!("../README.md")]
+// Its examples need these features.
+#![cfg_attr(
+    any(not(doctest), all(feature = "consumer", feature = "tower")),
+    doc = include_str!("../README.md")
+)]
 // What the storage, the client and the errors hold ready for a side that is left out is not
 // dead: another set of features uses it.
 #![cfg_attr(
@@ -24,6 +28,7 @@ pub mod testkit;
 mod wallet;
 
 /// The rules, pure: the crate `agirails-protocol`.
+#[doc(inline)]
 pub use agirails_protocol as protocol;
 pub use alloy_primitives::{Address, B256, U256};
 pub use builder::{ClientBuilder, STATE_DIR_VARIABLE};
@@ -42,8 +47,8 @@ pub use wallet::{
     Password, PrivateKey, ResolvedKey, Wallet, resolve_key,
 };
 
-/// The project's README, so that its example runs too.
-#[cfg(doctest)]
+/// The project's README, so that its examples are compiled too.
+#[cfg(all(doctest, feature = "consumer", feature = "tower"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 

@@ -212,9 +212,20 @@ impl Store {
     /// Runs one transaction: all of `attempt` takes effect, or nothing.
     pub(crate) async fn write<T: Send>(
         &self,
+        attempt: impl FnMut(&Connection) -> Attempt<T> + Send,
+    ) -> Result<T> {
+        self.write_after(Duration::ZERO, attempt).await
+    }
+
+    /// Like [`Self::write`], for callers that have waited this long already: it comes off the
+    /// time for which they wait here. One attempt is always made.
+    pub(crate) async fn write_after<T: Send>(
+        &self,
+        waited: Duration,
         mut attempt: impl FnMut(&Connection) -> Attempt<T> + Send,
     ) -> Result<T> {
-        patiently(self.format.patience, || {
+        let patience = self.format.patience;
+        patiently_after(patience, waited, || {
             let mut slot = lock(&self.writer);
             let connection = self.writer(&mut slot)?;
             let outcome = transact(connection, &mut attempt);
@@ -341,7 +352,16 @@ fn transact<T>(
 }
 
 /// Tries until the file is free. No thread is blocked for longer than a few writes take.
-async fn patiently<T>(patience: Duration, mut attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
+async fn patiently<T>(patience: Duration, attempt: impl FnMut() -> Attempt<T>) -> Result<T> {
+    patiently_after(patience, Duration::ZERO, attempt).await
+}
+
+async fn patiently_after<T>(
+    patience: Duration,
+    waited: Duration,
+    mut attempt: impl FnMut() -> Attempt<T>,
+) -> Result<T> {
+    let left = patience.saturating_sub(waited);
     let mut first_refusal = None;
     for try_number in 0_u32.. {
         let outcome = {
@@ -353,7 +373,7 @@ async fn patiently<T>(patience: Duration, mut attempt: impl FnMut() -> Attempt<T
             Err(Stop::Failed(error)) => return Err(error),
             Err(Stop::Busy) => {
                 let since = *first_refusal.get_or_insert_with(Instant::now);
-                if since.elapsed() > patience {
+                if since.elapsed() >= left {
                     break;
                 }
                 match try_number.checked_sub(QUICK_TRIES) {

@@ -1,10 +1,7 @@
 //! What attackers try on servers that are paid by the call. Every one of them is refused, and the
 //! consumer whose money it is gets served.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use agirails::{
     ACTPClient, Event, TransactionId, U256, Usdc,
@@ -106,6 +103,22 @@ async fn a_cheap_route_does_not_pay_for_a_dear_one() {
     assert_eq!(refusal(second), refused(409, "Transaction Already Used"));
 }
 
+#[tokio::test]
+async fn a_failed_run_of_a_cheap_route_opens_no_dear_one() {
+    let stage = Stage::new().await;
+    let paywall = strict(&stage).await;
+    let cheap = paywall.charge(Charge::new("POST /api/cheap", CENTS_10)).unwrap();
+    let dear = paywall.charge(Charge::new("POST /api/dear", Usdc(1_000_000))).unwrap();
+    let signed = async |id, target| stage.signed_by(2, id, None, target, b"").await;
+    let id = stage.funded(CENTS_10).await;
+    let failing = paywall.enter(&cheap, &signed(id, "/api/cheap").await, None).await;
+    run(failing).finish(Answer::new(500, "broken")).await;
+    let second = paywall.enter(&dear, &signed(id, "/api/dear").await, None).await;
+    assert_eq!(refusal(second), refused(402, "Insufficient Payment"));
+    let again = paywall.enter(&cheap, &signed(id, "/api/cheap").await, None).await;
+    assert_eq!(run(again).finish(ok("cheap")).await.status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_routes_at_once_serve_one_of_them() {
     let stage = Stage::new().await;
@@ -122,7 +135,7 @@ async fn many_routes_at_once_serve_one_of_them() {
             let charge = paywall.charge(Charge::new(name, CENTS_10)).unwrap();
             tasks.spawn(async move {
                 match paywall.enter(&charge, &request, None).await {
-                    Entry::Run(ticket) => (true, ticket.finish(ok(target)).await),
+                    Entry::Run(served) => (true, served.finish(ok(target)).await),
                     Entry::Answer(answer) => (false, answer),
                 }
             });
@@ -151,9 +164,9 @@ async fn a_balance_for_ten_calls_serves_ten_of_fifty_at_once() {
         let request = stage.signed(id, Some(&format!("call-{number}")), b"").await;
         tasks.spawn(async move {
             match paywall.enter(&charge, &request, None).await {
-                Entry::Run(ticket) => {
+                Entry::Run(served) => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
-                    ticket.finish(ok("served")).await.status
+                    served.finish(ok("served")).await.status
                 }
                 Entry::Answer(answer) => answer.status,
             }
@@ -308,7 +321,7 @@ async fn a_flood_of_unknown_ids_keeps_nobody_out() {
 
 /// Somebody holds the file's lock and does not work: a backup tool, a stopped process.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_stays_locked_refuses_everybody_at_once_and_uses_nothing() {
+async fn a_store_that_stays_locked_refuses_everybody_and_uses_nothing() {
     const CALLERS: usize = 20;
     let stage = Stage::new().await;
     let paywall = stage.paywall().await;
@@ -321,7 +334,7 @@ async fn a_store_that_stays_locked_refuses_everybody_at_once_and_uses_nothing() 
     let holder = Connection::open(stage.store_file()).unwrap();
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
 
-    let begun = Instant::now();
+    // How long each of them waits is tested beside `Commits`, by a clock that no other work moves.
     let mut tasks = JoinSet::new();
     for request in requests.clone() {
         let (paywall, charge) = (paywall.clone(), charge.clone());
@@ -330,8 +343,6 @@ async fn a_store_that_stays_locked_refuses_everybody_at_once_and_uses_nothing() 
     for entry in tasks.join_all().await {
         assert_eq!(refusal(entry), refused(503, "Store Unavailable"));
     }
-    // Ten seconds of patience, twice for who came behind another.
-    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 
     holder.execute_batch("ROLLBACK").unwrap();
     for request in &requests {

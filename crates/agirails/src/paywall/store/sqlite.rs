@@ -21,8 +21,8 @@ use crate::{
     storage::{self, Attempt, Format, Storage},
 };
 
-/// A consumer waits for each of these calls, and a server's own patience ends after some 30 seconds.
-/// A call that comes behind one that is given up waits twice as long.
+/// How long a call waits while another process holds the file's lock, counted from its arrival (see
+/// [`Commits`]): a consumer waits meanwhile, and servers end a request after some 30 seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const RUNNING: i64 = 0;

@@ -262,15 +262,16 @@ async fn a_server_that_stands_still_is_given_up() {
     let store =
         PostgresStore::connect_within(&server.url(), "a", Duration::ZERO, limits).await.unwrap();
     store.claim(&request("k")).await.unwrap();
-    server.suspend();
+    server.suspend().unwrap();
     // First through a connection that there is, then through one that cannot be made.
     for _ in 0..2 {
-        let started = Instant::now();
-        let error = store.answer(&answer_of("k", 1)).await.unwrap_err();
+        let call = answer_of("k", 1);
+        // Who does not give up waits for ever.
+        let given_up = tokio::time::timeout(Duration::from_secs(60), store.answer(&call));
+        let error = given_up.await.unwrap().unwrap_err();
         assert_eq!(error.code(), Code::StoreUnreachable, "{error:#}");
-        assert!(started.elapsed() < Duration::from_secs(3));
     }
-    server.resume();
+    server.resume().unwrap();
     let answered = store.answer(&answer_of("k", 1)).await.unwrap();
     assert!(matches!(answered, Ended::Done { stage: Stage::Open, .. }));
     // The server may have heard the first one too.
