@@ -79,7 +79,7 @@ from .errors import (
     UnauthorizedError,
     ValidationError,
 )
-from .types import Address, State
+from .types import Address, State, Usdc, usdc_base_units
 
 __all__ = [
     "ACTPClient",
@@ -124,6 +124,7 @@ __all__ = [
     "TransactionNotFoundError",
     "TransactionRevertedError",
     "UnauthorizedError",
+    "Usdc",
     "ValidationError",
     "__version__",
     "apaid_call",
@@ -137,5 +138,6 @@ __all__ = [
     "result_hash",
     "service_type_hash",
     "sign_request",
+    "usdc_base_units",
     "verify_delivery",
 ]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._agirails import CallPayment, _Charge
+    from .types import Usdc
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -57,9 +58,10 @@ class Settings(TypedDict, total=False):
     confirm_wait_seconds: float | None
     give_up_after: int | None
     max_body_bytes: int | None
-    max_body_memory_bytes: int | None
     body_seconds: float | None
+    body_budget_bytes: int | None
     max_kept_stream_bytes: int | None
+    max_kept_answer_bytes: int | None
     keep_days: int | None
     give_back_unclaimed: bool | None
     survive_power_cut: bool | None
@@ -117,10 +119,13 @@ class Base:
             give_up_after: after how many failed runs a payment of which nothing was served is
                 given back: 5.
             max_body_bytes: the longest request body, bytes: 16 MiB.
-            max_body_memory_bytes: how many bytes of request bodies the process holds at once.
-            body_seconds: how long a request body may take to arrive, seconds.
+            body_seconds: how long a request body may take to arrive, seconds: 60.
+            body_budget_bytes: how many bytes of request bodies the process holds at once, a quarter
+                of them for requests without a payment that was checked: 128 MiB.
             max_kept_stream_bytes: the longest streamed response that is kept for repeats, bytes:
                 1 MiB.
+            max_kept_answer_bytes: the longest other response that is kept for repeats, bytes:
+                16 MiB.
             keep_days: how long ended payments are kept, days: 30.
             give_back_unclaimed: whether a transaction that nobody calls with is given back before
                 its deadline: True.
@@ -157,7 +162,7 @@ class Base:
 
     def charge(
         self,
-        price: str | Decimal | Callable[..., Any],
+        price: str | Decimal | Usdc | Callable[..., Any],
         *,
         calls: int | None = None,
         min_seconds_left: int | None = None,
@@ -177,9 +182,9 @@ class Base:
         function that calls another one is paid once, by the higher price.
 
         Args:
-            price: what a call costs, USDC as str or Decimal ("0.10"); or a function, sync or
-                async, that takes the request or nothing and returns the price, 0 for a call that
-                is free. It runs before the payment is checked. An HTTPException that it raises is
+            price: what a call costs: USDC as str or Decimal ("0.10"), or usdc_base_units(…); or a
+                function, sync or async, that takes the request or nothing and returns the price, 0
+                for a call that is free. It runs before the payment is checked. An HTTPException that it raises is
                 the answer.
             calls: sells bundles of this many calls only: one transaction is drawn down call by
                 call, each with an Idempotency-Key of its own.
@@ -338,9 +343,9 @@ class Price:
 
     def read(self, result: Any) -> int:
         """The price in base units of USDC; 0 for a call that is free."""
-        if result is None:
+        if result is None or isinstance(result, bool):
             # A function that forgets to return must not give its calls away.
-            raise TypeError("a price function must return a price, or 0 for a free call, not None")
+            raise TypeError(f"a price function must return a price, 0 for a free call: {result}")
         return _price(result)
 
     def failed(self, error: Exception) -> None:

@@ -17,22 +17,14 @@ from ._agirails import ACTPClient, _open_consumer
 from .errors import ACTPError, ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
+    from decimal import Decimal
 
-    from ._agirails import _Purchase
     from .aio import AsyncACTPClient
     from .types import Address
 
     _Headers = Mapping[str, str] | Iterable[tuple[str, str]]
-    _Amount = str | int
-    _Outcome = tuple[int, list[tuple[str, str]], bytes] | tuple[str, str]
-    _Send = Callable[["_Request"], _Outcome]
-    _SendAsync = Callable[["_Request"], Awaitable[_Outcome]]
-
-_LATE = ("lost", "the answer did not come to its end in time")
-
-_CALL_OPTIONS = ("max_funding", "settle", "timeout", "request_timeout", "body_limit")
-"""What the adapters of other libraries pass on to each call, beside what it may cost."""
+    _Amount = str | Decimal | int
 
 MODE_VARIABLE = "ACTP_MODE"
 """The environment variable that names the mode of the client that `paid_call` makes by itself."""
@@ -178,7 +170,7 @@ class Consumer:
     Args:
         client: an ACTPClient, which pays. None: one from the environment, of the mode that
             ACTP_MODE names, else "mock".
-        budget: limits in USDC ("0.25") or base units (250_000): `per_call`; `per_hour`, `per_day`
+        budget: limits as `max_amount` takes them: `per_call`; `per_hour`, `per_day`
             and `per_provider_per_day`, which count what is put into escrow. Whom one service names
             is one provider, whatever the address.
         trusted: whom to trust with money that could not be taken back: addresses of providers, or
@@ -225,6 +217,10 @@ class Consumer:
     ) -> PaidResponse:
         """Makes a call, and pays for it where it must be. No redirect is followed.
 
+        Proxies are those of HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, certificates those of
+        the system or of SSL_CERT_FILE; both are read with the first call of a process. Ctrl-C ends
+        a call within a moment, except what it is just doing with its money.
+
         Nothing is created before every check has passed. What ends unfinished, by an error or by
         the end of the process, goes on where it ended when the same call is made with its
         `purchase_key`, which the error tells; one purchase never pays twice.
@@ -235,7 +231,9 @@ class Consumer:
             json: a body, sent as JSON.
             data: a body as it is.
             headers: headers for the service. An Idempotency-Key is taken as `purchase_key`.
-            max_amount: what the call may cost, USDC ("0.25") or base units (250_000).
+            max_amount: what the call may cost: USDC as str or Decimal ("0.25"), or base units as
+                int (250_000). An int that was meant as USDC allows a millionth of it, so it refuses
+                calls and never overpays.
             max_funding: what may be put into escrow for it, where only a bundle is sold or safe;
                 1 USDC where None, or `max_amount` if that is more.
             settle: wait, 30 seconds at most, until the provider has delivered, and settle. For
@@ -258,7 +256,7 @@ class Consumer:
         Example:
             >>> answer = consumer.call("https://api.example.com/x", json={}, max_amount="0.25")
         """
-        return PaidResponse(_drive(_purchase(self._core, locals()), _send))
+        return PaidResponse(self._core.call(*_call(locals())))
 
     def settle(self) -> Report:
         """Settles what was delivered and is proven by the receipts that came with the answers.
@@ -317,10 +315,9 @@ class Consumer:
 class AsyncConsumer:
     """A Consumer whose methods are coroutines; see there for what each of them does.
 
-    Requests are sent by the standard library, each in a thread; `agirails.httpx` has a transport
-    that needs none. A call that is cancelled ends what it just does with its money, and is taken
-    up again with its purchase key. Without a client, one is made from the environment with the
-    first call, whose errors may be those of the environment.
+    A call that is cancelled sends nothing more; what it is just doing with its money goes on to its
+    end, and the same call with its purchase key goes on from there. Without a client, one is made
+    from the environment with the first call, whose errors may be those of the environment.
     """
 
     __slots__ = ("_core", "_terms")
@@ -364,15 +361,8 @@ class AsyncConsumer:
         body_limit: int | None = None,
     ) -> PaidResponse:
         """Makes a call, and pays for it where it must be."""
-        given = dict(locals())
-        purchase = _purchase(await self._ready(), given)
-
-        async def send(request: _Request) -> _Outcome:
-            import asyncio
-
-            return await asyncio.to_thread(_send, request)
-
-        return PaidResponse(await _drive_async(purchase, send))
+        call = _call(locals())
+        return PaidResponse(await (await self._ready()).call(*call))
 
     async def settle(self) -> Report:
         """Settles what was delivered and is proven by the receipts that came with the answers."""
@@ -496,8 +486,8 @@ def _several(trusted: Iterable[str]) -> list[str]:
     return [trusted] if isinstance(trusted, str) else list(trusted)
 
 
-def _purchase(core: Any, given: dict[str, Any]) -> _Purchase:
-    """The purchase that these arguments describe."""
+def _call(given: dict[str, Any]) -> tuple[Any, ...]:
+    """The core's arguments for a call."""
     headers = given["headers"] or ()
     headers = list(headers.items() if hasattr(headers, "items") else headers)
     body = given["data"]
@@ -521,81 +511,4 @@ def _purchase(core: Any, given: dict[str, Any]) -> _Purchase:
         if not any(name.lower() == "content-type" for name, _ in headers):
             headers.append(("Content-Type", "application/json"))
     method = given["method"] or ("GET" if body is None else "POST")
-    purchase: _Purchase = core.purchase(
-        method, given["url"], headers, b"" if body is None else body, given
-    )
-    return purchase
-
-
-class _Request(NamedTuple):
-    """One request, for whatever carries it."""
-
-    method: str
-    url: str
-    headers: list[tuple[str, str]]
-    body: bytes
-    timeout: float
-    body_limit: int
-
-    @property
-    def has_body(self) -> bool:
-        """Whether a body is sent, an empty one too."""
-        return bool(self.body) or self.method in ("POST", "PUT", "PATCH")
-
-
-def _drive(purchase: _Purchase, send: _Send) -> dict[str, Any]:
-    """Does what the purchase says, until it is over."""
-    import time
-
-    outcome: _Outcome | None = None
-    while True:
-        step = purchase.next(outcome)
-        outcome = None
-        if step[0] == "send":
-            outcome = send(_Request(*step[1:]))
-        elif step[0] == "wait":
-            time.sleep(step[1])
-        else:
-            answer: dict[str, Any] = step[1]
-            return answer
-
-
-async def _drive_async(purchase: _Purchase, send: _SendAsync) -> dict[str, Any]:
-    """_drive for event loops."""
-    import asyncio
-
-    outcome: _Outcome | None = None
-    while True:
-        step = await purchase.next(outcome)
-        outcome = None
-        if step[0] == "send":
-            outcome = await send(_Request(*step[1:]))
-        elif step[0] == "wait":
-            await asyncio.sleep(step[1])
-        else:
-            answer: dict[str, Any] = step[1]
-            return answer
-
-
-def _gather(pieces: Iterable[bytes], limit: int, until: float) -> bytes | tuple[str, str]:
-    """The whole body; or why there is none: it is longer than `limit`, or was not there at `until`,
-    by the monotonic clock."""
-    import time
-
-    gathered, length = [], 0
-    for piece in pieces:
-        length += len(piece)
-        if length > limit:
-            return "too_large", ""
-        if time.monotonic() >= until:
-            return _LATE
-        gathered.append(piece)
-    # A connection that was cut at the deadline looks like one that came to its end.
-    return _LATE if time.monotonic() >= until else b"".join(gathered)
-
-
-def _send(asked: _Request) -> _Outcome:
-    """Carries one request by the standard library."""
-    from ._carrier import send
-
-    return send(asked)
+    return method, given["url"], headers, b"" if body is None else body, given

@@ -21,26 +21,19 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from .consumer import (
-    _CALL_OPTIONS,
-    _LATE,
-    AsyncConsumer,
-    Consumer,
-    Payment,
-    _drive,
-    _drive_async,
-    _gather,
-)
+from ._transport import CALL_OPTIONS, LATE, drive, drive_async, gather
+from .consumer import AsyncConsumer, Consumer, Payment
 
 if TYPE_CHECKING:
-    from .consumer import _Amount, _Outcome, _Request
+    from ._transport import Outcome, Request
+    from .consumer import _Amount
 
 __all__ = ["AsyncPayingTransport", "PayingTransport"]
 
 
 class _Terms:
     def __init__(self, max_amount: _Amount, options: dict[str, Any]) -> None:
-        unknown = set(options) - set(_CALL_OPTIONS)
+        unknown = set(options) - set(CALL_OPTIONS)
         if unknown:
             raise TypeError(f"got an unexpected keyword argument {sorted(unknown)[0]!r}")
         self.options = {**options, "max_amount": max_amount}
@@ -54,7 +47,7 @@ class _Terms:
         return core.purchase(request.method, str(request.url), headers, content, options)
 
 
-def _request(original: httpx.Request, asked: _Request) -> httpx.Request:
+def _request(original: httpx.Request, asked: Request) -> httpx.Request:
     timeout = dict.fromkeys(("connect", "read", "write", "pool"), asked.timeout)
     extensions = {**original.extensions, "timeout": timeout}
     content = asked.body if asked.has_body else None
@@ -64,7 +57,7 @@ def _request(original: httpx.Request, asked: _Request) -> httpx.Request:
     )
 
 
-def _failure(error: httpx.TransportError) -> _Outcome:
+def _failure(error: httpx.TransportError) -> Outcome:
     early = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
     return ("not_sent" if isinstance(error, early) else "lost"), type(error).__name__
 
@@ -96,7 +89,7 @@ class PayingTransport(httpx.BaseTransport):
     Args:
         consumer: who pays.
         max_amount: what one call may cost.
-        transport: what carries the requests; httpx's own where None.
+        transport: what sends the requests; httpx's own where None.
         options: further arguments of `Consumer.call`, such as `max_funding` or `settle`.
     """
 
@@ -116,13 +109,13 @@ class PayingTransport(httpx.BaseTransport):
         """Sends a request, and pays for it where it must be."""
         purchase = self._terms.purchase(self._core, request, request.read())
 
-        def carry(asked: _Request) -> _Outcome:
+        def send(asked: Request) -> Outcome:
             until = time.monotonic() + asked.timeout
             sent = _request(request, asked)
             try:
                 response = self._inner.handle_request(sent)
                 try:
-                    content = _gather(response.stream, asked.body_limit, until)  # type: ignore[arg-type]
+                    content = gather(response.stream, asked.body_limit, until)  # type: ignore[arg-type]
                 finally:
                     response.close()
             except httpx.TransportError as error:
@@ -131,10 +124,10 @@ class PayingTransport(httpx.BaseTransport):
                 return content
             return response.status_code, _decoded(response.headers), content
 
-        return _response(_drive(purchase, carry), request)
+        return _response(drive(purchase, send), request)
 
     def close(self) -> None:
-        """Closes what carries the requests."""
+        """Closes what sends the requests."""
         self._inner.close()
 
 
@@ -158,13 +151,13 @@ class AsyncPayingTransport(httpx.AsyncBaseTransport):
         core = await self._consumer._ready()
         purchase = self._terms.purchase(core, request, await request.aread())
 
-        async def carry(asked: _Request) -> _Outcome:
+        async def send(asked: Request) -> Outcome:
             try:
                 return await asyncio.wait_for(exchange(asked), asked.timeout)
             except asyncio.TimeoutError:
-                return _LATE
+                return LATE
 
-        async def exchange(asked: _Request) -> _Outcome:
+        async def exchange(asked: Request) -> Outcome:
             sent = _request(request, asked)
             try:
                 response = await self._inner.handle_async_request(sent)
@@ -181,8 +174,8 @@ class AsyncPayingTransport(httpx.AsyncBaseTransport):
                 return _failure(error)
             return response.status_code, _decoded(response.headers), b"".join(pieces)
 
-        return _response(await _drive_async(purchase, carry), request)
+        return _response(await drive_async(purchase, send), request)
 
     async def aclose(self) -> None:
-        """Closes what carries the requests."""
+        """Closes what sends the requests."""
         await self._inner.aclose()

@@ -13,6 +13,9 @@ call of its own, with no signature of the one before.
 from __future__ import annotations
 
 import io
+import socket
+import threading
+import time
 from contextlib import suppress
 from http.client import HTTPMessage
 from typing import TYPE_CHECKING, Any
@@ -23,13 +26,16 @@ from requests.exceptions import ConnectionError as Unconnected
 from requests.exceptions import ConnectTimeout, RequestException, SSLError
 from urllib3 import HTTPHeaderDict, HTTPResponse
 
-from ._carrier import Deadline
-from .consumer import _CALL_OPTIONS, Consumer, Payment, _drive, _gather
+from ._transport import CALL_OPTIONS, drive, gather
+from .consumer import Consumer, Payment
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from requests import PreparedRequest, Response
 
-    from .consumer import _Amount, _Outcome, _Request
+    from ._transport import Outcome, Request
+    from .consumer import _Amount
 
 __all__ = ["PayingAdapter", "session"]
 
@@ -45,7 +51,7 @@ class PayingAdapter(HTTPAdapter):
     """
 
     def __init__(self, consumer: Consumer, *, max_amount: _Amount, **options: Any) -> None:
-        self._paying = {name: options.pop(name, None) for name in _CALL_OPTIONS}
+        self._paying = {name: options.pop(name, None) for name in CALL_OPTIONS}
         self._paying["max_amount"] = max_amount
         self._consumer = consumer
         super().__init__(**options)
@@ -69,7 +75,7 @@ class PayingAdapter(HTTPAdapter):
             request.method, request.url, headers, content, options
         )
 
-        def carry(asked: _Request) -> _Outcome:
+        def sent(asked: Request) -> Outcome:
             copy = request.copy()
             copy.method, copy.url, copy.body = asked.method, asked.url, asked.body
             copy.headers.clear()
@@ -78,7 +84,7 @@ class PayingAdapter(HTTPAdapter):
                 copy.headers["Content-Length"] = str(len(asked.body))
             try:
                 with (
-                    Deadline(asked.timeout) as deadline,
+                    _Deadline(asked.timeout) as deadline,
                     super(PayingAdapter, self).send(
                         copy,
                         stream=True,
@@ -92,7 +98,7 @@ class PayingAdapter(HTTPAdapter):
                     with suppress(AttributeError, OSError, ValueError):
                         deadline.watch(answer.raw.fileno())
                     pieces = iter(lambda: answer.raw.read(65_536, decode_content=False), b"")
-                    content = _gather(pieces, asked.body_limit, deadline.until)
+                    content = gather(pieces, asked.body_limit, deadline.until)
                     if isinstance(content, tuple):
                         return content
                     return answer.status_code, list(answer.raw.headers.items()), content
@@ -108,7 +114,7 @@ class PayingAdapter(HTTPAdapter):
                     return "lost", type(error).__name__
                 raise
 
-        paid = _drive(purchase, carry)
+        paid = drive(purchase, sent)
         message = HTTPMessage()
         for name, value in paid["headers"]:
             message.add_header(name, value)
@@ -139,6 +145,48 @@ def _content(body: Any) -> bytes:
         return body.encode() if isinstance(body, str) else body
     pieces = [body.read()] if hasattr(body, "read") else list(body)
     return b"".join(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
+
+
+class _Deadline:
+    """Ends the reading of an answer when its time is up.
+
+    A socket's own timeout is for each read alone: a server that sends a byte now and then would
+    hold its caller for as long as it likes.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.until = time.monotonic() + seconds
+        self._watched: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+
+    def __enter__(self) -> _Deadline:
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        # It may be at it just now, and a socket that is closed may be another one the next moment.
+        self._timer.join()
+        if self._watched is not None:
+            self._watched.close()
+
+    def watch(self, fileno: int) -> None:
+        """Cuts this connection when the time is up."""
+        # By a handle of its own, since the library may close the first one.
+        self._watched = socket.fromfd(fileno, socket.AF_INET, socket.SOCK_STREAM)
+        if time.monotonic() >= self.until:
+            self._cut()
+
+    def _cut(self) -> None:
+        if self._watched is not None:
+            with suppress(OSError):
+                self._watched.shutdown(socket.SHUT_RDWR)
 
 
 class _Original:

@@ -87,7 +87,7 @@ def flask_app(client: Any, runs: list[Any], **settings: Any) -> tuple[Any, Any]:
         return parts.generate(body)
 
     @app.get("/api/stream/<int:pieces>")
-    @paywall.charge(PRICE)
+    @paywall.charge("0.10")
     def stream(pieces: int):
         runs.append(paywall.payment)
 
@@ -152,7 +152,7 @@ def fastapi_app(client: Any, runs: list[Any], **settings: Any) -> tuple[Any, Any
         return parts.generate(body)
 
     @app.get("/api/stream/{pieces}")
-    @paywall.charge(PRICE)
+    @paywall.charge("0.10")
     def stream(pieces: int, request: Request):
         runs.append(paywall.payment)
 
@@ -243,7 +243,7 @@ def asgi_app(client: Any, runs: list[Any], **settings: Any) -> tuple[Any, Any]:
 
     routes = {
         "POST /api/generate": "0.10",
-        "GET /api/stream/{pieces}": {"price": PRICE},
+        "GET /api/stream/{pieces}": {"price": "0.10"},
         "POST /api/cheap": {"price": "0.02", "calls": 5},
         "GET /api/priced": lambda request: price_of(request.url.query),
         "GET /api/priced/async": slowly,

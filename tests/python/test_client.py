@@ -1,6 +1,7 @@
 """The API of the documented recipe, and what each verb does to state and money."""
 
 import copy
+import json
 import os
 import time
 from pathlib import Path
@@ -24,7 +25,14 @@ from support import (
 )
 
 import agirails
-from agirails import ACTPClient, ProofGenerator, State, encode_resolution, service_type_hash
+from agirails import (
+    ACTPClient,
+    ProofGenerator,
+    State,
+    encode_resolution,
+    service_type_hash,
+    usdc_base_units,
+)
 
 
 def balance(client: ACTPClient, address: str | None = None) -> int:
@@ -893,3 +901,24 @@ class TestClient:
     def test_an_address_can_be_copied(self, parties):
         address = parties.consumer.address
         assert copy.deepcopy(address) == address
+
+
+def test_a_state_prints_as_its_name_and_counts_as_its_number():
+    state = State.DELIVERED
+    assert (str(state), f"{state}", f"{state:>10}") == ("DELIVERED", "DELIVERED", " DELIVERED")
+    assert (f"{state:d}", f"{state:02x}", int(state), state == 4) == ("4", "04", 4, True)
+    assert repr(state) == "<State.DELIVERED: 4>"
+    assert json.dumps(state) == "4"
+
+
+def test_an_amount_prints_as_usdc_and_counts_in_base_units(parties):
+    tx_id = create(parties.consumer, parties.provider.address, 100_000)
+    amount = parties.consumer.advanced.get_transaction(tx_id).amount
+    assert (str(amount), f"{amount}", f"{amount:>6}") == ("0.10", "0.10", "  0.10")
+    assert (f"{amount:.1f}", f"{amount:d}", f"{amount:,}") == ("0.1", "100000", "100,000")
+    assert (amount, amount + 1, json.dumps({"a": amount})) == (100_000, 100_001, '{"a": 100000}')
+    assert repr(amount) == "0.10 USDC"
+    for wrong, error in ((True, TypeError), ("1", TypeError), (0.1, TypeError), (-1, ValueError)):
+        with pytest.raises(error, match="amount must be"):
+            usdc_base_units(wrong)
+    assert usdc_base_units(100_000) == amount

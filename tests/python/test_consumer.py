@@ -1,13 +1,19 @@
-"""Paying for calls from Python: over the standard library, requests and httpx."""
+"""Paying for calls from Python: by the wheel's own driver, requests and httpx."""
 
 import asyncio
 import base64
+import gzip
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,6 +35,7 @@ from agirails import (
     ValidationError,
     apaid_call,
     canonical_json,
+    canonical_target,
     paid_call,
 )
 
@@ -44,6 +51,8 @@ class Service:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.calls: dict[str, int] = {}
         self.lie: Callable[[dict[str, Any]], None] = lambda receipt: None
+        # Whether answers are compressed: "before" their receipt is made, or "after" it.
+        self.packs = ""
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -113,6 +122,8 @@ class Service:
         index = self.calls.get(tx_id, 0)
         self.calls[tx_id] = index + 1
         answer = b"answer to " + body
+        if self.packs == "before":
+            answer = gzip.compress(answer)
         digest = self.provider.proof_generator.hash_content
         record = canonical_json(
             {
@@ -120,7 +131,7 @@ class Service:
                     "bodyHash": digest(body),
                     "idempotencyKey": key,
                     "method": method,
-                    "target": target,
+                    "target": canonical_target(target),
                 },
                 "response": {
                     "bodyHash": digest(answer),
@@ -146,7 +157,10 @@ class Service:
         }
         self.lie(receipt)
         encoded = base64.b64encode(json.dumps(receipt).encode()).decode()
-        return 200, {"Content-Type": "text/plain", "X-AGIRAILS-RECEIPT": encoded}, answer
+        sent = {"Content-Type": "text/plain; charset=utf-8", "X-AGIRAILS-RECEIPT": encoded}
+        if self.packs:
+            sent["Content-Encoding"] = "gzip"
+        return 200, sent, gzip.compress(answer) if self.packs == "after" else answer
 
 
 class Raw:
@@ -223,7 +237,7 @@ class TestPaidCall:
             settle=True,
         )
         assert (answer.status, answer.text) == (200, 'answer to {"prompt": "a haiku"}')
-        assert answer.headers["content-type"] == "text/plain"
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
         assert answer.payment.kind == "single"
         assert answer.payment.price == PRICE
         assert answer.payment.proof == "unsigned"
@@ -231,6 +245,19 @@ class TestPaidCall:
         state = payer.advanced.get_transaction(answer.payment.transaction_id).state
         assert state is State.SETTLED
         assert funded(payer) == [PRICE]
+
+    @pytest.mark.parametrize("limit", ["0.10", Decimal("0.10"), Decimal("1E-1"), PRICE])
+    def test_takes_its_limits_as_text_decimal_or_base_units(self, payer, service, limit):
+        budget = {"per_call": limit, "per_day": limit}
+        consumer = Consumer(payer, trusted=[service.url], budget=budget)
+        answer = consumer.call(f"{service.url}/x", max_amount=limit, max_funding=limit)
+        assert answer.payment.price == PRICE
+
+    def test_buys_nothing_for_an_int_that_was_meant_as_usdc(self, payer, service):
+        with pytest.raises(SpendingError) as raised:
+            Consumer(payer, trusted=[service.url]).call(f"{service.url}/x", max_amount=1)
+        assert "0.000001" in str(raised.value)
+        assert funded(payer) == []
 
     def test_buys_a_bundle_from_whom_it_does_not_trust(self, payer, service):
         consumer = Consumer(payer)
@@ -251,7 +278,7 @@ class TestPaidCall:
         answer = paid_call(f"{service.url}/x", max_amount="0.25", trust=service.url)
         assert answer.payment.amount == PRICE
         sent = service.requests[-1][1]
-        assert sent["X-Agirails-Signature"].startswith("t=")
+        assert sent["x-agirails-signature"].startswith("t=")
 
     def test_asks_for_nothing_where_nothing_is_to_pay(self, payer, service):
         answer = paid_call(f"{service.url}/free", max_amount="0.25", client=payer)
@@ -301,6 +328,9 @@ class TestRefusals:
         bad: list[tuple[dict[str, Any], str]] = [
             ({"max_amount": None}, "max_amount"),
             ({"max_amount": 0.25}, "max_amount"),
+            ({"max_amount": True}, "max_amount"),
+            ({"max_amount": Decimal("0.0000001")}, "amount"),
+            ({"max_amount": Decimal("NaN")}, "amount"),
             ({"max_amount": "a lot"}, "amount"),
             ({"json": {1}, "max_amount": 1}, "json"),
             ({"json": {}, "data": "", "max_amount": 1}, "data"),
@@ -342,6 +372,34 @@ class TestRefusals:
             # Nobody is left behind who listens to it.
             until(lambda: raw.talking == 0)
 
+    def test_of_a_call_that_is_interrupted_come_at_once(self, payer):
+        def interrupt(raw: Raw) -> None:
+            until(lambda: raw.talking > 0)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        with Raw(*ENDLESS_BODY) as raw:
+            threading.Thread(target=interrupt, args=(raw,), daemon=True).start()
+            with pytest.raises(KeyboardInterrupt):
+                Consumer(payer).call(raw.url, max_amount=1, timeout=60)
+            # Nobody goes on with it.
+            until(lambda: raw.talking == 0)
+
+    def test_of_a_call_that_is_cancelled_leave_nobody_behind(self, payer):
+        async def call(url: str) -> None:
+            await asyncio.wait_for(AsyncConsumer(payer).call(url, max_amount=1, timeout=60), 0.3)
+
+        with Raw(*ENDLESS_BODY) as raw:
+            with pytest.raises(asyncio.TimeoutError):
+                asyncio.run(call(raw.url))
+            until(lambda: raw.talking == 0)
+
+    def test_of_an_answer_that_is_too_long_once_it_is_unpacked(self, payer):
+        packed = gzip.compress(bytes(20_000_000))
+        head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+        with Raw(head.encode() + packed) as raw, pytest.raises(CallError) as raised:
+            Consumer(payer).call(raw.url, max_amount=1, body_limit=1_000_000)
+        assert raised.value.code == "answer_too_large"
+
     def test_of_an_answer_that_is_too_long(self, payer, service):
         with pytest.raises(CallError) as raised:
             Consumer(payer).call(f"{service.url}/free", max_amount=1, body_limit=3)
@@ -349,11 +407,62 @@ class TestRefusals:
 
 
 class TestTheWire:
-    @pytest.mark.parametrize("length", ["\xb2", "9" * 5_000, "-1", "4, 4", "x"])
-    def test_a_length_that_is_no_number_is_none(self, payer, length):
+    @pytest.mark.parametrize("length", ["\xb2", "9" * 5_000, "-1", "4, 5", "x"])
+    def test_an_answer_with_a_length_that_is_no_number_is_none(self, payer, length):
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode("latin-1")
-        with Raw(head + b"free") as raw:
+        with Raw(head + b"free") as raw, pytest.raises(NetworkError):
+            Consumer(payer).call(raw.url, max_amount=1, timeout=0.6)
+
+    @pytest.mark.parametrize("hints", [1, 2])
+    def test_an_interim_answer_is_passed_over(self, payer, hints):
+        hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n" * hints
+        with Raw(hint + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfree") as raw:
             assert Consumer(payer).call(raw.url, max_amount=1).content == b"free"
+
+    def test_a_header_that_is_no_utf_8_is_latin_1(self, payer):
+        head = "HTTP/1.1 200 OK\r\nX-A: é\r\n".encode("latin-1") + "X-B: é\r\n\r\n".encode()
+        with Raw(head) as raw:
+            headers = Consumer(payer).call(raw.url, max_amount=1).headers
+        assert (headers["x-a"], headers["x-b"]) == ("é", "é")
+
+    def test_goes_by_the_proxy_of_the_environment(self, tmp_path):
+        program = """
+from agirails import ACTPClient, Consumer
+client = ACTPClient(requester_address="0x" + "c0" * 20, in_memory=True)
+print(Consumer(client).call("http://service.invalid/a?b", max_amount=1).text)
+"""
+        with Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfree") as raw:
+            environment = {**os.environ, "HTTP_PROXY": raw.url, "http_proxy": raw.url}
+            ran = subprocess.run(
+                [sys.executable, "-c", program],
+                env=environment,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+        assert (ran.stdout.strip(), ran.returncode) == ("free", 0), ran.stderr
+
+    def test_a_service_that_compresses_is_proven(self, payer, service):
+        service.packs = "after"
+        self.check_packed(payer, service)
+
+    def test_a_handler_that_compresses_is_proven(self, payer, service):
+        service.packs = "before"
+        self.check_packed(payer, service)
+
+    def check_packed(self, payer: ACTPClient, service: Service) -> None:
+        consumer = Consumer(payer, trusted=[service.url])
+        url, limits = f"{service.url}/x", {"max_amount": "0.25", "settle": True}
+        answer = consumer.call(url, data="a", **limits)
+        assert (answer.text, answer.payment.is_settled) == ("answer to a", True)
+        assert "content-encoding" not in answer.headers
+        with agirails.requests.session(consumer, **limits) as session:
+            assert session.post(url, data="b").text == "answer to b"
+        transport = agirails.httpx.PayingTransport(consumer, **limits)
+        with httpx.Client(transport=transport) as client:
+            assert client.post(url, content="c").text == "answer to c"
+        assert len(funded(payer)) == 3
 
     def test_an_answer_that_breaks_off_is_none(self, payer):
         with Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfree") as raw:
@@ -362,7 +471,7 @@ class TestTheWire:
 
     def test_a_header_holds_any_text(self, payer, service):
         Consumer(payer).call(f"{service.url}/free", headers={"x-note": "1 €"}, max_amount=1)
-        assert service.requests[-1][1]["X-Note"].encode("latin-1").decode() == "1 €"
+        assert service.requests[-1][1]["x-note"].encode("latin-1").decode() == "1 €"
 
 
 class TestAfterwards:

@@ -111,3 +111,51 @@ class TestWheel:
         assert Path(agirails.__file__).is_relative_to(sysconfig.get_path("platlib"))
         with zipfile.ZipFile(wheel) as archive:
             assert archive.read("agirails/__init__.py") == Path(agirails.__file__).read_bytes()
+
+
+SECOND_INTERPRETER = """
+import sys
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+code = '''
+try:
+    import agirails
+    print("imported", flush=True)
+except ImportError as error:
+    print(error, flush=True)
+'''
+def elsewhere():
+    # One that shares the GIL, as mod_wsgi's do.
+    if sys.version_info >= (3, 13):
+        failed = interpreters.exec(interpreters.create("legacy"), code)
+    elif sys.version_info >= (3, 12):
+        failed = interpreters.run_string(interpreters.create(isolated=False), code)
+    else:
+        failed = interpreters.run_string(interpreters.create(), code)
+    assert not failed, failed
+if sys.argv[1] == "main first":
+    exec(code)
+elsewhere()
+elsewhere()
+if sys.argv[1] == "main last":
+    exec(code)
+"""
+
+
+@pytest.mark.parametrize("order", ["main first", "main last"])
+def test_a_second_interpreter_is_refused_with_the_remedy(order, tmp_path):
+    script = tmp_path / "interpreters.py"
+    script.write_text(SECOND_INTERPRETER)
+    done = subprocess.run(
+        [sys.executable, str(script), order],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    first, *others = done.stdout.splitlines()
+    assert (done.returncode, first) == (0, "imported"), done.stderr
+    assert len(others) == 2
+    assert all("WSGIApplicationGroup %{GLOBAL}" in line for line in others), others

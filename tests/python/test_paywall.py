@@ -25,7 +25,7 @@ from support import (
 )
 from test_bad_input import in_own_mounts
 
-from agirails import ACTPClient, State, ValidationError
+from agirails import ACTPClient, State, ValidationError, usdc_base_units
 from agirails._paywall import BrokenOff
 from agirails.asgi import Paywall as AsgiPaywall
 from agirails.flask import Paywall as FlaskPaywall
@@ -94,7 +94,7 @@ class TestACall:
         }
         (payment,) = stage.runs
         assert payment.requester == str(stage.consumer.address).lower()
-        assert repr(payment) == f"<CallPayment 0.20 USDC of {tx_id}>"
+        assert repr(payment) == f"<CallPayment 0.20 USDC of transaction {tx_id}>"
 
     def test_that_raises_takes_nothing_and_may_be_repeated(self, stage):
         tx_id = stage.fund()
@@ -222,8 +222,8 @@ class TestRefusals:
             {"by": stage.stranger},
             {"body": b"[]"},
             {"target": "/api/generate"},
-            # What is sent is signed, not what it means.
-            {"target": "/api/generate?x=Ab"},
+            # The canonical form is signed: an escape of a plain letter makes no difference.
+            {"target": "/api/generate?x=Ac"},
             {"method": "PUT"},
         ):
             reply = stage.ask("POST", TARGET, b"{}", **stage.headers(tx_id, **wrong))
@@ -390,7 +390,7 @@ class TestPriceFunctions:
         refusal(reply, 402, "Insufficient Payment", required="0.70")
         assert stage.pay(tx_id, b"", "GET", f"{path}?0.50").status == 200
 
-    @pytest.mark.parametrize("query", ["raise", "none", "float", "0", "-1", "cheap"])
+    @pytest.mark.parametrize("query", ["raise", "none", "float", "-1", "cheap"])
     def test_that_fail_are_told_to_the_operator_alone(self, stage, path, query, caplog):
         tx_id = stage.fund()
         reply = stage.pay(tx_id, b"", "GET", f"{path}?{query}")
@@ -456,7 +456,9 @@ class TestTheLog:
         told = {record.levelname: record.getMessage() for record in caplog.records[-2:]}
         messages = [record.getMessage() for record in caplog.records]
         assert any("unsigned request was served" in message for message in messages), messages
-        assert any(tx_id in m and "may be used again" in m for m in messages), told
+        assert any("can be used again" in m for m in messages), told
+        failed = [r for r in caplog.records if getattr(r, "event", None) == "run_failed"]
+        assert [record.transaction for record in failed] == [tx_id]
 
     def test_has_what_the_outbox_has_to_say_while_nobody_calls(self, make, caplog):
         caplog.set_level(logging.INFO, "agirails.paywall")
@@ -532,7 +534,7 @@ class TestSettings:
         assert raised.value.field in ("price", "amount")
 
     def test_prices_are_text_decimals_or_base_units(self, stage):
-        for price in ("0.10", Decimal("0.1"), Decimal("1E-1"), 100_000):
+        for price in ("0.10", Decimal("0.1"), Decimal("1E-1"), usdc_base_units(100_000)):
             stage.paywall.charge(price)
         with pytest.raises(TypeError, match="needs a price"):
             stage.paywall.charge(None)
@@ -587,8 +589,8 @@ def test_an_interpreter_that_exits_takes_nothing_along_and_tells_what_came_up_la
         "from pathlib import Path; from paid import Stage, TARGET;"
         "stage = Stage(Path(sys.argv[2]), 'flask');"
         "assert stage.pay(stage.fund()).status == 200;"
-        "stage.paywall._core.unreadable_body(stage.paywall._core.charge('GET /', 1, 9_999_999,"
-        " None, None)); print('done')"
+        "charge = stage.paywall._core.charge('GET /', '0.10', None, None, None);"
+        "stage.paywall._core.exchange(charge, 'GET', '/', []).unreadable(); print('done')"
     )
     for _ in range(5):
         done = run_python("-W", "error", "-c", script, HERE, tmp_path)

@@ -1,4 +1,4 @@
-//! Paying for calls: the core's consumer, and its purchases for Python's HTTP libraries to carry.
+//! Paying for calls: the core's consumer, and its purchases for Python's HTTP libraries to send.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use agirails::{
 use pyo3::{
     IntoPyObjectExt,
     prelude::*,
-    types::{PyBytes, PyDict, PyList, PyString},
+    types::{PyBytes, PyDict, PyInt, PyList},
 };
 use tokio::sync::Mutex;
 
@@ -44,12 +44,56 @@ pub struct _Purchase {
     style: Style,
 }
 
-/// An amount that people write: "0.25" is USDC, an int is base units.
+/// A limit, as people write amounts: "0.25" or Decimal("0.25") is USDC, an int is base units. An int
+/// that was meant as USDC is a millionth of it, and such a limit refuses calls instead of paying.
 fn amount(field: &'static str, value: Any<'_, '_>) -> PyResult<Usdc> {
-    if value.is_instance_of::<PyString>() {
-        return convert::text(Code::InvalidAmount, field, value)?.parse().or_raise(value.py());
+    if value.is_instance_of::<PyInt>() {
+        return convert::amount(field, value, Code::InvalidAmount);
     }
-    convert::amount(field, value, Code::InvalidAmount)
+    convert::price(field, value)
+}
+
+/// The call that Python's arguments describe.
+fn paid_call(
+    method: Any<'_, '_>,
+    url: Any<'_, '_>,
+    headers: Any<'_, '_>,
+    body: Any<'_, '_>,
+    options: &Bound<'_, PyDict>,
+) -> PyResult<PaidCall> {
+    let get = |name: &str| Ok::<_, PyErr>(options.get_item(name)?.filter(|value| !value.is_none()));
+    let Some(max_amount) = get("max_amount")? else {
+        let (code, problem) = (Code::InvalidAmount, "must be given");
+        let hint = "say what the call may cost: max_amount=\"0.25\"";
+        return Err(convert::refuse(options.py(), code, "max_amount", "None", problem, hint));
+    };
+    let max_amount = amount("max_amount", &max_amount)?;
+    let mut call = PaidCall::new(text_of("method", method)?, text_of("url", url)?, max_amount);
+    for header in headers.try_iter()? {
+        let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = header?.extract()?;
+        call = call.header(text_of("headers", &name)?, text_of("headers", &value)?);
+    }
+    call = call.body(convert::content("data", body)?.into_owned());
+    if let Some(value) = get("max_funding")? {
+        call = call.max_funding(amount("max_funding", &value)?);
+    }
+    if let Some(value) = get("purchase_key")? {
+        call = call.purchase_key(text_of("purchase_key", &value)?);
+    }
+    if let Some(value) = get("timeout")? {
+        call = call.timeout(convert::seconds("timeout", &value)?);
+    }
+    if let Some(value) = get("request_timeout")? {
+        call = call.request_timeout(convert::seconds("request_timeout", &value)?);
+    }
+    if let Some(value) = get("body_limit")? {
+        let bytes = convert::number("body_limit", &value, Code::InvalidNumber)?;
+        call = call.body_limit(bytes as usize);
+    }
+    if let Some(value) = get("settle")? {
+        call = call.settle(convert::flag("settle", &value)?);
+    }
+    Ok(call)
 }
 
 fn text_of<'a>(field: &'static str, value: Any<'a, '_>) -> PyResult<&'a str> {
@@ -102,52 +146,40 @@ pub fn _open_consumer(
 
 #[pymethods]
 impl _Consumer {
-    /// Begins a purchase.
+    /// Begins a purchase, for an HTTP library of Python's to send.
     fn purchase(
         &self,
-        py: Python<'_>,
         method: Any<'_, '_>,
         url: Any<'_, '_>,
         headers: Any<'_, '_>,
         body: Any<'_, '_>,
         options: &Bound<'_, PyDict>,
     ) -> PyResult<_Purchase> {
-        let get =
-            |name: &str| Ok::<_, PyErr>(options.get_item(name)?.filter(|value| !value.is_none()));
-        let Some(max_amount) = get("max_amount")? else {
-            let hint = "say what the call may cost: max_amount=\"0.25\"";
-            let (code, problem) = (Code::InvalidAmount, "is missing");
-            return Err(convert::refuse(py, code, "max_amount", "None", problem, hint));
-        };
-        let max_amount = amount("max_amount", &max_amount)?;
-        let mut call = PaidCall::new(text_of("method", method)?, text_of("url", url)?, max_amount);
-        for header in headers.try_iter()? {
-            let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = header?.extract()?;
-            call = call.header(text_of("headers", &name)?, text_of("headers", &value)?);
-        }
-        call = call.body(convert::content("data", body)?.into_owned());
-        if let Some(value) = get("max_funding")? {
-            call = call.max_funding(amount("max_funding", &value)?);
-        }
-        if let Some(value) = get("purchase_key")? {
-            call = call.purchase_key(text_of("purchase_key", &value)?);
-        }
-        if let Some(value) = get("timeout")? {
-            call = call.timeout(convert::seconds("timeout", &value)?);
-        }
-        if let Some(value) = get("request_timeout")? {
-            call = call.request_timeout(convert::seconds("request_timeout", &value)?);
-        }
-        if let Some(value) = get("body_limit")? {
-            let bytes = convert::number("body_limit", &value, Code::InvalidNumber)?;
-            call = call.body_limit(bytes as usize);
-        }
-        if let Some(value) = get("settle")? {
-            call = call.settle(convert::flag("settle", &value)?);
-        }
-        let core = self.core.purchase(call).or_raise(py)?;
+        let call = paid_call(method, url, headers, body, options)?;
+        let core = self.core.purchase(call).or_raise(options.py())?;
         let key = core.key().to_owned();
         Ok(_Purchase { key, core: Arc::new(Mutex::new(core)), style: self.style })
+    }
+
+    /// Makes a call, and pays for it where it must be.
+    fn call(
+        &self,
+        method: Any<'_, '_>,
+        url: Any<'_, '_>,
+        headers: Any<'_, '_>,
+        body: Any<'_, '_>,
+        options: &Bound<'_, PyDict>,
+    ) -> Answer {
+        let call = paid_call(method, url, headers, body, options)?;
+        let core = self.core.clone();
+        // Given up, it sends nothing more: the core goes on with what moves money by itself.
+        run(
+            options.py(),
+            self.style,
+            Reads,
+            async move { core.call(call).await },
+            |py, response| response_dict(py, response)?.into_py_any(py),
+        )
     }
 
     /// Settles what is delivered and proven.

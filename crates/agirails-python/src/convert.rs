@@ -162,6 +162,9 @@ pub fn price(field: &'static str, value: Any<'_, '_>) -> PyResult<Usdc> {
     }
     let hint =
         "pass USDC as str or Decimal such as \"0.10\"; base units as usdc_base_units(100_000)";
+    if value.is_instance(USDC.import(py, "agirails.types", "Usdc")?)? {
+        return unsigned(Code::InvalidAmount, field, value, Code::InvalidAmount, hint).map(Usdc);
+    }
     let problem = "must be USDC as str or Decimal: an int does not say which unit is meant";
     Err(refuse(py, Code::InvalidAmount, field, &shown(value), problem, hint))
 }
@@ -363,6 +366,13 @@ pub fn state_member(py: Python<'_>, state: State) -> PyResult<Py<PyAny>> {
         State::ALL.iter().map(|state| Ok(class.getattr(state.name())?.unbind())).collect()
     });
     members.map(|members: &Vec<_>| members[state as usize].clone_ref(py))
+}
+
+static USDC: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+/// A `Usdc`: an int of base units that prints as USDC.
+pub fn usdc_object(py: Python<'_>, Usdc(units): Usdc) -> PyResult<Bound<'_, PyAny>> {
+    USDC.import(py, "agirails.types", "Usdc")?.call1((units,))
 }
 
 /// An `Address`: checksummed, equal in any case.

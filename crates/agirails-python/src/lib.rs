@@ -9,6 +9,7 @@ mod devnet;
 mod errors;
 mod event;
 mod functions;
+mod interpreter;
 mod json;
 mod kernel;
 mod mock;
@@ -25,6 +26,13 @@ mod transaction;
 /// The Rust core of agirails. Import from `agirails` instead.
 #[pyo3::pymodule]
 mod _agirails {
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::interpreter::only_one(module.py())
+    }
+
     #[pymodule_export]
     use crate::{
         client::{_connect, _keystore, ACTPClient},

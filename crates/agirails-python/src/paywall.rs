@@ -348,17 +348,17 @@ impl CallPayment {
         convert::address_object(py, self.0.requester)
     }
 
-    /// What this call takes, base units of USDC. A call without an Idempotency-Key takes the
-    /// whole transaction.
+    /// What this call takes, base units of USDC; it prints as USDC. A call without an
+    /// Idempotency-Key takes the whole transaction.
     #[getter]
-    fn price(&self) -> u64 {
-        self.0.price.0
+    fn price<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::usdc_object(py, self.0.price)
     }
 
-    /// What the whole transaction holds, base units of USDC.
+    /// What the whole transaction holds, base units of USDC; it prints as USDC.
     #[getter]
-    fn amount(&self) -> u64 {
-        self.0.amount.0
+    fn amount<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::usdc_object(py, self.0.amount)
     }
 
     /// Until when it can be delivered, Unix seconds.

@@ -375,7 +375,10 @@ impl ClientBuilder {
                 Code::InvalidSettings,
                 "neither an address nor a key was given, and none was found",
             )
-            .with_hint(format!("pass requester_address; or, to sign, {NO_KEY_HINT}"))),
+            .with_hint(format!(
+                "pass the address of whom the client acts for (`address` of the builder, \
+                 `requester_address` in Python); or, to sign, {NO_KEY_HINT}"
+            ))),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What is sent and what comes back, for any HTTP library to carry.
+//! Requests and responses, for any HTTP library to send.
 
 use std::{fmt, time::Duration};
 
@@ -31,8 +31,8 @@ pub enum Step {
 pub struct HttpRequest {
     /// The method, in upper case.
     pub method: String,
-    /// Where to, in nothing but the characters that a request line may hold. What is signed is
-    /// its path and query: send them as they are.
+    /// Where to. It holds only characters that a request line may hold, and its path and query are
+    /// signed: send them as they are.
     pub url: String,
     /// All headers but `Host` and `Content-Length`.
     pub headers: Vec<(String, String)>,
@@ -147,7 +147,7 @@ pub(super) fn without_query(url: &str) -> &str {
     url.split_once('?').map_or(url, |(path, _)| path)
 }
 
-/// An address of a service, as requests and signatures have it.
+/// The URL of a call, as it is sent.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Endpoint {
     /// Scheme, host and port.
@@ -169,7 +169,7 @@ impl fmt::Debug for Endpoint {
 
 impl Endpoint {
     /// # Errors
-    /// [`Code::InvalidSettings`] for what is no http or https URL, or holds a password.
+    /// [`Code::InvalidSettings`] for anything but an http or https URL without a password.
     pub(super) fn parse(text: &str) -> Result<Self> {
         // It may hold a token, so no message shows it.
         let refuse = |problem: &str, hint: &str| {
@@ -178,13 +178,13 @@ impl Endpoint {
                 .with_facts(|facts| facts.field = Some("url"))
         };
         let url = Url::parse(text)
-            .map_err(|error| refuse(&format!("cannot be read: {error}"), "pass https://…"))?;
+            .map_err(|error| refuse(&format!("must be a URL: {error}"), "pass https://…"))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err(refuse("is not one of HTTP", "pass https://…"));
+            return Err(refuse("must be an http or https URL", "pass https://…"));
         }
         if !url.username().is_empty() || url.password().is_some() {
             let hint = "pass them in an Authorization header, which messages never show";
-            return Err(refuse("holds a user's name or password", hint));
+            return Err(refuse("must not hold a user's name or password", hint));
         }
         let path = plain(url.path());
         let target = match url.query() {

@@ -2,20 +2,26 @@
 //! escrow, calls, and compares the answer with the provider's receipt.
 //!
 //! ```no_run
-//! use agirails::{ACTPClient, consumer::{Budget, Consumer, PaidCall}};
+//! use agirails::{ACTPClient, Address, consumer::{Budget, Consumer, PaidCall}};
 //!
-//! # async fn example() -> agirails::Result<()> {
-//! let client = ACTPClient::builder().connect().await?;
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> agirails::Result<()> {
+//! // On mock an address is enough; on a chain: `.mode(Mode::Testnet).private_key(key)`.
+//! let client = ACTPClient::builder().address(Address::repeat_byte(0xc0)).connect().await?;
 //! let budget = Budget { per_day: Some("10".parse()?), ..Budget::default() };
-//! let consumer = Consumer::builder(client).budget(budget).open().await?;
+//! let origin = "http://127.0.0.1:3000";
+//! let consumer = Consumer::builder(client).budget(budget).trust(origin).open().await?;
 //!
-//! let call = PaidCall::new("POST", "https://api.example.com/generate", "0.25".parse()?)
+//! let call = PaidCall::new("POST", format!("{origin}/api/generate"), "0.25".parse()?)
 //!     .json(&serde_json::json!({"prompt": "a haiku"}));
 //! let answer = consumer.call(call).await?;
 //! println!("{} {:?}", answer.status, answer.payment);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! That is the service of `examples/axum_provider.rs`; `examples/rust_consumer.rs` is the whole
+//! program.
 //!
 //! Nothing is created before every check has passed, and every step is on record before it is
 //! taken: a purchase that ends unfinished, by an error or by `kill -9`, goes on where it ended

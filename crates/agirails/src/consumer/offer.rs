@@ -170,10 +170,11 @@ pub(super) fn usable(
     }
     if good.is_empty() {
         let why = match problems.is_empty() {
-            true => "it names no offer".to_owned(),
+            true => "its answer holds no offer".to_owned(),
             false => shown_words(&problems.join("; ")),
         };
-        let message = format!("the service wants to be paid, and this client cannot: {why}");
+        let message =
+            format!("the service wants to be paid in a way that this client cannot pay: {why}");
         return Err(Error::new(Code::NoOffer, message).with_hint(format!(
             "this client pays escrowed USDC on {} (chain {}); is it the network that the service \
              is on?",
@@ -199,59 +200,64 @@ fn read(
             }
             number => number.as_u64(),
         };
-        number.map(Usdc).ok_or_else(|| format!("its {name} is no number of base units"))
+        number.map(Usdc).ok_or_else(|| format!("its {name} must be a number of base units"))
     };
     if text("scheme") != SCHEME {
-        return Err("it takes no escrowed payment (scheme actp-escrow)".to_owned());
+        return Err("its scheme must be actp-escrow".to_owned());
     }
     let on = text("network");
     if on != format!("eip155:{}", network.chain_id) && on != network.name {
-        return Err(format!("it is paid on the network {}", shown_words(on)));
+        return Err(format!("its network is {}", shown_words(on)));
     }
     let same = |name: &str, value: Option<&Value>, ours: Address| match value {
         None => Ok(()),
         Some(value) => match value.as_str().and_then(|text| parse_address("", text).ok()) {
             Some(theirs) if theirs == ours => Ok(()),
-            _ => Err(format!("its {name} is not this network's, {ours}")),
+            _ => Err(format!("its {name} must be this network's, {ours}")),
         },
     };
     same("token", offer.get("asset").filter(|value| !value.is_null()), network.usdc)?;
     same("kernel", more("kernel"), network.kernel)?;
     same("vault", more("vault"), network.vault)?;
     let provider = parse_address("payTo", text("payTo"))
-        .map_err(|_| "whom it wants to be paid is no address".to_owned())?;
+        .map_err(|_| "its payTo must be an address".to_owned())?;
     if provider == Address::ZERO || provider == payer {
-        return Err(format!("it wants {provider} to be paid, which nobody can"));
+        return Err(format!("its payTo must not be {provider}: nobody can pay that address"));
     }
     let amount = units("amount", offer.get("amount").unwrap_or(&Value::Null))?;
     let kind = match more("kind").map(|kind| kind.as_str().unwrap_or_default()) {
         None | Some("single") => PaymentKind::Single,
         Some("prepaid") => PaymentKind::Prepaid,
-        Some(other) => return Err(format!("it is sold as {}", shown_words(other))),
+        Some(other) => {
+            return Err(format!(
+                "its kind must be single or prepaid, and is {}",
+                shown_words(other)
+            ));
+        }
     };
     let price = match (kind, more("pricePerCall")) {
         // One call takes all of it, whatever else is said.
         (PaymentKind::Single, _) => amount,
         (_, Some(price)) => units("price per call", price)?,
-        (_, None) => return Err("its bundle names no price per call".to_owned()),
+        (_, None) => return Err("its bundle must name a price per call".to_owned()),
     };
     let calls = match kind {
         PaymentKind::Single => 1,
         PaymentKind::Prepaid => {
             let calls = more("calls").and_then(Value::as_u64).filter(|calls| *calls > 0);
-            calls.ok_or_else(|| "its bundle holds no calls".to_owned())?
+            calls.ok_or_else(|| "its bundle must hold calls".to_owned())?
         }
     };
     if amount < MIN_AMOUNT || amount > MAX_AMOUNT {
-        return Err(format!("it wants {amount} USDC, which no transaction can hold"));
+        return Err(format!("its amount of {amount} USDC is outside what a transaction can hold"));
     }
     if price == Usdc::ZERO || amount < price {
-        return Err("its amount and its price per call contradict each other".to_owned());
+        return Err("its price per call must be above zero and at most its amount".to_owned());
     }
     let seconds = |value: Option<&Value>, default: u64| value.map_or(Some(default), Value::as_u64);
     let min_seconds_left = seconds(more("minSecondsLeft"), 0)
         .filter(|seconds| *seconds <= LONGEST_SECONDS - SLACK_SECONDS)
-        .ok_or_else(|| "it wants transactions to last longer than a day".to_owned())?;
+        .ok_or_else(|| "its transactions would have to last longer than a day".to_owned())?;
     let asked = offer.get("maxTimeoutSeconds").and_then(Value::as_u64).unwrap_or(DEFAULT_SECONDS);
     let dispute_window = seconds(more("disputeWindowSeconds"), DEFAULT_DISPUTE_WINDOW_SECONDS)
         .unwrap_or(DEFAULT_DISPUTE_WINDOW_SECONDS)
@@ -259,7 +265,7 @@ fn read(
         .clamp(MIN_DISPUTE_WINDOW_SECONDS, MAX_DISPUTE_WINDOW_SECONDS);
     let signature_required = more("signature").and_then(Value::as_str) == Some("required");
     if signature_required && !can_sign {
-        return Err("it wants requests to be signed, and this client has no key".to_owned());
+        return Err("its requests must be signed, and this client has no key".to_owned());
     }
     let offer = Offer {
         kind,
@@ -358,13 +364,13 @@ pub(super) fn choose(
 fn untrusted(offer: &Offer, bundle: Option<&Offer>, limits: Limits) -> Error {
     let (provider, amount) = (offer.provider, bundle.map_or(offer.amount, |bundle| bundle.amount));
     let message = format!(
-        "the provider {provider} is not trusted, and below 1 USDC a funded transaction can never \
-         be cancelled by who paid it: if the provider did nothing, the money would stay locked"
+        "the provider {provider} is not trusted, and a funded transaction below 1 USDC can never \
+         be cancelled by its payer: if the provider did nothing, the money would stay locked"
     );
     let bundle = match bundle {
         Some(bundle) => format!(
-            "raise max_funding (now {}) to {}, so that the bundle that the service offers is \
-             taken, which you could cancel",
+            "raise max_funding (now {}) to {}, which buys the bundle that the service offers and \
+             that you could cancel",
             limits.funding, bundle.amount
         ),
         None => "ask the service for a bundle of 1 USDC or more, which you could cancel".to_owned(),
@@ -372,7 +378,7 @@ fn untrusted(offer: &Offer, bundle: Option<&Offer>, limits: Limits) -> Error {
     Error::new(Code::UntrustedProvider, message)
         .with_hint(format!(
             "trust the provider, by its address or by the service's origin; or {bundle}; or call \
-             another service. Nothing was paid"
+             another service; nothing was paid"
         ))
         .with_facts(|facts| {
             facts.field = Some("provider");
@@ -527,12 +533,16 @@ mod tests {
             "provider": PROVIDER, "network": "mock",
             "pricing": {"perCall": "0.10 USDC", "currency": "USDC", "decimals": 6},
         });
-        let offers = of_price_page(&page, "POST", &endpoint);
+        let offers = of_price_page(&page, "POST", &endpoint, &endpoint.origin);
         assert_eq!(take(&offers, (100_000, 100_000), true).unwrap().amount, Usdc(100_000));
         let page =
             json!({"routes": [{"route": "POST /api/generate", "accepts": [single(7_000_000)]}]});
-        assert_eq!(of_price_page(&page, "POST", &endpoint).len(), 1);
-        assert_eq!(of_price_page(&page, "GET", &endpoint).len(), 0);
+        assert_eq!(of_price_page(&page, "POST", &endpoint, &endpoint.origin).len(), 1);
+        assert_eq!(of_price_page(&page, "GET", &endpoint, &endpoint.origin).len(), 0);
+        // Behind a prefix the page names routes without it.
+        let behind = Endpoint::parse("https://a/shop/api/generate").unwrap();
+        assert_eq!(of_price_page(&page, "POST", &behind, "https://a/shop").len(), 1);
+        assert_eq!(of_price_page(&page, "POST", &behind, "https://a").len(), 0);
     }
 
     #[test]
@@ -542,6 +552,6 @@ mod tests {
             "provider": PROVIDER, "network": "mock", "pricing": {"perCall": "0.10 USDC"},
             "routes": [{"route": "POST /api/generate", "price": null}],
         });
-        assert_eq!(of_price_page(&page, "POST", &endpoint), Vec::<Value>::new());
+        assert_eq!(of_price_page(&page, "POST", &endpoint, &endpoint.origin), Vec::<Value>::new());
     }
 }

@@ -1,4 +1,4 @@
-//! One purchase, step by step, for any HTTP library: all that is decided is decided here.
+//! One purchase as a machine without I/O: it decides, and any HTTP library sends.
 
 use std::{
     mem,
@@ -40,6 +40,8 @@ const LONGEST_REST: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 /// How often a receipt is asked for that did not come with the answer.
 const RECEIPT_TRIES: u32 = 3;
+/// How many receipts of one answer are looked at: each look hashes its body.
+const MOST_RECEIPTS: usize = 8;
 /// How long a delivery is waited for that is to be settled.
 const DELIVERY: Duration = Duration::from_secs(30);
 /// How often the state of such a delivery is read.
@@ -261,8 +263,8 @@ impl Purchase {
             }
             Phase::Fetched(served) => self.fetched(*served, outcome().0).await,
             Phase::Settle(response, until) => self.settle(response, until).await,
-            Phase::Over => Err(Error::new(Code::InvalidSettings, "the purchase is over")
-                .with_hint("begin a new one, with the same purchase key to take it up again")),
+            Phase::Over => Err(Error::new(Code::InvalidSettings, "the purchase has ended")
+                .with_hint("begin a new one; with the same purchase key it goes on with this one")),
         }
     }
 
@@ -459,7 +461,7 @@ impl Purchase {
     async fn switch(&mut self, offers: Option<Vec<Value>>) -> Result<Turn> {
         self.switches += 1;
         if self.switches > SWITCHES {
-            self.last_problem = "one payment after the other could not be used".to_owned();
+            self.last_problem = "several payments in a row could not be used".to_owned();
             return Err(self.failed(None));
         }
         self.call_key = super::random_key()?;
@@ -568,20 +570,23 @@ impl Purchase {
             return Ok(Turn::Go(Phase::Fetch(Box::new(Served { paid, response, tries: 0 }))));
         }
         // A service that pays others for its answers may hand on their receipts beside its own.
-        let mut receipts: Vec<_> = texts.into_iter().filter_map(read_receipt).collect();
+        let readable = texts.into_iter().take(MOST_RECEIPTS).filter_map(read_receipt);
+        let mut receipts: Vec<_> = readable.collect();
         let is_ours = |receipt: &Receipt| {
             receipt.transaction_id == paid.id && receipt.idempotency_key == paid.purchase.call_key
         };
         let proves = |receipt: &Receipt| self.compare(&paid, &response, Some(receipt)).is_ok();
-        let best = receipts.iter().position(proves);
-        let best = best.or_else(|| receipts.iter().position(is_ours)).unwrap_or_default();
-        match receipts.is_empty() {
-            true => Err(self.contradicted(&paid, unreadable_receipt(paid.id)).await),
-            false => {
-                let receipt = receipts.swap_remove(best);
-                self.prove(paid, response, Some(receipt)).await
-            }
-        }
+        let best = match receipts.len() {
+            0 => return Err(self.contradicted(&paid, unreadable_receipt(paid.id)).await),
+            1 => 0,
+            _ => receipts
+                .iter()
+                .position(proves)
+                .or_else(|| receipts.iter().position(is_ours))
+                .unwrap_or_default(),
+        };
+        let receipt = receipts.swap_remove(best);
+        self.prove(paid, response, Some(receipt)).await
     }
 
     /// A streamed answer's receipt is there once its last byte has left.
@@ -672,7 +677,7 @@ impl Purchase {
             (record_of_answer, content_hash) = (packed, proven);
         }
         if paid.purchase.content_hash.is_some_and(|before| before != content_hash) {
-            let message = "the service answered the same call with something else than before";
+            let message = "the service answered the same call differently than before";
             return Err(Error::new(Code::ProofMismatch, message)
                 .with_hint("do not settle: ask the provider, or dispute within the window")
                 .with_facts(|facts| facts.transaction_id = Some(paid.id)));
@@ -834,16 +839,16 @@ impl Purchase {
 
     fn refused(&self, paid: &Paid, status: u16) -> Error {
         let words = shown_words(&self.last_problem);
-        let message = format!("the service refused a paid call with HTTP {status}: {words}");
+        let message = format!("the service rejected a paid call with HTTP {status}: {words}");
         let hint = match paid.payment.kind {
             PaymentKind::Single => {
                 "the money is in escrow for this purchase: make the same call again with its \
-                 purchase key, or wait until the provider gives it back, which an honest one does \
-                 by the deadline"
+                 purchase key, or wait for the refund, which an honest provider makes by the \
+                 deadline"
             }
             PaymentKind::Prepaid => {
-                "the balance is still there for other calls: see to what the service says, or \
-                 close the balance, so that the next call buys another"
+                "the balance is still there for other calls: do what the service says, or close the \
+                 balance, so that the next call buys another"
             }
         };
         Error::new(Code::CallRefused, message).with_hint(hint).with_facts(|facts| {

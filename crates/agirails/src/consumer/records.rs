@@ -531,7 +531,7 @@ pub(super) fn check_digest(known: &Purchase, digest: B256) -> Result<()> {
     Err(Error::new(Code::PurchaseMismatch, "the purchase key belongs to another request")
         .with_hint(
             "a key names one purchase: repeat it with the same method, URL and body, or leave it \
-             out for a new purchase",
+             out to buy anew",
         )
         .with_facts(|facts| facts.field = Some("purchase_key")))
 }

@@ -180,7 +180,7 @@ impl Consumer {
     pub async fn close(&self, id: TransactionId) -> Result<String> {
         let inner = &self.inner;
         let payment = inner.records.payment_of(id).await?.ok_or_else(|| {
-            let problem = "paid for no calls of this client";
+            let problem = "must be a transaction that paid for calls of this client";
             Error::invalid(Code::InvalidTransactionId, "transaction_id", &id.to_string(), problem)
         })?;
         inner.records.close(payment.id).await?;
@@ -205,7 +205,7 @@ impl Consumer {
             }
             let words = body.get("detail").and_then(Value::as_str).unwrap_or("it says no more");
             let (status, words) = (response.status, crate::error::shown_words(words));
-            let message = format!("the service does not close the balance, HTTP {status}: {words}");
+            let message = format!("the service did not close the balance: HTTP {status}: {words}");
             return Err(Error::new(Code::CallRefused, message)
                 .with_hint(
                     "an honest provider ends it by the deadline by itself; from then on reclaim \
@@ -258,8 +258,8 @@ impl Inner {
         let penalty = transaction.requester_penalty_bps_locked;
         let problem = match transaction.state {
             State::Committed if requester_can_cancel(transaction.amount, penalty) => None,
-            State::Committed => Some("is too little for its requester to cancel"),
-            _ => Some("was begun by its provider, who alone can give it back now"),
+            State::Committed => Some("is too small for its requester to cancel"),
+            _ => Some("was begun by its provider, who alone can refund it now"),
         };
         if let Some(problem) = problem {
             let message = format!("the transaction {id} of {} USDC {problem}", transaction.amount);
@@ -321,7 +321,7 @@ impl Inner {
         );
         Err(Error::new(Code::ProofMismatch, message)
             .with_hint(
-                "close it if that is all right; else ask the provider, or dispute within the window",
+                "close it if you accept that; else ask the provider, or dispute within the window",
             )
             .with_facts(|facts| {
                 facts.transaction_id = Some(id);
@@ -352,7 +352,7 @@ impl Inner {
             match (call.content_hash, &call.receipt) {
                 (Some(hash), Some(receipt)) => leaves.push((receipt.index, hash, call)),
                 (Some(_), None) => {
-                    return Err(differs("an answer came without receipt".to_owned()));
+                    return Err(differs("an answer came without a receipt".to_owned()));
                 }
                 (None, _) => {}
             }

@@ -200,6 +200,12 @@ impl Inner {
 
     /// What may have changed since the same request was answered: the price and the time left.
     async fn check_now(&self, charge: &Charge, checked: &Checked) -> Result<(), Refused> {
+        // A call that takes the whole transaction is worth all of it, every time: a run that failed
+        // leaves nothing behind that another route could be opened with.
+        let takes_all = checked.request.idempotency_key.is_empty();
+        if takes_all && checked.facts.amount < checked.least {
+            return Err(Rejection::too_little(checked.facts.amount, checked.least).into());
+        }
         if let Some(most) = checked.most.filter(|most| checked.price > *most) {
             return Err(Rejection::too_dear(checked.price, most).into());
         }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{
+    admission::parse_id,
     headers::{self, PAYMENT_SIGNATURE},
     rejection::Rejection,
 };
@@ -229,6 +230,9 @@ fn read_x402(
     };
     let transaction_id =
         text("/payload/transactionId")?.ok_or("must have payload.transactionId")?;
+    if parse_id(&transaction_id).is_none() {
+        return Err("must have 0x and 64 hex digits as payload.transactionId".to_owned());
+    }
     let key = text("/extensions/payment-identifier/info/id")?;
     if let Some(key) = &key {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -410,7 +414,11 @@ impl Incoming {
 /// The second of two lengths must be the same as the first, as HTTP says.
 fn content_length(value: &[u8], before: BodyLength) -> BodyLength {
     let text = value.trim_ascii();
-    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    if text.is_empty() {
+        // Some servers say so where there is none.
+        return before;
+    }
+    let is_number = text.iter().all(u8::is_ascii_digit);
     let number = is_number.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten();
     match (number.map(BodyLength::Known), before) {
         // A number beyond 64 bits is a length all the same.

@@ -132,6 +132,13 @@ impl Response {
         if status == 204 {
             given.retain(|(name, _)| !name.eq_ignore_ascii_case("content-length"));
         }
+        if self.is_head
+            && let Some(length) = length
+            && !given.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        {
+            // A server would measure the body that is not sent.
+            given.push(("Content-Length".to_owned(), length.to_string().into_bytes()));
+        }
         let has_body = !self.is_head && !is_without_body(status);
         let announced = announced(&given).filter(|_| has_body);
         let length = if has_body { announced.or(length) } else { Some(0) };

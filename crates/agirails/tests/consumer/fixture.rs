@@ -86,11 +86,11 @@ impl Service {
         let price = target.split_once("costs=").map(|(_, units)| Usdc(units.parse().unwrap()));
         response(match self.paywall.enter(&charge, &incoming, price).await {
             Entry::Answer(answer) => answer,
-            Entry::Run(ticket) => {
+            Entry::Run(served) => {
                 let run = self.runs.fetch_add(1, Ordering::SeqCst);
                 let status = if target.contains("unwell") { 422 } else { 200 };
                 let answer = Answer::new(status, format!("answer {run}"));
-                ticket.finish(answer.with("Content-Type", "text/plain")).await
+                served.finish(answer.with("Content-Type", "text/plain")).await
             }
         })
     }

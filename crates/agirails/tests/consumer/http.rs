@@ -16,6 +16,13 @@ use tokio::{
 
 use crate::fixture::{CENTS_10, DOLLAR, Fixture};
 
+#[path = "../../../../examples/axum_provider.rs"]
+#[expect(dead_code, reason = "its main: the test has a server of its own")]
+mod axum_provider;
+#[path = "../../../../examples/rust_consumer.rs"]
+#[expect(dead_code, reason = "its main: the test has a client of its own")]
+mod rust_consumer;
+
 async fn serve(fixture: &Fixture) -> SocketAddr {
     let paywall = &fixture.service.paywall;
     let charge = paywall.charge(Charge::new("POST /api/generate", CENTS_10)).unwrap();
@@ -40,6 +47,38 @@ async fn a_service_behind_the_paywall_is_paid_over_http() {
     assert_eq!(paid.body.as_ref(), b"answer to {\"a\":1}");
     let payment = paid.payment.unwrap();
     assert_eq!((payment.proof, payment.is_settled), (Proof::Signed, true));
+}
+
+#[tokio::test]
+async fn the_example_consumer_pays_the_example_provider() {
+    let fixture = Fixture::new(CENTS_10).await;
+    let app = axum_provider::app(&fixture.service.paywall).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let payer = fixture.payer.clone();
+    let answer = rust_consumer::generate(payer, &origin, "a haiku").await.unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(body["result"], "Generated response for: a haiku");
+    let payment = answer.payment.unwrap();
+    assert_eq!((payment.price, payment.is_settled), (CENTS_10, true));
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_finishes_its_payment_and_is_taken_up_again() {
+    let fixture = Fixture::new(CENTS_10).await;
+    let address = serve(&fixture).await;
+    let consumer = fixture.trusting().await;
+    let url = format!("http://{address}/api/generate");
+    for patience in 0..40 {
+        let call = PaidCall::new("POST", &url, CENTS_10).purchase_key("given up");
+        // Given up at every moment of its way.
+        let patience = Duration::from_micros(patience * 300);
+        let _ = tokio::time::timeout(patience, consumer.call(call)).await;
+    }
+    let call = PaidCall::new("POST", &url, CENTS_10).purchase_key("given up");
+    assert_eq!(consumer.call(call).await.unwrap().body.as_ref(), b"answer to ");
+    assert_eq!(fixture.paid().await, (1, CENTS_10));
 }
 
 #[tokio::test]

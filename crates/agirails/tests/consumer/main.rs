@@ -8,4 +8,5 @@ mod crashes;
 mod fixture;
 mod hostile_provider;
 mod http;
+mod in_between;
 mod purchases;

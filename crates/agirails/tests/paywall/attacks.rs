@@ -103,6 +103,22 @@ async fn a_cheap_route_does_not_pay_for_a_dear_one() {
     assert_eq!(refusal(second), refused(409, "Transaction Already Used"));
 }
 
+#[tokio::test]
+async fn a_failed_run_of_a_cheap_route_opens_no_dear_one() {
+    let stage = Stage::new().await;
+    let paywall = strict(&stage).await;
+    let cheap = paywall.charge(Charge::new("POST /api/cheap", CENTS_10)).unwrap();
+    let dear = paywall.charge(Charge::new("POST /api/dear", Usdc(1_000_000))).unwrap();
+    let signed = async |id, target| stage.signed_by(2, id, None, target, b"").await;
+    let id = stage.funded(CENTS_10).await;
+    let failing = paywall.enter(&cheap, &signed(id, "/api/cheap").await, None).await;
+    run(failing).finish(Answer::new(500, "broken")).await;
+    let second = paywall.enter(&dear, &signed(id, "/api/dear").await, None).await;
+    assert_eq!(refusal(second), refused(402, "Insufficient Payment"));
+    let again = paywall.enter(&cheap, &signed(id, "/api/cheap").await, None).await;
+    assert_eq!(run(again).finish(ok("cheap")).await.status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_routes_at_once_serve_one_of_them() {
     let stage = Stage::new().await;
@@ -119,7 +135,7 @@ async fn many_routes_at_once_serve_one_of_them() {
             let charge = paywall.charge(Charge::new(name, CENTS_10)).unwrap();
             tasks.spawn(async move {
                 match paywall.enter(&charge, &request, None).await {
-                    Entry::Run(ticket) => (true, ticket.finish(ok(target)).await),
+                    Entry::Run(served) => (true, served.finish(ok(target)).await),
                     Entry::Answer(answer) => (false, answer),
                 }
             });
@@ -148,9 +164,9 @@ async fn a_balance_for_ten_calls_serves_ten_of_fifty_at_once() {
         let request = stage.signed(id, Some(&format!("call-{number}")), b"").await;
         tasks.spawn(async move {
             match paywall.enter(&charge, &request, None).await {
-                Entry::Run(ticket) => {
+                Entry::Run(served) => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
-                    ticket.finish(ok("served")).await.status
+                    served.finish(ok("served")).await.status
                 }
                 Entry::Answer(answer) => answer.status,
             }

@@ -152,8 +152,8 @@ async fn a_delivery_that_the_chain_takes_back_is_done_again() {
     let id = local.funded(CENTS_10, 3_600).await;
     local.devnet.mine(3).await.unwrap();
     let request = local.signed(id, None).await;
-    let Entry::Run(ticket) = paywall.enter(&charge, &request, None).await else { panic!() };
-    ticket.finish(ok("hello")).await;
+    let Entry::Run(served) = paywall.enter(&charge, &request, None).await else { panic!() };
+    served.finish(ok("hello")).await;
     local.becomes(id, State::Delivered).await;
     local.devnet.reorganise(2).await.unwrap();
     // Sent again by the sender that watches its transactions, or by the outbox that looks over them.

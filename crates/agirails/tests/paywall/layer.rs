@@ -98,7 +98,7 @@ async fn a_route_is_paid_and_its_answer_repeated() {
     let challenge: Value = serde_json::from_slice(&challenge).unwrap();
     for object in [&body, &challenge] {
         assert_eq!(object["x402Version"], 2);
-        assert_eq!(object["resource"]["url"], "/api/generate?q=1");
+        assert_eq!(object["resource"]["url"], server.url("/api/generate?q=1"));
         assert_eq!(object["accepts"][0]["amount"], "100000");
     }
     let id = server.stage.funded(CENTS_10).await;
@@ -139,10 +139,13 @@ async fn what_is_no_call_costs_nothing() {
     };
     assert_eq!(ask(Method::POST, "/api/generate").await, StatusCode::PAYMENT_REQUIRED);
     assert_eq!(ask(Method::GET, "/api/generate").await, StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(ask(Method::OPTIONS, "/any").await, StatusCode::OK);
-    for method in [Method::HEAD, Method::from_bytes(b"options").unwrap()] {
-        assert_eq!(ask(method, "/any").await, StatusCode::PAYMENT_REQUIRED);
-    }
+    let options = server.http.request(Method::OPTIONS, server.url("/any")).send().await.unwrap();
+    assert_eq!(options.status(), StatusCode::NO_CONTENT);
+    assert_eq!(options.headers()["Allow"], "POST, OPTIONS");
+    assert_eq!(ask(Method::HEAD, "/any").await, StatusCode::PAYMENT_REQUIRED);
+    // Methods are compared without their case, so that no spelling of one runs the handler.
+    let spelled = Method::from_bytes(b"options").unwrap();
+    assert_eq!(ask(spelled, "/any").await, StatusCode::NO_CONTENT);
 }
 
 #[tokio::test]

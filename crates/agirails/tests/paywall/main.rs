@@ -6,6 +6,8 @@ mod chain;
 #[cfg(feature = "tower")]
 mod death;
 #[cfg(feature = "tower")]
+mod exchanges;
+#[cfg(feature = "tower")]
 mod layer;
 mod odd;
 mod outage;

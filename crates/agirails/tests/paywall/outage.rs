@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use agirails::{
     State, TransactionId, U256, Usdc,
-    paywall::{Charge, Entry, Incoming, Paywall, Settings},
+    paywall::{Charge, Entry, Incoming, Paywall, Reason, Settings},
     protocol::Refusal,
 };
 
@@ -43,9 +43,9 @@ impl Outage {
     /// A call that was let in before the node fell into this mood, and served after it.
     async fn served_under(&self, mood: Mood) -> TransactionId {
         let id = self.stage.funded(CENTS_10).await;
-        let ticket = run(self.enter(&self.stage.signed(id, None, b"{}").await).await);
+        let served = run(self.enter(&self.stage.signed(id, None, b"{}").await).await);
         self.odd.is(mood);
-        assert_eq!(ticket.finish(ok("served")).await.status, 200);
+        assert_eq!(served.finish(ok("served")).await.status, 200);
         id
     }
 
@@ -61,12 +61,12 @@ async fn a_run_that_outlasts_its_lease_runs_once_while_the_node_stalls() {
     let outage = Outage::with(Settings { lease, ..Settings::default() }).await;
     let id = outage.stage.funded(CENTS_10).await;
     let request = outage.stage.signed(id, None, b"{}").await;
-    let ticket = run(outage.enter(&request).await);
+    let served = run(outage.enter(&request).await);
     outage.odd.is(Mood::Stalls);
     let repeat = outage.entering(&request);
     tokio::time::sleep(4 * lease).await;
     assert!(!repeat.is_finished(), "it was taken over");
-    assert_eq!(ticket.finish(ok("once")).await.status, 200);
+    assert_eq!(served.finish(ok("once")).await.status, 200);
     assert_eq!(answer(repeat.await.unwrap()).body, b"once");
     outage.odd.is(Mood::Well);
     outage.stage.becomes(id, State::Delivered).await;
@@ -113,7 +113,7 @@ async fn what_was_given_up_and_stands_is_taken_up_again() {
     let outage = Outage::with(Settings::default()).await;
     let unserved = outage.stage.funded(CENTS_10).await;
     let request = outage.stage.signed(unserved, None, b"{}").await;
-    run(outage.enter(&request).await).fail("it broke").await;
+    run(outage.enter(&request).await).abort(Reason::Raised, "it broke").await;
     let served = outage.served_under(Mood::SeesNothing).await;
     outage.stage.rewrite("UPDATE payments SET stage = 5");
     outage.odd.is(Mood::Well);
@@ -127,7 +127,7 @@ async fn payments_are_closed_in_time_by_the_own_clock_where_the_kernels_is_silen
     let outage = Outage::with(settings).await;
     let id = outage.stage.funded_for(CENTS_10, 5).await;
     let request = outage.stage.signed(id, None, b"{}").await;
-    run(outage.enter(&request).await).fail("it broke").await;
+    run(outage.enter(&request).await).abort(Reason::Raised, "it broke").await;
     outage.odd.is(Mood::TellsNoTime);
     outage.stage.becomes(id, State::Cancelled).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use agirails::{
     B256, State, TransactionId, Usdc,
     kernel::Transition,
-    paywall::{Answer, Charge, Incoming, Paywall, Settings},
+    paywall::{Answer, Charge, Incoming, Paywall, Reason, Settings},
     protocol::{
         paid_request::PaidRequest,
         receipt::{Neighbour, Receipt, climb},
@@ -143,9 +143,9 @@ async fn a_close_of_what_was_never_served_gives_all_of_it_back() {
     let before = sold.stage.requester.balance().await.unwrap();
     let id = sold.stage.funded(DOLLAR).await;
     let request = sold.stage.signed(id, Some("a"), b"{}").await;
-    let ticket = run(sold.paywall.enter(&sold.charge, &request, None).await);
+    let served = run(sold.paywall.enter(&sold.charge, &request, None).await);
     assert_eq!(sold.close(id, 2).await.status, 409, "a call is running");
-    ticket.fail("it broke").await;
+    served.abort(Reason::Raised, "it broke").await;
     assert_eq!(sold.close(id, 2).await.status, 202);
     sold.stage.becomes(id, State::Cancelled).await;
     assert_eq!(sold.stage.requester.balance().await.unwrap(), before);
@@ -222,8 +222,8 @@ async fn a_call_that_fails_gives_its_price_back_to_the_balance() {
     let id = sold.stage.funded(DOLLAR).await;
     for round in 0..30 {
         let request = sold.stage.signed(id, Some(&format!("fails-{round}")), b"{}").await;
-        let ticket = run(sold.paywall.enter(&sold.charge, &request, None).await);
-        ticket.finish(Answer::new(503, "")).await;
+        let served = run(sold.paywall.enter(&sold.charge, &request, None).await);
+        served.finish(Answer::new(503, "")).await;
     }
     for number in 0..10 {
         sold.call(id, &format!("call-{number}")).await;

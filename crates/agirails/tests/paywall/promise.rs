@@ -10,7 +10,7 @@ use std::{
 
 use agirails::{
     State, Usdc,
-    paywall::{Answer, Charge, Entry, Incoming, Settings},
+    paywall::{Action, Answer, Charge, Chunk, End, Entry, Incoming, Reason, Settings},
     protocol::{
         paid_request::PaidRequest,
         receipt::{CallRecord, RECEIPT_HEADER, Receipt, merkle_root},
@@ -34,10 +34,10 @@ async fn a_call_is_run_once_answered_again_and_delivered() {
     let id = stage.funded(CENTS_10).await;
 
     let request = stage.signed(id, None, b"{}").await;
-    let ticket = run(paywall.enter(&charge, &request, None).await);
-    assert_eq!(ticket.payment().transaction_id, id);
-    assert_eq!(ticket.payment().attempt, 1);
-    let first = ticket.finish(ok("hello")).await;
+    let served = run(paywall.enter(&charge, &request, None).await);
+    assert_eq!(served.payment().transaction_id, id);
+    assert_eq!(served.payment().attempt, 1);
+    let first = served.finish(ok("hello")).await;
     assert_eq!((first.status, first.body.as_slice()), (200, b"hello".as_slice()));
 
     let record = PaidRequest::new(id, "POST", "/api/generate", b"{}", 0);
@@ -90,10 +90,10 @@ async fn fifty_at_once_run_once_and_get_equal_answers() {
         tasks.spawn(async move {
             match paywall.enter(&charge, &request, None).await {
                 Entry::Answer(answer) => answer,
-                Entry::Run(ticket) => {
+                Entry::Run(served) => {
                     let number = runs.fetch_add(1, Ordering::SeqCst);
                     tokio::time::sleep(Duration::from_millis(200)).await;
-                    ticket.finish(ok(&format!("run {number}"))).await
+                    served.finish(ok(&format!("run {number}"))).await
                 }
             }
         });
@@ -112,10 +112,10 @@ async fn a_failed_run_takes_nothing_and_may_be_repeated_until_it_is_given_up() {
     let request = stage.signed(id, None, b"{}").await;
     let mut keys = vec![];
     for attempt in 1..=5 {
-        let ticket = run(paywall.enter(&charge, &request, None).await);
-        assert_eq!(ticket.payment().attempt, attempt);
-        keys.push(ticket.payment().idempotency_key.clone());
-        let answer = ticket.finish(Answer::new(500, "broken")).await;
+        let served = run(paywall.enter(&charge, &request, None).await);
+        assert_eq!(served.payment().attempt, attempt);
+        keys.push(served.payment().idempotency_key.clone());
+        let answer = served.finish(Answer::new(500, "broken")).await;
         assert_eq!((answer.status, &*answer.body), (500, b"broken".as_slice()));
     }
     assert!(keys.iter().all(|key| *key == keys[0]));
@@ -136,8 +136,8 @@ async fn a_balance_is_drawn_down_and_delivered_once() {
     for number in 0..5 {
         let key = format!("call-{number}");
         let request = stage.signed(id, Some(&key), b"{}").await;
-        let ticket = run(paywall.enter(&charge, &request, None).await);
-        leaves.push(receipt(&ticket.finish(ok("x")).await).content_hash);
+        let served = run(paywall.enter(&charge, &request, None).await);
+        leaves.push(receipt(&served.finish(ok("x")).await).content_hash);
         let again = answer(paywall.enter(&charge, &request, None).await);
         assert_eq!(again.status, 200);
         assert_eq!(receipt(&again).index, number);
@@ -170,15 +170,15 @@ async fn a_dropped_ticket_and_a_dead_owner_free_the_claim() {
     let id = stage.funded(CENTS_10).await;
     let request = stage.signed(id, None, b"{}").await;
     drop(run(paywall.enter(&charge, &request, None).await));
-    let ticket = run(paywall.enter(&charge, &request, None).await);
-    assert_eq!(ticket.payment().attempt, 2);
+    let served = run(paywall.enter(&charge, &request, None).await);
+    assert_eq!(served.payment().attempt, 2);
     // Held for longer than its lease by a process that lives.
     let other = paywall.clone();
     let (twin, again) = (charge.clone(), request.clone());
     let waiting = tokio::spawn(async move { other.enter(&twin, &again, None).await });
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     assert!(!waiting.is_finished());
-    ticket.finish(ok("late")).await;
+    served.finish(ok("late")).await;
     assert_eq!(answer(waiting.await.unwrap()).body, b"late");
 }
 
@@ -189,13 +189,13 @@ async fn a_repeat_waits_for_its_own_run_however_near_the_deadline_is() {
     let charge = charge(&paywall, CENTS_10);
     let id = stage.funded_for(CENTS_10, 200).await;
     let request = stage.signed(id, None, b"{}").await;
-    let ticket = run(paywall.enter(&charge, &request, None).await);
+    let served = run(paywall.enter(&charge, &request, None).await);
     stage.provider.mock().unwrap().advance_time(100).await.unwrap();
     let (other, twin, again) = (paywall.clone(), charge.clone(), request.clone());
     let repeat = tokio::spawn(async move { other.enter(&twin, &again, None).await });
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!repeat.is_finished());
-    ticket.fail("it broke").await;
+    served.abort(Reason::Raised, "it broke").await;
     // Nothing new is begun.
     assert_eq!(answer(repeat.await.unwrap()).status, 402);
 }
@@ -207,9 +207,9 @@ async fn an_answer_behind_the_deadline_is_none() {
     let charge = charge(&paywall, CENTS_10);
     let id = stage.funded_for(CENTS_10, 200).await;
     let request = stage.signed(id, None, b"{}").await;
-    let ticket = run(paywall.enter(&charge, &request, None).await);
+    let served = run(paywall.enter(&charge, &request, None).await);
     stage.provider.mock().unwrap().advance_time(300).await.unwrap();
-    let late = ticket.finish(ok("late")).await;
+    let late = served.finish(ok("late")).await;
     assert_eq!((late.status, json(&late)["error"].clone()), (503, "Answered Too Late".into()));
     stage.becomes(id, State::Cancelled).await;
 }
@@ -241,14 +241,15 @@ async fn the_proof_is_of_the_bytes_that_the_caller_gets() {
         let id = stage.funded(CENTS_10).await;
         let mut request = Incoming::new(method, "/api/generate", b"");
         request.transaction_id = Some(id.to_string());
-        let ticket = run(paywall.enter(&charge, &request, None).await);
+        let served = run(paywall.enter(&charge, &request, None).await);
         if in_a_stream {
-            let mut streaming = ticket.stream(status, vec![]).unwrap();
-            assert!(streaming.push(b"bytes that no server sends"));
-            assert!(streaming.finish().await);
+            let mut served = served;
+            assert_eq!(served.head(status, vec![], None).action, Action::Buffer);
+            assert_eq!(served.chunk(b"bytes that no server sends"), Chunk::Hold);
+            assert!(matches!(served.end().await, End::Answer { is_handlers: true, .. }));
         } else {
-            let answered = ticket.finish(Answer::new(status, "bytes that no server sends")).await;
-            assert_eq!(answered.body.is_empty(), status == 204);
+            let answered = served.finish(Answer::new(status, "bytes that no server sends")).await;
+            assert!(answered.body.is_empty());
         }
         let kept = answer(paywall.enter(&charge, &request, None).await);
         let record = CallRecord {
@@ -268,13 +269,13 @@ async fn a_stream_whose_transaction_is_closed_takes_no_more_pieces() {
     let charge = charge(&paywall, CENTS_10);
     let id = stage.funded_for(CENTS_10, 200).await;
     let request = stage.signed(id, None, b"{}").await;
-    let ticket = run(paywall.enter(&charge, &request, None).await);
-    let mut streaming = ticket.stream(200, vec![]).unwrap();
-    assert!(streaming.push(b"paid for"));
+    let mut served = run(paywall.enter(&charge, &request, None).await);
+    assert_eq!(served.head(200, vec![], None).action, Action::Stream);
+    assert_eq!(served.chunk(b"paid for"), Chunk::Send);
     stage.provider.mock().unwrap().advance_time(150).await.unwrap();
     stage.becomes(id, State::Cancelled).await;
-    assert!(!streaming.push(b"not paid for"));
-    streaming.fail("broken off").await;
+    assert_eq!(served.chunk(b"not paid for"), Chunk::Break);
+    served.abort(Reason::BrokeOff, "").await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 
 use agirails::{
     ACTPClient, CreateTransaction, Mode, NetworkProfile, PrivateKey, State, TransactionId, Usdc,
-    paywall::{Answer, Charge, Entry, Incoming, Paywall, PaywallBuilder, Ticket},
+    paywall::{Answer, Charge, Entry, Incoming, Paywall, PaywallBuilder, Run},
     protocol::paid_request::PaidRequest,
 };
 use rusqlite::Connection;
@@ -149,9 +149,9 @@ pub fn ok(text: &str) -> Answer {
     Answer::new(200, text).with("Content-Type", "text/plain")
 }
 
-pub fn run(entry: Entry) -> Ticket {
+pub fn run(entry: Entry) -> Run {
     match entry {
-        Entry::Run(ticket) => *ticket,
+        Entry::Run(run) => *run,
         Entry::Answer(answer) => panic!("{} {}", answer.status, body(&answer)),
     }
 }
@@ -159,7 +159,7 @@ pub fn run(entry: Entry) -> Ticket {
 pub fn answer(entry: Entry) -> Answer {
     match entry {
         Entry::Answer(answer) => answer,
-        Entry::Run(ticket) => panic!("let in: {ticket:?}"),
+        Entry::Run(run) => panic!("let in: {run:?}"),
     }
 }
 
