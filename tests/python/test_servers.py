@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 from edge import MAX_BODY_BYTES, Service, chunked, head, missing, read_reply, send, service
 from support import ROOT, free_port
@@ -375,6 +376,19 @@ def test_a_client_that_expects_100_continue_is_answered(shop):
         wire.sendall(b"hello")
         reply = read_reply(wire)
     assert (reply.status, reply.json["body"]) == (200, "hello")
+
+
+@pytest.mark.parametrize("running", ["granian wsgi", "hypercorn", "granian asgi"], indirect=True)
+def test_a_signed_call_is_served_over_http_2(shop):
+    """There no body is in chunks, and none must have a length."""
+    target, url = "/api/items/a%20b?q=%41", f"http://127.0.0.1:{shop.port}"
+    with httpx.Client(http1=False, http2=True, base_url=url, timeout=20) as client:
+        assert client.post(target, content=b"hello").status_code == 402
+        for content in (b"hello", iter([b"hel", b"lo"])):
+            headers = shop.signed("POST", target, b"hello")
+            reply = client.post(target, content=content, headers=headers)
+            assert (reply.http_version, reply.status_code) == ("HTTP/2", 200), reply.text
+            assert reply.json()["body"] == "hello"
 
 
 def test_the_consumer_buys_and_verifies(shop):
