@@ -1,11 +1,12 @@
-//! The paywall: every paid call is served exactly once and delivered on chain, whatever dies when.
+//! The paywall: every paid call is served exactly once and delivered on chain, whichever process or
+//! connection fails.
 //!
-//! A call passes the gate: the transaction is verified once, the call is claimed, durably and by
-//! one worker only, and the handler runs. Its success is kept together with its proof and the duty
-//! to deliver before the first byte leaves; whoever repeats the request gets the same bytes. The
-//! outbox moves what is owed on chain until it stands there, and gives back what will not be
-//! delivered. What exactly-once does not cover: a handler whose process is killed in the middle
-//! runs again, so it gets an idempotency key that is the same for every run.
+//! Admission verifies the transaction once and claims the call, durably and for one worker only; then
+//! the handler runs. Its success is kept together with its proof and the duty to deliver before the
+//! first byte leaves, and a repeat of the request gets the same bytes. The outbox moves what is owed on
+//! chain until it stands there, and gives back what will not be delivered. Exactly-once does not cover
+//! a handler whose process is killed in the middle: it runs again, so it gets an idempotency key that
+//! is the same for every run.
 //!
 //! ```
 //! use agirails::{ACTPClient, Address, paywall::{Answer, Charge, Entry, Incoming, Paywall}};

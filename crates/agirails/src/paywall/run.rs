@@ -176,11 +176,13 @@ impl Run {
                 return End::Passed;
             }
             Ending::Failed(reason) => {
-                self.give_back(reason, "").await;
+                let request_id = super::request_id();
+                self.tell_given_back(reason, "", Some(request_id.clone())).await;
                 if is_streaming {
                     return End::Broken;
                 }
-                return self.instead(&Rejection::broken_answer(), None);
+                let answer = Rejection::broken_answer().answer(&request_id, None);
+                return End::Answer { answer, is_handlers: false };
             }
         };
         let (status, answer, held) = match self.keep(whole).await {
@@ -297,8 +299,12 @@ impl Run {
         self.inner.clock.latest().map(|now| closes.saturating_sub(now))
     }
 
-    /// Gives the claim back, and tells what became of it.
     async fn give_back(&mut self, reason: Reason, detail: &str) {
+        self.tell_given_back(reason, detail, None).await;
+    }
+
+    /// Gives the claim back, and tells what became of it.
+    async fn tell_given_back(&mut self, reason: Reason, detail: &str, request_id: Option<String>) {
         self.inner.meters.failed(&self.charge.name);
         let attempts = (self.claim.attempt, self.inner.settings.give_up_after);
         let released = self.release().await;
@@ -312,6 +318,7 @@ impl Run {
         let mut event = self.event(level, "run_failed", message);
         event.reason = Some(reason.as_str());
         event.outcome = Some(outcome);
+        event.request_id = request_id;
         if let Reason::Status(status) = reason {
             event.status = Some(status);
         }
@@ -358,12 +365,6 @@ impl Run {
             Action::Stream => End::Broken,
             _ => End::Answer { answer: rejection.answer(&request_id, None), is_handlers: false },
         }
-    }
-
-    /// What is answered in place of a handler's answer that cannot be.
-    fn instead(&self, rejection: &Rejection, cause: Option<&Error>) -> End {
-        let answer = self.inner.reject(&self.charge, Usdc::ZERO, rejection, cause, None);
-        End::Answer { answer, is_handlers: false }
     }
 
     fn tell_served(&self, status: u16) {
