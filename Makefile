@@ -85,7 +85,7 @@ rust-tests: $(TOOLS) $(NPM_TOOLS) ## all Rust tests and documentation examples
 	$(call step,Rust tests)
 	cargo $(if $(NEXTEST),nextest run $(CARGO_ALL),test $(CARGO_ALL) --lib --bins --tests)
 	$(call step,Rust examples in the documentation)
-	cargo test $(CARGO_ALL) --doc
+	cargo test -p agirails -p agirails-protocol --all-features --doc
 
 doc: $(TOOLS) ## the Rust documentation
 	$(call step,Rust documentation)

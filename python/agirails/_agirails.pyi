@@ -456,7 +456,6 @@ _Pairs: TypeAlias = Sequence[tuple[Any, Any]]
 # Why a run is ended without an answer that is paid for.
 _Reason: TypeAlias = Literal[
     "raised",  # the handler raised; detail: the exception's type
-    "status",  # it answered something else than 2xx
     "broke_off",  # its body broke off, or it raised while it was streaming
     "never_ended",  # it returned without the end of an answer
     "caller_gone",  # the caller went away before the handler was started

@@ -5,7 +5,7 @@ use std::io::Read;
 use alloy_primitives::{B256, Bytes, keccak256};
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
-use super::http::HttpResponse;
+use super::http::{HttpFailure, HttpOutcome, HttpResponse};
 
 const CONTENT_ENCODING: &str = "Content-Encoding";
 /// More codings than anybody puts on top of each other.
@@ -13,12 +13,12 @@ const MOST_CODINGS: usize = 3;
 
 /// The body is longer than it may be once it is unpacked.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct TooLarge;
+struct TooLarge;
 
 /// Undoes gzip and deflate, up to `limit` bytes, and returns the hash of the body as it came.
 /// `None` where nothing was undone: an answer in another coding, or one that is not what it says,
 /// stays as it is.
-pub(super) fn decode(response: &mut HttpResponse, limit: usize) -> Result<Option<B256>, TooLarge> {
+fn decode(response: &mut HttpResponse, limit: usize) -> Result<Option<B256>, TooLarge> {
     let codings = codings(response);
     if codings.is_empty() || codings.len() > MOST_CODINGS || response.body.is_empty() {
         return Ok(None);
@@ -36,6 +36,22 @@ pub(super) fn decode(response: &mut HttpResponse, limit: usize) -> Result<Option
         !name.eq_ignore_ascii_case(CONTENT_ENCODING) && !name.eq_ignore_ascii_case("Content-Length")
     });
     Ok(Some(packed))
+}
+
+impl HttpOutcome {
+    /// It with its body as the service wrote it, and the hash of the body as it came where that is
+    /// another one. An interim answer (1xx) is none.
+    pub(super) fn decoded(self, limit: usize) -> (Self, Option<B256>) {
+        let Self::Answered(mut response) = self else { return (self, None) };
+        if response.status < 200 {
+            let words = format!("an interim answer, HTTP {}, was handed in", response.status);
+            return (Self::Failed(HttpFailure::Lost(words)), None);
+        }
+        match decode(&mut response, limit) {
+            Ok(packed) => (Self::Answered(response), packed),
+            Err(TooLarge) => (Self::Failed(HttpFailure::TooLarge), None),
+        }
+    }
 }
 
 /// The codings of a body, in the order in which they were applied.
@@ -111,7 +127,7 @@ mod tests {
         ];
         for (coding, packed) in cases {
             let mut response = response(coding, packed.clone());
-            assert_eq!(decode(&mut response, 6), Ok(Some(keccak256(&packed))), "{coding}");
+            assert_eq!(decode(&mut response, 100), Ok(Some(keccak256(&packed))), "{coding}");
             assert_eq!(&response.body[..], b"answer");
             assert_eq!(response.headers, [("X-Other".to_owned(), "1".to_owned())]);
         }

@@ -13,8 +13,8 @@ use super::{
     event::{Event, Level},
     headers,
     price::{Charge, Price, check_price},
-    rejection::{Rejection, Terms},
-    request::Incoming,
+    rejection::{Refused, Rejection, Terms},
+    request::{Incoming, parse_id},
     run::{CallPayment, Run},
     settings::Unsigned,
     store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Known, Stage},
@@ -157,7 +157,7 @@ impl Inner {
         }
         let terms = incoming
             .filter(|_| price > Usdc::ZERO && rejection.status == 402)
-            .map(|incoming| self.terms(charge, price).of(incoming, &self.public));
+            .map(|incoming| incoming.place(self.terms(charge, price), &self.public));
         rejection.answer(&request_id, terms.as_ref())
     }
 
@@ -544,37 +544,6 @@ impl Patience {
         self.pause = (self.pause * 2).min(LOOKS.1);
         Ok(())
     }
-}
-
-/// A rejection, and what the operator should know of it.
-pub(super) struct Refused(pub(super) Rejection, pub(super) Option<Error>);
-
-impl Refused {
-    pub(super) fn because(rejection: Rejection, cause: Error) -> Self {
-        Self(rejection, Some(cause))
-    }
-
-    pub(super) fn store(cause: Error) -> Self {
-        Self::because(Rejection::store_unavailable(), cause)
-    }
-}
-
-impl From<Rejection> for Refused {
-    fn from(rejection: Rejection) -> Self {
-        Self(rejection, None)
-    }
-}
-
-/// The clock could not be read: the kernel is out of reach.
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
-        Self::because(Rejection::unverifiable(), error)
-    }
-}
-
-/// Exactly `0x` and 64 hex digits: what a chain prints.
-pub(super) fn parse_id(text: &str) -> Option<TransactionId> {
-    (text.len() == 66).then(|| text.parse().ok()).flatten()
 }
 
 fn is_key(key: &str) -> bool {

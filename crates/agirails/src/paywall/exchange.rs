@@ -14,11 +14,11 @@ use alloy_primitives::keccak256;
 
 use super::{
     Answer, CallPayment, Charge, Chunk, End, Entry, Head, Incoming, Paywall, Reason, Run,
-    admission::{Plausible, Refused, price_of},
+    admission::{Plausible, price_of},
     answer::Headers,
     headers,
     price::Price,
-    rejection::Rejection,
+    rejection::{Refused, Rejection},
     request::{BodyLength, RequestHead},
     response::Action,
 };

@@ -1,11 +1,12 @@
-//! The paywall: every paid call is served exactly once and delivered on chain, whatever dies when.
+//! The paywall: every paid call is served exactly once and delivered on chain, whichever process or
+//! connection fails.
 //!
-//! A call passes the gate: the transaction is verified once, the call is claimed, durably and by
-//! one worker only, and the handler runs. Its success is kept together with its proof and the duty
-//! to deliver before the first byte leaves; whoever repeats the request gets the same bytes. The
-//! outbox moves what is owed on chain until it stands there, and gives back what will not be
-//! delivered. What exactly-once does not cover: a handler whose process is killed in the middle
-//! runs again, so it gets an idempotency key that is the same for every run.
+//! Admission verifies the transaction once and claims the call, durably and for one worker only; then
+//! the handler runs. Its success is kept together with its proof and the duty to deliver before the
+//! first byte leaves, and a repeat of the request gets the same bytes. The outbox moves what is owed on
+//! chain until it stands there, and gives back what will not be delivered. Exactly-once does not cover
+//! a handler whose process is killed in the middle: it runs again, so it gets an idempotency key that
+//! is the same for every run.
 //!
 //! ```
 //! use agirails::{ACTPClient, Address, paywall::{Answer, Charge, Entry, Incoming, Paywall}};
@@ -83,7 +84,6 @@ use crate::{
     client::ACTPClient,
     error::{Code, Error, Result},
     fork::Renewed,
-    network::MAINNET_CHAIN_ID,
     protocol::{TransactionId, Usdc},
     storage::Storage,
 };
@@ -170,7 +170,7 @@ impl PaywallBuilder {
         let Self { client, place, settings, listener } = self;
         settings.check()?;
         let public = PublicUrl::parse(settings.public_url.as_deref())?;
-        if client.read_only {
+        if client.is_read_only() {
             let message = format!(
                 "this client of {} has no key, so it could deliver nothing",
                 client.address()
@@ -185,16 +185,16 @@ impl PaywallBuilder {
             hex::encode(&network.kernel[..4]),
             hex::encode(&client.address()[..4])
         );
-        let place = place.unwrap_or_else(|| Place::Sqlite(client.storage.clone()));
+        let place = place.unwrap_or_else(|| Place::Sqlite(client.storage().clone()));
         let store: Box<dyn Store> = match place {
             Place::Sqlite(storage) => Box::new(
                 store::SqliteStore::open(storage, &scope, settings.survive_power_cut).await?,
             ),
             Place::Postgres(url) => open_database(&url, &scope).await?,
         };
-        let unsigned = settings.unsigned.unwrap_or(match network.chain_id {
-            MAINNET_CHAIN_ID => Unsigned::Refuse,
-            _ => Unsigned::Serve,
+        let unsigned = settings.unsigned.unwrap_or(match network.is_mainnet() {
+            true => Unsigned::Refuse,
+            false => Unsigned::Serve,
         });
         let paywall = Paywall {
             inner: Arc::new(Inner {

@@ -9,9 +9,9 @@ use super::{
     answer::Answer,
     headers::{PAYMENT_REQUIRED, PAYMENT_SIGNATURE},
     price::{Charge, Offer},
-    request::{Incoming, PublicUrl},
 };
 use crate::{
+    error::Error,
     network::Network,
     protocol::{
         State, Usdc,
@@ -342,6 +342,32 @@ fn payment_identifier() -> Value {
     }})
 }
 
+/// A rejection, and what the operator should know of it.
+pub(super) struct Refused(pub(super) Rejection, pub(super) Option<Error>);
+
+impl Refused {
+    pub(super) fn because(rejection: Rejection, cause: Error) -> Self {
+        Self(rejection, Some(cause))
+    }
+
+    pub(super) fn store(cause: Error) -> Self {
+        Self::because(Rejection::store_unavailable(), cause)
+    }
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Self(rejection, None)
+    }
+}
+
+/// The clock could not be read: the kernel is out of reach.
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::because(Rejection::unverifiable(), error)
+    }
+}
+
 /// On which terms a route is sold.
 #[derive(Debug)]
 pub(super) struct Terms<'a> {
@@ -358,13 +384,6 @@ pub(super) struct Terms<'a> {
 }
 
 impl Terms<'_> {
-    /// The terms of one request.
-    pub(super) fn of(mut self, incoming: &Incoming, public: &PublicUrl) -> Self {
-        self.resource = format!("{}{}", incoming.origin, incoming.target);
-        self.base = public.base(&incoming.mount);
-        self
-    }
-
     /// Where the free routes are. `{txId}` and `{key}` stand for themselves.
     fn links(&self) -> Value {
         let base = &self.base;
@@ -452,5 +471,31 @@ impl Terms<'_> {
                 "disputeWindowSeconds": 172_800,
             },
         })
+    }
+}
+
+/// A rejection, and what the operator should know of it.
+pub(super) struct Refused(pub(super) Rejection, pub(super) Option<Error>);
+
+impl Refused {
+    pub(super) fn because(rejection: Rejection, cause: Error) -> Self {
+        Self(rejection, Some(cause))
+    }
+
+    pub(super) fn store(cause: Error) -> Self {
+        Self::because(Rejection::store_unavailable(), cause)
+    }
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Self(rejection, None)
+    }
+}
+
+/// The clock could not be read: the kernel is out of reach.
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::because(Rejection::unverifiable(), error)
     }
 }

@@ -7,13 +7,12 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
 use super::{
     Inner,
-    admission::Refused,
     answer::{Answer, Headers},
     event::{Event, Level},
     headers,
     price::Charge,
     reason::Reason,
-    rejection::Rejection,
+    rejection::{Refused, Rejection},
     response::{Action, Chunk, Ending, Head, Limits, Response, Whole},
     settings::Deliver,
     store::{AnswerRequest, Claim, Ended, Facts, Stage},
@@ -177,11 +176,13 @@ impl Run {
                 return End::Passed;
             }
             Ending::Failed(reason) => {
-                self.give_back(reason, "").await;
+                let request_id = super::request_id();
+                self.tell_given_back(reason, "", Some(request_id.clone())).await;
                 if is_streaming {
                     return End::Broken;
                 }
-                return self.instead(&Rejection::broken_answer(), None);
+                let answer = Rejection::broken_answer().answer(&request_id, None);
+                return End::Answer { answer, is_handlers: false };
             }
         };
         let (status, answer, held) = match self.keep(whole).await {
@@ -298,8 +299,12 @@ impl Run {
         self.inner.clock.latest().map(|now| closes.saturating_sub(now))
     }
 
-    /// Gives the claim back, and tells what became of it.
     async fn give_back(&mut self, reason: Reason, detail: &str) {
+        self.tell_given_back(reason, detail, None).await;
+    }
+
+    /// Gives the claim back, and tells what became of it.
+    async fn tell_given_back(&mut self, reason: Reason, detail: &str, request_id: Option<String>) {
         self.inner.meters.failed(&self.charge.name);
         let attempts = (self.claim.attempt, self.inner.settings.give_up_after);
         let released = self.release().await;
@@ -313,6 +318,7 @@ impl Run {
         let mut event = self.event(level, "run_failed", message);
         event.reason = Some(reason.as_str());
         event.outcome = Some(outcome);
+        event.request_id = request_id;
         if let Reason::Status(status) = reason {
             event.status = Some(status);
         }
@@ -359,12 +365,6 @@ impl Run {
             Action::Stream => End::Broken,
             _ => End::Answer { answer: rejection.answer(&request_id, None), is_handlers: false },
         }
-    }
-
-    /// What is answered in place of a handler's answer that cannot be.
-    fn instead(&self, rejection: &Rejection, cause: Option<&Error>) -> End {
-        let answer = self.inner.reject(&self.charge, Usdc::ZERO, rejection, cause, None);
-        End::Answer { answer, is_handlers: false }
     }
 
     fn tell_served(&self, status: u16) {
@@ -494,7 +494,7 @@ impl Inner {
             signature: None,
         };
         let network = self.client.network();
-        if let Some(wallet) = self.client.wallet.as_deref() {
+        if let Some(wallet) = self.client.wallet() {
             let message = receipt.message(facts.requester, network.chain_id);
             match wallet.sign_delivery(message, network.kernel).await {
                 Ok(signed) => {

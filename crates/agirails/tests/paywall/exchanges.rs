@@ -142,7 +142,7 @@ impl Bench {
         let signer = key(if payment == "stranger" { 3 } else { 2 });
         let request = PaidRequest::new(id, method, &target, &body, now);
         let network = self.stage.requester.network();
-        let signature = request.sign(&signer, network.chain_id, network.kernel).await.unwrap();
+        let signature = signer.sign_request(&request, network.chain_id, network.kernel).unwrap();
         headers.push(("X-AGIRAILS-TX-ID".to_owned(), id.to_string()));
         headers.push(("X-AGIRAILS-SIGNATURE".to_owned(), signature));
         Asked { spec, method, target, headers, body }
@@ -293,7 +293,7 @@ impl Script {
             sends: text(&handler["sends"]),
             status: handler["status"].as_u64().unwrap_or(200) as u16,
             headers,
-            pieces: pieces.repeat(times),
+            pieces: std::iter::repeat_n(pieces, times).flatten().collect(),
             breaks: handler["then"] == "raise",
         }
     }
@@ -441,10 +441,13 @@ async fn tower_response(script: Script) -> Response {
             if script.breaks {
                 pieces.push(Err(std::io::Error::other("as the table says")));
             }
-            let pieces = futures_util::stream::unfold(pieces.into_iter(), async move |mut rest| {
-                tokio::time::sleep(pause).await;
-                rest.next().map(|piece| (piece, rest))
-            });
+            let pieces = futures_util::stream::unfold(
+                (pieces.into_iter(), pause),
+                async |(mut rest, pause)| {
+                    tokio::time::sleep(pause).await;
+                    rest.next().map(|piece| (piece, (rest, pause)))
+                },
+            );
             Body::from_stream(pieces)
         }
     };

@@ -5,6 +5,7 @@ mod attacks;
 mod chain;
 #[cfg(feature = "tower")]
 mod death;
+mod edge;
 #[cfg(feature = "tower")]
 mod exchanges;
 #[cfg(feature = "tower")]
