@@ -15,6 +15,20 @@ const MOST_CODINGS: usize = 3;
 #[derive(Debug, PartialEq, Eq)]
 struct TooLarge;
 
+/// What became of a request, its body as the service wrote it, and the hash of the body as it came
+/// where that is another one. An interim answer (1xx) is no answer.
+pub(super) fn decoded(outcome: HttpOutcome, limit: usize) -> (HttpOutcome, Option<B256>) {
+    let HttpOutcome::Answered(mut response) = outcome else { return (outcome, None) };
+    if response.status < 200 {
+        let words = format!("an interim answer, HTTP {}, was handed in", response.status);
+        return (HttpOutcome::Failed(HttpFailure::Lost(words)), None);
+    }
+    match decode(&mut response, limit) {
+        Ok(packed) => (HttpOutcome::Answered(response), packed),
+        Err(TooLarge) => (HttpOutcome::Failed(HttpFailure::TooLarge), None),
+    }
+}
+
 /// Undoes gzip and deflate, up to `limit` bytes, and returns the hash of the body as it came.
 /// `None` where nothing was undone: an answer in another coding, or one that is not what it says,
 /// stays as it is.
@@ -36,22 +50,6 @@ fn decode(response: &mut HttpResponse, limit: usize) -> Result<Option<B256>, Too
         !name.eq_ignore_ascii_case(CONTENT_ENCODING) && !name.eq_ignore_ascii_case("Content-Length")
     });
     Ok(Some(packed))
-}
-
-impl HttpOutcome {
-    /// It with its body as the service wrote it, and the hash of the body as it came where that is
-    /// another one. An interim answer (1xx) is none.
-    pub(super) fn decoded(self, limit: usize) -> (Self, Option<B256>) {
-        let Self::Answered(mut response) = self else { return (self, None) };
-        if response.status < 200 {
-            let words = format!("an interim answer, HTTP {}, was handed in", response.status);
-            return (Self::Failed(HttpFailure::Lost(words)), None);
-        }
-        match decode(&mut response, limit) {
-            Ok(packed) => (Self::Answered(response), packed),
-            Err(TooLarge) => (Self::Failed(HttpFailure::TooLarge), None),
-        }
-    }
 }
 
 /// The codings of a body, in the order in which they were applied.

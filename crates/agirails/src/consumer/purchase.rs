@@ -231,7 +231,7 @@ impl Purchase {
         let mut outcome = || {
             let lost = || HttpFailure::Lost("nothing was handed in".to_owned());
             let outcome = outcome.take().unwrap_or_else(|| HttpOutcome::Failed(lost()));
-            outcome.decoded(self.call.body_limit)
+            encoding::decoded(outcome, self.call.body_limit)
         };
         match phase {
             Phase::Start => self.start().await,
