@@ -22,6 +22,8 @@ __all__ = [
     "_Answer",
     "_Charge",
     "_Consumer",
+    "_Exchange",
+    "_Head",
     "_Paywall",
     "_Postgres",
     "_Purchase",
