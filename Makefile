@@ -76,6 +76,8 @@ contracts-check: $(NPM_TOOLS) ## check that the compiled contracts are those of 
 lint: $(TOOLS) ## clippy
 	$(call step,clippy)
 	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
+	$(call step,packages)
+	cargo package --quiet --workspace --no-verify --allow-dirty --offline --exclude-lockfile
 	$(call step,each feature alone)
 	@for features in '' $(FEATURES); do \
 		cargo clippy --quiet -p agirails --no-default-features --features "$$features" -- -D warnings || exit 1; \
@@ -85,7 +87,7 @@ rust-tests: $(TOOLS) $(NPM_TOOLS) ## all Rust tests and documentation examples
 	$(call step,Rust tests)
 	cargo $(if $(NEXTEST),nextest run $(CARGO_ALL),test $(CARGO_ALL) --lib --bins --tests)
 	$(call step,Rust examples in the documentation)
-	cargo test $(CARGO_ALL) --doc
+	cargo test -p agirails -p agirails-protocol --all-features --doc
 
 doc: $(TOOLS) ## the Rust documentation
 	$(call step,Rust documentation)

@@ -32,7 +32,7 @@ APP = f'''
 import os
 import time
 from flask import Flask, request
-from agirails import ACTPClient
+from agirails import ACTPClient, usdc_base_units
 from agirails.flask import Paywall
 
 app = Flask(__name__)
@@ -50,11 +50,11 @@ def work():
         pass
     return answer()
 
-price = paywall.charge({PRICE}, calls=100_000)
+price = paywall.charge(usdc_base_units({PRICE}), calls=100_000)
 app.post("/bare", endpoint="bare")(answer)
-app.post("/paid", endpoint="paid")(price(answer))
+app.post("/paid", endpoint="paid")(price(lambda: answer()))
 app.post("/work", endpoint="work")(work)
-app.post("/work-paid", endpoint="work-paid")(price(work))
+app.post("/work-paid", endpoint="work-paid")(price(lambda: work()))
 '''
 
 

@@ -37,14 +37,14 @@ try:
         sign_request,
         verify_delivery,
     )
-except ImportError as error:
-    if "interpreter" not in str(error):
+except ImportError as _error:
+    if "interpreter" not in str(_error):
         raise
     raise ImportError(
         "agirails can be used in one Python interpreter of a process only, and another one has "
         "imported it. Under mod_wsgi set `WSGIApplicationGroup %{GLOBAL}`; elsewhere import it in "
         "the main interpreter, or run one process for each application."
-    ) from error
+    ) from _error
 from .aio import AsyncACTPClient, AsyncKernel, AsyncMock, AsyncRegistry
 from .consumer import (
     AsyncConsumer,

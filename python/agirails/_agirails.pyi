@@ -22,6 +22,8 @@ __all__ = [
     "_Answer",
     "_Charge",
     "_Consumer",
+    "_Exchange",
+    "_Head",
     "_Paywall",
     "_Postgres",
     "_Purchase",
@@ -218,7 +220,7 @@ class Transaction:
     @property
     def state(self) -> State: ...
     @property
-    def amount(self) -> Usdc: ...
+    def amount(self) -> int: ...
     @property
     def created_at(self) -> int: ...
     @property
@@ -483,7 +485,7 @@ class _Paywall:
         mount: str = "",
         *,
         scheme: str = "http",
-        allow: Sequence[str] = (),
+        allow: Sequence[str] = ...,
     ) -> _Exchange: ...
     def page(
         self,
@@ -540,11 +542,11 @@ class _Head:
 class _Exchange:
     # For adapters that learn the charge after they began to read the body: exchange(None, ...) and
     # set_charge before admit_head. `allow` are the route's methods, for OPTIONS.
-    def set_charge(self, charge: _Charge, allow: Sequence[str] = ()) -> None: ...
+    def set_charge(self, charge: _Charge, allow: Sequence[str] = ...) -> None: ...
     # _Answer | None. OPTIONS is answered here (204 with Allow).
     def admit_head(self) -> Any: ...
     # An answer ends the request: read up to answer.drain_bytes more of the body, then send it.
-    def body(self, chunk: bytes) -> _Answer | None: ...
+    def body(self, piece: bytes) -> _Answer | None: ...
     @property
     def body_bytes(self) -> bytes: ...
     @property

@@ -233,7 +233,8 @@ class Base:
                 raise TypeError(
                     f"@paywall.charge(...) must stand below the route's decorator: "
                     f"{_name_of(function)}() was made a route before its price was put on it, so "
-                    "that it would be served free"
+                    "that it would be served free. For a free route beside the paid one use a "
+                    "function of its own"
                 )
 
     @property

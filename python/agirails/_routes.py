@@ -42,7 +42,7 @@ class Routes:
     def find(self, paths: Iterable[str]) -> list[Route]:
         """What a path means: for each way to read it, the first route of each method."""
         found: dict[str, Route] = {}
-        for path in readings(frozenset(paths)):
+        for path in _readings(frozenset(paths)):
             first: dict[str, Route] = {}
             for route in self._routes:
                 if route.method not in first and route.pattern.fullmatch(path):
@@ -63,12 +63,11 @@ def _route(route: str, value: Any) -> Route:
         else re.escape(_squeezed(part.casefold()))
         for part in parts
     )
-    # One slash at the end makes no difference, as in `readings`.
+    # One slash at the end makes no difference, as in `_read`.
     return Route(method.upper(), re.compile(pattern.rstrip("/") or "/", re.DOTALL), name, value)
 
 
-@functools.lru_cache(1024)
-def readings(paths: frozenset[str]) -> frozenset[str]:
+def _read(paths: frozenset[str]) -> frozenset[str]:
     """Every path that a framework may make of these spellings of one path, in lower case and
     without double slashes or a slash at its end."""
     found = set()
@@ -82,6 +81,9 @@ def readings(paths: frozenset[str]) -> frozenset[str]:
                 found.update((squeezed.rstrip("/") or "/", posixpath.normpath(squeezed or "/")))
             path = unquote(path)
     return frozenset(found)
+
+
+_readings = functools.lru_cache(1024)(_read)
 
 
 def _squeezed(path: str) -> str:

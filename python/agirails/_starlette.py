@@ -95,7 +95,10 @@ class RoutedCall(Call):
 
     def name(self, price: Price) -> tuple[str, Sequence[str]]:
         method = method_of(self.scope)
-        routes = self._middleware.learned.get((id(price), method), [])
+        key = (id(price), method)
+        if key not in self._middleware.learned and price in self.route_prices():
+            self._middleware.learn()  # a route that was added since
+        routes = self._middleware.learned.get(key, [])
         if len(routes) > 1:
             path = below(mount_of(self.scope), self.scope["path"])
             routes = [route for route in routes if _fill(route.path, self.scope) == path] or routes

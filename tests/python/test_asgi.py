@@ -189,6 +189,14 @@ class TestFastAPI:
             "GET /inner/items/{item}",
         }
 
+    def test_knows_charged_routes_that_are_added_while_it_serves(self, provider, pay):
+        app = FastAPI()
+        paywall = Paywall(provider, app=app)
+        assert ask(app, "GET", "/late").status == 404
+        app.add_api_route("/late", paywall.charge("0.10")(lambda: "late"))
+        assert pay(app, "GET", "/late").json == "late"
+        assert 'calls_total{route="GET /late"} 1' in ask(app, "GET", "/metrics").body.decode()
+
     def test_streams_what_an_endpoint_yields(self, provider, pay):
         app = FastAPI()
         paywall = Paywall(provider, app=app)

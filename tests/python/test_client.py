@@ -911,9 +911,8 @@ def test_a_state_prints_as_its_name_and_counts_as_its_number():
     assert json.dumps(state) == "4"
 
 
-def test_an_amount_prints_as_usdc_and_counts_in_base_units(parties):
-    tx_id = create(parties.consumer, parties.provider.address, 100_000)
-    amount = parties.consumer.advanced.get_transaction(tx_id).amount
+def test_a_price_prints_as_usdc_and_counts_in_base_units():
+    amount = usdc_base_units(100_000)
     assert (str(amount), f"{amount}", f"{amount:>6}") == ("0.10", "0.10", "  0.10")
     assert (f"{amount:.1f}", f"{amount:d}", f"{amount:,}") == ("0.1", "100000", "100,000")
     assert (amount, amount + 1, json.dumps({"a": amount})) == (100_000, 100_001, '{"a": 100000}')
@@ -921,4 +920,3 @@ def test_an_amount_prints_as_usdc_and_counts_in_base_units(parties):
     for wrong, error in ((True, TypeError), ("1", TypeError), (0.1, TypeError), (-1, ValueError)):
         with pytest.raises(error, match="amount must be"):
             usdc_base_units(wrong)
-    assert usdc_base_units(100_000) == amount

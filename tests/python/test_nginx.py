@@ -104,10 +104,13 @@ def offers(reply: Any) -> dict[str, Any]:
 # As the guide has it.
 GUIDE = (ROOT / "docs" / "guide" / "servers.md").read_text(encoding="utf-8")
 STRIPPED = GUIDE.partition("```nginx\n")[2].partition("```")[0].replace(":8000/", ":{port}/")
-# Every documented way of telling an application that its prefix was taken off.
+# nginx leaves the prefix where the application is mounted under it.
+KEPT = "location /shop/ { proxy_pass http://127.0.0.1:{port}; proxy_set_header Host $http_host; }"
+# Every documented way of telling an application its prefix.
 PREFIXES: dict[str, dict[str, Any]] = {
     "flask public_url": {"kind": "flask", "public": "http://127.0.0.1:PORT/shop"},
     "flask public_url with a slash": {"kind": "flask", "public": "http://127.0.0.1:PORT/shop/"},
+    "flask SCRIPT_NAME": {"kind": "flask", "location": KEPT, "SCRIPT_NAME": "/shop"},
     "flask ProxyFix": {"kind": "flask", "PROXY_FIX": "1"},
     "flask both": {"kind": "flask", "public": "http://127.0.0.1:PORT/shop", "PROXY_FIX": "1"},
     "fastapi public_url": {"kind": "fastapi", "public": "http://127.0.0.1:PORT/shop"},
@@ -123,19 +126,19 @@ PREFIXES: dict[str, dict[str, Any]] = {
 def prefixed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Front, bool]]:
-    """A service behind a prefix that nginx strips, and whether it was told its public URL."""
-    way = PREFIXES[request.param]
-    with front(tmp_path_factory.mktemp("prefixed"), location=STRIPPED, **way) as it:
+    """A service behind a prefix, and whether it was told its public URL."""
+    way = {"location": STRIPPED, **PREFIXES[request.param]}
+    with front(tmp_path_factory.mktemp("prefixed"), **way) as it:
         yield it, "public" in way
 
 
-def test_a_signed_call_works_behind_a_prefix_that_nginx_strips(prefixed):
+def test_a_signed_call_works_behind_a_prefix(prefixed):
     shop = prefixed[0].shop
     for target in ("/shop/api/items/x?q=1", "/shop/api/items/a%20b%2Fc?q=%C3%BC"):
         assert shop.pay("GET", target).status == 200, target
         body = b"hello"
         assert shop.pay("POST", target, body).status == 200, target
-    # A signature over the stripped target is one over another target.
+    # A signature over the target without the prefix is one over another target.
     headers = shop.signed("GET", "/api/items/x?q=1")
     assert shop.call("GET", "/shop/api/items/x?q=1", None, headers).status == 401
 

@@ -1,16 +1,4 @@
-//! The rules of ACTP, pure: no clock, no storage, no network, no runtime.
-//!
-//! The SDK is the crate [`agirails`](https://docs.rs/agirails), which offers this crate as
-//! `agirails::protocol`. Whoever needs the rules alone, such as an indexer, a server in another
-//! framework or a contract's test, depends on this one.
-//!
-//! ```
-//! use agirails_protocol::{Usdc, money::payout};
-//!
-//! let paid = payout("0.10".parse()?, 100)?;
-//! assert_eq!(paid.net, Usdc(50_000));
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+#![doc = include_str!("../README.md")]
 
 pub mod canonical_json;
 pub mod did;

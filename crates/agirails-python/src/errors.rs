@@ -6,7 +6,7 @@ use pyo3::{
     types::{PyDict, PyType},
 };
 
-use crate::convert;
+use crate::types;
 
 /// The classes, by the names they have in Python.
 mod classes {
@@ -70,10 +70,8 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
     facts.set_item("hint", error.hint())?;
     facts.set_item("refusal", error.refusal().map(|refusal| refusal.words()))?;
     facts.set_item("transaction_id", given.transaction_id.map(|id| id.to_string()))?;
-    facts.set_item(
-        "state",
-        given.state.map(|state| convert::state_member(py, state)).transpose()?,
-    )?;
+    facts
+        .set_item("state", given.state.map(|state| types::state_member(py, state)).transpose()?)?;
     facts.set_item("deadline", given.deadline)?;
     facts.set_item("transaction_hash", given.transaction_hash.map(|hash| hash.to_string()))?;
     facts.set_item("field", given.field)?;

@@ -8,7 +8,7 @@ use pyo3::{
 };
 use serde_json::{Map, Number, Value};
 
-use crate::convert::{refuse, text, type_name};
+use crate::argument::{refuse, text, type_name};
 
 /// Deeper than any honest value, and shallow enough for every stack. A value that contains
 /// itself ends here too.

@@ -1,6 +1,7 @@
 //! The extension module `agirails._agirails`: converts arguments and results, maps errors,
 //! releases the GIL and owns the runtime. It decides nothing; the crate `agirails` does.
 
+mod argument;
 mod client;
 mod consumer;
 mod convert;
@@ -22,6 +23,7 @@ mod runtime;
 #[cfg(feature = "testkit")]
 mod testkit;
 mod transaction;
+mod types;
 
 /// The Rust core of agirails. Import from `agirails` instead.
 #[pyo3::pymodule]

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use pyo3::{prelude::*, types::PyDict};
 
-use crate::convert::{address_object, big_int, state_member, usdc_object};
+use crate::convert::{address_object, big_int, state_member};
 
 /// A transaction as the kernel keeps it: the 21 fields of `getTransaction(bytes32)`.
 ///
@@ -55,10 +55,10 @@ impl Transaction {
         state_member(py, self.0.state)
     }
 
-    /// What the requester pays, base units of USDC; it prints as USDC.
+    /// What the requester pays, base units of USDC.
     #[getter]
-    fn amount<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        usdc_object(py, self.0.amount)
+    fn amount(&self) -> u64 {
+        self.0.amount.0
     }
 
     /// When it was created, Unix seconds.
@@ -170,7 +170,7 @@ impl Transaction {
         dict.set_item("requester", self.requester(py)?)?;
         dict.set_item("provider", self.provider(py)?)?;
         dict.set_item("state", self.0.state.name())?;
-        dict.set_item("amount", self.0.amount.0)?;
+        dict.set_item("amount", self.amount())?;
         dict.set_item("created_at", self.created_at())?;
         dict.set_item("updated_at", self.updated_at())?;
         dict.set_item("deadline", self.deadline())?;

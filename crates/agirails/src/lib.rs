@@ -10,7 +10,6 @@
     allow(dead_code)
 )]
 
-mod builder;
 mod client;
 #[cfg(feature = "consumer")]
 pub mod consumer;
@@ -31,8 +30,10 @@ mod wallet;
 #[doc(inline)]
 pub use agirails_protocol as protocol;
 pub use alloy_primitives::{Address, B256, U256};
-pub use builder::{ClientBuilder, STATE_DIR_VARIABLE};
-pub use client::{ACTPClient, DeliveryStatement, Evidence, MAINNET_LIMIT, RegistryClient};
+pub use client::{
+    ACTPClient, ClientBuilder, DeliveryStatement, Evidence, MAINNET_LIMIT, RegistryClient,
+    STATE_DIR_VARIABLE,
+};
 pub use error::{Code, Error, Facts, Kind, Result, Retry};
 #[cfg(feature = "chain")]
 pub use kernel::chain::{EventStream, Position, Update, WatchOptions};

@@ -290,13 +290,23 @@ pub struct Network {
 }
 
 impl Network {
+    /// Whether real money moves here: Base, however the client is configured.
+    pub const fn is_mainnet(&self) -> bool {
+        self.chain_id == MAINNET_CHAIN_ID
+    }
+
+    /// Whether this is a local development chain, or the embedded kernel.
+    pub const fn is_local(&self) -> bool {
+        self.chain_id == LOCAL_CHAIN_ID
+    }
+
     /// The embedded kernel's network. Its addresses are derived from their role's name, so
     /// nobody holds their keys, and its chain id is that of local development chains.
     pub(crate) fn mock() -> Self {
         let at = |role: &str| Address::from_word(keccak256(format!("agirails mock {role}")));
         Self {
             name: "mock".to_owned(),
-            chain_id: 31_337,
+            chain_id: LOCAL_CHAIN_ID,
             kernel: at("kernel"),
             vault: at("vault"),
             usdc: at("usdc"),

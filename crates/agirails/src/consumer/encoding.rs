@@ -5,7 +5,7 @@ use std::io::Read;
 use alloy_primitives::{B256, Bytes, keccak256};
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
-use super::http::HttpResponse;
+use super::http::{HttpFailure, HttpOutcome, HttpResponse};
 
 const CONTENT_ENCODING: &str = "Content-Encoding";
 /// More codings than anybody puts on top of each other.
@@ -13,12 +13,26 @@ const MOST_CODINGS: usize = 3;
 
 /// The body is longer than it may be once it is unpacked.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct TooLarge;
+struct TooLarge;
+
+/// What became of a request, its body as the service wrote it, and the hash of the body as it came
+/// where that is another one. An interim answer (1xx) is no answer.
+pub(super) fn decoded(outcome: HttpOutcome, limit: usize) -> (HttpOutcome, Option<B256>) {
+    let HttpOutcome::Answered(mut response) = outcome else { return (outcome, None) };
+    if response.status < 200 {
+        let words = format!("an interim answer, HTTP {}, was handed in", response.status);
+        return (HttpOutcome::Failed(HttpFailure::Lost(words)), None);
+    }
+    match decode(&mut response, limit) {
+        Ok(packed) => (HttpOutcome::Answered(response), packed),
+        Err(TooLarge) => (HttpOutcome::Failed(HttpFailure::TooLarge), None),
+    }
+}
 
 /// Undoes gzip and deflate, up to `limit` bytes, and returns the hash of the body as it came.
 /// `None` where nothing was undone: an answer in another coding, or one that is not what it says,
 /// stays as it is.
-pub(super) fn decode(response: &mut HttpResponse, limit: usize) -> Result<Option<B256>, TooLarge> {
+fn decode(response: &mut HttpResponse, limit: usize) -> Result<Option<B256>, TooLarge> {
     let codings = codings(response);
     if codings.is_empty() || codings.len() > MOST_CODINGS || response.body.is_empty() {
         return Ok(None);
@@ -111,7 +125,7 @@ mod tests {
         ];
         for (coding, packed) in cases {
             let mut response = response(coding, packed.clone());
-            assert_eq!(decode(&mut response, 6), Ok(Some(keccak256(&packed))), "{coding}");
+            assert_eq!(decode(&mut response, 100), Ok(Some(keccak256(&packed))), "{coding}");
             assert_eq!(&response.body[..], b"answer");
             assert_eq!(response.headers, [("X-Other".to_owned(), "1".to_owned())]);
         }

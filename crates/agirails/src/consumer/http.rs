@@ -2,13 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use alloy_primitives::{B256, Bytes};
+use alloy_primitives::Bytes;
 use url::{Host, Url};
 
-use super::{
-    PaidResponse,
-    encoding::{self, TooLarge},
-};
+use super::PaidResponse;
 use crate::error::{Code, Error, Result};
 
 /// Asks that nobody on the way compress the answer. Whoever does so all the same is undone.
@@ -104,22 +101,6 @@ pub enum HttpOutcome {
     Answered(HttpResponse),
     /// It was not.
     Failed(HttpFailure),
-}
-
-impl HttpOutcome {
-    /// It with its body as the service wrote it, and the hash of the body as it came where that is
-    /// another one. An interim answer (1xx) is none.
-    pub(super) fn decoded(self, limit: usize) -> (Self, Option<B256>) {
-        let Self::Answered(mut response) = self else { return (self, None) };
-        if response.status < 200 {
-            let words = format!("an interim answer, HTTP {}, was handed in", response.status);
-            return (Self::Failed(HttpFailure::Lost(words)), None);
-        }
-        match encoding::decode(&mut response, limit) {
-            Ok(packed) => (Self::Answered(response), packed),
-            Err(TooLarge) => (Self::Failed(HttpFailure::TooLarge), None),
-        }
-    }
 }
 
 /// Why a request has no answer. The words are for people.

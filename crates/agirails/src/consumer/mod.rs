@@ -387,7 +387,7 @@ impl ConsumerBuilder {
                 trusted_origins.insert(endpoint.origin);
             }
         }
-        let storage = storage.unwrap_or_else(|| client.storage.clone());
+        let storage = storage.unwrap_or_else(|| client.storage().clone());
         let records = Records::open(storage, client.network(), client.address()).await?;
         let http = Renewed::new(OnceLock::new);
         let inner = Inner { client, budget, trusted_providers, trusted_origins, records, http };

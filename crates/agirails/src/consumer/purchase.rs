@@ -231,7 +231,7 @@ impl Purchase {
         let mut outcome = || {
             let lost = || HttpFailure::Lost("nothing was handed in".to_owned());
             let outcome = outcome.take().unwrap_or_else(|| HttpOutcome::Failed(lost()));
-            outcome.decoded(self.call.body_limit)
+            encoding::decoded(outcome, self.call.body_limit)
         };
         match phase {
             Phase::Start => self.start().await,
@@ -364,7 +364,7 @@ impl Purchase {
         let inner = self.consumer.inner.clone();
         inner.client.sender()?;
         let network = inner.client.network();
-        let can_sign = inner.client.wallet.is_some();
+        let can_sign = inner.client.wallet().is_some();
         let usable = offer::usable(offers, network, inner.client.address(), can_sign)?;
         // Money that lies there already goes first.
         for (offer, _) in &usable {
@@ -866,7 +866,7 @@ impl Inner {
         if !request.idempotency_key.is_empty() {
             headers.push((IDEMPOTENCY_HEADER.to_owned(), request.idempotency_key.clone()));
         }
-        if let Some(wallet) = &self.client.wallet {
+        if let Some(wallet) = self.client.wallet() {
             let network = self.client.network();
             let signature = wallet.sign_request(request, network.chain_id, network.kernel).await?;
             headers.push((SIGNATURE_HEADER.to_owned(), signature));

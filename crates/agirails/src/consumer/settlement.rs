@@ -7,7 +7,7 @@ use alloy_primitives::{Address, B256};
 use serde_json::Value;
 
 use super::{
-    BODY_LIMIT, Consumer, Inner, REQUEST_TIMEOUT,
+    BODY_LIMIT, Consumer, Inner, REQUEST_TIMEOUT, encoding,
     http::{AS_IT_IS, HttpOutcome, HttpRequest, HttpResponse},
     offer::PaymentKind,
     records::{Payment, Purchase, Stage},
@@ -427,7 +427,7 @@ impl Inner {
             timeout: REQUEST_TIMEOUT,
             body_limit: BODY_LIMIT,
         };
-        match self.send(request).await?.decoded(BODY_LIMIT).0 {
+        match encoding::decoded(self.send(request).await?, BODY_LIMIT).0 {
             HttpOutcome::Answered(response) => Ok(response),
             HttpOutcome::Failed(failure) => {
                 let message = format!("the service did not answer: {failure}");

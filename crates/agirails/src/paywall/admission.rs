@@ -14,7 +14,7 @@ use super::{
     headers,
     price::{Charge, Price, check_price},
     rejection::{Refused, Rejection, Terms},
-    request::Incoming,
+    request::{Incoming, parse_id},
     run::{CallPayment, Run},
     settings::Unsigned,
     store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Known, Stage},
@@ -155,14 +155,9 @@ impl Inner {
                 ..Event::new(level, "rejected", message)
             });
         }
-        let terms =
-            incoming.filter(|_| price > Usdc::ZERO && rejection.status == 402).map(|incoming| {
-                Terms {
-                    resource: format!("{}{}", incoming.origin, incoming.target),
-                    base: self.public.base(&incoming.mount),
-                    ..self.terms(charge, price)
-                }
-            });
+        let terms = incoming
+            .filter(|_| price > Usdc::ZERO && rejection.status == 402)
+            .map(|incoming| incoming.place(self.terms(charge, price), &self.public));
         rejection.answer(&request_id, terms.as_ref())
     }
 
@@ -549,11 +544,6 @@ impl Patience {
         self.pause = (self.pause * 2).min(LOOKS.1);
         Ok(())
     }
-}
-
-/// Exactly `0x` and 64 hex digits: what a chain prints.
-pub(super) fn parse_id(text: &str) -> Option<TransactionId> {
-    (text.len() == 66).then(|| text.parse().ok()).flatten()
 }
 
 fn is_key(key: &str) -> bool {

@@ -7,12 +7,11 @@ use serde_json::{Value, json};
 
 use super::{
     Inner,
-    admission::parse_id,
     answer::Answer,
     event::Level,
     price::{Charge, Price, sensible_calls, usdc},
     rejection::{Refused, Rejection},
-    request::Incoming,
+    request::{Incoming, parse_id},
     store::{Backlog, Counters, Stage},
 };
 use crate::protocol::{
@@ -105,10 +104,10 @@ impl Inner {
     }
 
     fn mode(&self) -> &'static str {
-        match self.client.network().chain_id {
+        match self.client.network().is_mainnet() {
             _ if self.client.mock().is_some() => "mock",
-            crate::network::MAINNET_CHAIN_ID => "mainnet",
-            _ => "testnet",
+            true => "mainnet",
+            false => "testnet",
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::store::Counters;
+use super::store::{Counters, quoted};
 
 /// The upper bounds of the latency histogram, in milliseconds.
 const BOUNDS_MS: [u64; 11] = [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000, 60_000];
@@ -105,12 +105,6 @@ fn add(counters: &mut Counters, more: impl IntoIterator<Item = (String, u64)>) {
     for (name, value) in more {
         *counters.entry(name).or_default() += value;
     }
-}
-
-/// A label's value as Prometheus reads it, which knows these three escapes and no others.
-pub(super) fn quoted(value: &str) -> String {
-    let escaped = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
-    format!("\"{escaped}\"")
 }
 
 #[cfg(test)]

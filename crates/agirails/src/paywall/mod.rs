@@ -84,7 +84,6 @@ use crate::{
     client::ACTPClient,
     error::{Code, Error, Result},
     fork::Renewed,
-    network::MAINNET_CHAIN_ID,
     protocol::{TransactionId, Usdc},
     storage::Storage,
 };
@@ -171,7 +170,7 @@ impl PaywallBuilder {
         let Self { client, place, settings, listener } = self;
         settings.check()?;
         let public = PublicUrl::parse(settings.public_url.as_deref())?;
-        if client.read_only {
+        if client.is_read_only() {
             let message = format!(
                 "this client of {} has no key, so it could deliver nothing",
                 client.address()
@@ -186,16 +185,16 @@ impl PaywallBuilder {
             hex::encode(&network.kernel[..4]),
             hex::encode(&client.address()[..4])
         );
-        let place = place.unwrap_or_else(|| Place::Sqlite(client.storage.clone()));
+        let place = place.unwrap_or_else(|| Place::Sqlite(client.storage().clone()));
         let store: Box<dyn Store> = match place {
             Place::Sqlite(storage) => Box::new(
                 store::SqliteStore::open(storage, &scope, settings.survive_power_cut).await?,
             ),
             Place::Postgres(url) => open_database(&url, &scope).await?,
         };
-        let unsigned = settings.unsigned.unwrap_or(match network.chain_id {
-            MAINNET_CHAIN_ID => Unsigned::Refuse,
-            _ => Unsigned::Serve,
+        let unsigned = settings.unsigned.unwrap_or(match network.is_mainnet() {
+            true => Unsigned::Refuse,
+            false => Unsigned::Serve,
         });
         let paywall = Paywall {
             inner: Arc::new(Inner {

@@ -21,7 +21,6 @@ use super::{
 use crate::{
     error::{Code, Error, Result, Retry},
     kernel::{Role, TransactionQuery, Transition},
-    network::LOCAL_CHAIN_ID,
     protocol::{
         DisputeWindow, Refusal, State, Transaction, TransactionId,
         proof::{DeliveryProof, encode_window},
@@ -271,7 +270,7 @@ impl Drop for UnderWay {
 
 impl Inner {
     fn is_local(&self) -> bool {
-        self.client.network().chain_id == LOCAL_CHAIN_ID
+        self.client.network().is_local()
     }
 
     /// One sender for each key, whoever holds its database.
@@ -339,7 +338,7 @@ impl Inner {
         };
         let data = encode_window(duty.facts.window_seconds).to_vec();
         let delivery = Transition { id, to: State::Delivered, data, proof: Some(proof) };
-        self.client.kernel.deliver(self.client.address(), &delivery).await
+        self.client.kernel().deliver(self.client.address(), &delivery).await
     }
 
     /// The Merkle root over the calls. Once it is fixed, it is what is delivered.
@@ -354,7 +353,7 @@ impl Inner {
 
     async fn cancel(&self, id: TransactionId) -> Result<()> {
         let cancel = Transition { id, to: State::Cancelled, data: vec![], proof: None };
-        self.client.kernel.transition_state(self.client.address(), &cancel).await
+        self.client.kernel().transition_state(self.client.address(), &cancel).await
     }
 
     /// What a failed move means: it may have been done before, it may be refused for good, and it

@@ -342,6 +342,32 @@ fn payment_identifier() -> Value {
     }})
 }
 
+/// A rejection, and what the operator should know of it.
+pub(super) struct Refused(pub(super) Rejection, pub(super) Option<Error>);
+
+impl Refused {
+    pub(super) fn because(rejection: Rejection, cause: Error) -> Self {
+        Self(rejection, Some(cause))
+    }
+
+    pub(super) fn store(cause: Error) -> Self {
+        Self::because(Rejection::store_unavailable(), cause)
+    }
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Self(rejection, None)
+    }
+}
+
+/// The clock could not be read: the kernel is out of reach.
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::because(Rejection::unverifiable(), error)
+    }
+}
+
 /// On which terms a route is sold.
 #[derive(Debug)]
 pub(super) struct Terms<'a> {
@@ -445,31 +471,5 @@ impl Terms<'_> {
                 "disputeWindowSeconds": 172_800,
             },
         })
-    }
-}
-
-/// A rejection, and what the operator should know of it.
-pub(super) struct Refused(pub(super) Rejection, pub(super) Option<Error>);
-
-impl Refused {
-    pub(super) fn because(rejection: Rejection, cause: Error) -> Self {
-        Self(rejection, Some(cause))
-    }
-
-    pub(super) fn store(cause: Error) -> Self {
-        Self::because(Rejection::store_unavailable(), cause)
-    }
-}
-
-impl From<Rejection> for Refused {
-    fn from(rejection: Rejection) -> Self {
-        Self(rejection, None)
-    }
-}
-
-/// The clock could not be read: the kernel is out of reach.
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
-        Self::because(Rejection::unverifiable(), error)
     }
 }

@@ -8,9 +8,8 @@ use serde_json::Value;
 use url::Url;
 
 use super::{
-    admission::parse_id,
     headers::{self, PAYMENT_SIGNATURE},
-    rejection::Rejection,
+    rejection::{Rejection, Terms},
 };
 use crate::{
     error::{Code, Error, Result},
@@ -104,6 +103,15 @@ impl Incoming {
         Ok(payment)
     }
 
+    /// The terms of this request: under which URL it is sold, and where its free routes are.
+    pub(super) fn place<'a>(&self, terms: Terms<'a>, public: &PublicUrl) -> Terms<'a> {
+        Terms {
+            resource: format!("{}{}", self.origin, self.target),
+            base: public.base(&self.mount),
+            ..terms
+        }
+    }
+
     /// What the requester signs, but for the time.
     pub(super) fn paid(&self, transaction_id: TransactionId, key: &str) -> PaidRequest {
         PaidRequest {
@@ -130,6 +138,11 @@ impl Incoming {
         bytes.extend(self.body_hash.as_slice());
         keccak256(bytes)
     }
+}
+
+/// Exactly `0x` and 64 hex digits: what a chain prints.
+pub(super) fn parse_id(text: &str) -> Option<TransactionId> {
+    (text.len() == 66).then(|| text.parse().ok()).flatten()
 }
 
 /// The payment that a request names.

@@ -494,7 +494,7 @@ impl Inner {
             signature: None,
         };
         let network = self.client.network();
-        if let Some(wallet) = self.client.wallet.as_deref() {
+        if let Some(wallet) = self.client.wallet() {
             let message = receipt.message(facts.requester, network.chain_id);
             match wallet.sign_delivery(message, network.kernel).await {
                 Ok(signed) => {

@@ -8,7 +8,7 @@ use super::{
     play::{DAY, Flow, HOUR, Play, USDC, failed, mediation, refused, word, words},
 };
 use crate::{
-    error::{Code, Result},
+    error::{Code, Error, Result},
     kernel::Escrow,
     protocol::{Refusal, State, Transaction, TransactionId, Usdc},
 };
@@ -105,7 +105,7 @@ pub async fn disputes_end_with_the_windows_last_second(stage: &dyn Stage) -> Res
         let id = play.in_state(State::InProgress, USDC).await?;
         let window = word(hours * HOUR);
         play.step_with(play.provider, id, State::Delivered, &window).await?;
-        Ok::<_, crate::Error>((id, play.tx(id).await?.dispute_window.to_contract()))
+        Ok::<_, Error>((id, play.tx(id).await?.dispute_window.to_contract()))
     };
     let (first, second) = (deliver(1).await?, deliver(2).await?);
     // So that disputing is one call.

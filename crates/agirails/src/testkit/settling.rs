@@ -8,7 +8,7 @@ use super::{
     play::{Flow, HOUR, Play, USDC, refused, word},
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     kernel::Escrow,
     protocol::{Refusal, State, TransactionId},
 };
@@ -100,7 +100,7 @@ pub async fn settling_is_open_to_all_after_the_windows_last_second(
         let id = play.in_state(State::InProgress, USDC).await?;
         let window = word(hours * HOUR);
         play.step_with(play.provider, id, State::Delivered, &window).await?;
-        Ok::<_, crate::Error>((id, play.tx(id).await?.dispute_window.to_contract()))
+        Ok::<_, Error>((id, play.tx(id).await?.dispute_window.to_contract()))
     };
     let settle =
         async |by: Address, (id, _): (TransactionId, u64)| play.step(by, id, State::Settled).await;

@@ -71,12 +71,12 @@ async fn a_call_that_is_given_up_finishes_its_payment_and_is_taken_up_again() {
     let consumer = fixture.trusting().await;
     let url = format!("http://{address}/api/generate");
     for patience in 0..40 {
-        let call = PaidCall::new("POST", &url, CENTS_10).purchase_key("given up");
+        let call = PaidCall::new("POST", &url, CENTS_10).purchase_key("given-up");
         // Given up at every moment of its way.
         let patience = Duration::from_micros(patience * 300);
         let _ = tokio::time::timeout(patience, consumer.call(call)).await;
     }
-    let call = PaidCall::new("POST", &url, CENTS_10).purchase_key("given up");
+    let call = PaidCall::new("POST", &url, CENTS_10).purchase_key("given-up");
     assert_eq!(consumer.call(call).await.unwrap().body.as_ref(), b"answer to ");
     assert_eq!(fixture.paid().await, (1, CENTS_10));
 }

@@ -4,15 +4,15 @@ pub(crate) mod attestations;
 mod connect;
 pub(crate) mod contracts;
 pub(crate) mod events;
+mod final_states;
 mod funding;
 pub(crate) mod lens;
-mod notes;
-mod past;
+pub(crate) mod min_block;
+mod proof_store;
 pub(crate) mod reader;
 mod registry;
 pub(crate) mod reverts;
 pub(crate) mod rpc;
-pub(crate) mod seen;
 pub(crate) mod sender;
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
@@ -28,12 +28,12 @@ pub use self::events::{EventStream, Position, Update, WatchOptions};
 use self::{
     contracts::{Contract, at_most, kernel as abi, token, vault},
     events::Logs,
+    final_states::FinalStates,
     lens::Read,
-    notes::{Notes, open_file},
-    past::Past,
+    min_block::MinBlock,
+    proof_store::{ProofStore, open_file},
     reader::{Doubt, Reader},
     rpc::{Call, Rpc, RpcSettings, parse},
-    seen::Seen,
     sender::{GasLimit, Mined, Operation, Sender, SenderSettings},
 };
 use super::{
@@ -126,8 +126,8 @@ pub struct ChainKernel {
     reader: Reader,
     sender: Sender,
     logs: Logs,
-    past: Past,
-    notes: Notes,
+    final_states: FinalStates,
+    proofs: ProofStore,
 }
 
 impl ChainKernel {
@@ -150,7 +150,7 @@ impl ChainKernel {
             open_file(settings.storage.clone(), profile.chain_id, profile.contracts.actp_kernel)
                 .await?;
         let senders = settings.senders().into_iter().collect();
-        let seen = Arc::new(Seen::default());
+        let min_block = Arc::new(MinBlock::default());
         let sending = SenderSettings {
             confirmations: settings.confirmations,
             wait_timeout: settings.wait_timeout,
@@ -162,7 +162,7 @@ impl ChainKernel {
             profile.chain_id,
             settings.wallets.iter().cloned(),
             sending,
-            seen.clone(),
+            min_block.clone(),
         );
         let first_block = profile.deployment_block.unwrap_or_default();
         Ok(Self {
@@ -170,11 +170,11 @@ impl ChainKernel {
             rates,
             eas_schema: profile.eas_schema,
             senders,
-            reader: Reader::new(rpc.clone(), seen),
+            reader: Reader::new(rpc.clone(), min_block),
             logs: Logs::new(rpc, profile.contracts.actp_kernel, first_block, file.clone()),
             sender,
-            past: Past::default(),
-            notes: Notes::new(file),
+            final_states: FinalStates::default(),
+            proofs: ProofStore::new(file),
         })
     }
 
@@ -331,14 +331,14 @@ impl ChainKernel {
         let kept = match &transition.proof {
             Some(proof) => {
                 self.require_wallet(sender)?;
-                Some(self.notes.keep(transition.id, proof).await?)
+                Some(self.proofs.keep(transition.id, proof).await?)
             }
             None => None,
         };
         let outcome = step.await;
         if let (Err(error), Some(kept)) = (&outcome, kept)
             && error.retry() != Retry::CheckFirst
-            && let Err(trouble) = self.notes.take_back(kept).await
+            && let Err(trouble) = self.proofs.take_back(kept).await
         {
             // The refusal is what the caller has to know.
             tracing::warn!(%trouble, id = %transition.id, "a proof of a refused delivery stays");
@@ -489,11 +489,12 @@ impl Kernel for ChainKernel {
             let Some(last) = ids.last() else { break };
             page.after = Some(*last);
             let is_last = ids.len() < page.limit as usize;
-            let is_wanted =
-                |id: &TransactionId| query.state.is_none_or(|state| self.past.may_be(*id, state));
+            let is_wanted = |id: &TransactionId| {
+                query.state.is_none_or(|state| self.final_states.may_be(*id, state))
+            };
             let ids: Vec<_> = ids.into_iter().filter(is_wanted).collect();
             for transaction in self.get_transactions(&ids).await?.into_iter().flatten() {
-                self.past.note(transaction.id, transaction.state, transaction.updated_at);
+                self.final_states.note(transaction.id, transaction.state, transaction.updated_at);
                 if query.state.is_none_or(|state| transaction.state == state) {
                     found.push(transaction);
                 }
@@ -533,7 +534,7 @@ impl Kernel for ChainKernel {
 
     /// Kept on this machine: the chain has none.
     async fn delivery_proof(&self, id: TransactionId) -> Result<Option<DeliveryProof>> {
-        let proof = self.notes.proof(id).await?;
+        let proof = self.proofs.proof(id).await?;
         if proof.is_none() {
             self.get_transaction(id).await?;
         }

@@ -13,9 +13,9 @@ use serde_json::json;
 use super::{
     contracts::Contract,
     lens::{self, Answer, Read},
+    min_block::MinBlock,
     reverts::{self, Revert},
     rpc::{Answered, Call, Failure, Rpc, parse},
-    seen::Seen,
 };
 use crate::error::Result;
 
@@ -42,12 +42,12 @@ pub(crate) enum Doubt {
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
     rpc: Rpc,
-    seen: Arc<Seen>,
+    min_block: Arc<MinBlock>,
 }
 
 impl Reader {
-    pub(crate) fn new(rpc: Rpc, seen: Arc<Seen>) -> Self {
-        Self { rpc, seen }
+    pub(crate) fn new(rpc: Rpc, min_block: Arc<MinBlock>) -> Self {
+        Self { rpc, min_block }
     }
 
     /// Asks all of it in one request. While a receipt of ours is young, the same request asks for
@@ -57,7 +57,7 @@ impl Reader {
     /// # Errors
     /// Those of the network; what a node refuses is an answer.
     pub(crate) async fn ask(&self, mut calls: Vec<Call>, doubt: Doubt) -> Result<Vec<Answered>> {
-        if self.seen.required().is_none() {
+        if self.min_block.required().is_none() {
             return self.rpc.batch(&calls).await;
         }
         // First, so that what follows is of this head or of a later one.
@@ -70,7 +70,7 @@ impl Reader {
             let head = head.and_then(|raw| parse::<U256>("eth_blockNumber", &raw).ok());
             let is_beyond_doubt =
                 doubt == Doubt::Refusals && answers.iter().all(std::result::Result::is_ok);
-            let is_behind = match (self.seen.required(), head) {
+            let is_behind = match (self.min_block.required(), head) {
                 (Some(required), Some(head)) => head < U256::from(required),
                 _ => false,
             };
@@ -95,7 +95,7 @@ impl Reader {
     async fn read(&self, read: &Read) -> Result<Answer> {
         let contract = read.contract();
         let params = json!([{"to": contract.address, "data": read.data()}, "latest"]);
-        let outcome = if self.seen.required().is_some() {
+        let outcome = if self.min_block.required().is_some() {
             let call = Call::new("eth_call", params);
             match self.ask(vec![call], Doubt::Everything).await?.pop() {
                 Some(Ok(raw)) => Ok(parse("eth_call", &raw)?),

@@ -3,7 +3,11 @@
 use alloy_primitives::{Address, B256};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{MAX_SUPPLY, rows, rows::unless_zero, too_much, wall_seconds};
+use super::{
+    MAX_SUPPLY,
+    rows::{self, Stored, unless_zero},
+    too_much, wall_seconds,
+};
 use crate::{
     error::{Code, Error},
     kernel::errors::{insufficient_balance, missing},
@@ -17,14 +21,6 @@ use crate::{
     },
     storage::{Attempt, Stop},
 };
-
-/// A transaction, its place in the file, and what is left in its escrow.
-#[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) seq: i64,
-    pub(super) transaction: Transaction,
-    pub(super) remaining: Usdc,
-}
 
 /// One USDC account.
 #[derive(Debug, Clone, Copy)]

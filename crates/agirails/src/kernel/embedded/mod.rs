@@ -15,7 +15,7 @@ use alloy_primitives::{Address, B256};
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 
-use self::ledger::{Books, Stored};
+use self::{ledger::Books, rows::Stored};
 use super::{
     AgentRegistry, Escrow, Kernel, Role, TransactionQuery, Transition,
     errors::{check_limit, missing, refused_creation},

@@ -9,11 +9,18 @@ use rusqlite::{
 };
 use serde::de::DeserializeOwned;
 
-use super::ledger::Stored;
 use crate::{
     protocol::{DisputeWindow, State, Transaction, TransactionId, Usdc},
     storage::Attempt,
 };
+
+/// A transaction, its place in the file, and what is left in its escrow.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) seq: i64,
+    pub(super) transaction: Transaction,
+    pub(super) remaining: Usdc,
+}
 
 /// The columns that [`stored`] reads, in its order.
 pub(super) const COLUMNS: &str = "seq, id, requester, provider, state, amount, created_at, updated_at, \

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 #[cfg(feature = "postgres")]
 pub(super) use self::postgres::PostgresStore;
 pub(super) use self::sqlite::SqliteStore;
-use super::{answer::Answer, meters::quoted};
+use super::answer::Answer;
 use crate::{
     error::Result,
     protocol::{TransactionId, Usdc},
@@ -340,4 +340,10 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// Forgets up to `limit` payments that ended longer ago than this, with their calls; returns how many. None whose
     /// deadline is not over `now`, by the kernel's clock: its id could be spent again.
     async fn prune(&self, age: Duration, now: u64, limit: u32) -> Result<u64>;
+}
+
+/// A label's value as Prometheus reads it, which knows these three escapes and no others.
+pub(super) fn quoted(value: &str) -> String {
+    let escaped = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+    format!("\"{escaped}\"")
 }

@@ -5,12 +5,12 @@
 //! gives no usable answer rests, and the others are asked, until [`RpcSettings::patience`] ends.
 //! A node's "no" is an answer, and is never asked again.
 
-mod crowd;
+mod batcher;
 mod endpoint;
+mod failover;
 mod heads;
 #[cfg(test)]
 mod tests;
-mod tries;
 
 use std::{
     sync::{Arc, Mutex, atomic::AtomicU64},
@@ -27,9 +27,9 @@ use url::Url;
 
 pub(crate) use self::heads::Heads;
 use self::{
-    crowd::{Admission, Crowd, Slot},
+    batcher::{Admission, Batcher, Slot},
     endpoint::{Endpoint, Miss},
-    tries::Tries,
+    failover::Failover,
 };
 use crate::{
     error::{Code, Error, Result, shown_words},
@@ -133,7 +133,7 @@ pub(super) struct Line {
     sockets: Vec<String>,
     request_timeout: Duration,
     patience: Duration,
-    crowd: Mutex<Crowd>,
+    batcher: Mutex<Batcher>,
     news: Mutex<Option<watch::Receiver<()>>>,
     next_id: AtomicU64,
     round_trips: AtomicU64,
@@ -166,7 +166,7 @@ impl Rpc {
             sockets: sockets.clone(),
             request_timeout,
             patience,
-            crowd: Mutex::default(),
+            batcher: Mutex::default(),
             news: Mutex::default(),
             next_id: AtomicU64::new(1),
             round_trips: AtomicU64::new(0),
@@ -228,35 +228,35 @@ impl Rpc {
 impl Line {
     async fn ask<T: DeserializeOwned>(&self, call: &Call) -> Result<T, Failure> {
         let client = self.client().map_err(Failure::Unreachable)?;
-        let mut tries = Tries::new(self, Instant::now() + self.patience);
-        while let Some(turn) = tries.next().await {
+        let mut failover = Failover::new(self, Instant::now() + self.patience);
+        while let Some(turn) = failover.next().await {
             match turn.endpoint.ask(self, client, call, turn.timeout).await {
                 Ok(answer) => {
-                    tries.answered(&turn);
+                    failover.answered(&turn);
                     return answer;
                 }
-                Err(miss) => tries.missed(&turn, miss),
+                Err(miss) => failover.missed(&turn, miss),
             }
         }
-        Err(Failure::Unreachable(tries.error(call.method)))
+        Err(Failure::Unreachable(failover.error(call.method)))
     }
 
     async fn ask_all(self: &Arc<Self>, calls: &[Call]) -> Result<Vec<Answered>> {
         let client = self.client()?;
         let _slot = Slot::one_more(self);
         let calls: Vec<&Call> = calls.iter().collect();
-        let mut tries = Tries::new(self, Instant::now() + self.patience);
-        while let Some(turn) = tries.next().await {
+        let mut failover = Failover::new(self, Instant::now() + self.patience);
+        while let Some(turn) = failover.next().await {
             let answers = turn.endpoint.ask_all(self, client, &calls, turn.timeout).await;
             match answers.and_then(none_limited) {
                 Ok(answers) => {
-                    tries.answered(&turn);
+                    failover.answered(&turn);
                     return Ok(answers);
                 }
-                Err(miss) => tries.missed(&turn, miss),
+                Err(miss) => failover.missed(&turn, miss),
             }
         }
-        Err(tries.error(calls.first().map_or("a batch", |call| call.method)))
+        Err(failover.error(calls.first().map_or("a batch", |call| call.method)))
     }
 
     fn client(&self) -> Result<&reqwest::Client> {

@@ -639,7 +639,7 @@ async fn a_caller_that_leaves_takes_nobody_along() {
         answer.await.unwrap();
     }
     assert_eq!(rpc.round_trips(), before + 8);
-    assert_eq!(rpc.0.get().crowd_size(), (0, 0));
+    assert_eq!(rpc.0.get().batcher_size(), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -667,7 +667,7 @@ async fn a_crowd_that_comes_and_goes_leaves_nothing_behind() {
         asked.unwrap();
     }
     let started = Instant::now();
-    while rpc.0.get().crowd_size() != (0, 0) {
+    while rpc.0.get().batcher_size() != (0, 0) {
         assert!(started.elapsed() < Duration::from_secs(5));
         sleep(Duration::from_millis(10)).await;
     }

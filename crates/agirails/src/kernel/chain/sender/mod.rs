@@ -1,13 +1,13 @@
 //! Sending: one sender per key, many transactions in flight, none lost and none sent twice.
 //!
-//! Each key has a task of its own ([`key::Key`]) that takes what callers ask for, in batches: it
+//! Each key has a task of its own ([`account_task::AccountTask`]) that takes what callers ask for, in batches: it
 //! estimates, signs, writes the signed bytes into the journal, and only then sends them. The
 //! journal gives out the nonces, also among processes. The same task watches for receipts, sends
 //! again what a node forgot, offers more for what is stuck, and calls off what nobody waits for.
 
+mod account_task;
 mod fees;
 mod journal;
-mod key;
 mod watch;
 
 use std::{
@@ -20,7 +20,7 @@ use alloy_primitives::{Address, B256, Bytes, keccak256};
 use alloy_rpc_types_eth::Log;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{rpc::Rpc, seen::Seen};
+use super::{min_block::MinBlock, rpc::Rpc};
 use crate::{
     error::{Code, Error, Result},
     fork::Renewed,
@@ -91,7 +91,7 @@ struct Shared {
     chain_id: u64,
     wallets: HashMap<Address, Arc<dyn Wallet>>,
     settings: SenderSettings,
-    seen: Arc<Seen>,
+    min_block: Arc<MinBlock>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -118,11 +118,11 @@ impl Sender {
         chain_id: u64,
         wallets: impl IntoIterator<Item = Arc<dyn Wallet>>,
         settings: SenderSettings,
-        seen: Arc<Seen>,
+        min_block: Arc<MinBlock>,
     ) -> Self {
         let address = |wallet: &Arc<dyn Wallet>| alloy_signer::Signer::address(wallet.as_ref());
         let wallets = wallets.into_iter().map(|wallet| (address(&wallet), wallet)).collect();
-        let shared = Arc::new(Shared { rpc, file, chain_id, wallets, settings, seen });
+        let shared = Arc::new(Shared { rpc, file, chain_id, wallets, settings, min_block });
         Self { shared, keys: Renewed::new(Mutex::default) }
     }
 
@@ -190,7 +190,8 @@ impl Sender {
             None => request,
         };
         let (queue, requests) = mpsc::unbounded_channel();
-        let key = key::Key::new(self.shared.clone(), from, wallet.clone(), requests)?;
+        let key =
+            account_task::AccountTask::new(self.shared.clone(), from, wallet.clone(), requests)?;
         tokio::spawn(key.run());
         // It takes requests from now on.
         let _ = queue.send(request);

@@ -45,7 +45,7 @@ pub(crate) async fn open_file(
 
 /// Proofs of deliveries, kept from before a delivery is sent.
 #[derive(Debug, Clone)]
-pub(super) struct Notes(Arc<Store>);
+pub(super) struct ProofStore(Arc<Store>);
 
 /// A proof that was written down, and what stood in its place before.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub(super) struct Kept {
     before: Option<String>,
 }
 
-impl Notes {
+impl ProofStore {
     pub(super) fn new(file: Arc<Store>) -> Self {
         Self(file)
     }
@@ -139,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn a_proof_that_is_taken_back_leaves_what_was_there() {
         let file = open_file(Storage::Memory, 1, Address::ZERO).await.unwrap();
-        let (notes, id) = (Notes::new(file), TransactionId::repeat_byte(1));
+        let (notes, id) = (ProofStore::new(file), TransactionId::repeat_byte(1));
         let first = notes.keep(id, &proof(1)).await.unwrap();
         let second = notes.keep(id, &proof(2)).await.unwrap();
         assert_eq!(notes.proof(id).await.unwrap(), Some(proof(2)));

@@ -25,7 +25,7 @@ pub(super) struct Turn<'a> {
 }
 
 /// Whom to ask next, when, and what to report in the end.
-pub(super) struct Tries<'a> {
+pub(super) struct Failover<'a> {
     line: &'a Line,
     started: Instant,
     until: Instant,
@@ -38,8 +38,8 @@ pub(super) struct Tries<'a> {
     misses: Vec<(usize, Miss)>,
 }
 
-impl<'a> Tries<'a> {
-    /// Tries until then, and once in any case.
+impl<'a> Failover<'a> {
+    /// Failover until then, and once in any case.
     pub(super) fn new(line: &'a Line, until: Instant) -> Self {
         let started = Instant::now();
         Self {

@@ -1,19 +1,21 @@
 //! The client: one address, one kernel, one method per protocol verb.
 
+mod builder;
+
 use std::{fmt, sync::Arc};
 
 use alloy_primitives::{Address, B256};
 
+pub use self::builder::{ClientBuilder, STATE_DIR_VARIABLE};
 use crate::{
-    builder::ClientBuilder,
     error::{Code, Error, Result},
     kernel::{
-        AgentQuery, Attestations, Escrow, Kernel, TransactionQuery, Transition,
+        AgentQuery, AgentRegistry, Attestations, Escrow, Kernel, TransactionQuery, Transition,
         embedded::EmbeddedKernel,
     },
-    network::{MAINNET_CHAIN_ID, Network},
+    network::Network,
     protocol::{
-        CreateTransaction, DisputeWindow, EventRecord, LinkEscrow, State, Transaction,
+        CreateTransaction, DisputeWindow, EventRecord, LinkEscrow, Refusal, State, Transaction,
         TransactionId, Usdc,
         did::Did,
         paid_request::PaidRequest,
@@ -75,15 +77,13 @@ pub struct DeliveryStatement {
 /// A participant's client. Cheap to clone; clones share the kernel.
 #[derive(Clone)]
 pub struct ACTPClient {
-    pub(crate) kernel: Arc<dyn Kernel>,
-    pub(crate) embedded: Option<Arc<EmbeddedKernel>>,
-    pub(crate) address: Address,
-    pub(crate) wallet: Option<Arc<dyn Wallet>>,
-    /// On a chain without a key: every write ends here.
-    pub(crate) read_only: bool,
-    pub(crate) warnings: Arc<[String]>,
-    /// Where its state is kept, for what else keeps state beside it.
-    pub(crate) storage: Storage,
+    kernel: Arc<dyn Kernel>,
+    embedded: Option<Arc<EmbeddedKernel>>,
+    address: Address,
+    wallet: Option<Arc<dyn Wallet>>,
+    read_only: bool,
+    warnings: Arc<[String]>,
+    storage: Storage,
 }
 
 impl ACTPClient {
@@ -121,6 +121,22 @@ impl ACTPClient {
     /// What only the embedded kernel can do: advance time, mint, pause. `None` on a chain.
     pub fn mock(&self) -> Option<&Arc<EmbeddedKernel>> {
         self.embedded.as_ref()
+    }
+
+    /// The wallet that signs deliveries and paid requests, if this client has one.
+    pub fn wallet(&self) -> Option<&dyn Wallet> {
+        self.wallet.as_deref()
+    }
+
+    /// Whether this client only reads: it is on a chain and has no key, so every method that
+    /// writes fails with [`Code::KeyMissing`].
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Where this client keeps its state. A paywall and a consumer keep theirs beside it.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// Makes and checks delivery proofs.
@@ -424,10 +440,10 @@ impl ACTPClient {
         self.sender()?;
         let tx = self.get_transaction(id).await?;
         if tx.requester != self.address {
-            return Err(Error::refused(crate::Refusal::OnlyRequester, Some(&tx)));
+            return Err(Error::refused(Refusal::OnlyRequester, Some(&tx)));
         }
         if tx.state != State::Delivered {
-            return Err(Error::refused(crate::Refusal::InvalidTransition, Some(&tx))
+            return Err(Error::refused(Refusal::InvalidTransition, Some(&tx))
                 .with_hint("only what is DELIVERED is released: wait for the delivery"));
         }
         let kept = match verification.deliverable {
@@ -442,8 +458,11 @@ impl ACTPClient {
         self.transition(Transition { id, to: State::Settled, data: vec![], proof: None }).await
     }
 
-    /// The address that writes.
-    pub(crate) fn sender(&self) -> Result<Address> {
+    /// The address that this client writes for.
+    ///
+    /// # Errors
+    /// [`Code::KeyMissing`] where it only reads ([`Self::is_read_only`]).
+    pub fn sender(&self) -> Result<Address> {
         if self.read_only {
             let message = format!("this client of {} has no key, so it only reads", self.address);
             return Err(Error::new(Code::KeyMissing, message).with_hint(NO_KEY_HINT));
@@ -453,7 +472,7 @@ impl ACTPClient {
 
     /// The most that one transaction may be worth here.
     fn limit(&self) -> Option<Usdc> {
-        (self.network().chain_id == MAINNET_CHAIN_ID).then_some(MAINNET_LIMIT)
+        self.network().is_mainnet().then_some(MAINNET_LIMIT)
     }
 
     fn check_limit(&self, amount: Usdc, id: Option<TransactionId>) -> Result<()> {
@@ -496,7 +515,7 @@ impl ACTPClient {
         if tx.provider == self.address {
             Ok(tx)
         } else {
-            Err(Error::refused(crate::Refusal::OnlyProvider, Some(&tx)))
+            Err(Error::refused(Refusal::OnlyProvider, Some(&tx)))
         }
     }
 
@@ -528,7 +547,7 @@ pub struct RegistryClient {
 }
 
 impl RegistryClient {
-    fn registry(&self) -> Result<&dyn crate::kernel::AgentRegistry> {
+    fn registry(&self) -> Result<&dyn AgentRegistry> {
         self.client.kernel.registry().ok_or_else(|| {
             Error::new(Code::NetworkUnavailable, "this network has no agent registry")
         })

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{runtime::Handle, sync::oneshot};
 
-use super::{Answered, Call, Line, endpoint::Miss, tries::Tries};
+use super::{Answered, Call, Line, endpoint::Miss, failover::Failover};
 use crate::error::Result;
 
 /// HTTP requests under way before further ones wait for one of them to return. Below it nothing
@@ -18,7 +18,7 @@ const AT_ONCE: usize = 8;
 
 /// Who is under way, and who waits.
 #[derive(Default)]
-pub(super) struct Crowd {
+pub(super) struct Batcher {
     under_way: usize,
     waiting: VecDeque<Waiting>,
 }
@@ -47,18 +47,18 @@ pub(super) struct Slot(Arc<Line>);
 impl Slot {
     /// Counts what goes out whether others are under way or not.
     pub(super) fn one_more(line: &Arc<Line>) -> Self {
-        line.crowd().under_way += 1;
+        line.batcher().under_way += 1;
         Self(line.clone())
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut crowd = self.0.crowd();
-        let most = if crowd.waiting.is_empty() { 0 } else { self.0.taken_together() };
+        let mut batcher = self.0.batcher();
+        let most = if batcher.waiting.is_empty() { 0 } else { self.0.taken_together() };
         let mut together = Vec::new();
         while together.len() < most
-            && let Some(waiting) = crowd.waiting.pop_front()
+            && let Some(waiting) = batcher.waiting.pop_front()
         {
             if !waiting.answer.is_closed() {
                 together.push(waiting);
@@ -67,11 +67,11 @@ impl Drop for Slot {
         match together.first().map(|waiting| waiting.runtime.clone()) {
             Some(runtime) => {
                 // The slot passes on, so the count stays.
-                drop(crowd);
+                drop(batcher);
                 let slot = Self(self.0.clone());
                 runtime.spawn(slot.carry(together));
             }
-            None => crowd.under_way = crowd.under_way.saturating_sub(1),
+            None => batcher.under_way = batcher.under_way.saturating_sub(1),
         }
     }
 }
@@ -86,8 +86,8 @@ impl Slot {
             Err(_) => return,
         };
         let until = together.iter().map(|waiting| waiting.until).max();
-        let mut tries = Tries::new(line, until.unwrap_or_else(Instant::now));
-        while let Some(turn) = tries.next().await {
+        let mut failover = Failover::new(line, until.unwrap_or_else(Instant::now));
+        while let Some(turn) = failover.next().await {
             together.retain(|waiting| !waiting.answer.is_closed());
             if together.is_empty() {
                 return;
@@ -96,7 +96,7 @@ impl Slot {
             let answers = match turn.endpoint.ask_all(line, client, &calls, turn.timeout).await {
                 Ok(answers) => answers,
                 Err(miss) => {
-                    tries.missed(&turn, miss);
+                    failover.missed(&turn, miss);
                     continue;
                 }
             };
@@ -113,15 +113,15 @@ impl Slot {
                 }
             }
             match put_off {
-                Some(miss) => tries.missed(&turn, miss),
+                Some(miss) => failover.missed(&turn, miss),
                 None => {
-                    tries.answered(&turn);
+                    failover.answered(&turn);
                     return;
                 }
             }
         }
         for waiting in together {
-            let error = tries.error(waiting.call.method);
+            let error = failover.error(waiting.call.method);
             drop(waiting.answer.send(Err(error)));
         }
     }
@@ -131,13 +131,13 @@ impl Line {
     /// Lets a request out, or has it wait for one that is under way to return.
     pub(super) fn admit(self: &Arc<Self>, call: Call) -> Admission {
         let call = Arc::new(call);
-        let mut crowd = self.crowd();
-        if crowd.under_way < AT_ONCE {
-            crowd.under_way += 1;
+        let mut batcher = self.batcher();
+        if batcher.under_way < AT_ONCE {
+            batcher.under_way += 1;
             return Admission::Now(Slot(self.clone()), call);
         }
         let (answer, later) = oneshot::channel();
-        crowd.waiting.push_back(Waiting {
+        batcher.waiting.push_back(Waiting {
             call: call.clone(),
             until: Instant::now() + self.patience,
             runtime: Handle::current(),
@@ -155,12 +155,12 @@ impl Line {
 
     /// How many are under way, and how many wait.
     #[cfg(test)]
-    pub(super) fn crowd_size(&self) -> (usize, usize) {
-        let crowd = self.crowd();
-        (crowd.under_way, crowd.waiting.len())
+    pub(super) fn batcher_size(&self) -> (usize, usize) {
+        let batcher = self.batcher();
+        (batcher.under_way, batcher.waiting.len())
     }
 
-    fn crowd(&self) -> MutexGuard<'_, Crowd> {
-        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+    fn batcher(&self) -> MutexGuard<'_, Batcher> {
+        self.batcher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

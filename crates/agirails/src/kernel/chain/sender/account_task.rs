@@ -55,7 +55,7 @@ const WINDOW: usize = 100;
 const CALL_OFF_GAS: u64 = 30_000;
 
 /// One key's task: the only one of this process that sends for it.
-pub(super) struct Key {
+pub(super) struct AccountTask {
     shared: Arc<Shared>,
     sender: Address,
     wallet: Arc<dyn Wallet>,
@@ -103,7 +103,7 @@ struct Terms {
     fees: Fees,
 }
 
-impl Key {
+impl AccountTask {
     pub(super) fn new(
         shared: Arc<Shared>,
         sender: Address,
@@ -278,7 +278,7 @@ impl Key {
                 Err(error) => return Err((requests, error)),
             };
             // A node that has not seen our last block judges by the past.
-            let lags = self.shared.seen.required().is_some_and(|required| head < required);
+            let lags = self.shared.min_block.required().is_some_and(|required| head < required);
             if !lags || asked.elapsed() > LAG_PATIENCE {
                 break (answers, head, count, balance, fees);
             }
@@ -468,7 +468,7 @@ impl Key {
         let pause = match found {
             Ok(look) => {
                 self.rhythm.note(look.head, Instant::now());
-                if self.shared.seen.required().is_none_or(|required| look.head >= required) {
+                if self.shared.min_block.required().is_none_or(|required| look.head >= required) {
                     self.head = look.head;
                     self.act_on(look).await;
                 }
@@ -570,7 +570,7 @@ impl Key {
 
     /// Hands a receipt to its caller.
     fn deliver(&mut self, call: u64, send: i64, attempt: &Attempt, receipt: Receipt) {
-        self.shared.seen.note(receipt.block());
+        self.shared.min_block.note(receipt.block());
         let Some(in_flight) = self.calls.get_mut(&call) else { return };
         if attempt.calls_off {
             let error = Error::new(

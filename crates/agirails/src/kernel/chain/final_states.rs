@@ -14,9 +14,9 @@ const STAYS_AFTER: u64 = 3_600;
 /// The states of transactions that have left the provider's hands long ago. A party's history only
 /// grows, and whoever searches it for open ones every half minute must not read all of it each time.
 #[derive(Debug, Default)]
-pub(super) struct Past(Mutex<HashMap<TransactionId, State>>);
+pub(super) struct FinalStates(Mutex<HashMap<TransactionId, State>>);
 
-impl Past {
+impl FinalStates {
     /// Takes note of a state that was just read, and since when it stands, Unix seconds.
     pub(super) fn note(&self, id: TransactionId, state: State, since: u64) {
         let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
@@ -54,32 +54,33 @@ const fn rank(state: State) -> u8 {
 mod tests {
     use super::*;
 
-    fn seen(past: &Past, byte: u8, state: State, since: u64) -> TransactionId {
+    fn seen(states: &FinalStates, byte: u8, state: State, since: u64) -> TransactionId {
         let id = TransactionId::repeat_byte(byte);
-        past.note(id, state, since);
+        states.note(id, state, since);
         id
     }
 
     #[test]
     fn what_ended_long_ago_is_not_looked_for_among_the_open() {
-        let past = Past::default();
-        let settled = seen(&past, 1, State::Settled, 1_000);
-        let delivered = seen(&past, 2, State::Delivered, 1_000);
+        let states = FinalStates::default();
+        let settled = seen(&states, 1, State::Settled, 1_000);
+        let delivered = seen(&states, 2, State::Delivered, 1_000);
         for state in [State::Initiated, State::Committed, State::InProgress] {
-            assert!(!past.may_be(settled, state) && !past.may_be(delivered, state));
+            assert!(!states.may_be(settled, state) && !states.may_be(delivered, state));
         }
-        assert!(past.may_be(settled, State::Settled) && !past.may_be(settled, State::Disputed));
+        assert!(states.may_be(settled, State::Settled) && !states.may_be(settled, State::Disputed));
         assert!(
-            past.may_be(delivered, State::Delivered) && past.may_be(delivered, State::Cancelled)
+            states.may_be(delivered, State::Delivered)
+                && states.may_be(delivered, State::Cancelled)
         );
-        assert!(past.may_be(TransactionId::repeat_byte(9), State::Committed));
+        assert!(states.may_be(TransactionId::repeat_byte(9), State::Committed));
     }
 
     #[test]
     fn what_a_reorganisation_may_take_back_is_read_again() {
-        let past = Past::default();
-        let new = seen(&past, 1, State::Settled, u64::MAX);
-        let open = seen(&past, 2, State::Committed, 1_000);
-        assert!(past.may_be(new, State::Committed) && past.may_be(open, State::Committed));
+        let states = FinalStates::default();
+        let new = seen(&states, 1, State::Settled, u64::MAX);
+        let open = seen(&states, 2, State::Committed, 1_000);
+        assert!(states.may_be(new, State::Committed) && states.may_be(open, State::Committed));
     }
 }

@@ -11,10 +11,10 @@ use std::{
 use alloy_primitives::Address;
 use alloy_signer::Signer;
 
+use super::ACTPClient;
 #[cfg(feature = "chain")]
 use crate::kernel::chain::{ChainKernel, ChainSettings};
 use crate::{
-    client::ACTPClient,
     error::{Code, Error, Result},
     kernel::{
         Kernel,
