@@ -175,7 +175,7 @@ fn paid(id: TransactionId, key: &str, now: u64) -> PaidRequest {
 
 async fn sign(ground: &Ground, request: &PaidRequest) -> Outcome<String> {
     let network = ground.requester.network();
-    Ok(ground.key.sign_request(&request, network.chain_id, network.kernel)?)
+    Ok(ground.key.sign_request(request, network.chain_id, network.kernel)?)
 }
 
 /// A handler that answers at once: what is measured is the paywall.
