@@ -150,7 +150,7 @@ class Call:
             message = await asyncio.wait_for(self.raw_receive(), patience)
         except asyncio.TimeoutError:
             assert exchange is not None
-            self.early = exchange.body(b"") or exchange.unreadable()
+            self.early = exchange.too_slow()
             return {"type": "http.disconnect"}
         if message["type"] != "http.request":
             self.is_broken = not self.is_read

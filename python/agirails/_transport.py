@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from ._agirails import _Purchase
 
-    Outcome = tuple[int, list[tuple[str, str]], bytes] | tuple[str, str]
+    _Outcome = tuple[int, list[tuple[str, str]], bytes] | tuple[str, str]
     """What became of a request: status, headers and body; or the kind of failure and its words."""
 
 CALL_OPTIONS = ("max_funding", "settle", "timeout", "request_timeout", "body_limit")
@@ -36,9 +36,9 @@ class Request(NamedTuple):
         return bool(self.body) or self.method in ("POST", "PUT", "PATCH")
 
 
-def drive(purchase: _Purchase, send: Callable[[Request], Outcome]) -> dict[str, Any]:
+def drive(purchase: _Purchase, send: Callable[[Request], _Outcome]) -> dict[str, Any]:
     """Does what the purchase says, until it is over."""
-    outcome: Outcome | None = None
+    outcome: _Outcome | None = None
     while True:
         step = purchase.next(outcome)
         outcome = None
@@ -52,10 +52,10 @@ def drive(purchase: _Purchase, send: Callable[[Request], Outcome]) -> dict[str, 
 
 
 async def drive_async(
-    purchase: _Purchase, send: Callable[[Request], Awaitable[Outcome]]
+    purchase: _Purchase, send: Callable[[Request], Awaitable[_Outcome]]
 ) -> dict[str, Any]:
     """drive, for event loops."""
-    outcome: Outcome | None = None
+    outcome: _Outcome | None = None
     while True:
         step = await purchase.next(outcome)
         outcome = None

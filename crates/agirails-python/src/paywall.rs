@@ -517,6 +517,11 @@ impl _Exchange {
         self.slot.with(|exchange| exchange.unreadable().into())
     }
 
+    /// The answer to a body that was not there in time: body_seconds_left have passed.
+    fn too_slow(&self) -> PyResult<_Answer> {
+        self.slot.with(|exchange| exchange.too_slow().into())
+    }
+
     /// The answer to a body whose length the server cannot tell.
     fn length_required(&self) -> PyResult<_Answer> {
         self.slot.with(|exchange| exchange.length_required().into())

@@ -174,7 +174,7 @@ impl Exchange {
         Some(self.reject(&problem))
     }
 
-    /// How much longer the body may take. Where it ends, [`Self::body`] with any piece gives the answer.
+    /// How much longer the body may take; then [`Self::too_slow`] is the answer.
     pub fn body_time_left(&self) -> Duration {
         self.paywall.inner.settings.body_time.saturating_sub(self.body.begun.elapsed())
     }
@@ -194,6 +194,13 @@ impl Exchange {
     /// The answer to a body that broke off or could not be read.
     pub fn unreadable(&mut self) -> Answer {
         self.reject(&Rejection::body_unreadable())
+    }
+
+    /// The answer to a body that was not there in time. Timers may end a moment early, so whoever
+    /// waited says so.
+    pub fn too_slow(&mut self) -> Answer {
+        let body_time = self.paywall.inner.settings.body_time;
+        self.reject(&Rejection::body_too_slow(body_time))
     }
 
     /// The answer to a body whose length the server cannot tell.

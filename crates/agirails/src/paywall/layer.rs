@@ -233,7 +233,7 @@ where
             },
             Ok(Some(Err(_))) => Some(exchange.unreadable()),
             Ok(None) => break,
-            Err(_) => exchange.body(&[]),
+            Err(_) => Some(exchange.too_slow()),
         };
         if answer.is_some() {
             return answer;
