@@ -25,7 +25,7 @@ from ._transport import CALL_OPTIONS, LATE, drive, drive_async, gather
 from .consumer import AsyncConsumer, Consumer, Payment
 
 if TYPE_CHECKING:
-    from ._transport import Outcome, Request
+    from ._transport import Request, _Outcome
     from .consumer import _Amount
 
 __all__ = ["AsyncPayingTransport", "PayingTransport"]
@@ -57,7 +57,7 @@ def _request(original: httpx.Request, asked: Request) -> httpx.Request:
     )
 
 
-def _failure(error: httpx.TransportError) -> Outcome:
+def _failure(error: httpx.TransportError) -> _Outcome:
     early = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
     return ("not_sent" if isinstance(error, early) else "lost"), type(error).__name__
 
@@ -109,7 +109,7 @@ class PayingTransport(httpx.BaseTransport):
         """Sends a request, and pays for it where it must be."""
         purchase = self._terms.purchase(self._core, request, request.read())
 
-        def send(asked: Request) -> Outcome:
+        def send(asked: Request) -> _Outcome:
             until = time.monotonic() + asked.timeout
             sent = _request(request, asked)
             try:
@@ -151,13 +151,13 @@ class AsyncPayingTransport(httpx.AsyncBaseTransport):
         core = await self._consumer._ready()
         purchase = self._terms.purchase(core, request, await request.aread())
 
-        async def send(asked: Request) -> Outcome:
+        async def send(asked: Request) -> _Outcome:
             try:
                 return await asyncio.wait_for(exchange(asked), asked.timeout)
             except asyncio.TimeoutError:
                 return LATE
 
-        async def exchange(asked: Request) -> Outcome:
+        async def exchange(asked: Request) -> _Outcome:
             sent = _request(request, asked)
             try:
                 response = await self._inner.handle_async_request(sent)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from requests import PreparedRequest, Response
 
-    from ._transport import Outcome, Request
+    from ._transport import Request, _Outcome
     from .consumer import _Amount
 
 __all__ = ["PayingAdapter", "session"]
@@ -75,7 +75,7 @@ class PayingAdapter(HTTPAdapter):
             request.method, request.url, headers, content, options
         )
 
-        def sent(asked: Request) -> Outcome:
+        def sent(asked: Request) -> _Outcome:
             copy = request.copy()
             copy.method, copy.url, copy.body = asked.method, asked.url, asked.body
             copy.headers.clear()
