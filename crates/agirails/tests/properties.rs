@@ -1,9 +1,9 @@
-//! What holds for every sequence of calls and for every number, and the rules against an oracle
+//! What holds for every sequence of calls and for every number, and the rules against an reference_model
 //! of their own.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
-mod oracle;
+mod reference_model;
 
 use std::collections::HashMap;
 
@@ -20,8 +20,8 @@ use agirails::{
         rules::{self, Arbiters, Move, Rates, WayBack},
     },
 };
-use oracle::{Call, Deal, INSUFFICIENT, Word, World};
 use proptest::{collection::vec, prelude::*, sample::Index};
+use reference_model::{Call, Deal, INSUFFICIENT, Word, World};
 
 const HOUR: u64 = 3_600;
 const DAY: u64 = 86_400;
@@ -86,7 +86,7 @@ fn loads(remaining: u64) -> Vec<Vec<u8>> {
     loads
 }
 
-/// The rules and the oracle, compared in every state, to every state, by everybody, at every
+/// The rules and the reference_model, compared in every state, to every state, by everybody, at every
 /// time, with everything that could be carried.
 #[test]
 fn transitions_agree_with_the_table_in_every_combination() {
@@ -166,7 +166,7 @@ fn compare(
         ..World::default()
     };
     // What cannot be reached need not be carried.
-    let reached = oracle::may_step(deal, admin, now, sender, to).is_ok();
+    let reached = reference_model::may_step(deal, admin, now, sender, to).is_ok();
     // A quote, a delivery and a resolution carry something; the others must ignore it.
     let loads = if reached { loads } else { &loads[..2] };
     for load in loads {
@@ -202,7 +202,7 @@ fn compare(
     loads.len() as u32
 }
 
-/// The balances after these moves, in the oracle's world.
+/// The balances after these moves, in the reference_model's world.
 fn carry_out(moves: &[Move], deal: &Deal, world: &World) -> HashMap<Address, u64> {
     let mut balances = world.balances.clone();
     let mut pay = |from: Address, to: Address, amount: u64| {
@@ -285,7 +285,7 @@ fn as_transaction(deal: &Deal) -> Transaction {
         escrow_contract: Address::repeat_byte(7),
         escrow_id: deal.id,
         attestation_uid: deal.attestation,
-        dispute_window: oracle::window_of(deal),
+        dispute_window: reference_model::window_of(deal),
         metadata: deal.metadata,
         platform_fee_bps_locked: 100,
         requester_penalty_bps_locked: 500,
@@ -407,7 +407,7 @@ fn attempts() -> impl Strategy<Value = Attempt> {
     ]
 }
 
-/// A kernel, the oracle's world beside it, and what was seen of both.
+/// A kernel, the reference_model's world beside it, and what was seen of both.
 struct Pair {
     kernel: EmbeddedKernel,
     world: World,
@@ -667,7 +667,7 @@ impl Pair {
         picture
     }
 
-    /// Every base unit is somewhere, and where the oracle has it.
+    /// Every base unit is somewhere, and where the reference_model has it.
     async fn check_books(&self, picture: &Picture) {
         let all: u64 = picture.balances.values().map(|balance| balance.0).sum();
         assert_eq!(Usdc(all), self.kernel.total_supply().await.unwrap());
@@ -868,7 +868,7 @@ proptest! {
     /// Money, states, words, events and history hold in every sequence of calls by anybody at
     /// any time.
     #[test]
-    fn every_sequence_of_calls_agrees_with_the_oracle(attempts in vec(attempts(), 20..120)) {
+    fn every_sequence_of_calls_agrees_with_the_reference_model(attempts in vec(attempts(), 20..120)) {
         play_case(&attempts);
     }
 }

@@ -5,7 +5,7 @@ use alloy_primitives::B256;
 
 use super::{
     Stage,
-    play::{Flow, Play, USDC, assert_events, refused},
+    scenario::{Flow, Scene, USDC, assert_events, refused},
 };
 use crate::{
     error::Result,
@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub async fn parties_anchor_attestations_on_settled_transactions(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Settled, USDC).await?;
     let old = play.tx(id).await?;
     let before = play.purses().await?;
@@ -37,7 +37,7 @@ pub async fn parties_anchor_attestations_on_settled_transactions(stage: &dyn Sta
 }
 
 pub async fn attestations_are_refused_in_the_order_of_the_checks(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let (unknown, uid) = (B256::repeat_byte(0xee), B256::repeat_byte(0xa7));
     let anchor = async |sender, id, uid| play.kernel.anchor_attestation(sender, id, uid).await;
     refused(anchor(play.stranger, unknown, B256::ZERO).await, Refusal::AttestationMissing);

@@ -3,7 +3,7 @@
 
 use super::{
     Stage,
-    play::{DAY, Flow, Play, USDC, refused},
+    scenario::{DAY, Flow, Scene, USDC, refused},
 };
 use crate::{
     error::Result,
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub async fn the_requester_calls_off_what_is_not_funded(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for late in [false, true] {
         for state in [State::Initiated, State::Quoted] {
             let id = play.in_state(state, USDC).await?;
@@ -36,7 +36,7 @@ pub async fn the_requester_calls_off_what_is_not_funded(stage: &dyn Stage) -> Re
 }
 
 pub async fn the_provider_gives_a_commitment_back_in_full(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for (amount, late) in [(50_000, false), (100_000_000, false), (100_000_000, true)] {
         let id = play.in_state(State::Committed, amount).await?;
         if late {
@@ -56,7 +56,7 @@ pub async fn the_provider_gives_a_commitment_back_in_full(stage: &dyn Stage) -> 
 pub async fn the_requester_takes_a_commitment_back_after_the_deadline_for_a_penalty(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     // 5 % to the provider, which pays the fee of it.
     for (amount, back, net, fee, treasury) in [
         (1_000_000, 950_000, 0, 50_000, 50),
@@ -87,7 +87,7 @@ pub async fn the_requester_takes_a_commitment_back_after_the_deadline_for_a_pena
 pub async fn a_commitment_below_one_usdc_is_never_taken_back_by_its_requester(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for amount in [50_000, 100_000, 999_999] {
         let id = play.in_state(State::Committed, amount).await?;
         let cancel = async |by| play.step(by, id, State::Cancelled).await;
@@ -107,7 +107,7 @@ pub async fn a_commitment_below_one_usdc_is_never_taken_back_by_its_requester(
 }
 
 pub async fn once_work_started_only_the_provider_gives_back(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::InProgress, 10 * USDC).await?;
     let cancel = async |by| play.step(by, id, State::Cancelled).await;
     refused(cancel(play.requester).await, Refusal::CannotCancelAfterWorkStarted);
@@ -131,7 +131,7 @@ pub async fn once_work_started_only_the_provider_gives_back(stage: &dyn Stage) -
 }
 
 pub async fn a_late_provider_can_only_give_back(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::InProgress, USDC).await?;
     play.miss_deadline(id).await?;
     refused(play.step(play.provider, id, State::Delivered).await, Refusal::TransactionExpired);
@@ -147,7 +147,7 @@ pub async fn a_late_provider_can_only_give_back(stage: &dyn Stage) -> Result<()>
 }
 
 pub async fn strangers_cancel_nothing(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for state in [State::Committed, State::InProgress] {
         let id = play.in_state(state, USDC).await?;
         for other in [play.stranger, play.admin] {
@@ -166,7 +166,7 @@ pub async fn strangers_cancel_nothing(stage: &dyn Stage) -> Result<()> {
 pub async fn the_requester_takes_back_from_the_deadlines_second_on(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let deadline = play.now().await? + DAY;
     let mut ids = vec![];
     for deadline in [deadline, deadline + 10] {

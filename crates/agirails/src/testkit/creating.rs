@@ -5,7 +5,7 @@ use alloy_primitives::{Address, B256, U256, keccak256};
 
 use super::{
     Stage,
-    play::{DAY, Flow, HOUR, Play, USDC, assert_events, refused, word},
+    scenario::{DAY, Flow, HOUR, Scene, USDC, assert_events, refused, word},
 };
 use crate::{
     error::Result,
@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub async fn a_new_transaction_is_initiated_and_moves_no_money(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let request = CreateTransaction {
         dispute_window_seconds: 5 * HOUR,
         service_hash: B256::repeat_byte(0x5e),
@@ -71,7 +71,7 @@ pub async fn a_new_transaction_is_initiated_and_moves_no_money(stage: &dyn Stage
 }
 
 pub async fn equal_requests_get_different_ids(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let request = play.request(USDC).await?;
     // keccak256(requester, provider, amount, serviceHash, nonce), packed, counting from 0.
     let id = |nonce| {
@@ -88,7 +88,7 @@ pub async fn equal_requests_get_different_ids(stage: &dyn Stage) -> Result<()> {
 }
 
 pub async fn creation_is_refused_in_the_order_of_the_checks(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let sound = play.request(USDC).await?;
     for (word, request) in faulty_requests(&sound, play.stranger, play.now().await?) {
         let outcome = play.kernel.create_transaction(play.requester, &request).await;
@@ -142,7 +142,7 @@ fn faulty_requests(
 }
 
 pub async fn amounts_reach_from_five_cents_to_a_thousand_million(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for amount in [50_000, 50_001, 1_000_000_000_000_000] {
         let id = play.create(&play.request(amount).await?).await?;
         assert_eq!(play.tx(id).await?.amount, Usdc(amount));
@@ -159,7 +159,7 @@ pub async fn amounts_reach_from_five_cents_to_a_thousand_million(stage: &dyn Sta
 }
 
 pub async fn dispute_windows_reach_from_an_hour_to_thirty_days(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let create = async |dispute_window_seconds| {
         let request = play.request(USDC).await?;
         play.create(&CreateTransaction { dispute_window_seconds, ..request }).await
@@ -176,7 +176,7 @@ pub async fn dispute_windows_reach_from_an_hour_to_thirty_days(stage: &dyn Stage
 }
 
 pub async fn deadlines_lie_ahead_and_within_a_year(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let now = play.now().await?;
     let create = async |deadline| {
         let request = play.request(USDC).await?;
@@ -196,7 +196,7 @@ pub async fn deadlines_lie_ahead_and_within_a_year(stage: &dyn Stage) -> Result<
 pub async fn a_deadline_is_later_than_now_and_at_most_365_days_to_the_second(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let sound = play.request(USDC).await?;
     let start = play.now().await? + 100;
     let create = async |time: u64, deadline: u64| {

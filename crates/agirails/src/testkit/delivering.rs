@@ -3,7 +3,7 @@
 
 use super::{
     Stage,
-    play::{DAY, Flow, HOUR, Play, USDC, refused, word, words},
+    scenario::{DAY, Flow, HOUR, Scene, USDC, refused, word, words},
 };
 use crate::{
     error::Result,
@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub async fn work_is_started_by_the_provider_and_moves_no_money(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     // What it carries is ignored.
     for data in [vec![], vec![1], vec![0xff; 96]] {
         let id = play.in_state(State::Committed, USDC).await?;
@@ -27,7 +27,7 @@ pub async fn work_is_started_by_the_provider_and_moves_no_money(stage: &dyn Stag
 }
 
 pub async fn only_the_provider_starts_and_only_in_time(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Committed, USDC).await?;
     for other in [play.requester, play.stranger, play.admin] {
         refused(play.step(other, id, State::InProgress).await, Refusal::OnlyProvider);
@@ -39,7 +39,7 @@ pub async fn only_the_provider_starts_and_only_in_time(stage: &dyn Stage) -> Res
 }
 
 pub async fn a_delivery_opens_the_dispute_window(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::InProgress, USDC).await?;
     let (before, old) = (play.purses().await?, play.tx(id).await?);
     play.step(play.provider, id, State::Delivered).await?;
@@ -53,7 +53,7 @@ pub async fn a_delivery_opens_the_dispute_window(stage: &dyn Stage) -> Result<()
 }
 
 pub async fn a_delivery_carries_a_window_or_nothing(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     // Nothing and zero are two days, whatever the creation said.
     for (data, seconds) in [
         (vec![], 172_800),
@@ -87,7 +87,7 @@ pub async fn a_delivery_carries_a_window_or_nothing(stage: &dyn Stage) -> Result
 }
 
 pub async fn only_the_provider_delivers_and_only_in_time(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::InProgress, USDC).await?;
     for other in [play.requester, play.stranger, play.admin] {
         refused(play.step(other, id, State::Delivered).await, Refusal::OnlyProvider);
@@ -101,7 +101,7 @@ pub async fn only_the_provider_delivers_and_only_in_time(stage: &dyn Stage) -> R
 }
 
 pub async fn nothing_is_delivered_before_work_started(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for state in [State::Initiated, State::Quoted, State::Committed] {
         let id = play.in_state(state, USDC).await?;
         let outcome = play.step(play.provider, id, State::Delivered).await;
@@ -113,7 +113,7 @@ pub async fn nothing_is_delivered_before_work_started(stage: &dyn Stage) -> Resu
 pub async fn the_window_is_a_duration_before_delivery_and_a_time_from_then_on(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     use State::*;
     for state in [Initiated, Quoted, Committed, InProgress, Cancelled] {
         let id = play.in_state(state, USDC).await?;
@@ -140,7 +140,7 @@ pub async fn the_window_is_a_duration_before_delivery_and_a_time_from_then_on(
 }
 
 pub async fn delivery_ends_with_the_deadline_to_the_second(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let first = play.now().await? + DAY;
     let commit = async |deadline| {
         let id = play.create(&play.request_until(deadline).await?).await?;

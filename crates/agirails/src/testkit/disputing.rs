@@ -5,7 +5,7 @@ use alloy_primitives::{Address, B256, U256};
 
 use super::{
     Stage,
-    play::{DAY, Flow, HOUR, Play, USDC, failed, mediation, refused, word, words},
+    scenario::{DAY, Flow, HOUR, Scene, USDC, failed, mediation, refused, word, words},
 };
 use crate::{
     error::{Code, Error, Result},
@@ -14,20 +14,20 @@ use crate::{
 };
 
 /// A dispute of this party's over a delivery of this price.
-async fn disputed(play: &Play<'_>, by: Address, amount: u64) -> Result<TransactionId> {
+async fn disputed(play: &Scene<'_>, by: Address, amount: u64) -> Result<TransactionId> {
     let id = play.in_state(State::Delivered, amount).await?;
     play.step(by, id, State::Disputed).await.map(|()| id)
 }
 
 /// A mediator who can be paid by now.
-async fn mediator(play: &Play<'_>) -> Result<Address> {
+async fn mediator(play: &Scene<'_>) -> Result<Address> {
     play.stage.approve_mediator(play.stranger).await?;
     play.stage.advance(2 * DAY + 1).await?;
     Ok(play.stranger)
 }
 
 pub async fn a_dispute_takes_a_bond_from_whoever_opens_it(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for by in [play.requester, play.provider] {
         let id = play.in_state(State::Delivered, 10 * USDC).await?;
         let (before, old) = (play.purses().await?, play.tx(id).await?);
@@ -53,7 +53,7 @@ pub async fn a_dispute_takes_a_bond_from_whoever_opens_it(stage: &dyn Stage) -> 
 }
 
 pub async fn a_dispute_bond_is_five_percent_and_at_least_one_usdc(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for (amount, bond) in [
         (50_000, 1_000_000),
         (100_000, 1_000_000),
@@ -69,7 +69,7 @@ pub async fn a_dispute_bond_is_five_percent_and_at_least_one_usdc(stage: &dyn St
 }
 
 pub async fn a_dispute_without_money_for_the_bond_is_refused(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let balance = play.kernel.balance(play.requester).await?.0;
     let id = play.in_state(State::Delivered, balance - 999_999).await?;
     let error =
@@ -81,7 +81,7 @@ pub async fn a_dispute_without_money_for_the_bond_is_refused(stage: &dyn Stage) 
 }
 
 pub async fn only_parties_dispute_and_only_within_the_window(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Delivered, USDC).await?;
     for other in [play.stranger, play.admin] {
         refused(play.step(other, id, State::Disputed).await, Refusal::PartyOnly);
@@ -100,7 +100,7 @@ pub async fn only_parties_dispute_and_only_within_the_window(stage: &dyn Stage) 
 }
 
 pub async fn disputes_end_with_the_windows_last_second(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let deliver = async |hours: u64| {
         let id = play.in_state(State::InProgress, USDC).await?;
         let window = word(hours * HOUR);
@@ -119,7 +119,7 @@ pub async fn disputes_end_with_the_windows_last_second(stage: &dyn Stage) -> Res
 }
 
 pub async fn only_the_admin_resolves(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = disputed(&play, play.requester, USDC).await?;
     let all = words(&[USDC, 0, 1]);
     for to in [State::Settled, State::Cancelled] {
@@ -138,7 +138,7 @@ pub async fn only_the_admin_resolves(stage: &dyn Stage) -> Result<()> {
 pub async fn a_resolution_splits_the_escrow_and_gives_the_bond_to_the_winner(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     // Of 10 USDC: 4 back, 6 to the provider, less 0.06.
     let split = Flow {
         requester: 4_000_000,
@@ -180,7 +180,7 @@ pub async fn a_resolution_splits_the_escrow_and_gives_the_bond_to_the_winner(
 pub async fn a_resolution_without_a_verdict_finds_the_provider_at_fault(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let mediator = mediator(&play).await?;
     let without = words(&[4 * USDC, 6 * USDC]);
     let split = Flow {
@@ -208,7 +208,7 @@ pub async fn a_resolution_without_a_verdict_finds_the_provider_at_fault(
 }
 
 pub async fn a_resolution_pays_its_mediator(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let mediator = mediator(&play).await?;
     let id = disputed(&play, play.requester, 10 * USDC).await?;
     let before = play.purses().await?;
@@ -236,7 +236,7 @@ pub async fn a_resolution_pays_its_mediator(stage: &dyn Stage) -> Result<()> {
 pub async fn a_mediator_is_paid_from_two_days_after_its_approval_to_the_second(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let (first, second) = (stage.party().await?, stage.party().await?);
     let approved_at = play.now().await? + 100;
     stage.at(approved_at).await?;
@@ -256,7 +256,7 @@ pub async fn a_mediator_is_paid_from_two_days_after_its_approval_to_the_second(
 pub async fn a_resolution_is_refused_unless_it_gives_all_and_only_what_is_there(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = disputed(&play, play.requester, 10 * USDC).await?;
     let pending = stage.party().await?;
     stage.approve_mediator(pending).await?;
@@ -302,7 +302,7 @@ pub async fn a_resolution_is_refused_unless_it_gives_all_and_only_what_is_there(
 }
 
 pub async fn a_share_below_five_cents_to_the_provider_is_refused(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = disputed(&play, play.requester, USDC).await?;
     for to in [State::Settled, State::Cancelled] {
         for share in [1, 49_999] {
@@ -322,7 +322,7 @@ pub async fn a_share_below_five_cents_to_the_provider_is_refused(stage: &dyn Sta
 pub async fn a_cancelled_dispute_refunds_the_requester_and_returns_the_bond(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let refund = Flow { requester: 10_000_000, vault: -11_000_000, ..Flow::NONE };
     for (by, moved) in [
         (play.requester, Flow { requester: 11_000_000, ..refund }),
@@ -340,7 +340,7 @@ pub async fn a_cancelled_dispute_refunds_the_requester_and_returns_the_bond(
 }
 
 pub async fn a_cancelled_dispute_can_split_the_escrow(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let mediator = mediator(&play).await?;
     // Whoever is at fault: a cancellation gives the bond back to who paid it.
     for at_fault in [0, 1] {
@@ -363,7 +363,7 @@ pub async fn a_cancelled_dispute_can_split_the_escrow(stage: &dyn Stage) -> Resu
 pub async fn a_dispute_over_an_empty_escrow_is_about_the_bond_alone(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let paid_out = async || -> Result<B256> {
         let id = play.in_state(State::InProgress, USDC).await?;
         play.kernel.release_milestone(play.requester, id, Usdc(USDC)).await?;

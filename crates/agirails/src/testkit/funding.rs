@@ -5,7 +5,7 @@ use alloy_primitives::{Address, B256};
 
 use super::{
     Stage,
-    play::{DAY, Flow, Play, USDC, assert_events, failed, refused},
+    scenario::{DAY, Flow, Scene, USDC, assert_events, failed, refused},
 };
 use crate::{
     error::{Code, Result},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub async fn linking_takes_the_amount_into_the_vault(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let vault = play.kernel.network().vault;
     let id = play.in_state(State::Initiated, 10 * USDC).await?;
     let old = play.tx(id).await?;
@@ -59,7 +59,7 @@ pub async fn linking_takes_the_amount_into_the_vault(stage: &dyn Stage) -> Resul
 }
 
 pub async fn linking_takes_what_an_accepted_quote_says(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Quoted, USDC).await?;
     play.kernel.accept_quote(play.requester, id, Usdc(3_000_000)).await?;
     let before = play.purses().await?;
@@ -75,7 +75,7 @@ pub async fn linking_takes_what_an_accepted_quote_says(stage: &dyn Stage) -> Res
 }
 
 pub async fn linking_approves_exactly_what_is_missing(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let allowance = async || play.kernel.allowance(play.requester).await;
     for (approved, left) in [(0, 0), (1, 0), (999_999, 0), (1_000_000, 0), (1_000_007, 7)] {
         let id = play.in_state(State::Initiated, USDC).await?;
@@ -88,7 +88,7 @@ pub async fn linking_approves_exactly_what_is_missing(stage: &dyn Stage) -> Resu
 }
 
 pub async fn linking_takes_all_that_the_requester_has(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     stage.mint(play.requester, Usdc(123_456)).await?;
     let all = play.kernel.balance(play.requester).await?;
     let id = play.in_state(State::Initiated, all.0).await?;
@@ -101,7 +101,7 @@ pub async fn linking_takes_all_that_the_requester_has(stage: &dyn Stage) -> Resu
 pub async fn linking_without_the_money_is_refused_before_anything_moves(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let balance = play.kernel.balance(play.requester).await?;
     let id = play.in_state(State::Initiated, balance.0 + 1).await?;
     let error = failed(play.link(id).await, Code::InsufficientBalance);
@@ -117,7 +117,7 @@ pub async fn linking_without_the_money_is_refused_before_anything_moves(
 }
 
 pub async fn an_escrow_id_is_used_once_ever(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let link = async |id, escrow_id| {
         let link = LinkEscrow { escrow_contract: None, escrow_id: Some(escrow_id) };
         play.kernel.link_escrow(play.requester, id, link).await
@@ -159,7 +159,7 @@ pub async fn an_escrow_id_is_used_once_ever(stage: &dyn Stage) -> Result<()> {
 }
 
 pub async fn linking_is_refused_in_the_order_of_the_checks(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let (unknown, free) = (B256::repeat_byte(0xee), B256::repeat_byte(0xf1));
     let foreign_vault = Some(Address::repeat_byte(0xfa));
     let committed = play.in_state(State::Committed, USDC).await?;
@@ -205,7 +205,7 @@ pub async fn linking_is_refused_in_the_order_of_the_checks(stage: &dyn Stage) ->
 }
 
 pub async fn linking_ends_with_the_deadline_to_the_second(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let deadline = play.now().await? + DAY;
     let punctual = play.create(&play.request_until(deadline).await?).await?;
     let late = play.create(&play.request_until(deadline + 10).await?).await?;

@@ -5,7 +5,7 @@ use alloy_primitives::B256;
 
 use super::{
     Stage,
-    play::{Flow, Play, USDC, refused},
+    scenario::{Flow, Scene, USDC, refused},
 };
 use crate::{
     error::Result,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub async fn a_milestone_pays_part_and_its_own_fee(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::InProgress, 100 * USDC).await?;
     let old = play.tx(id).await?;
     let mut left = 100 * USDC;
@@ -46,7 +46,7 @@ pub async fn a_milestone_pays_part_and_its_own_fee(stage: &dyn Stage) -> Result<
 }
 
 pub async fn milestones_can_pay_everything(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let in_progress = async || -> Result<B256> {
         let id = play.in_state(State::InProgress, 2 * USDC).await?;
         play.kernel.release_milestone(play.requester, id, Usdc(2 * USDC)).await?;
@@ -70,7 +70,7 @@ pub async fn milestones_can_pay_everything(stage: &dyn Stage) -> Result<()> {
 }
 
 pub async fn a_milestone_is_paid_after_the_deadline_too(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::InProgress, 2 * USDC).await?;
     play.miss_deadline(id).await?;
     let before = play.purses().await?;
@@ -81,7 +81,7 @@ pub async fn a_milestone_is_paid_after_the_deadline_too(stage: &dyn Stage) -> Re
 }
 
 pub async fn milestones_are_refused_in_the_order_of_the_checks(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let unknown = B256::repeat_byte(0xee);
     let id = play.in_state(State::InProgress, USDC).await?;
     let release =

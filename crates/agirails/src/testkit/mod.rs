@@ -21,7 +21,7 @@
 //! }
 //! ```
 
-mod play;
+mod scenario;
 mod watch;
 
 pub mod attesting;

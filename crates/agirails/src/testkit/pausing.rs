@@ -5,7 +5,7 @@ use alloy_primitives::{Address, B256};
 
 use super::{
     Stage,
-    play::{Play, USDC, refused},
+    scenario::{Scene, USDC, refused},
 };
 use crate::{
     error::Result,
@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub async fn a_pause_comes_before_all_other_words(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let (unknown, kernel) = (B256::repeat_byte(0xee), play.kernel);
     let mut ids = vec![(unknown, play.stranger)];
     for state in State::ALL {
@@ -53,7 +53,7 @@ pub async fn a_pause_comes_before_all_other_words(stage: &dyn Stage) -> Result<(
 }
 
 pub async fn a_pause_does_not_hold_back_settled_money_nor_reading(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let settled = play.in_state(State::Settled, USDC).await?;
     let delivered = play.in_state(State::Delivered, USDC).await?;
     stage.set_paused(true).await?;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     Stage,
-    play::{HOUR, Play, USDC, failed, refused, word},
+    scenario::{HOUR, Scene, USDC, failed, refused, word},
 };
 use crate::{
     client::Evidence,
@@ -32,7 +32,7 @@ fn proof_of(transaction_id: TransactionId) -> Result<DeliveryProof> {
 pub async fn a_delivery_proof_never_reaches_the_kernel_and_is_found_again(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let (provider, requester) = (play.client(play.provider), play.client(play.requester));
 
     // Whole, as the recipe has it.
@@ -65,7 +65,7 @@ pub async fn a_delivery_proof_never_reaches_the_kernel_and_is_found_again(
 }
 
 pub async fn a_delivery_proof_opens_the_window_of_the_creation(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for dispute_window_seconds in [HOUR, 5 * HOUR, 30 * 24 * HOUR] {
         let request = play.request(USDC).await?;
         let id = play.create(&CreateTransaction { dispute_window_seconds, ..request }).await?;
@@ -81,7 +81,7 @@ pub async fn a_delivery_proof_opens_the_window_of_the_creation(stage: &dyn Stage
 }
 
 pub async fn a_32_byte_delivery_is_the_window_that_it_is(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let client = play.client(play.provider);
     let id = play.in_state(State::InProgress, USDC).await?;
     client.transition_state(id, State::Delivered, word(7_200).as_slice().into()).await?;
@@ -92,7 +92,7 @@ pub async fn a_32_byte_delivery_is_the_window_that_it_is(stage: &dyn Stage) -> R
 }
 
 pub async fn a_proof_of_another_transaction_is_refused(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let client = play.client(play.provider);
     let id = play.in_state(State::InProgress, USDC).await?;
     let foreign = proof_of(play.in_state(State::InProgress, USDC).await?)?;
@@ -108,7 +108,7 @@ pub async fn a_proof_of_another_transaction_is_refused(stage: &dyn Stage) -> Res
 }
 
 pub async fn a_proof_belongs_to_a_delivery(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Committed, USDC).await?;
     let client = play.client(play.provider);
     for to in State::ALL.into_iter().filter(|to| *to != State::Delivered) {
@@ -124,7 +124,7 @@ pub async fn a_proof_belongs_to_a_delivery(stage: &dyn Stage) -> Result<()> {
 }
 
 pub async fn a_refused_delivery_keeps_no_proof(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::InProgress, USDC).await?;
     let deliver = async |by| {
         play.client(by).transition_state(id, State::Delivered, proof_of(id)?.into()).await
@@ -146,7 +146,7 @@ pub async fn a_refused_delivery_keeps_no_proof(stage: &dyn Stage) -> Result<()> 
 }
 
 pub async fn other_lengths_reach_the_kernel_and_its_words(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let client = play.client(play.provider);
     let id = play.in_state(State::InProgress, USDC).await?;
     for length in [1, 31, 33, 64, 95, 97, 128] {

@@ -5,7 +5,7 @@ use alloy_primitives::B256;
 
 use super::{
     Stage,
-    play::{DAY, Flow, Play, USDC, assert_events, refused},
+    scenario::{DAY, Flow, Scene, USDC, assert_events, refused},
 };
 use crate::{
     error::Result,
@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub async fn a_quote_keeps_its_hash(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Initiated, USDC).await?;
     let (before, old) = (play.purses().await?, play.tx(id).await?);
     let hash = B256::repeat_byte(0x40);
@@ -27,7 +27,7 @@ pub async fn a_quote_keeps_its_hash(stage: &dyn Stage) -> Result<()> {
 }
 
 pub async fn a_quote_without_a_hash_keeps_none(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Quoted, USDC).await?;
     assert_eq!(play.tx(id).await?.metadata, B256::ZERO);
     refused(play.step(play.provider, id, State::Quoted).await, Refusal::NoOp);
@@ -35,7 +35,7 @@ pub async fn a_quote_without_a_hash_keeps_none(stage: &dyn Stage) -> Result<()> 
 }
 
 pub async fn a_quote_hash_has_32_bytes_that_are_not_zero(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Initiated, USDC).await?;
     for length in [1, 31, 33, 64, 96] {
         let outcome = play.step_with(play.provider, id, State::Quoted, &vec![7; length]).await;
@@ -47,7 +47,7 @@ pub async fn a_quote_hash_has_32_bytes_that_are_not_zero(stage: &dyn Stage) -> R
 }
 
 pub async fn only_the_provider_quotes_and_only_in_time(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Initiated, USDC).await?;
     for other in [play.requester, play.stranger, play.admin] {
         refused(play.step(other, id, State::Quoted).await, Refusal::OnlyProvider);
@@ -60,7 +60,7 @@ pub async fn only_the_provider_quotes_and_only_in_time(stage: &dyn Stage) -> Res
 pub async fn accepting_a_quote_replaces_the_amount_and_stays_quoted(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Quoted, USDC).await?;
     let old = play.tx(id).await?;
     let (before, cursor, since) = (play.purses().await?, play.cursor().await?, play.now().await?);
@@ -91,7 +91,7 @@ pub async fn accepting_a_quote_replaces_the_amount_and_stays_quoted(
 pub async fn accepting_a_quote_is_refused_in_the_order_of_the_checks(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let (unknown, fine) = (B256::repeat_byte(0xee), Usdc(USDC));
     let initiated = play.in_state(State::Initiated, USDC).await?;
     let quoted = play.in_state(State::Quoted, USDC).await?;
@@ -123,7 +123,7 @@ pub async fn accepting_a_quote_is_refused_in_the_order_of_the_checks(
 pub async fn quotes_are_made_and_accepted_until_the_deadline_to_the_second(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let first = play.now().await? + DAY;
     let mut ids = vec![];
     for number in 0..4 {

@@ -5,7 +5,7 @@ use alloy_primitives::{Address, B256, U256};
 
 use super::{
     Stage,
-    play::{Play, USDC, assert_events, failed, refused, words},
+    scenario::{Scene, USDC, assert_events, failed, refused, words},
 };
 use crate::{
     error::{Code, Result},
@@ -15,13 +15,13 @@ use crate::{
 
 /// The events of one transaction, as a story.
 struct Story<'a> {
-    play: &'a Play<'a>,
+    play: &'a Scene<'a>,
     transaction_id: TransactionId,
     events: Vec<Event>,
 }
 
 impl<'a> Story<'a> {
-    fn of(play: &'a Play<'a>, transaction_id: TransactionId) -> Self {
+    fn of(play: &'a Scene<'a>, transaction_id: TransactionId) -> Self {
         Self { play, transaction_id, events: vec![] }
     }
 
@@ -102,7 +102,7 @@ impl<'a> Story<'a> {
 
 pub async fn events_tell_a_paid_call_in_the_contracts_order(stage: &dyn Stage) -> Result<()> {
     use State::*;
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let (cursor, since) = (play.cursor().await?, play.now().await?);
     let id = play.in_state(Settled, 100_000).await?;
     let deadline = play.tx(id).await?.deadline;
@@ -138,7 +138,7 @@ pub async fn events_tell_a_quote_and_a_milestone_in_the_contracts_order(
     stage: &dyn Stage,
 ) -> Result<()> {
     use State::*;
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let (cursor, since) = (play.cursor().await?, play.now().await?);
     let id = play.in_state(Quoted, USDC).await?;
     let deadline = play.tx(id).await?.deadline;
@@ -176,7 +176,7 @@ pub async fn events_tell_a_quote_and_a_milestone_in_the_contracts_order(
 
 pub async fn events_tell_a_dispute_in_the_contracts_order(stage: &dyn Stage) -> Result<()> {
     use State::*;
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let resolved = |transaction_id, initiator, provider_at_fault| Event::DisputeResolved {
         transaction_id,
         dispute_id: B256::ZERO,
@@ -221,7 +221,7 @@ pub async fn events_tell_a_dispute_in_the_contracts_order(stage: &dyn Stage) -> 
     stage.advance(2 * 86_400 + 1).await?;
     let id = play.in_state(Disputed, 10 * USDC).await?;
     let (cursor, since) = (play.cursor().await?, play.now().await?);
-    let split = super::play::mediation([4 * USDC, 5 * USDC], mediator, USDC, &[0]);
+    let split = super::scenario::mediation([4 * USDC, 5 * USDC], mediator, USDC, &[0]);
     play.step_with(play.admin, id, Settled, &split).await?;
     let paid = Event::EscrowMediatorPaid {
         transaction_id: id,
@@ -242,7 +242,7 @@ pub async fn events_tell_a_dispute_in_the_contracts_order(stage: &dyn Stage) -> 
 
 pub async fn events_tell_a_cancellation_in_the_contracts_order(stage: &dyn Stage) -> Result<()> {
     use State::*;
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for (state, by) in [(Committed, play.provider), (InProgress, play.provider)] {
         let id = play.in_state(state, USDC).await?;
         let (cursor, since) = (play.cursor().await?, play.now().await?);
@@ -274,7 +274,7 @@ pub async fn events_tell_a_cancellation_in_the_contracts_order(stage: &dyn Stage
 }
 
 pub async fn events_are_read_on_from_any_cursor(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let start = play.cursor().await?;
     play.in_state(State::Settled, USDC).await?;
     let all = play.kernel.events(start, 10_000).await?;
@@ -293,7 +293,7 @@ pub async fn events_are_read_on_from_any_cursor(stage: &dyn Stage) -> Result<()>
 }
 
 pub async fn transactions_are_found_by_party_role_and_state(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let mut ids = vec![];
     for state in State::ALL {
         ids.push(play.in_state(state, USDC).await?);
@@ -339,7 +339,7 @@ pub async fn transactions_are_found_by_party_role_and_state(stage: &dyn Stage) -
 }
 
 pub async fn transactions_are_found_in_pages_newest_first(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let mut ids = vec![];
     for number in 0..10 {
         // States differ, so that the order is not a state's.
@@ -367,7 +367,7 @@ pub async fn transactions_are_found_in_pages_newest_first(stage: &dyn Stage) -> 
 
 pub async fn every_change_but_an_attestation_is_dated(stage: &dyn Stage) -> Result<()> {
     use State::*;
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(Initiated, USDC).await?;
     let mut last = play.tx(id).await?.updated_at;
     let mut is_dated = async |expected: bool| -> Result<()> {
@@ -398,7 +398,7 @@ pub async fn every_change_but_an_attestation_is_dated(stage: &dyn Stage) -> Resu
 }
 
 pub async fn an_escrow_is_read_until_it_is_empty(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for state in State::ALL {
         let escrow = play.kernel.escrow(play.in_state(state, USDC).await?).await?;
         let funded = matches!(
@@ -414,7 +414,7 @@ pub async fn an_escrow_is_read_until_it_is_empty(stage: &dyn Stage) -> Result<()
 }
 
 pub async fn reading_asks_for_a_sensible_number(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for limit in [0, 10_001, u32::MAX] {
         failed(play.kernel.events(0, limit).await, Code::InvalidNumber);
     }

@@ -5,7 +5,7 @@ use alloy_primitives::{Address, B256, keccak256};
 
 use super::{
     Stage,
-    play::{Play, USDC, failed, refused, words},
+    scenario::{Scene, USDC, failed, refused, words},
 };
 use crate::{
     client::RegistryClient,
@@ -19,12 +19,12 @@ use crate::{
 
 const URL: &str = "https://provider.example/a2a";
 
-fn registry(play: &Play<'_>, agent: Address) -> Result<RegistryClient> {
+fn registry(play: &Scene<'_>, agent: Address) -> Result<RegistryClient> {
     play.client(agent).registry().ok_or_else(|| Error::from(Refusal::NotRegistered))
 }
 
 /// A service type that nobody else on this stage offers.
-fn own_type(play: &Play<'_>, suffix: &str) -> String {
+fn own_type(play: &Scene<'_>, suffix: &str) -> String {
     format!("t{:x}{suffix}", play.requester)
 }
 
@@ -37,7 +37,7 @@ fn addresses(agents: &[AgentProfile]) -> Vec<Address> {
 }
 
 pub async fn a_registered_agent_is_found(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let agent = registry(&play, play.provider)?;
     let (main, other) = (own_type(&play, ""), own_type(&play, "-b"));
     assert_eq!(agent.get_agent(play.provider).await?, None);
@@ -92,7 +92,7 @@ pub async fn a_registered_agent_is_found(stage: &dyn Stage) -> Result<()> {
 }
 
 pub async fn an_agent_changes_its_profile(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let agent = registry(&play, play.provider)?;
     let main = own_type(&play, "");
     agent.register_agent(URL, &services(&[&main])?).await?;
@@ -131,7 +131,7 @@ pub async fn an_agent_changes_its_profile(stage: &dyn Stage) -> Result<()> {
 }
 
 pub async fn services_are_added_and_removed(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let agent = registry(&play, play.provider)?;
     let types: Vec<_> = ["", "-b", "-c", "-d"].map(|suffix| own_type(&play, suffix)).into();
     agent.register_agent(URL, &services(&[&types[0], &types[1], &types[2]])?).await?;
@@ -170,7 +170,7 @@ pub async fn services_are_added_and_removed(stage: &dyn Stage) -> Result<()> {
 pub async fn queries_come_in_the_order_of_registration_and_in_pages(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let main = own_type(&play, "");
     let mut agents = vec![];
     for _ in 0..7 {
@@ -206,7 +206,7 @@ pub async fn queries_come_in_the_order_of_registration_and_in_pages(
 }
 
 pub async fn reputation_follows_settlements(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let agent = registry(&play, play.provider)?;
     let main = own_type(&play, "");
     // What settled before a registration is not counted.
@@ -252,7 +252,7 @@ pub async fn reputation_follows_settlements(stage: &dyn Stage) -> Result<()> {
 }
 
 pub async fn reputation_remembers_lost_disputes_only(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let agent = registry(&play, play.provider)?;
     agent.register_agent(URL, &services(&[&own_type(&play, "")])?).await?;
     let score = async || -> Result<Option<(u64, u64, u64, Usdc)>> {
@@ -282,7 +282,7 @@ pub async fn reputation_remembers_lost_disputes_only(stage: &dyn Stage) -> Resul
 }
 
 pub async fn profiles_are_refused_in_the_registrys_words(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let agent = registry(&play, play.provider)?;
     let main = own_type(&play, "");
     let sound = services(&[&main])?;
@@ -308,7 +308,7 @@ pub async fn profiles_are_refused_in_the_registrys_words(stage: &dyn Stage) -> R
 }
 
 pub async fn service_types_are_refused_in_the_registrys_words(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let agent = registry(&play, play.provider)?;
     let main = own_type(&play, "");
     agent.register_agent(URL, &services(&[&main])?).await?;
@@ -339,7 +339,7 @@ pub async fn service_types_are_refused_in_the_registrys_words(stage: &dyn Stage)
 }
 
 pub async fn an_agent_offers_at_most_a_hundred_services(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let agent = registry(&play, play.provider)?;
     let types: Vec<_> = (0..100).map(|number| own_type(&play, &format!("-{number}"))).collect();
     let offered: Result<Vec<_>> =
@@ -356,7 +356,7 @@ pub async fn an_agent_offers_at_most_a_hundred_services(stage: &dyn Stage) -> Re
 pub async fn a_registry_holds_ten_thousand_agents_and_answers_for_one_thousand(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let client = registry(&play, play.stranger)?;
     let main = own_type(&play, "");
     let offered = services(&[&main])?;

@@ -5,7 +5,7 @@ use alloy_primitives::{Address, B256};
 
 use super::{
     Stage,
-    play::{Flow, HOUR, Play, USDC, refused, word},
+    scenario::{Flow, HOUR, Scene, USDC, refused, word},
 };
 use crate::{
     error::{Error, Result},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub async fn settling_pays_the_provider_less_the_fee(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     // 1 %, at least 0.05 USDC; of the fee a thousandth to the treasury, rounded down.
     for (amount, net, fee, treasury) in [
         (100_000, 50_000, 50_000, 50),
@@ -38,7 +38,7 @@ pub async fn settling_pays_the_provider_less_the_fee(stage: &dyn Stage) -> Resul
 }
 
 pub async fn a_settlement_of_five_cents_pays_the_provider_nothing(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for (amount, net) in [(50_000, 0), (50_001, 1)] {
         let id = play.in_state(State::Delivered, amount).await?;
         let before = play.purses().await?;
@@ -50,7 +50,7 @@ pub async fn a_settlement_of_five_cents_pays_the_provider_nothing(stage: &dyn St
 }
 
 pub async fn the_requester_settles_at_any_time(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Delivered, USDC).await?;
     // What it carries is ignored.
     play.step_with(play.requester, id, State::Settled, &[0xff; 31]).await?;
@@ -64,7 +64,7 @@ pub async fn the_requester_settles_at_any_time(stage: &dyn Stage) -> Result<()> 
 }
 
 pub async fn the_provider_settles_once_the_window_has_passed(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Delivered, USDC).await?;
     let settle = async || play.step(play.provider, id, State::Settled).await;
     refused(settle().await, Refusal::RequesterDecisionPending);
@@ -79,7 +79,7 @@ pub async fn the_provider_settles_once_the_window_has_passed(stage: &dyn Stage) 
 }
 
 pub async fn strangers_settle_once_the_window_has_passed(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Delivered, USDC).await?;
     for other in [play.stranger, play.admin] {
         refused(play.step(other, id, State::Settled).await, Refusal::NotAuthorizedToSettle);
@@ -95,7 +95,7 @@ pub async fn strangers_settle_once_the_window_has_passed(stage: &dyn Stage) -> R
 pub async fn settling_is_open_to_all_after_the_windows_last_second(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let deliver = async |hours: u64| {
         let id = play.in_state(State::InProgress, USDC).await?;
         let window = word(hours * HOUR);
@@ -118,7 +118,7 @@ pub async fn settling_is_open_to_all_after_the_windows_last_second(
 }
 
 pub async fn releasing_a_settled_escrow_again_finds_nothing_left(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let id = play.in_state(State::Settled, USDC).await?;
     let (before, old, cursor) = (play.purses().await?, play.tx(id).await?, play.cursor().await?);
     for anyone in [play.requester, play.provider, play.stranger] {
@@ -131,7 +131,7 @@ pub async fn releasing_a_settled_escrow_again_finds_nothing_left(stage: &dyn Sta
 }
 
 pub async fn nothing_is_released_before_settlement(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let release = async |id| play.kernel.release_escrow(play.provider, id).await;
     refused(release(B256::repeat_byte(0xee)).await, Refusal::TxMissing);
     for state in State::ALL.into_iter().filter(|state| *state != State::Settled) {

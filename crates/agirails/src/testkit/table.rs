@@ -5,7 +5,7 @@ use alloy_primitives::B256;
 
 use super::{
     Stage,
-    play::{Play, USDC, refused, words},
+    scenario::{Scene, USDC, refused, words},
 };
 use crate::{
     error::Result,
@@ -29,7 +29,7 @@ const WAYS: [(State, State); 11] = [
 ];
 
 pub async fn every_step_that_the_table_does_not_know_is_refused(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for from in State::ALL {
         let id = play.in_state(from, USDC).await?;
         for to in State::ALL.into_iter().filter(|to| !WAYS.contains(&(from, *to))) {
@@ -43,7 +43,7 @@ pub async fn every_step_that_the_table_does_not_know_is_refused(stage: &dyn Stag
 }
 
 pub async fn terminal_states_are_left_by_nobody(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for terminal in [Settled, Cancelled] {
         let id = play.in_state(terminal, USDC).await?;
         play.miss_window(id).await?;
@@ -60,7 +60,7 @@ pub async fn terminal_states_are_left_by_nobody(stage: &dyn Stage) -> Result<()>
 pub async fn until_the_deadline_only_the_provider_moves_a_commitment(
     stage: &dyn Stage,
 ) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for state in [Committed, InProgress] {
         let id = play.in_state(state, USDC).await?;
         let old = play.tx(id).await?;
@@ -80,7 +80,7 @@ pub async fn until_the_deadline_only_the_provider_moves_a_commitment(
 }
 
 pub async fn moves_are_refused_in_the_order_of_the_checks(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     let (requester, provider, stranger) = (play.requester, play.provider, play.stranger);
     let bad: &[u8] = &[1; 31];
     let step = async |by, id, to, data| play.step_with(by, id, to, data).await;
@@ -129,7 +129,7 @@ pub async fn moves_are_refused_in_the_order_of_the_checks(stage: &dyn Stage) -> 
 }
 
 pub async fn an_unknown_id_is_refused_everywhere(stage: &dyn Stage) -> Result<()> {
-    let play = Play::on(stage).await?;
+    let play = Scene::on(stage).await?;
     for id in [B256::ZERO, B256::repeat_byte(0xee), B256::repeat_byte(0xff)] {
         refused(play.kernel.get_transaction(id).await, Refusal::TxMissing);
         for to in State::ALL {

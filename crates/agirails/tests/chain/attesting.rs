@@ -6,7 +6,7 @@ use agirails::{
     testkit::Stage,
 };
 
-use crate::stage::Local;
+use crate::fixture::Local;
 
 #[tokio::test]
 async fn a_delivery_is_attested_and_checked() {

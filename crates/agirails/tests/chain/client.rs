@@ -13,7 +13,7 @@ use agirails::{
 use agirails_devnet::Devnet;
 use serde_json::json;
 
-use crate::stage::key;
+use crate::fixture::key;
 
 const PASSWORD: &str = "correct horse";
 

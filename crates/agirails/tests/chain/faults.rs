@@ -22,7 +22,7 @@ use agirails_devnet::{Devnet, Fault, FaultProxy, Faults, Head, Rule};
 use alloy_primitives::{B256, keccak256};
 use serde_json::json;
 
-use crate::stage::{connect, key, wallet};
+use crate::fixture::{connect, key, wallet};
 
 const DIRECTORY: &str = "CHAIN_TEST_DIRECTORY";
 const NUMBER: &str = "CHAIN_TEST_NUMBER";

@@ -7,8 +7,8 @@
 mod attesting;
 mod client;
 mod faults;
-mod likeness;
+mod fixture;
+mod parity;
 mod reading;
 mod refusals;
 mod scenarios;
-mod stage;

@@ -13,7 +13,7 @@ use alloy_primitives::keccak256;
 use alloy_sol_types::SolValue;
 use serde_json::json;
 
-use crate::stage::{Local, connect, key, wallet};
+use crate::fixture::{Local, connect, key, wallet};
 
 #[tokio::test]
 async fn reading_takes_one_round_trip() {

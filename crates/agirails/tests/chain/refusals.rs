@@ -12,7 +12,7 @@ use agirails_devnet::{Devnet, artifacts};
 use alloy_sol_types::SolValue;
 use serde_json::json;
 
-use crate::stage::{connect, key, wallet};
+use crate::fixture::{connect, key, wallet};
 
 const DAY: u64 = 86_400;
 

@@ -8,7 +8,7 @@ use std::{
 
 use agirails::testkit::{Need, SCENARIOS, Scenario};
 
-use crate::stage::Local;
+use crate::fixture::Local;
 
 /// `SCENARIO=part_of_a_name` plays only those.
 #[test]

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     chain::Local,
-    stage::{CENTS_10, Stage, answer, body, charge, json, key, ok, run, unsigned},
+    fixture::{CENTS_10, Stage, answer, body, charge, json, key, ok, run, unsigned},
 };
 
 async fn strict(stage: &Stage) -> Paywall {

@@ -10,7 +10,7 @@ use agirails::{
 };
 use agirails_devnet::Devnet;
 
-use crate::stage::{CENTS_10, answer, charge, client, ok, run};
+use crate::fixture::{CENTS_10, answer, charge, client, ok, run};
 
 pub struct Local {
     pub devnet: Devnet,

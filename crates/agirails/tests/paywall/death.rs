@@ -27,7 +27,7 @@ use futures_util::{StreamExt, stream};
 use reqwest::Client;
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::stage::{CENTS_10, Stage, client, key};
+use crate::fixture::{CENTS_10, Stage, client, key};
 
 const DIRECTORY: &str = "DEATH_TEST_DIRECTORY";
 const WORKER: &str = "DEATH_TEST_WORKER";

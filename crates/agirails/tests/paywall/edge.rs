@@ -7,7 +7,7 @@ use agirails::paywall::{Answer, Charge, End, Exchange, Paywall, Reason, RequestH
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 
-use crate::stage::{CENTS_10, Stage, charge, json as body_of};
+use crate::fixture::{CENTS_10, Stage, charge, json as body_of};
 
 struct Edge {
     stage: Stage,

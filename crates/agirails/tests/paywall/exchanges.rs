@@ -25,7 +25,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::stage::{CENTS_10, Stage, json, key};
+use crate::fixture::{CENTS_10, Stage, json, key};
 
 const TABLE: &str = include_str!("../../../../tests/vectors/exchanges.json");
 /// How long a background outcome is waited for.

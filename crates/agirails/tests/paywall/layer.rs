@@ -25,7 +25,7 @@ use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::mpsc};
 
-use crate::stage::{CENTS_10, Stage, charge};
+use crate::fixture::{CENTS_10, Stage, charge};
 
 #[path = "../../../../examples/axum_provider.rs"]
 #[expect(dead_code, reason = "its main: the test has a server of its own")]

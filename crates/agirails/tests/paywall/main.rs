@@ -8,10 +8,10 @@ mod death;
 mod edge;
 #[cfg(feature = "tower")]
 mod exchanges;
+mod faulty_kernel;
+mod fixture;
 #[cfg(feature = "tower")]
 mod layer;
-mod odd;
 mod outage;
 mod prepaid;
 mod promise;
-mod stage;

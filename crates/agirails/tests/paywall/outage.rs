@@ -9,13 +9,13 @@ use agirails::{
 };
 
 use crate::{
-    odd::{Mood, Odd},
-    stage::{CENTS_10, Stage, answer, charge, json, ok, run, unsigned},
+    faulty_kernel::{FaultyKernel, Mood},
+    fixture::{CENTS_10, Stage, answer, charge, json, ok, run, unsigned},
 };
 
 struct Outage {
     stage: Stage,
-    odd: Arc<Odd>,
+    odd: Arc<FaultyKernel>,
     paywall: Paywall,
     charge: Arc<Charge>,
 }
@@ -23,7 +23,7 @@ struct Outage {
 impl Outage {
     async fn with(settings: Settings) -> Self {
         let stage = Stage::new().await;
-        let odd = Odd::of(&stage);
+        let odd = FaultyKernel::of(&stage);
         let paywall = stage.behind(&odd).settings(settings).open().await.unwrap();
         let charge = charge(&paywall, CENTS_10);
         Self { stage, odd, paywall, charge }

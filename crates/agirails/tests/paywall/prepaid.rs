@@ -13,7 +13,7 @@ use agirails::{
 };
 use serde_json::Value;
 
-use crate::stage::{CENTS_10, Stage, answer, json, key, ok, run};
+use crate::fixture::{CENTS_10, Stage, answer, json, key, ok, run};
 
 const DOLLAR: Usdc = Usdc(1_000_000);
 
@@ -279,7 +279,7 @@ async fn a_call_that_costs_more_than_its_request_allows_takes_nothing() {
 async fn a_single_price_also_takes_a_bundle() {
     let stage = Stage::new().await;
     let paywall = stage.paywall().await;
-    let charge = crate::stage::charge(&paywall, CENTS_10);
+    let charge = crate::fixture::charge(&paywall, CENTS_10);
     let refused = answer(paywall.enter(&charge, &Incoming::new("POST", "/", b""), None).await);
     let accepts = &json(&refused)["accepts"];
     assert_eq!(

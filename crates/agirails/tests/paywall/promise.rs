@@ -19,7 +19,7 @@ use agirails::{
 use alloy_primitives::keccak256;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::stage::{CENTS_10, Stage, answer, charge, json, ok, run};
+use crate::fixture::{CENTS_10, Stage, answer, charge, json, ok, run};
 
 fn receipt(answer: &Answer) -> Receipt {
     let header = answer.header(RECEIPT_HEADER).unwrap();

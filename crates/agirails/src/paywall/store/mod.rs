@@ -2,9 +2,9 @@
 //! PostgreSQL for several. Every method is one atomic step; what it promises is durable when it
 //! returns, and where it fails nothing was done.
 
-mod commits;
 #[cfg(test)]
 mod conformance;
+mod group_commit;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod sqlite;

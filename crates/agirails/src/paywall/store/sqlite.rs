@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 
 use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
-    Facts, Kept, Known, Outcome, Owner, Payment, Stage, Store, commits::Commits,
+    Facts, Kept, Known, Outcome, Owner, Payment, Stage, Store, group_commit::GroupCommit,
 };
 use crate::{
     error::Result,
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long a call waits while another process holds the file's lock, counted from its arrival (see
-/// [`Commits`]): a consumer waits meanwhile, and servers end a request after some 30 seconds.
+/// [`GroupCommit`]): a consumer waits meanwhile, and servers end a request after some 30 seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const RUNNING: i64 = 0;
@@ -33,7 +33,7 @@ const ANSWERED: i64 = 1;
 pub(in crate::paywall) struct SqliteStore {
     file: Arc<storage::Store>,
     /// A forked child's writers wait for one another, not for the parent's.
-    commits: Renewed<Commits>,
+    commits: Renewed<GroupCommit>,
 }
 
 impl SqliteStore {
@@ -54,7 +54,7 @@ impl SqliteStore {
         let file = storage::Store::open(storage, format, |_| Ok(())).await?;
         let commits = Renewed::new({
             let file = file.clone();
-            move || Commits::new(file.clone())
+            move || GroupCommit::new(file.clone())
         });
         Ok(Self { file, commits })
     }

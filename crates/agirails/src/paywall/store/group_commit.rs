@@ -63,13 +63,13 @@ fn never_ran() -> Error {
 
 /// Writes to one file, many steps at a time.
 #[derive(Clone)]
-pub(super) struct Commits {
+pub(super) struct GroupCommit {
     file: Arc<Store>,
     queue: Arc<Mutex<Vec<Box<dyn Step>>>>,
     turn: Arc<Turn<()>>,
 }
 
-impl Commits {
+impl GroupCommit {
     pub(super) fn new(file: Arc<Store>) -> Self {
         Self { file, queue: Arc::default(), turn: Arc::default() }
     }
@@ -146,7 +146,7 @@ impl Commits {
 /// written, and the next in turn takes them.
 struct Taken<'a> {
     steps: Vec<Box<dyn Step>>,
-    commits: &'a Commits,
+    commits: &'a GroupCommit,
 }
 
 impl Drop for Taken<'_> {
@@ -157,9 +157,9 @@ impl Drop for Taken<'_> {
     }
 }
 
-impl std::fmt::Debug for Commits {
+impl std::fmt::Debug for GroupCommit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Commits").field(&self.file).finish()
+        f.debug_tuple("GroupCommit").field(&self.file).finish()
     }
 }
 
@@ -175,7 +175,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(60);
 
     /// A file, and somebody who holds its lock and does not work.
-    async fn locked() -> (Commits, Connection, tempfile::TempDir) {
+    async fn locked() -> (GroupCommit, Connection, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let format = Format {
             file: "commits.sqlite3".to_owned(),
@@ -188,11 +188,11 @@ mod tests {
         let file = Store::open(storage, format, |_| Ok(())).await.unwrap();
         let holder = Connection::open(file.path().unwrap()).unwrap();
         holder.execute_batch("BEGIN IMMEDIATE").unwrap();
-        (Commits::new(file), holder, directory)
+        (GroupCommit::new(file), holder, directory)
     }
 
     /// A step of a caller that arrived so long ago.
-    async fn add(commits: &Commits, waited: Duration) -> Result<()> {
+    async fn add(commits: &GroupCommit, waited: Duration) -> Result<()> {
         let arrived = Instant::now().checked_sub(waited).unwrap();
         commits
             .write_since(arrived, |connection| {

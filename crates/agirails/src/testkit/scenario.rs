@@ -20,7 +20,7 @@ pub(super) const DAY: u64 = 86_400;
 pub(super) const USDC: u64 = 1_000_000;
 
 /// A stage with a requester, a provider and a stranger on it.
-pub(super) struct Play<'a> {
+pub(super) struct Scene<'a> {
     pub(super) stage: &'a dyn Stage,
     pub(super) kernel: &'a dyn Kernel,
     pub(super) requester: Address,
@@ -29,7 +29,7 @@ pub(super) struct Play<'a> {
     pub(super) admin: Address,
 }
 
-impl<'a> Play<'a> {
+impl<'a> Scene<'a> {
     pub(super) async fn on(stage: &'a dyn Stage) -> Result<Self> {
         let kernel = stage.kernel().as_ref();
         Ok(Self {

@@ -17,7 +17,7 @@ use agirails::{
 };
 use async_trait::async_trait;
 
-use crate::stage::Stage;
+use crate::fixture::Stage;
 
 /// What the node does to whoever asks it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,13 +34,13 @@ pub enum Mood {
 }
 
 #[derive(Debug)]
-pub struct Odd {
+pub struct FaultyKernel {
     kernel: Arc<dyn Kernel>,
     mood: Mutex<Mood>,
     reads: AtomicU64,
 }
 
-impl Odd {
+impl FaultyKernel {
     pub fn of(stage: &Stage) -> Arc<Self> {
         let kernel = stage.provider.kernel().clone();
         Arc::new(Self { kernel, mood: Mutex::new(Mood::Well), reads: AtomicU64::new(0) })
@@ -68,14 +68,14 @@ impl Odd {
 
 impl Stage {
     /// A paywall that has this kernel for its node.
-    pub fn behind(&self, odd: &Arc<Odd>) -> PaywallBuilder {
+    pub fn behind(&self, odd: &Arc<FaultyKernel>) -> PaywallBuilder {
         let provider = ACTPClient::with_kernel(odd.clone(), self.provider.address());
         Paywall::builder(provider).storage(Storage::Directory(self.directory.path().to_owned()))
     }
 }
 
 #[async_trait]
-impl Kernel for Odd {
+impl Kernel for FaultyKernel {
     fn network(&self) -> &Network {
         self.kernel.network()
     }

@@ -10,7 +10,7 @@ use agirails::{
     testkit::Stage,
 };
 
-use crate::stage::Local;
+use crate::fixture::Local;
 
 /// The same calls on both kernels, and what each said where it refused.
 async fn refusals(
