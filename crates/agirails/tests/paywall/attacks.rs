@@ -334,7 +334,7 @@ async fn a_store_that_stays_locked_refuses_everybody_and_uses_nothing() {
     let holder = Connection::open(stage.store_file()).unwrap();
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
 
-    // How long each of them waits is tested beside `Commits`, by a clock that no other work moves.
+    // How long each of them waits is tested beside `GroupCommit`, by a clock that no other work moves.
     let mut tasks = JoinSet::new();
     for request in requests.clone() {
         let (paywall, charge) = (paywall.clone(), charge.clone());
@@ -343,6 +343,10 @@ async fn a_store_that_stays_locked_refuses_everybody_and_uses_nothing() {
     for entry in tasks.join_all().await {
         assert_eq!(refusal(entry), refused(503, "Store Unavailable"));
     }
+    // Nobody is asked to pay for what cannot be served.
+    let unpaid = Incoming::new("POST", "/api/generate", b"{}");
+    let entry = paywall.enter(&charge, &unpaid, None).await;
+    assert_eq!(refusal(entry), refused(503, "Store Unavailable"));
 
     holder.execute_batch("ROLLBACK").unwrap();
     for request in &requests {
@@ -350,4 +354,6 @@ async fn a_store_that_stays_locked_refuses_everybody_and_uses_nothing() {
         assert_eq!(served.payment().attempt, 1, "the refusal claimed it");
         assert_eq!(served.finish(ok("unlocked")).await.status, 200);
     }
+    let entry = paywall.enter(&charge, &unpaid, None).await;
+    assert_eq!(refusal(entry), refused(402, "Payment Required"));
 }
