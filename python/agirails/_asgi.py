@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ._paywall import (
+    DRAIN_SECONDS,
     MAX_BUILTIN_BYTES,
     PAYMENT_HEADERS,
     BrokenOff,
@@ -47,8 +48,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _PAYMENT_HEADERS = tuple(name.encode() for name in PAYMENT_HEADERS)
 # With these, a response's bytes would leave without passing here.
 _SHORT_CUTS = ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")
-_DRAIN_SECONDS = 10
-"""How long a caller may still send a body that is rejected, so that it sees the answer."""
 
 
 class Rejected(Exception):
@@ -181,7 +180,7 @@ class Call:
                 left -= len(message.get("body", b""))
 
         try:
-            await asyncio.wait_for(drained(), _DRAIN_SECONDS)
+            await asyncio.wait_for(drained(), DRAIN_SECONDS)
         except asyncio.TimeoutError:
             pass
 

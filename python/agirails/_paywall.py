@@ -31,6 +31,8 @@ BUILTIN_PATHS = ("/api/pricing", "/health", "/metrics")
 PAYMENTS_PATH = "/api/payments/"
 MAX_BUILTIN_BYTES = 1 << 16
 """The longest request body that a built-in route takes."""
+DRAIN_SECONDS = 10
+"""How long a caller may still send a body that is rejected, so that it sees the answer."""
 PAYMENT_HEADERS = ("x-agirails-tx-id", "payment-signature")
 """The request headers that carry a payment."""
 MARK = "__agirails_charge__"

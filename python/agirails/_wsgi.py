@@ -14,7 +14,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import get_input_stream
 
-from ._paywall import BrokenOff, below, current, fetcher
+from ._paywall import DRAIN_SECONDS, BrokenOff, below, current, fetcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,6 @@ EXCHANGE = "agirails.exchange"
 ANSWER = "agirails.answer"
 """Where it has what the paywall answers."""
 _CHUNK = 1 << 16
-_DRAIN_SECONDS = 10
 
 
 class Call:
@@ -82,7 +81,7 @@ class Call:
         answer = exchange.admit_head() or self.read(exchange)
         if answer is not None:
             self.drain(answer.drain_bytes)
-        if answer is None:
+        else:
             amount = None if self.price.function is None else self.amount()
             answer = exchange.admit(amount)
         self.environ[EXCHANGE] = exchange
@@ -139,7 +138,7 @@ class Call:
 
     def drain(self, most: int) -> None:
         """Reads on for a while: a caller that is still writing would not see its answer."""
-        stream, until = self.stream(), time.monotonic() + _DRAIN_SECONDS
+        stream, until = self.stream(), time.monotonic() + DRAIN_SECONDS
         try:
             while stream is not None and most > 0 and time.monotonic() < until:
                 piece = stream.read(min(most, _CHUNK))
@@ -327,11 +326,9 @@ def _encoded(path: str) -> str:
     return quote(path.encode("latin-1"), safe="/:@!$&'()*+,;=~")
 
 
-def _names_in_environ(headers: frozenset[str]) -> tuple[str, ...]:
+@functools.cache
+def _environ_names(headers: frozenset[str]) -> tuple[str, ...]:
     return tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in headers)
-
-
-_environ_names = functools.cache(_names_in_environ)
 
 
 def respond(app: Flask, answer: _Answer) -> Response:

@@ -72,14 +72,17 @@ struct Checked {
 }
 
 impl Inner {
+    /// Lets a request in, or answers it. `plausible` is what [`Self::plausible`] made of the
+    /// request's head, where it was asked before.
     pub(super) async fn enter(
         self: &Arc<Self>,
         charge: &Arc<Charge>,
         incoming: &Incoming,
         price: Option<Usdc>,
+        plausible: Option<Plausible>,
     ) -> Entry {
         let outcome = match price_of(charge, price) {
-            Some(price) => self.admit(charge, incoming, price, None).await,
+            Some(price) => self.admit(charge, incoming, price, plausible).await,
             None => Err(Rejection::no_price().into()),
         };
         match outcome {
@@ -178,9 +181,8 @@ impl Inner {
         charge.min_seconds_left.unwrap_or(self.settings.min_seconds_left)
     }
 
-    /// A run, or the answer of an earlier one. `plausible` is what [`Self::plausible`] made of the
-    /// request's head, where it was asked before.
-    pub(super) async fn admit(
+    /// A run, or the answer of an earlier one.
+    async fn admit(
         self: &Arc<Self>,
         charge: &Arc<Charge>,
         incoming: &Incoming,
@@ -550,7 +552,7 @@ fn is_key(key: &str) -> bool {
     (1..=KEY_CHARACTERS).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-pub(super) fn price_of(charge: &Charge, given: Option<Usdc>) -> Option<Usdc> {
+fn price_of(charge: &Charge, given: Option<Usdc>) -> Option<Usdc> {
     match charge.price {
         Price::Fixed(price) => Some(price),
         Price::PerRequest => given.filter(|price| check_price(*price).is_ok()),

@@ -14,7 +14,7 @@ use alloy_primitives::keccak256;
 
 use super::{
     Answer, CallPayment, Charge, Chunk, End, Entry, Head, Incoming, Paywall, Reason, Run,
-    admission::{Plausible, price_of},
+    admission::Plausible,
     answer::Headers,
     headers,
     price::Price,
@@ -229,19 +229,15 @@ impl Exchange {
         self.incoming.body_hash = keccak256(&self.body.bytes);
         let inner = self.paywall.inner.clone();
         let plausible = self.plausible.take();
-        let outcome = match price_of(&charge, price) {
-            Some(price) => inner.admit(&charge, &self.incoming, price, plausible).await,
-            None => Err(Rejection::no_price().into()),
-        };
+        let entry = inner.enter(&charge, &self.incoming, price, plausible).await;
         self.stage = Stage::Over;
-        match outcome {
-            Ok(Entry::Run(run)) => {
+        match entry {
+            Entry::Run(run) => {
                 self.payment = Some(run.payment().clone());
                 self.stage = Stage::Running(run);
                 None
             }
-            Ok(Entry::Answer(answer)) => Some(answer),
-            Err(refused) => Some(inner.turn_away(&charge, &self.incoming, price, refused).await),
+            Entry::Answer(answer) => Some(answer),
         }
     }
 

@@ -280,7 +280,7 @@ impl Paywall {
         price: Option<Usdc>,
     ) -> Entry {
         self.tend();
-        self.inner.enter(charge, incoming, price).await
+        self.inner.enter(charge, incoming, price, None).await
     }
 
     /// All checks but the claim: the rejection that a request would get, `None` where it would go on
