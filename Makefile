@@ -7,7 +7,7 @@ BENCH_VENV := target/bench-venv
 PEER_VENV := target/peer-venv
 BENCH_OPTIONS ?=
 FUZZ_SECONDS ?= 60
-T ?= tests/python
+T ?= tests
 ZIG := ziglang==0.15.2
 
 # Stamps are named after the content of the sources: any change of them, a deletion too, has a
@@ -101,7 +101,7 @@ new-venv: $(BUILT) ## a new virtual environment with the wheel
 
 python-tests: new-venv $(NPM_TOOLS) ## all Python tests, in that environment
 	$(call step,Python tests)
-	AGIRAILS_WHEEL="$$(ls '$(CURDIR)/$(WHEELS)'/*.whl)" $(NEW_VENV)/bin/python -m pytest --timeout=180 tests/python
+	AGIRAILS_WHEEL="$$(ls '$(CURDIR)/$(WHEELS)'/*.whl)" $(NEW_VENV)/bin/python -m pytest --timeout=180 tests
 
 types: new-venv ## mypy and stubtest, in that environment
 	$(call step,types)
