@@ -274,7 +274,8 @@ async fn a_lost_answer_is_asked_for_again_with_the_same_transaction() {
     for bundle in [false, true] {
         let fixture = Fixture::new(CENTS_10).await;
         let consumer = if bundle { fixture.wary().await } else { fixture.trusting().await };
-        let mut losses = 3;
+        // More of them than a call that is not paid is worth.
+        let mut losses = 12;
         let paid = drive(consumer.purchase(call()).unwrap(), async |request| {
             let answer = fixture.service.answer(&request).await;
             if answer.status == 200 && losses > 0 {
