@@ -211,7 +211,7 @@ impl _Consumer {
         let provider = optional(provider, |value| convert::address("provider", value))?;
         let core = self.core.clone();
         run(py, self.style, Reads, async move { core.spent(provider).await }, |py, spent| {
-            let Spent { hour, day, provider } = spent;
+            let Spent { hour, day, provider, .. } = spent;
             let dict = PyDict::new(py);
             dict.set_item("hour", hour.0)?;
             dict.set_item("day", day.0)?;

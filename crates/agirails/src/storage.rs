@@ -32,6 +32,7 @@ const CHECKPOINT_PAGES: i64 = 16_000;
 
 /// Where the state is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Storage {
     /// In `.actp/` below this directory, which is made where it is missing. Several processes
     /// may share it.

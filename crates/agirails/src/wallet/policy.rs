@@ -89,6 +89,7 @@ pub struct KeySources {
 
 /// A key that may be used, and where it was found.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ResolvedKey {
     /// The key.
     pub key: PrivateKey,
