@@ -118,7 +118,7 @@ pub fn _open_consumer(
             "per_day" => ("per_day", &mut limits.per_day),
             "per_provider_per_day" => ("per_provider_per_day", &mut limits.per_provider_per_day),
             other => {
-                let (code, problem) = (Code::InvalidSettings, "is no limit");
+                let (code, problem) = (Code::InvalidSettings, "must be a limit");
                 let hint = "a budget has per_call, per_hour, per_day and per_provider_per_day";
                 return Err(convert::refuse(py, code, "budget", other, problem, hint));
             }
