@@ -128,6 +128,11 @@ pub trait Kernel: fmt::Debug + Send + Sync {
         self.get_transaction(id).await
     }
 
+    /// How many nodes [`Self::confirm_transaction`] asks.
+    fn agree(&self) -> usize {
+        1
+    }
+
     /// A party's transactions, newest first, in pages.
     async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>>;
 

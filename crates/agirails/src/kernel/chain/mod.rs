@@ -501,8 +501,15 @@ impl Kernel for ChainKernel {
     /// One round trip for some 250 transactions.
     async fn get_transactions(&self, ids: &[TransactionId]) -> Result<Vec<Option<Transaction>>> {
         let reads: Vec<_> = ids.iter().map(|id| self.read_transaction(*id)).collect();
-        let answers = self.reader.read_many(&reads).await?;
+        let answers = match reads.as_slice() {
+            [single] => vec![self.reader.read(single).await?],
+            _ => self.reader.read_many(&reads).await?,
+        };
         answers.iter().zip(ids).map(|(answer, id)| read_or_missing(answer, *id)).collect()
+    }
+
+    fn agree(&self) -> usize {
+        self.agree
     }
 
     async fn confirm_transaction(&self, id: TransactionId) -> Result<Transaction> {
