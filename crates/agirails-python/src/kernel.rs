@@ -164,6 +164,7 @@ impl Kernel {
                 convert::address("escrow_contract", address)
             })?,
             escrow_id: optional(escrow_id, |id| convert::bytes32("escrow_id", id))?,
+            most: None,
         };
         let client = self.client.clone();
         let call = async move { client.link_escrow_as(id, link).await };

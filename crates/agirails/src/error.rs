@@ -119,6 +119,8 @@ codes! {
         "The RPC endpoints refuse more requests for now.";
     InvalidAnswer, "invalid_answer", Network, Safe,
         "The RPC endpoint's answer cannot be understood.";
+    ContradictoryAnswer, "contradictory_answer", Network, Safe,
+        "An RPC endpoint contradicts the network profile, what the caller agreed to, or another endpoint; nothing was sent.";
     RequestRefused, "request_refused", Network, Safe,
         "The RPC endpoint refused the request in words of its own.";
     WrongChain, "wrong_chain", Network, Never,

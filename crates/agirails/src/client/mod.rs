@@ -114,6 +114,12 @@ impl ACTPClient {
         &self.warnings
     }
 
+    /// What whoever connects to this network should know: that its kernel is paused, that it does
+    /// not approve the vault. Read once, when this client connected.
+    pub fn network_warnings(&self) -> &[String] {
+        self.kernel.warnings()
+    }
+
     /// The kernel underneath, for calls on behalf of others.
     pub fn kernel(&self) -> &Arc<dyn Kernel> {
         &self.kernel
@@ -179,13 +185,21 @@ impl ACTPClient {
         self.link_escrow_as(id, LinkEscrow::default()).await
     }
 
-    /// [`Self::link_escrow`] with another vault or escrow id than the convention's.
-    pub async fn link_escrow_as(&self, id: TransactionId, link: LinkEscrow) -> Result<B256> {
+    /// [`Self::link_escrow`] with another escrow id than the convention's, and a limit to the
+    /// amount. Another vault than the network's is never approved: where the kernel takes it, it
+    /// needs an allowance of its own.
+    ///
+    /// # Errors
+    /// As [`Self::link_escrow`]; [`Code::ContradictoryAnswer`] where a node says that the
+    /// transaction's amount is more than [`LinkEscrow::most`], [`Code::InvalidSettings`] for a vault
+    /// that would have to be approved and is not the network's.
+    pub async fn link_escrow_as(&self, id: TransactionId, mut link: LinkEscrow) -> Result<B256> {
         let sender = self.sender()?;
         if self.limit().is_some() {
             // It may have been created by another SDK, or quoted up.
-            let amount = self.get_transaction(id).await?.amount;
+            let amount = self.kernel.confirm_transaction(id).await?.amount;
             self.check_limit(amount, Some(id))?;
+            link.most = Some(link.most.map_or(amount, |most| most.min(amount)));
         }
         self.kernel.link_escrow(sender, id, link).await
     }
@@ -280,6 +294,18 @@ impl ACTPClient {
             DisputeWindow::EndsAt(_) => vec![],
         };
         self.transition(Transition { id, to, data, proof: Some(proof) }).await
+    }
+
+    /// Disputes a delivery, with a bond of `max_bond` at most, base units of USDC; returns the bond.
+    /// It falls to the other party unless the resolver finds that party at fault.
+    ///
+    /// # Errors
+    /// [`Code::PriceAboveLimit`], naming the bond, where it is more than `max_bond`;
+    /// [`Code::ContradictoryAnswer`] where the node names another bond, or another vault than the
+    /// network's, once it comes to paying: nothing was sent. Else the kernel's, such as
+    /// [`crate::Refusal::DisputeWindowClosed`].
+    pub async fn dispute(&self, id: TransactionId, max_bond: Usdc) -> Result<Usdc> {
+        self.kernel.dispute(self.sender()?, id, max_bond).await
     }
 
     /// The proof with which the transaction was delivered, if one was given here.

@@ -109,6 +109,30 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// `getTransaction(bytes32)`.
     async fn get_transaction(&self, id: TransactionId) -> Result<Transaction>;
 
+    /// [`Self::get_transaction`] for many, `None` for an unknown id.
+    async fn get_transactions(&self, ids: &[TransactionId]) -> Result<Vec<Option<Transaction>>> {
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            found.push(match self.get_transaction(*id).await {
+                Ok(transaction) => Some(transaction),
+                Err(error) if error.refusal() == Some(Refusal::TxMissing) => None,
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(found)
+    }
+
+    /// [`Self::get_transaction`], confirmed by as many nodes as the client's setting `agree` says:
+    /// for what is served, given back or given up because of it.
+    async fn confirm_transaction(&self, id: TransactionId) -> Result<Transaction> {
+        self.get_transaction(id).await
+    }
+
+    /// How many nodes [`Self::confirm_transaction`] asks.
+    fn agree(&self) -> usize {
+        1
+    }
+
     /// A party's transactions, newest first, in pages.
     async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>>;
 
@@ -148,8 +172,17 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// `acceptQuote`.
     async fn accept_quote(&self, sender: Address, id: TransactionId, amount: Usdc) -> Result<()>;
 
-    /// `transitionState`; for a dispute, approves exactly what the bond lacks before.
+    /// `transitionState`; for a dispute, approves exactly what the bond lacks before, at most the
+    /// greatest share of the amount that a kernel can ask for ([`Self::dispute`] takes a limit).
     async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()>;
+
+    /// Disputes a delivery, with a bond of this much at most; returns the bond.
+    async fn dispute(&self, sender: Address, id: TransactionId, max_bond: Usdc) -> Result<Usdc> {
+        let bond = errors::agreed_bond(&self.confirm_transaction(id).await?, max_bond)?;
+        let dispute = Transition { id, to: State::Disputed, data: vec![], proof: None };
+        self.transition_state(sender, &dispute).await?;
+        Ok(bond)
+    }
 
     /// IN_PROGRESS and DELIVERED, one right behind the other, since in between nobody but the
     /// provider can move the money. `delivery` is the transition to DELIVERED; the transaction is
@@ -180,6 +213,12 @@ pub trait Kernel: fmt::Debug + Send + Sync {
 
     /// The agent registry, where the network has one.
     fn registry(&self) -> Option<&dyn AgentRegistry>;
+
+    /// What whoever connects should know: that the kernel is paused, that it does not approve the
+    /// vault.
+    fn warnings(&self) -> &[String] {
+        &[]
+    }
 
     /// The attestation service, where the network has one.
     fn attestations(&self) -> Option<&dyn Attestations> {

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     error::Error,
     protocol::{
-        DisputeWindow, Refusal, State, TransactionId, Usdc,
+        DisputeWindow, State, TransactionId, Usdc,
         error::SignatureError,
         paid_request::{CLOCK_SKEW_SECONDS, PaidRequest, RequestSignature},
     },
@@ -343,15 +343,17 @@ impl Inner {
         if process.lookups.is_unknown(id) {
             return Err(Rejection::not_found().into());
         }
-        let _permit = process.lookups.permit().await.ok_or_else(Rejection::too_many)?;
-        let transaction = match self.client.get_transaction(id).await {
-            Ok(transaction) => transaction,
-            Err(error) if error.refusal() == Some(Refusal::TxMissing) => {
-                process.lookups.note_unknown(id);
-                return Err(Rejection::not_found().into());
-            }
-            Err(error) => return Err(Refused::because(Rejection::unverifiable(), error)),
+        let unverifiable = |error| Refused::because(Rejection::unverifiable(), error);
+        let kernel = self.client.kernel();
+        let found = process.lookups.read(kernel, self.client.address(), id).await.ok_or_else(Rejection::too_many)?;
+        let Some(mut transaction) = found.map_err(unverifiable)? else {
+            process.lookups.note_unknown(id);
+            return Err(Rejection::not_found().into());
         };
+        // What would be served on one node's word is asked of others too.
+        if kernel.agree() > 1 {
+            transaction = kernel.confirm_transaction(id).await.map_err(unverifiable)?;
+        }
         if transaction.provider != self.client.address() {
             return Err(Rejection::other_provider().into());
         }

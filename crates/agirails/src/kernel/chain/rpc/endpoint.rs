@@ -456,6 +456,11 @@ impl Endpoint {
         self.manners().last.clone()
     }
 
+    /// Its name and what it did last instead of answering, in words.
+    pub(super) fn told(&self) -> Option<String> {
+        Some(format!("{} {}", self.name, self.last_miss()?.problem))
+    }
+
     fn manners(&self) -> MutexGuard<'_, Manners> {
         self.manners.lock().unwrap_or_else(PoisonError::into_inner)
     }
