@@ -354,6 +354,15 @@ def transaction_ids() -> None:
 
 # --- resolutions ---
 
+def service_hashes() -> None:
+    pairs = [(b"\x00" * 32, b"\x00" * 32), (b"\x11" * 32, b"\x22" * 32), (bytes(range(32)), bytes(range(32, 64)))]
+    vectors = [
+        {"service": to_hex(service), "key": to_hex(key), "serviceHash": keccak(service + key)}
+        for service, key in pairs
+    ]
+    write("service_hashes.json", vectors)
+
+
 def resolutions() -> None:
     mediator, zero = Account.from_key((9).to_bytes(32)).address, "0x" + "00" * 20
     shapes = {
@@ -501,5 +510,5 @@ def targets() -> None:
     write("target.json", [{"target": target, "canonical": canonical_target(target)} for target in targets])
 
 
-for make in (canonical_json, proofs, signed_delivery, dids, transaction_ids, resolutions, service_types, usdc, targets):
+for make in (canonical_json, proofs, signed_delivery, dids, transaction_ids, service_hashes, resolutions, service_types, usdc, targets):
     make()

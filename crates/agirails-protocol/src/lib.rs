@@ -12,6 +12,7 @@ pub mod receipt;
 mod refusal;
 pub mod registry;
 pub mod rules;
+pub mod service;
 mod state;
 pub mod target;
 pub mod text;
