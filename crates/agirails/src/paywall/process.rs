@@ -15,6 +15,7 @@ use tokio::sync::{Mutex as Turn, Notify, Semaphore, SemaphorePermit};
 
 use super::{
     lock,
+    signer::Wallets,
     store::{Claim, Owner},
 };
 use crate::protocol::TransactionId;
@@ -39,6 +40,7 @@ pub(super) struct Process {
     /// Something was delivered.
     pub(super) settled: Notify,
     pub(super) lookups: Lookups,
+    pub(super) wallets: Wallets,
     pub(super) is_tending: AtomicBool,
     /// What request bodies hold that are being read.
     pub(super) body_bytes: Arc<AtomicUsize>,
@@ -54,6 +56,7 @@ impl Process {
             owed: Notify::new(),
             settled: Notify::new(),
             lookups: Lookups::default(),
+            wallets: Wallets::default(),
             is_tending: AtomicBool::new(false),
             body_bytes: Arc::default(),
             running: Mutex::default(),

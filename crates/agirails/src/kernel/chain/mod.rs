@@ -14,6 +14,7 @@ mod registry;
 pub(crate) mod reverts;
 pub(crate) mod rpc;
 pub(crate) mod sender;
+mod signatures;
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
@@ -37,7 +38,7 @@ use self::{
     sender::{GasLimit, Mined, Operation, Sender, SenderSettings},
 };
 use super::{
-    AgentRegistry, Attestations, Escrow, Kernel, TransactionQuery, Transition,
+    AgentRegistry, Attestations, ContractFinding, Escrow, Kernel, TransactionQuery, Transition,
     errors::{check_limit, missing, refused_creation},
 };
 use crate::{
@@ -48,6 +49,7 @@ use crate::{
         Usdc,
         proof::{DeliveryProof, Resolution},
         rules::Rates,
+        wallet_signature::ContractQuestion,
     },
     storage::Storage,
     wallet::Wallet,
@@ -651,6 +653,10 @@ impl Kernel for ChainKernel {
     ) -> Result<()> {
         let call = abi::anchorAttestationCall { transactionId: id, attestationUID: uid };
         self.call(sender, "anchorAttestation", id, &call).await.map(drop)
+    }
+
+    async fn ask_wallet(&self, question: &ContractQuestion) -> Result<ContractFinding> {
+        signatures::ask(&self.reader, question).await
     }
 
     fn registry(&self) -> Option<&dyn AgentRegistry> {
