@@ -25,7 +25,7 @@ use crate::{
             IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PRICE_ABOVE_MAXIMUM, PaidRequest,
             SIGNATURE_HEADER, TRANSACTION_HEADER,
         },
-        receipt::{CallRecord, RECEIPT_HEADER, Receipt},
+        receipt::{CallRecord, Expected, RECEIPT_HEADER, Receipt},
     },
 };
 
@@ -685,13 +685,16 @@ impl Purchase {
         let Some(receipt) = receipt else { return Ok((content_hash, Proof::Missing)) };
         let client = &self.inner().client;
         let network = client.network();
-        receipt.check(
-            &record_of_answer,
-            paid.payment.provider,
-            client.address(),
-            network.chain_id,
-            network.kernel,
-        )?;
+        let expected = Expected {
+            provider: paid.payment.provider,
+            requester: client.address(),
+            chain_id: network.chain_id,
+            kernel: network.kernel,
+            may_be_unsigned: client.mock().is_some(),
+            calls: u64::MAX,
+            answered: 0..=paid.payment.deadline,
+        };
+        receipt.check(&record_of_answer, &expected)?;
         let proof = receipt.signature.as_ref().map_or(Proof::Unsigned, |_| Proof::Signed);
         Ok((content_hash, proof))
     }

@@ -12,6 +12,7 @@ use super::{
     price::{Charge, Price, sensible_calls, usdc},
     rejection::{Refused, Rejection},
     request::{Incoming, parse_id},
+    signer::read_session,
     store::{Backlog, Counters, Stage},
 };
 use crate::protocol::{
@@ -50,7 +51,7 @@ impl Inner {
         };
         Some(answer.unwrap_or_else(|Refused(rejection, cause)| {
             let free = Charge::new(path_name(path), Usdc::ZERO);
-            self.reject(&free, Usdc::ZERO, &rejection, cause.as_ref(), None)
+            self.reject(&free, Usdc::ZERO, &rejection, cause.as_ref(), Some(incoming))
         }))
     }
 
@@ -183,6 +184,7 @@ impl Inner {
     /// never used is given back.
     async fn close(&self, id: TransactionId, incoming: &Incoming) -> Result<Answer, Refused> {
         let signature = self.read_signature(incoming.signature.as_deref()).await?;
+        let session = read_session(incoming.session.as_deref())?;
         let (facts, is_ours) = match self.payment_of(id).await? {
             Some(payment) => (payment.facts, true),
             // No call was ever made with it: its requester may have no other way to its money, and
@@ -194,9 +196,11 @@ impl Inner {
         };
         self.check_signer(
             signature.as_ref(),
+            session.as_ref(),
             &incoming.paid(id, incoming.idempotency_key.as_deref().unwrap_or_default()),
             &facts,
-        )?;
+        )
+        .await?;
         if !is_ours {
             return Err(Rejection::not_ours_to_close().into());
         }
