@@ -427,6 +427,7 @@ class _Purchase:
     def next(
         self, outcome: tuple[int, list[tuple[str, str]], bytes] | tuple[str, str] | None = None
     ) -> Any: ...
+    def let_go(self) -> None: ...
 
 def _keystore(private_key: str, password: str) -> tuple[Address, str]: ...
 
@@ -475,6 +476,7 @@ class _Paywall:
         min_seconds_left: int | None,
         deliver: str | None,
         price_text: str | None = None,
+        lasts: int | None = None,
     ) -> _Charge | None: ...
     def exchange(
         self,

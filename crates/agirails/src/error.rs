@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, fmt, path::Path};
 
-use alloy_primitives::B256;
+use alloy_primitives::{B256, Bytes};
 
 pub use crate::protocol::{Kind, Retry};
 use crate::protocol::{
@@ -169,10 +169,24 @@ codes! {
         "The service refused a call that is paid for; `status` and its words say why.";
     CallFailed, "call_failed", Call, CheckFirst,
         "A call that is paid for was not answered in time. The same purchase key asks again and pays nothing more.";
+    ServiceFailed, "service_failed", Call, CheckFirst,
+        "The service failed each time it ran a call that is paid for, and was asked to give the money back.";
+    BalanceForfeited, "balance_forfeited", Spending, Never,
+        "The provider ended a balance that calls could still be made with, so no other is bought there.";
     PurchaseMismatch, "purchase_mismatch", Validation, Never,
         "The purchase key belongs to another request.";
     Internal, "internal", Internal, CheckFirst,
         "A mistake in agirails, which the bindings caught: please report it.";
+}
+
+/// The body of a service's answer. Its debug form shows only its length.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AnswerBody(pub Bytes);
+
+impl fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 /// The facts an error speaks of, where they apply.
@@ -197,6 +211,8 @@ pub struct Facts {
     pub available: Option<Usdc>,
     /// The HTTP status that a service answered.
     pub status: Option<u16>,
+    /// The body of that answer, its first 64 KiB.
+    pub body: Option<AnswerBody>,
     /// The purchase: the same key goes on where it ended, and never pays twice.
     pub purchase_key: Option<String>,
 }

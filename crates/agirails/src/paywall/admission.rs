@@ -176,6 +176,7 @@ impl Inner {
         Terms {
             network: self.client.network(),
             provider: self.client.address().to_string(),
+            ledger: self.client.mock().map(|kernel| kernel.ledger_id()),
             charge,
             price,
             min_seconds_left: self.min_seconds_left(charge),

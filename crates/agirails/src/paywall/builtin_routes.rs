@@ -91,6 +91,7 @@ impl Inner {
                 "route": charge.name, "price": null, "priceText": text, "calls": charge.calls,
             });
         };
+        let min_seconds_left = self.min_seconds_left(charge);
         let offers: Vec<_> =
             charge.offers(price).into_iter().map(|offer| offer.describe()).collect();
         json!({
@@ -100,6 +101,7 @@ impl Inner {
             "calls": charge.least_calls(price),
             "leastSensibleCalls": sensible_calls(price).max(charge.least_calls(price)),
             "offers": offers,
+            "lastsSeconds": charge.lifetime(min_seconds_left, true) - min_seconds_left,
             "accepts": self.terms(charge, price).accepts(),
         })
     }

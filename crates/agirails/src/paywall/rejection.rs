@@ -217,7 +217,9 @@ impl Rejection {
             "The signature's time is more than {CLOCK_SKEW_SECONDS} seconds from this server's: \
              set your clock and sign anew"
         );
+        // A proxy may take the Date away.
         Self::new(401, "stale_signature", "Signature Expired", detail)
+            .with("time", super::wall_seconds())
     }
 
     pub(super) fn used() -> Self {
@@ -384,6 +386,8 @@ impl From<Error> for Refused {
 pub(super) struct Terms<'a> {
     pub(super) network: &'a Network,
     pub(super) provider: String,
+    /// On mock, which ledger the transaction must be on.
+    pub(super) ledger: Option<&'a str>,
     pub(super) charge: &'a Charge,
     pub(super) price: Usdc,
     pub(super) min_seconds_left: u64,
@@ -461,13 +465,14 @@ impl Terms<'_> {
 
     fn accept(&self, offer: Offer, is_bundled: bool) -> Value {
         let kind = if is_bundled || offer.calls > 1 { "prepaid" } else { "single" };
-        json!({
+        let seconds = self.charge.lifetime(self.min_seconds_left, kind == "prepaid");
+        let mut accept = json!({
             "scheme": "actp-escrow",
             "network": format!("eip155:{}", self.network.chain_id),
             "amount": offer.amount.0.to_string(),
             "asset": self.network.usdc.to_string(),
             "payTo": self.provider,
-            "maxTimeoutSeconds": 3_600.max(self.min_seconds_left * 2),
+            "maxTimeoutSeconds": seconds,
             "extra": {
                 "flow": "escrow",
                 "kind": kind,
@@ -481,6 +486,10 @@ impl Terms<'_> {
                 "minSecondsLeft": self.min_seconds_left,
                 "disputeWindowSeconds": 172_800,
             },
-        })
+        });
+        if let Some(ledger) = self.ledger {
+            accept["extra"]["ledger"] = ledger.into();
+        }
+        accept
     }
 }

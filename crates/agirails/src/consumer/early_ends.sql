@@ -1,0 +1,2 @@
+-- Whether its provider ended it, or counts less of it as left, while calls could still be made with it.
+ALTER TABLE payments ADD COLUMN ended_early INTEGER NOT NULL DEFAULT 0;
