@@ -184,7 +184,7 @@ class Kernel:
         result_cid: str = "",
         eas_attestation_uid: str | bytes | None = None,
         delivered_at: int | None = None,
-        nonce: int = 0,
+        nonce: int = 1,
     ) -> dict[str, Any]: ...
     def attest_delivery(
         self,

@@ -13,6 +13,9 @@ pub const NETWORK_VARIABLE: &str = "AGIRAILS_NETWORK";
 
 /// Base. Whatever runs on it is mainnet, however it is configured.
 pub(crate) const MAINNET_CHAIN_ID: u64 = 8_453;
+/// Base Sepolia.
+#[cfg(feature = "chain")]
+pub(crate) const TESTNET_CHAIN_ID: u64 = 84_532;
 /// Local development chains: anvil's, hardhat's.
 pub(crate) const LOCAL_CHAIN_ID: u64 = 31_337;
 
@@ -47,7 +50,7 @@ impl FromStr for Mode {
             .into_iter()
             .find(|mode| mode.as_str() == name)
             .ok_or_else(|| {
-                Error::invalid(Code::InvalidSettings, "mode", name, "is no network")
+                Error::invalid(Code::InvalidSettings, "mode", name, "must be a network")
                     .with_hint("use \"mock\", \"testnet\" or \"mainnet\"")
             })
     }
@@ -88,12 +91,17 @@ pub struct NetworkProfile {
     /// The EAS schema of delivery attestations, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eas_schema: Option<B256>,
+    /// How many of the URLs must say the same about a transaction before it is served, and before
+    /// what was served is given back or given up. Where left out, 2 on Base where two or more hosts
+    /// are named, else 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agree: Option<u32>,
 }
 
 /// Shows of each URL its scheme, host and port only: the rest is where keys stand.
 impl fmt::Debug for NetworkProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, chain_id, rpc_urls, contracts, deployment_block, eas_schema } = self;
+        let Self { name, chain_id, rpc_urls, contracts, deployment_block, eas_schema, agree } = self;
         let urls: Vec<_> = rpc_urls.iter().map(|url| shown_url(url)).collect();
         f.debug_struct("NetworkProfile")
             .field("name", name)
@@ -102,6 +110,7 @@ impl fmt::Debug for NetworkProfile {
             .field("contracts", contracts)
             .field("deployment_block", deployment_block)
             .field("eas_schema", eas_schema)
+            .field("agree", agree)
             .finish()
     }
 }
@@ -171,6 +180,7 @@ impl NetworkProfile {
             eas_schema: Some(b256!(
                 "1b0ebdf0bd20c28ec9d5362571ce8715a55f46e81c3de2f9b0d8e1b95fb5ffce"
             )),
+            agree: None,
         }
     }
 
@@ -192,6 +202,7 @@ impl NetworkProfile {
             eas_schema: Some(b256!(
                 "166501e7476e2fcf9214c4c5144533c2957d56fe59d639effc1719a0658d9c9a"
             )),
+            agree: None,
         }
     }
 

@@ -34,6 +34,7 @@ pub const MAINNET_LIMIT: Usdc = Usdc(1_000_000_000);
 
 /// What accompanies a transition, as a caller has it.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Evidence {
     /// Nothing.
     #[default]
@@ -57,8 +58,8 @@ impl From<DeliveryProof> for Evidence {
     }
 }
 
-/// What a provider signs about a delivery (AIP-4). Unset fields are zero or empty.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What a provider signs about a delivery (AIP-4). Unset fields are zero or empty; the nonce is 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryStatement {
     /// Which transaction.
     pub transaction_id: TransactionId,
@@ -70,8 +71,21 @@ pub struct DeliveryStatement {
     pub eas_attestation_uid: B256,
     /// When it was delivered, Unix seconds; the kernel's clock where `None`.
     pub delivered_at: Option<u64>,
-    /// The provider's message number.
+    /// The provider's message number, from 1 on.
     pub nonce: u64,
+}
+
+impl Default for DeliveryStatement {
+    fn default() -> Self {
+        Self {
+            transaction_id: TransactionId::ZERO,
+            result_cid: String::new(),
+            result_hash: B256::ZERO,
+            eas_attestation_uid: B256::ZERO,
+            delivered_at: None,
+            nonce: 1,
+        }
+    }
 }
 
 /// A participant's client. Cheap to clone; clones share the kernel.
@@ -111,6 +125,12 @@ impl ACTPClient {
     /// What its owner should know: on testnet, that the private key lies in the clear.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// What whoever connects to this network should know: that its kernel is paused, that it does
+    /// not approve the vault. Read once, when this client connected.
+    pub fn network_warnings(&self) -> &[String] {
+        self.kernel.warnings()
     }
 
     /// The kernel underneath, for calls on behalf of others.
@@ -178,13 +198,21 @@ impl ACTPClient {
         self.link_escrow_as(id, LinkEscrow::default()).await
     }
 
-    /// [`Self::link_escrow`] with another vault or escrow id than the convention's.
-    pub async fn link_escrow_as(&self, id: TransactionId, link: LinkEscrow) -> Result<B256> {
+    /// [`Self::link_escrow`] with another escrow id than the convention's, and a limit to the
+    /// amount. Another vault than the network's is never approved: where the kernel takes it, it
+    /// needs an allowance of its own.
+    ///
+    /// # Errors
+    /// As [`Self::link_escrow`]; [`Code::ContradictoryAnswer`] where a node says that the
+    /// transaction's amount is more than [`LinkEscrow::most`], [`Code::InvalidSettings`] for a vault
+    /// that would have to be approved and is not the network's.
+    pub async fn link_escrow_as(&self, id: TransactionId, mut link: LinkEscrow) -> Result<B256> {
         let sender = self.sender()?;
         if self.limit().is_some() {
             // It may have been created by another SDK, or quoted up.
-            let amount = self.get_transaction(id).await?.amount;
+            let amount = self.kernel.confirm_transaction(id).await?.amount;
             self.check_limit(amount, Some(id))?;
+            link.most = Some(link.most.map_or(amount, |most| most.min(amount)));
         }
         self.kernel.link_escrow(sender, id, link).await
     }
@@ -281,6 +309,18 @@ impl ACTPClient {
         self.transition(Transition { id, to, data, proof: Some(proof) }).await
     }
 
+    /// Disputes a delivery, with a bond of `max_bond` at most, base units of USDC; returns the bond.
+    /// It falls to the other party unless the resolver finds that party at fault.
+    ///
+    /// # Errors
+    /// [`Code::PriceAboveLimit`], naming the bond, where it is more than `max_bond`;
+    /// [`Code::ContradictoryAnswer`] where the node names another bond, or another vault than the
+    /// network's, once it comes to paying: nothing was sent. Else the kernel's, such as
+    /// [`crate::Refusal::DisputeWindowClosed`].
+    pub async fn dispute(&self, id: TransactionId, max_bond: Usdc) -> Result<Usdc> {
+        self.kernel.dispute(self.sender()?, id, max_bond).await
+    }
+
     /// The proof with which the transaction was delivered, if one was given here.
     pub async fn get_delivery_proof(&self, id: TransactionId) -> Result<Option<DeliveryProof>> {
         self.kernel.delivery_proof(id).await
@@ -326,8 +366,8 @@ impl ACTPClient {
         let chain_id = self.network().chain_id;
         let message = DeliveryMessage {
             transaction_id: tx.id,
-            provider: Did { chain_id, address: tx.provider },
-            consumer: Did { chain_id, address: tx.requester },
+            provider: Did { chain_id, address: tx.provider }.into(),
+            consumer: Did { chain_id, address: tx.requester }.into(),
             result_cid: statement.result_cid,
             result_hash: statement.result_hash,
             eas_attestation_uid: statement.eas_attestation_uid,

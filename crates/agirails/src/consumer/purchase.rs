@@ -27,7 +27,7 @@ use crate::{
             CLOCK_SKEW_SECONDS, IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PRICE_ABOVE_MAXIMUM,
             PaidRequest, SIGNATURE_HEADER, TRANSACTION_HEADER,
         },
-        receipt::{CallRecord, RECEIPT_HEADER, Receipt},
+        receipt::{CallRecord, Expected, RECEIPT_HEADER, Receipt},
         service::{SERVICE_KEY_HEADER, bound_service_hash},
     },
 };
@@ -979,14 +979,17 @@ impl Purchase {
         let Some(receipt) = receipt else { return Ok((content_hash, Proof::Missing)) };
         let client = &self.inner().client;
         let network = client.network();
-        receipt.check(
-            &record_of_answer,
-            paid.payment.provider,
-            client.address(),
-            network.chain_id,
-            network.kernel,
-        )?;
-        check_receipt(paid, receipt, client.mock().is_some())?;
+        let planned_at = paid.payment.planned_at;
+        let expected = Expected {
+            provider: paid.payment.provider,
+            requester: client.address(),
+            chain_id: network.chain_id,
+            kernel: network.kernel,
+            may_be_unsigned: client.mock().is_some(),
+            calls: u64::MAX,
+            answered: planned_at.saturating_sub(RECEIPT_LAG_SECONDS)..=paid.payment.deadline,
+        };
+        receipt.check(&record_of_answer, &expected)?;
         let proof = receipt.signature.as_ref().map_or(Proof::Unsigned, |_| Proof::Signed);
         Ok((content_hash, proof))
     }
@@ -1257,41 +1260,6 @@ fn fingerprint(call: &PaidCall, digest: B256) -> B256 {
         bytes.extend(part.as_bytes());
     }
     keccak256(bytes)
-}
-
-/// What a receipt must be beyond what is signed in it.
-///
-/// # Errors
-/// [`Code::ProofMismatch`] and [`Code::InvalidSignature`].
-fn check_receipt(paid: &Paid, receipt: &Receipt, is_mock: bool) -> Result<()> {
-    let hint = "do not settle: ask the provider, or dispute within the window";
-    let refuse = |code, field: &'static str, message: String| {
-        Err(Error::new(code, message).with_hint(hint).with_facts(|facts| {
-            facts.transaction_id = Some(paid.id);
-            facts.field = Some(field);
-        }))
-    };
-    if receipt.signature.is_none() && !is_mock {
-        let message = "the receipt must be signed by the provider, and has no signature";
-        return refuse(Code::InvalidSignature, "signature", message.to_owned());
-    }
-    if paid.payment.kind == PaymentKind::Single && receipt.index != 0 {
-        let message = format!(
-            "the receipt's index must be 0 for a call that takes the whole transaction, and is {}",
-            receipt.index
-        );
-        return refuse(Code::ProofMismatch, "index", message);
-    }
-    let from = paid.payment.planned_at.saturating_sub(RECEIPT_LAG_SECONDS);
-    let to = paid.payment.deadline;
-    if !(from..=to).contains(&receipt.delivered_at) {
-        let message = format!(
-            "the receipt's deliveredAt must be {from} to {to}, while the transaction lasts, and is {}",
-            receipt.delivered_at
-        );
-        return refuse(Code::ProofMismatch, "deliveredAt", message);
-    }
-    Ok(())
 }
 
 /// As much of a body as an error carries.

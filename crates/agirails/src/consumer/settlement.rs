@@ -150,23 +150,7 @@ impl Consumer {
     /// kernel's, such as [`crate::Refusal::DisputeWindowClosed`].
     pub async fn dispute(&self, id: TransactionId, max_bond: Usdc) -> Result<Usdc> {
         check_limit("max_bond", Some(max_bond))?;
-        let bond = self.bond(id).await?;
-        if bond > max_bond {
-            let message =
-                format!("a dispute takes a bond of {bond} USDC, and max_bond is {max_bond}");
-            return Err(Error::new(Code::PriceAboveLimit, message)
-                .with_hint(
-                    "the bond falls to the provider unless the resolver finds it at fault: pass it \
-                     as max_bond if the dispute is worth it; nothing was done",
-                )
-                .with_facts(|facts| {
-                    facts.transaction_id = Some(id);
-                    facts.field = Some("max_bond");
-                    facts.required = Some(bond);
-                    facts.available = Some(max_bond);
-                }));
-        }
-        self.inner.client.transition_state(id, State::Disputed, Evidence::None).await?;
+        let bond = self.inner.client.dispute(id, max_bond).await?;
         if let Some(payment) = self.inner.records.payment_of(id).await? {
             self.inner.records.finish(payment.id, Stage::Disputed, Usdc::ZERO).await?;
         }

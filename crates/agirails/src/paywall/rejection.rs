@@ -17,7 +17,7 @@ use crate::{
         State, Usdc,
         paid_request::{
             CLOCK_SKEW_SECONDS, IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PRICE_ABOVE_MAXIMUM,
-            SIGNATURE_HEADER, TRANSACTION_HEADER,
+            SESSION_FORM, SESSION_HEADER, SIGNATURE_FORM, SIGNATURE_HEADER, TRANSACTION_HEADER,
         },
     },
 };
@@ -46,7 +46,7 @@ impl Rejection {
         Self { status, reason, title, detail: detail.into(), more: vec![], retry_after: None }
     }
 
-    fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
+    pub(super) fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
         self.more.push((key, value.into()));
         self
     }
@@ -72,8 +72,13 @@ impl Rejection {
     }
 
     pub(super) fn malformed_signature() -> Self {
-        let detail = format!("{SIGNATURE_HEADER} must be t=<Unix seconds>,s=0x<65 bytes in hex>");
+        let detail = format!("{SIGNATURE_HEADER} must be {SIGNATURE_FORM}");
         Self::new(400, "invalid_signature_header", "Invalid Signature Header", detail)
+    }
+
+    pub(super) fn malformed_session() -> Self {
+        let detail = format!("{SESSION_HEADER} must be {SESSION_FORM}");
+        Self::new(400, "invalid_session_header", "Invalid Session Header", detail)
     }
 
     pub(super) fn malformed_max_price() -> Self {
@@ -188,17 +193,23 @@ impl Rejection {
 
     pub(super) fn signature_required() -> Self {
         let detail = format!(
-            "Sign the request as the transaction's requester: {SIGNATURE_HEADER}: \
-             t=<Unix seconds>,s=<EIP-712 signature of PaidRequest(bytes32 txId,string method,\
-             string target,bytes32 bodyHash,string idempotencyKey,uint256 timestamp)>"
+            "Sign the request as the transaction's requester, in the header {SIGNATURE_HEADER}: \
+             `signing` says what"
         );
         Self::new(401, "signature_required", "Signature Required", detail)
     }
 
     pub(super) fn wrong_signer() -> Self {
         let detail = "The signature is not the transaction requester's for this very request: \
-                      method, target, body, key and time are signed";
+                      method, target, body, key and time are signed. Its key, its contract \
+                      (EIP-1271) or a session key that it appointed signs: `signing` says what";
         Self::new(401, "wrong_signature", "Invalid Signature", detail)
+    }
+
+    pub(super) fn too_many_contract_checks() -> Self {
+        let detail = "Too many signatures of contract wallets are being checked on chain; try \
+                      again, or appoint a session key, which is checked once";
+        Self::new(429, "too_many_signature_checks", "Too Many Requests", detail).later(1)
     }
 
     pub(super) fn stale_signature() -> Self {

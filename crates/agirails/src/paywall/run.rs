@@ -28,6 +28,7 @@ use crate::{
 
 /// What a handler may know of the payment it runs for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CallPayment {
     /// The transaction.
     pub transaction_id: TransactionId,
@@ -296,7 +297,7 @@ impl Run {
     /// time was never heard of.
     fn seconds_left(&self) -> Option<u64> {
         let closes = self.payment.deadline.saturating_sub(self.inner.settings.closing_seconds);
-        self.inner.clock.latest().map(|now| closes.saturating_sub(now))
+        self.inner.clock.passed().map(|now| closes.saturating_sub(now))
     }
 
     async fn give_back(&mut self, reason: Reason, detail: &str) {

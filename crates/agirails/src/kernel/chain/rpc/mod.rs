@@ -13,12 +13,16 @@ mod heads;
 mod tests;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use alloy_json_rpc::ErrorPayload;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{
+    StreamExt, TryStreamExt,
+    stream::{self, FuturesUnordered},
+};
 use reqwest::redirect;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, value::RawValue};
@@ -213,6 +217,61 @@ impl Rpc {
         stream::iter(parts).buffered(PARTS_AT_ONCE).try_concat().await
     }
 
+    /// Asks so many endpoints of different hosts the same, each by itself; returns their names with
+    /// what they answered. One that misses is replaced by the next.
+    ///
+    /// # Errors
+    /// Those of [`Failure::Unreachable`] in [`Self::request`], where fewer answer.
+    pub(crate) async fn ask_each(
+        &self,
+        call: &Call,
+        endpoints: usize,
+    ) -> Result<Vec<(String, Answered)>> {
+        let line = self.0.get();
+        let client = line.client()?;
+        let _slot = Slot::one_more(&line);
+        let ask = async |endpoint: &Endpoint| {
+            let asked_at = Instant::now();
+            let answers = endpoint.ask_all(&line, client, &[call], line.request_timeout).await;
+            match answers.and_then(none_limited) {
+                Ok(mut answers) => {
+                    endpoint.answered(asked_at);
+                    answers.pop().map(|answer| (endpoint.name.clone(), answer))
+                }
+                Err(miss) => {
+                    endpoint.missed(asked_at, &miss);
+                    None
+                }
+            }
+        };
+        let mut others = line.distinct().into_iter();
+        let mut asked: FuturesUnordered<_> = others.by_ref().take(endpoints).map(ask).collect();
+        let mut answers = Vec::with_capacity(endpoints);
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Some(answer) => answers.push(answer),
+                None => asked.extend(others.next().map(ask)),
+            }
+        }
+        if answers.len() == endpoints {
+            return Ok(answers);
+        }
+        let misses: Vec<_> = line.endpoints.iter().filter_map(Endpoint::told).collect();
+        let count = answers.len();
+        let message = format!(
+            "{count} of {endpoints} RPC endpoints that must agree answered {}: {}",
+            call.method,
+            misses.join("; ")
+        );
+        Err(Error::new(Code::EndpointUnreachable, message)
+            .with_hint("name a further rpc_url, so that one may fail, or lower `agree`"))
+    }
+
+    /// How many endpoints there are on different hosts.
+    pub(crate) fn distinct_endpoints(&self) -> usize {
+        self.0.get().distinct().len()
+    }
+
     /// News of blocks, from now on.
     pub(crate) fn heads(&self) -> Heads {
         self.0.get().heads()
@@ -259,6 +318,12 @@ impl Line {
         Err(failover.error(calls.first().map_or("a batch", |call| call.method)))
     }
 
+    /// The first endpoint of each host: two URLs of one host are one witness.
+    fn distinct(&self) -> Vec<&Endpoint> {
+        let mut seen = HashSet::new();
+        self.endpoints.iter().filter(|endpoint| seen.insert(&endpoint.name)).collect()
+    }
+
     fn client(&self) -> Result<&reqwest::Client> {
         self.client.as_ref().map_err(|problem| {
             Error::new(
@@ -301,12 +366,12 @@ fn connections(urls: &[Url], request_timeout: Duration) -> Result<reqwest::Clien
 fn usable(url: &str) -> Result<Url> {
     let hint = "write it as in https://sepolia.base.org or http://127.0.0.1:8545";
     let url = Url::parse(url)
-        .map_err(|problem| bad_url(&format!("is no URL: {problem}")).with_hint(hint))?;
+        .map_err(|problem| bad_url(&format!("must be a URL: {problem}")).with_hint(hint))?;
     match url.scheme() {
         "http" | "https" | "ws" | "wss" => Ok(url),
         scheme => {
             let problem = format!(
-                "has the scheme {:?}, which is none of http, https, ws and wss",
+                "has the scheme {:?}, but it must be http, https, ws or wss",
                 shown_words(scheme)
             );
             Err(bad_url(&problem).with_hint(hint))
