@@ -402,7 +402,7 @@ impl Purchase {
             Some((offer, trusted)) => Some(Plan {
                 offer,
                 trusted,
-                kernel_now: inner.client.now().await?,
+                kernel_now: inner.client.now_for_deadlines().await?,
                 service_hash: keccak256(format!(
                     "agirails purchase {} {}",
                     inner.client.address(),
