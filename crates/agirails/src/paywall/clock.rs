@@ -121,6 +121,14 @@ impl Clock {
         self.reading().map(|reading| reading.early + reading.gone())
     }
 
+    /// [`Self::passed`], asking the kernel where it was never reached.
+    pub(super) async fn passed_by_now(&self) -> Result<u64> {
+        match self.passed() {
+            Some(now) => Ok(now),
+            None => Ok(self.refresh().await?.early),
+        }
+    }
+
     /// Asks the kernel.
     pub(super) async fn refresh(&self) -> Result<Reading> {
         let told = self.client.now().await?;

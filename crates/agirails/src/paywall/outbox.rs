@@ -473,8 +473,7 @@ impl Inner {
     }
 
     async fn prune(&self) -> Result<()> {
-        let Some(now) = self.clock.passed() else { return Ok(()) };
-        let keep = self.settings.keep;
+        let (keep, now) = (self.settings.keep, self.clock.passed_by_now().await?);
         while self.store.prune(keep, now, PRUNED_AT_ONCE).await? == u64::from(PRUNED_AT_ONCE) {}
         Ok(())
     }
@@ -489,7 +488,7 @@ impl Inner {
     /// Looks over the kernel's transactions: those that nobody claimed are given back before they
     /// expire, and what a chain took back is done again.
     async fn sweep(&self) -> Result<()> {
-        let Some(now) = self.clock.passed() else { return Ok(()) };
+        let now = self.clock.passed_by_now().await?;
         for state in [State::Committed, State::InProgress] {
             let mut query = TransactionQuery {
                 role: Some(Role::Provider),

@@ -216,7 +216,7 @@ impl AccountTask {
         }
         let params = json!(["0x0", false]);
         let genesis: Block = self.shared.rpc.request("eth_getBlockByNumber", params).await?;
-        journal::begin(&self.shared.file, genesis.hash).await?;
+        journal::begin(&self.shared.file, self.shared.chain_id, genesis.hash).await?;
         self.began = true;
         Ok(())
     }
