@@ -74,6 +74,8 @@ pub(super) struct Offer {
     pub(super) signature_required: bool,
     /// The service that the transaction is to be bound to.
     pub(super) service: Option<B256>,
+    /// After how many seconds without a call its balance may be ended.
+    pub(super) idle_seconds: Option<u64>,
 }
 
 /// Who would take an offer.
@@ -175,11 +177,33 @@ pub(super) fn is_bare_price_page(page: &Value) -> bool {
     header.eq_ignore_ascii_case(TRANSACTION_HEADER) && page.get("routes").is_none()
 }
 
+/// What a client could pay of what a service offers.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Usable {
+    /// Each with the number of calls that it holds.
+    pub(super) offers: Vec<(Offer, u64)>,
+    /// What is wrong with the others.
+    problems: Vec<String>,
+}
+
+impl Usable {
+    /// The error of a choice, with what is wrong with the offers that there was no choice of.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        match error.hint() {
+            Some(hint) if !self.problems.is_empty() => {
+                let hint = format!("{hint}; of another offer: {}", self.problems.join("; "));
+                error.with_hint(hint)
+            }
+            _ => error,
+        }
+    }
+}
+
 /// Those of the offers that are for this network, this money and these contracts.
 ///
 /// # Errors
 /// [`Code::NoOffer`], with the reason against each, where none is.
-pub(super) fn usable(offers: &[Value], payer: Payer<'_>) -> Result<Vec<(Offer, u64)>> {
+pub(super) fn usable(offers: &[Value], payer: Payer<'_>) -> Result<Usable> {
     let (mut good, mut problems) = (vec![], vec![]);
     for offer in offers {
         match read(offer, payer) {
@@ -210,7 +234,7 @@ pub(super) fn usable(offers: &[Value], payer: Payer<'_>) -> Result<Vec<(Offer, u
         };
         return Err(Error::new(Code::NoOffer, message).with_hint(hint));
     }
-    Ok(good)
+    Ok(Usable { offers: good, problems })
 }
 
 const OTHER_LEDGER: &str = "its mock ledger";
@@ -333,6 +357,7 @@ fn read(offer: &Value, payer: Payer<'_>) -> Result<(Offer, u64), String> {
         dispute_window,
         signature_required,
         service,
+        idle_seconds: more("idleCloseSeconds").and_then(Value::as_u64),
     };
     Ok((offer, calls))
 }
@@ -485,7 +510,7 @@ mod tests {
     fn take(offers: &[Value], limits: (u64, u64), trusted: bool) -> Result<Offer> {
         let usable = usable(offers, payer(&Network::mock()))?;
         let limits = Limits { amount: Usdc(limits.0), per_call: None, funding: Usdc(limits.1) };
-        choose(&usable, limits, |_| trusted)
+        choose(&usable.offers, limits, |_| trusted)
     }
 
     #[test]
@@ -531,7 +556,7 @@ mod tests {
             let usable = usable(offers, payer(&Network::mock()))?;
             let per_call = Some(Usdc(250_000));
             let limits = Limits { amount: Usdc(amount), per_call, funding: Usdc(1_000_000) };
-            choose(&usable, limits, |_| true)
+            choose(&usable.offers, limits, |_| true)
         };
         let error = take(std::slice::from_ref(&dressed), 1_000_000).unwrap_err();
         assert_eq!((error.code(), error.facts().field), (Code::BudgetExceeded, Some("per_call")));
@@ -600,7 +625,7 @@ mod tests {
         offer["maxTimeoutSeconds"] = 7_320.into();
         let lasts = |seconds| {
             let payer = Payer { lasts: Some(seconds), ..payer(&network) };
-            usable(std::slice::from_ref(&offer), payer).map(|usable| usable[0].0.lasts)
+            usable(std::slice::from_ref(&offer), payer).map(|usable| usable.offers[0].0.lasts)
         };
         assert_eq!(lasts(7_200), Ok(7_320));
         assert_eq!(lasts(1), Ok(420));

@@ -539,7 +539,7 @@ impl Purchase {
         };
         let usable = offer::usable(offers, payer)?;
         // Money that lies there already goes first.
-        for (offer, _) in &usable {
+        for (offer, _) in &usable.offers {
             if offer.price <= self.call.max_amount
                 && inner.budget.check_call(offer.price).is_ok()
                 && let Some(turn) = self.attach(offer.provider, offer.price, None).await?
@@ -553,7 +553,8 @@ impl Purchase {
             funding: self.call.most_funding(),
         };
         let is_trusted = |provider| inner.is_trusted(&self.endpoint.origin, provider);
-        let offer = offer::choose(&usable, limits, is_trusted)?;
+        let offer = offer::choose(&usable.offers, limits, is_trusted)
+            .map_err(|error| usable.explain(error))?;
         inner.check_balance(offer.amount).await?;
         let trusted = is_trusted(offer.provider);
         match self.attach(offer.provider, offer.price, Some((&offer, trusted))).await? {
@@ -764,12 +765,13 @@ impl Purchase {
     async fn ended_early(&self, paid: &Paid, transaction: &Transaction) -> Result<Option<Usdc>> {
         let payment = self.inner().records.payment(paid.payment.id).await?;
         let left = Usdc(payment.amount.0.saturating_sub(payment.used.0));
+        let may_end_from = self.inner().records.may_end_from(payment.id).await?;
         let is_over = !matches!(transaction.state, State::Committed | State::Cancelled);
         let is_early = is_over
             && payment.kind == PaymentKind::Prepaid
             && !payment.is_closed
             && left >= paid.purchase.price
-            && transaction.updated_at < payment.usable_until;
+            && transaction.updated_at < may_end_from;
         Ok(is_early.then_some(left))
     }
 

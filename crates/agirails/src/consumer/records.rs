@@ -20,6 +20,11 @@ use crate::{
 /// How long calls stay on record once their transaction is over.
 const MEMORY_SECONDS: u64 = 90 * DAY;
 
+/// A balance that nobody has used for so long may be ended where its offer says so.
+const LEAST_IDLE_SECONDS: i64 = 3_600;
+/// By how much the clock of the calls on record may be ahead of the kernel's.
+const CLOCKS_DIFFER_SECONDS: i64 = 60;
+
 /// Where a payment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
@@ -239,6 +244,26 @@ impl Records {
             .await
     }
 
+    /// From when on the provider of a payment may end it: when its time is over, or nobody has used
+    /// it for as long as its offer said, which is taken for an hour at least.
+    pub(super) async fn may_end_from(&self, id: i64) -> Result<u64> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT usable_until, idle_seconds, \
+                     (SELECT max(at) FROM purchases WHERE payment = payments.id) \
+                     FROM payments WHERE id = ?1";
+                let row = connection.prepare_cached(sql)?.query_row([id], |row| {
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?, row.get(2)?))
+                })?;
+                let (usable_until, idle_seconds, last_call): (_, _, Option<i64>) = row;
+                let idle = idle_seconds.zip(last_call).map(|(idle, last_call)| {
+                    last_call.saturating_add(idle.max(LEAST_IDLE_SECONDS)) - CLOCKS_DIFFER_SECONDS
+                });
+                Ok(idle.map_or(usable_until, |idle| idle.min(usable_until)).max(0) as u64)
+            })
+            .await
+    }
+
     pub(super) async fn payment_of(&self, id: TransactionId) -> Result<Option<Payment>> {
         self.file
             .read(|connection| {
@@ -395,8 +420,8 @@ impl Records {
             .prepare_cached(
                 "INSERT INTO payments (requester, provider, origin, kind, amount, used, deadline, \
                  usable_until, dispute_window, service_hash, trusted, stage, returned, tries, \
-                 owner, at, planned_at, base, service_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, \
-                 ?10, ?11, 0, 0, 0, 0, ?12, ?13, ?14, ?15)",
+                 owner, at, planned_at, base, service_key, idle_seconds) VALUES (?1, ?2, ?3, ?4, ?5, \
+                 ?6, ?7, ?8, ?9, ?10, ?11, 0, 0, 0, 0, ?12, ?13, ?14, ?15, ?16)",
             )?
             .execute(params![
                 self.requester.as_slice(),
@@ -413,7 +438,8 @@ impl Records {
                 wanted.now as i64,
                 plan.kernel_now as i64,
                 wanted.base,
-                plan.service_key.map(|key| key.0)
+                plan.service_key.map(|key| key.0),
+                offer.idle_seconds.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX))
             ])?;
         Ok(connection.last_insert_rowid())
     }

@@ -299,7 +299,7 @@ impl Inner {
         let is_early = payment.kind == PaymentKind::Prepaid
             && !payment.is_closed
             && left >= dearest.max(Usdc(1))
-            && transaction.updated_at < payment.usable_until;
+            && transaction.updated_at < self.records.may_end_from(payment.id).await?;
         if !is_early {
             return Ok(());
         }

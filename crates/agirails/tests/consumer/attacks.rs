@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use agirails::{
-    Address, Code, State, Usdc,
-    consumer::{HttpFailure, HttpOutcome, HttpRequest, HttpResponse, PaidCall},
+    ACTPClient, Address, Code, State, Storage, Usdc,
+    consumer::{
+        Budget, Consumer, HttpFailure, HttpOutcome, HttpRequest, HttpResponse, PaidCall,
+        PaidResponse, Proof, Step,
+    },
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use crate::fixture::{CENTS_10, DOLLAR, Fixture, ORIGIN, call, drive};
@@ -151,10 +155,7 @@ async fn a_call_that_somebody_waits_for_is_not_taken_from_him() {
     let mut outcome = None;
     // As far as its answer, which is on its way.
     loop {
-        let agirails::consumer::Step::Send(request) = first.next(outcome.take()).await.unwrap()
-        else {
-            panic!()
-        };
+        let Step::Send(request) = first.next(outcome.take()).await.unwrap() else { panic!() };
         let answer = fixture.service.answer(&request).await;
         if is_paid(&request) {
             break;
@@ -235,7 +236,6 @@ async fn a_limit_in_another_unit_is_refused_at_every_door() {
     }
     let error = consumer.dispute([1; 32].into(), much).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidAmount);
-    use agirails::consumer::{Budget, Consumer};
     let none = Budget::default();
     for budget in [
         Budget { per_call: Some(much), ..none },
@@ -292,4 +292,96 @@ async fn a_service_that_fails_is_paid_only_where_its_price_page_asks_for_it() {
         }
         assert_eq!(urls[1], format!("{ORIGIN}/api/pricing"));
     }
+}
+
+/// Buys with a receipt that is changed under way.
+async fn with_receipt(
+    fixture: &Fixture,
+    consumer: &Consumer,
+    key: &str,
+    change: impl Fn(&mut Value),
+) -> agirails::Result<PaidResponse> {
+    drive(consumer.purchase(call().purchase_key(key)).unwrap(), async |request| {
+        let mut response = fixture.service.answer(&request).await;
+        for (name, value) in &mut response.headers {
+            if name == "X-AGIRAILS-RECEIPT" {
+                let bytes = BASE64_STANDARD.decode(&*value).unwrap();
+                let mut receipt = serde_json::from_slice(&bytes).unwrap();
+                change(&mut receipt);
+                *value = BASE64_STANDARD.encode(receipt.to_string());
+            }
+        }
+        HttpOutcome::Answered(response)
+    })
+    .await
+}
+
+fn unsigned(receipt: &mut Value) {
+    receipt.as_object_mut().unwrap().remove("signature");
+}
+
+#[tokio::test]
+async fn a_receipt_without_a_signature_proves_nothing_on_a_chain() {
+    let fixture = Fixture::new(CENTS_10).await;
+    let mock = fixture.trusting().await;
+    let paid = with_receipt(&fixture, &mock, "mock", unsigned).await.unwrap();
+    assert_eq!(paid.payment.unwrap().proof, Proof::Unsigned);
+    // To this client the same kernel is not a mock.
+    let chain = ACTPClient::with_kernel(fixture.payer.kernel().clone(), fixture.payer.address());
+    let trust = fixture.provider.address().to_string();
+    let storage = Storage::Directory(fixture.directory.path().to_owned());
+    let chain = Consumer::builder(chain).storage(storage).trust(trust).open().await.unwrap();
+    let error = with_receipt(&fixture, &chain, "chain", unsigned).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.facts().field),
+        (Code::InvalidSignature, Some("signature")),
+        "{error}"
+    );
+    let paid = with_receipt(&fixture, &chain, "signed", |_| ()).await.unwrap();
+    assert_eq!(paid.payment.unwrap().proof, Proof::Signed);
+    let delivered = error.facts().transaction_id.unwrap();
+    fixture.becomes(delivered, State::Delivered).await;
+    let report = chain.settle().await.unwrap();
+    assert!(report.refused.iter().any(|(id, _)| *id == delivered), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_receipt_of_another_index_or_time_proves_nothing() {
+    let fixture = Fixture::new(CENTS_10).await;
+    let consumer = fixture.trusting().await;
+    let far = 4_102_444_800_u64;
+    for (field, value) in [("index", 1), ("deliveredAt", 1), ("deliveredAt", far)] {
+        let change = |receipt: &mut Value| {
+            unsigned(receipt);
+            receipt[field] = value.into();
+        };
+        let key = format!("{field}-{value}");
+        let error = with_receipt(&fixture, &consumer, &key, change).await.unwrap_err();
+        assert_eq!(
+            (error.code(), error.facts().field),
+            (Code::ProofMismatch, Some(field)),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn two_answers_of_one_index_are_not_settled() {
+    let fixture = Fixture::new(CENTS_10).await;
+    let consumer = fixture.wary().await;
+    let zero = |receipt: &mut Value| {
+        unsigned(receipt);
+        receipt["index"] = 0.into();
+    };
+    let mut id = None;
+    // All of the bundle, so that it does not end early.
+    for number in 0..10 {
+        let paid = with_receipt(&fixture, &consumer, &number.to_string(), zero).await.unwrap();
+        id = Some(paid.payment.unwrap().transaction_id);
+    }
+    fixture.becomes(id.unwrap(), State::Delivered).await;
+    let report = consumer.settle().await.unwrap();
+    let error = &report.refused[0].1;
+    assert_eq!((report.settled.len(), error.code()), (0, Code::ProofMismatch));
+    assert!(error.to_string().contains("have the index 0"), "{error}");
 }

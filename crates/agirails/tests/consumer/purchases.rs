@@ -11,7 +11,7 @@ use agirails::{
     paywall::Charge,
 };
 
-use crate::fixture::{CENTS_10, DOLLAR, Fixture, ORIGIN, call, drive};
+use crate::fixture::{CENTS_10, DOLLAR, Fixture, ORIGIN, Service, call, client, drive, key};
 
 #[tokio::test]
 async fn a_trusted_provider_is_paid_for_one_call_and_the_answer_proven_and_settled() {
@@ -154,14 +154,11 @@ async fn a_refusal_comes_before_anything_is_created() {
 #[tokio::test]
 async fn a_payer_without_the_money_creates_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let builder = agirails::ACTPClient::builder().state_directory(directory.path());
-    let poor = builder
-        .private_key(crate::fixture::key(2))
-        .starting_balance(Usdc(5))
-        .connect()
-        .await
-        .unwrap();
-    let fixture = Fixture { payer: poor, ..Fixture::new(CENTS_10).await };
+    let builder = ACTPClient::builder().state_directory(directory.path());
+    let poor = builder.private_key(key(2)).starting_balance(Usdc(5)).connect().await.unwrap();
+    let provider = client(directory.path(), 1).await;
+    let service = Service::of(provider.clone(), CENTS_10).await;
+    let fixture = Fixture { directory, provider, payer: poor, service };
     let error = fixture.buy(&fixture.trusting().await, call()).await.unwrap_err();
     assert_eq!(error.code(), Code::InsufficientBalance);
     assert_eq!((error.facts().required, error.facts().available), (Some(CENTS_10), Some(Usdc(5))));
@@ -274,7 +271,8 @@ async fn a_lost_answer_is_asked_for_again_with_the_same_transaction() {
     for bundle in [false, true] {
         let fixture = Fixture::new(CENTS_10).await;
         let consumer = if bundle { fixture.wary().await } else { fixture.trusting().await };
-        let mut losses = 3;
+        // More of them than a call that is not paid is worth.
+        let mut losses = 12;
         let paid = drive(consumer.purchase(call()).unwrap(), async |request| {
             let answer = fixture.service.answer(&request).await;
             if answer.status == 200 && losses > 0 {
