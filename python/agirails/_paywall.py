@@ -171,6 +171,7 @@ class Base:
         deliver: Literal["outbox", "confirmed"] | None = None,
         name: str | None = None,
         price_text: str | None = None,
+        lasts: int | None = None,
     ) -> Callable[[F], F]:
         """Puts a price on a function that answers requests. It goes below the route's decorator.
 
@@ -196,6 +197,9 @@ class Base:
             name: what the price page, log and metrics call it; method and path by default.
             price_text: what the price page says in place of a number where the price is a
                 function, such as "0.05 to 0.50 USDC".
+            lasts: for how many seconds from its purchase on calls can be made with a bundle, 300
+                to 2_592_000 (30 days); what is left of it then goes to you. Where None, until
+                `min_seconds_left` before the end of an hour.
 
         Raises:
             TypeError: charge stands above the route's decorator, or is used without parentheses.
@@ -216,6 +220,7 @@ class Base:
             deliver=deliver,
             name=name,
             price_text=price_text,
+            lasts=lasts,
         )
         return _Decorator(self, terms)
 
@@ -312,6 +317,7 @@ class Price:
         deliver: str | None = None,
         name: str | None = None,
         price_text: str | None = None,
+        lasts: int | None = None,
     ) -> None:
         self.function = price if callable(price) else None
         fixed = None if self.function else price
@@ -319,7 +325,7 @@ class Price:
             raise TypeError('charge() needs a price: USDC such as "0.10", or a function')
         self._takes_request = self.function is not None and _takes_request(self.function)
         self._core = paywall._core
-        self._terms = (fixed, calls, min_seconds_left, deliver, price_text)
+        self._terms = (fixed, calls, min_seconds_left, deliver, price_text, lasts)
         self._name = name
         self._charges: dict[str, _Charge] = {}
         # A wrong price raises here, not at the first request.

@@ -145,7 +145,7 @@ class AsyncKernel:
         result_cid: str = "",
         eas_attestation_uid: str | bytes | None = None,
         delivered_at: int | None = None,
-        nonce: int = 0,
+        nonce: int = 1,
     ) -> dict[str, Any]:
         """Signs a statement about a delivery of this client, the transaction's provider."""
         return await self._verbs.sign_delivery(

@@ -12,10 +12,12 @@ pub mod receipt;
 mod refusal;
 pub mod registry;
 pub mod rules;
+pub mod service;
 mod state;
 pub mod target;
 pub mod text;
 mod transaction;
+pub mod wallet_signature;
 
 pub use alloy_primitives::{Address, B256, U256};
 pub use error::{Kind, Retry};

@@ -1,12 +1,15 @@
 //! Paying for calls: the core's consumer, and its purchases for Python's HTTP libraries to send.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
 
 use agirails::{
     Code, Usdc,
     consumer::{
         Balance, Budget, Consumer as Core, HttpFailure, HttpOutcome, HttpResponse, PaidCall,
-        PaidResponse, Purchase as CorePurchase, Report, Spent, Step,
+        PaidResponse, Purchase as CorePurchase, Report, Spent, Step, Waiter,
     },
 };
 use pyo3::{
@@ -40,6 +43,7 @@ pub struct _Consumer {
 #[pyclass(frozen, module = "agirails._agirails")]
 pub struct _Purchase {
     core: Arc<Mutex<CorePurchase>>,
+    waiter: StdMutex<Option<Waiter>>,
     key: String,
     style: Style,
 }
@@ -93,6 +97,12 @@ fn paid_call(
     if let Some(value) = get("settle")? {
         call = call.settle(convert::flag("settle", &value)?);
     }
+    if let Some(value) = get("lasts")? {
+        call = call.lasts(convert::seconds("lasts", &value)?);
+    }
+    if let Some(value) = get("pays")? {
+        call = call.pays(convert::flag("pays", &value)?);
+    }
     Ok(call)
 }
 
@@ -118,7 +128,7 @@ pub fn _open_consumer(
             "per_day" => ("per_day", &mut limits.per_day),
             "per_provider_per_day" => ("per_provider_per_day", &mut limits.per_provider_per_day),
             other => {
-                let (code, problem) = (Code::InvalidSettings, "is no limit");
+                let (code, problem) = (Code::InvalidSettings, "must be a limit");
                 let hint = "a budget has per_call, per_hour, per_day and per_provider_per_day";
                 return Err(convert::refuse(py, code, "budget", other, problem, hint));
             }
@@ -157,8 +167,8 @@ impl _Consumer {
     ) -> PyResult<_Purchase> {
         let call = paid_call(method, url, headers, body, options)?;
         let core = self.core.purchase(call).or_raise(options.py())?;
-        let key = core.key().to_owned();
-        Ok(_Purchase { key, core: Arc::new(Mutex::new(core)), style: self.style })
+        let (key, waiter) = (core.key().to_owned(), StdMutex::new(Some(core.waiter())));
+        Ok(_Purchase { key, waiter, core: Arc::new(Mutex::new(core)), style: self.style })
     }
 
     /// Makes a call, and pays for it where it must be.
@@ -211,7 +221,7 @@ impl _Consumer {
         let provider = optional(provider, |value| convert::address("provider", value))?;
         let core = self.core.clone();
         run(py, self.style, Reads, async move { core.spent(provider).await }, |py, spent| {
-            let Spent { hour, day, provider } = spent;
+            let Spent { hour, day, provider, .. } = spent;
             let dict = PyDict::new(py);
             dict.set_item("hour", hour.0)?;
             dict.set_item("day", day.0)?;
@@ -251,6 +261,11 @@ impl _Purchase {
     #[getter]
     fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Nobody waits for it any more: the same call made again goes on with it.
+    fn let_go(&self) {
+        self.waiter.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// The next step: ("send", method, url, headers, body, timeout, body_limit), ("wait",

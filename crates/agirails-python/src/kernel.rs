@@ -495,14 +495,14 @@ impl Kernel {
     ///     result_cid: where the result lies (IPFS), "" for nowhere.
     ///     eas_attestation_uid: the EAS attestation of this delivery.
     ///     delivered_at: Unix seconds; the kernel's clock where None.
-    ///     nonce: this provider's message number.
+    ///     nonce: this provider's message number, from 1 on.
     ///
     /// Returns:
     ///     The AIP-4 message with its signature; verify_delivery checks it.
     ///
     /// Raises:
     ///     ValidationError: the client has no private key (code key_missing), or an argument is
-    ///         wrong.
+    ///         wrong; `field` names it.
     ///     UnauthorizedError: this client is not the provider.
     ///
     /// Example:
@@ -513,7 +513,7 @@ impl Kernel {
         signature = (tx_id, *, result=None, result_hash=None, result_cid=Given::LEFT_OUT,
             eas_attestation_uid=None, delivered_at=None, nonce=Given::LEFT_OUT),
         text_signature = "($self, tx_id, *, result=None, result_hash=None, result_cid='', \
-            eas_attestation_uid=None, delivered_at=None, nonce=0)"
+            eas_attestation_uid=None, delivered_at=None, nonce=1)"
     )]
     #[expect(clippy::too_many_arguments, reason = "the message's own fields")]
     fn sign_delivery(
@@ -539,7 +539,7 @@ impl Kernel {
                 eas_attestation_uid,
             )?,
             delivered_at: number("delivered_at", delivered_at)?,
-            nonce: number("nonce", nonce.get())?.unwrap_or(0),
+            nonce: number("nonce", nonce.get())?.unwrap_or(1),
         };
         let client = self.client.clone();
         let call = async move { client.sign_delivery(statement).await };
@@ -683,7 +683,7 @@ fn role_of(value: Any<'_, '_>) -> PyResult<Role> {
             Code::InvalidSettings,
             "role",
             other,
-            "is no role",
+            "must be a role",
             "pass \"requester\", \"provider\" or None for both",
         )),
     }

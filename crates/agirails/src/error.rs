@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, fmt, path::Path};
 
-use alloy_primitives::B256;
+use alloy_primitives::{B256, Bytes};
 
 pub use crate::protocol::{Kind, Retry};
 use crate::protocol::{
@@ -70,13 +70,13 @@ macro_rules! codes {
 
 codes! {
     InvalidAddress, "invalid_address", Validation, Never,
-        "No 20-byte hex address, or a wrong checksum.";
+        "Not a 20-byte hex address, or a wrong checksum.";
     InvalidTransactionId, "invalid_transaction_id", Validation, Never,
-        "No 32-byte hex transaction id.";
+        "Not a 32-byte hex transaction id.";
     InvalidAmount, "invalid_amount", Validation, Never,
         "No amount of USDC.";
     InvalidNumber, "invalid_number", Validation, Never,
-        "No Unix time, duration or count, or one out of its range.";
+        "Not a Unix time, duration or count, or out of its range.";
     InvalidBytes, "invalid_bytes", Validation, Never,
         "No bytes where bytes are needed, or too few or too many.";
     InvalidState, "invalid_state", Validation, Never,
@@ -114,7 +114,7 @@ codes! {
     DevnetUnavailable, "devnet_unavailable", Network, Never,
         "The local chain could not be started.";
     EndpointUnreachable, "endpoint_unreachable", Network, Safe,
-        "No RPC endpoint gave an answer; nothing was sent.";
+        "None of the RPC endpoints answered; nothing was sent.";
     RateLimited, "rate_limited", Network, Safe,
         "The RPC endpoints refuse more requests for now.";
     InvalidAnswer, "invalid_answer", Network, Safe,
@@ -128,7 +128,7 @@ codes! {
     ContractMissing, "contract_missing", Network, Never,
         "No contract lies at this address of the chain.";
     UnsupportedKernel, "unsupported_kernel", Network, Never,
-        "The contract is no kernel of a generation that this version can use.";
+        "The contract is not a kernel that this version can use.";
     FeeAboveLimit, "fee_above_limit", Network, Safe,
         "The chain's fee is above the limit that was set; nothing was sent.";
     Superseded, "superseded", Network, Safe,
@@ -169,10 +169,24 @@ codes! {
         "The service refused a call that is paid for; `status` and its words say why.";
     CallFailed, "call_failed", Call, CheckFirst,
         "A call that is paid for was not answered in time. The same purchase key asks again and pays nothing more.";
+    ServiceFailed, "service_failed", Call, CheckFirst,
+        "The service failed each time it ran a call that is paid for, and was asked to give the money back.";
+    BalanceForfeited, "balance_forfeited", Spending, Never,
+        "The provider ended a balance that calls could still be made with, so no other is bought there.";
     PurchaseMismatch, "purchase_mismatch", Validation, Never,
         "The purchase key belongs to another request.";
     Internal, "internal", Internal, CheckFirst,
         "A mistake in agirails, which the bindings caught: please report it.";
+}
+
+/// The body of a service's answer. Its debug form shows only its length.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AnswerBody(pub Bytes);
+
+impl fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 /// The facts an error speaks of, where they apply.
@@ -197,6 +211,8 @@ pub struct Facts {
     pub available: Option<Usdc>,
     /// The HTTP status that a service answered.
     pub status: Option<u16>,
+    /// The body of that answer, its first 64 KiB.
+    pub body: Option<AnswerBody>,
     /// The purchase: the same key goes on where it ended, and never pays twice.
     pub purchase_key: Option<String>,
 }

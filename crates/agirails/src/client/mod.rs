@@ -34,6 +34,7 @@ pub const MAINNET_LIMIT: Usdc = Usdc(1_000_000_000);
 
 /// What accompanies a transition, as a caller has it.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Evidence {
     /// Nothing.
     #[default]
@@ -57,8 +58,8 @@ impl From<DeliveryProof> for Evidence {
     }
 }
 
-/// What a provider signs about a delivery (AIP-4). Unset fields are zero or empty.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What a provider signs about a delivery (AIP-4). Unset fields are zero or empty; the nonce is 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryStatement {
     /// Which transaction.
     pub transaction_id: TransactionId,
@@ -70,8 +71,21 @@ pub struct DeliveryStatement {
     pub eas_attestation_uid: B256,
     /// When it was delivered, Unix seconds; the kernel's clock where `None`.
     pub delivered_at: Option<u64>,
-    /// The provider's message number.
+    /// The provider's message number, from 1 on.
     pub nonce: u64,
+}
+
+impl Default for DeliveryStatement {
+    fn default() -> Self {
+        Self {
+            transaction_id: TransactionId::ZERO,
+            result_cid: String::new(),
+            result_hash: B256::ZERO,
+            eas_attestation_uid: B256::ZERO,
+            delivered_at: None,
+            nonce: 1,
+        }
+    }
 }
 
 /// A participant's client. Cheap to clone; clones share the kernel.
@@ -373,8 +387,8 @@ impl ACTPClient {
         let chain_id = self.network().chain_id;
         let message = DeliveryMessage {
             transaction_id: tx.id,
-            provider: Did { chain_id, address: tx.provider },
-            consumer: Did { chain_id, address: tx.requester },
+            provider: Did { chain_id, address: tx.provider }.into(),
+            consumer: Did { chain_id, address: tx.requester }.into(),
             result_cid: statement.result_cid,
             result_hash: statement.result_hash,
             eas_attestation_uid: statement.eas_attestation_uid,

@@ -20,6 +20,7 @@ use crate::{
         Usdc,
         proof::DeliveryProof,
         registry::{AgentProfile, ServiceDescriptor},
+        wallet_signature::ContractQuestion,
     },
 };
 
@@ -91,6 +92,17 @@ impl Escrow {
     pub const fn remaining(&self) -> Usdc {
         Usdc(self.amount.0.saturating_sub(self.released.0))
     }
+}
+
+/// What a wallet's contract says of a signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContractFinding {
+    /// There is no contract at that address: only its key signs for it.
+    NoContract,
+    /// It is not the wallet's signature, or the contract did not say so within its gas.
+    Refused,
+    /// It is.
+    Accepted,
 }
 
 /// Keeps transactions and applies the protocol's rules to every call.
@@ -210,6 +222,17 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// `anchorAttestation`.
     async fn anchor_attestation(&self, sender: Address, id: TransactionId, uid: B256)
     -> Result<()>;
+
+    /// Asks the contract of a wallet whether a signature is its own (EIP-1271, ERC-6492). What may
+    /// be called for it is anybody's code: its gas is bounded.
+    ///
+    /// # Errors
+    /// Those of the network.
+    async fn ask_wallet(&self, question: &ContractQuestion) -> Result<ContractFinding> {
+        // Without a chain there are no contracts.
+        let _ = question;
+        Ok(ContractFinding::NoContract)
+    }
 
     /// The agent registry, where the network has one.
     fn registry(&self) -> Option<&dyn AgentRegistry>;

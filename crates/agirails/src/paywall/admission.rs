@@ -17,6 +17,7 @@ use super::{
     request::{Incoming, parse_id},
     run::{CallPayment, Run},
     settings::Unsigned,
+    signer::read_session,
     store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Known, Stage},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     protocol::{
         DisputeWindow, State, TransactionId, Usdc,
         error::SignatureError,
-        paid_request::{CLOCK_SKEW_SECONDS, PaidRequest, RequestSignature},
+        paid_request::{CLOCK_SKEW_SECONDS, PaidRequest, RequestSignature, SignedSession},
     },
 };
 
@@ -53,6 +54,7 @@ pub(super) struct Plausible {
     facts: Facts,
     key: String,
     signature: Option<RequestSignature>,
+    session: Option<SignedSession>,
     most: Option<Usdc>,
     is_x402: bool,
 }
@@ -161,13 +163,20 @@ impl Inner {
         let terms = incoming
             .filter(|_| price > Usdc::ZERO && rejection.status == 402)
             .map(|incoming| incoming.place(self.terms(charge, price), &self.public));
-        rejection.answer(&request_id, terms.as_ref())
+        match incoming {
+            Some(incoming) if rejection.status == 401 => {
+                let rejection = rejection.clone().with("signing", self.signing(incoming));
+                rejection.answer(&request_id, None)
+            }
+            _ => rejection.answer(&request_id, terms.as_ref()),
+        }
     }
 
     pub(super) fn terms<'a>(&'a self, charge: &'a Charge, price: Usdc) -> Terms<'a> {
         Terms {
             network: self.client.network(),
             provider: self.client.address().to_string(),
+            ledger: self.client.mock().map(|kernel| kernel.ledger_id()),
             charge,
             price,
             min_seconds_left: self.min_seconds_left(charge),
@@ -250,12 +259,13 @@ impl Inner {
         }
         let most = payment.most()?;
         let signature = self.read_signature(payment.signature.as_deref()).await?;
+        let session = read_session(payment.session.as_deref())?;
         let facts = self.verify(id).await?;
         if let Some(price) = price {
             self.check_amount(&facts, least(charge, price, key)).await?;
         }
         let (key, is_x402) = (key.to_owned(), payment.is_x402);
-        Ok(Plausible { facts, key, signature, most, is_x402 })
+        Ok(Plausible { facts, key, signature, session, most, is_x402 })
     }
 
     /// All that needs the request's body, and no claim.
@@ -266,10 +276,10 @@ impl Inner {
         price: Usdc,
         plausible: Plausible,
     ) -> Result<Checked, Refused> {
-        let Plausible { facts, key, signature, most, is_x402 } = plausible;
+        let Plausible { facts, key, signature, session, most, is_x402 } = plausible;
         check_key(charge, price, &key)?;
         let request = incoming.paid(facts.id, &key);
-        self.check_signer(signature.as_ref(), &request, &facts)?;
+        self.check_signer(signature.as_ref(), session.as_ref(), &request, &facts).await?;
         let digest = incoming.digest(&charge.name);
         let least = least(charge, price, &key);
         self.check_amount(&facts, least).await?;
@@ -300,23 +310,6 @@ impl Inner {
             return Err(Rejection::stale_signature().into());
         }
         Ok(Some(signature))
-    }
-
-    pub(super) fn check_signer(
-        &self,
-        signature: Option<&RequestSignature>,
-        request: &PaidRequest,
-        facts: &Facts,
-    ) -> Result<(), Refused> {
-        let Some(signature) = signature else {
-            self.warn_of_unsigned();
-            return Ok(());
-        };
-        let network = self.client.network();
-        match signature.recover(request, network.chain_id, network.kernel) {
-            Ok(signer) if signer == facts.requester => Ok(()),
-            _ => Err(Rejection::wrong_signer().into()),
-        }
     }
 
     /// The transaction, read once: what protocol rules say cannot change is never asked again.

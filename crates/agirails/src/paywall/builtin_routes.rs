@@ -12,6 +12,7 @@ use super::{
     price::{Charge, Price, sensible_calls, usdc},
     rejection::{Refused, Rejection},
     request::{Incoming, parse_id},
+    signer::read_session,
     store::{Backlog, Counters, Stage},
 };
 use crate::protocol::{
@@ -50,7 +51,7 @@ impl Inner {
         };
         Some(answer.unwrap_or_else(|Refused(rejection, cause)| {
             let free = Charge::new(path_name(path), Usdc::ZERO);
-            self.reject(&free, Usdc::ZERO, &rejection, cause.as_ref(), None)
+            self.reject(&free, Usdc::ZERO, &rejection, cause.as_ref(), Some(incoming))
         }))
     }
 
@@ -90,6 +91,7 @@ impl Inner {
                 "route": charge.name, "price": null, "priceText": text, "calls": charge.calls,
             });
         };
+        let min_seconds_left = self.min_seconds_left(charge);
         let offers: Vec<_> =
             charge.offers(price).into_iter().map(|offer| offer.describe()).collect();
         json!({
@@ -99,6 +101,7 @@ impl Inner {
             "calls": charge.least_calls(price),
             "leastSensibleCalls": sensible_calls(price).max(charge.least_calls(price)),
             "offers": offers,
+            "lastsSeconds": charge.lifetime(min_seconds_left, true) - min_seconds_left,
             "accepts": self.terms(charge, price).accepts(),
         })
     }
@@ -183,6 +186,7 @@ impl Inner {
     /// never used is given back.
     async fn close(&self, id: TransactionId, incoming: &Incoming) -> Result<Answer, Refused> {
         let signature = self.read_signature(incoming.signature.as_deref()).await?;
+        let session = read_session(incoming.session.as_deref())?;
         let (facts, is_ours) = match self.payment_of(id).await? {
             Some(payment) => (payment.facts, true),
             // No call was ever made with it: its requester may have no other way to its money, and
@@ -194,9 +198,11 @@ impl Inner {
         };
         self.check_signer(
             signature.as_ref(),
+            session.as_ref(),
             &incoming.paid(id, incoming.idempotency_key.as_deref().unwrap_or_default()),
             &facts,
-        )?;
+        )
+        .await?;
         if !is_ours {
             return Err(Rejection::not_ours_to_close().into());
         }
@@ -234,7 +240,7 @@ const FAMILIES: [(&str, &str, &str); 6] = [
     ),
     ("agirails_paywall_repeats_total", "counter", "Answers that were given again."),
     ("agirails_paywall_failed_runs_total", "counter", "Handlers that failed; nothing was taken."),
-    ("agirails_paywall_refusals_total", "counter", "Calls that were refused, by reason."),
+    ("agirails_paywall_rejections_total", "counter", "Calls that were refused, by reason."),
     (
         "agirails_paywall_run_seconds",
         "histogram",

@@ -47,6 +47,7 @@ mod request;
 mod response;
 mod run;
 mod settings;
+mod signer;
 mod store;
 
 use std::{

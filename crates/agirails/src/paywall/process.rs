@@ -16,6 +16,7 @@ use tokio::sync::{Mutex as Turn, Notify, oneshot};
 
 use super::{
     lock,
+    signer::Wallets,
     store::{Claim, Owner},
 };
 use crate::{
@@ -50,6 +51,7 @@ pub(super) struct Process {
     /// Something was delivered.
     pub(super) settled: Notify,
     pub(super) lookups: Lookups,
+    pub(super) wallets: Wallets,
     pub(super) is_tending: AtomicBool,
     /// What request bodies hold that are being read.
     pub(super) body_bytes: Arc<AtomicUsize>,
@@ -65,6 +67,7 @@ impl Process {
             owed: Notify::new(),
             settled: Notify::new(),
             lookups: Lookups::default(),
+            wallets: Wallets::default(),
             is_tending: AtomicBool::new(false),
             body_bytes: Arc::default(),
             running: Mutex::default(),

@@ -18,7 +18,8 @@ use crate::{
         TransactionId, Usdc,
         id::parse_address,
         paid_request::{
-            IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PaidRequest, SIGNATURE_HEADER, TRANSACTION_HEADER,
+            IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PaidRequest, SESSION_HEADER, SIGNATURE_HEADER,
+            TRANSACTION_HEADER,
         },
         target::canonical_target,
     },
@@ -42,6 +43,8 @@ pub struct Incoming {
     pub transaction_id: Option<String>,
     /// The header [`SIGNATURE_HEADER`].
     pub signature: Option<String>,
+    /// The header [`SESSION_HEADER`].
+    pub session: Option<String>,
     /// The header [`IDEMPOTENCY_HEADER`].
     pub idempotency_key: Option<String>,
     /// The header [`MAX_PRICE_HEADER`].
@@ -66,6 +69,7 @@ impl Incoming {
             body_hash: keccak256(body),
             transaction_id: None,
             signature: None,
+            session: None,
             idempotency_key: None,
             max_price: None,
             payment_signature: None,
@@ -92,6 +96,7 @@ impl Incoming {
         let mut payment = Payment {
             transaction_id: self.transaction_id.as_deref().unwrap_or_default().trim().into(),
             signature: self.signature.as_deref().map(|text| text.trim().into()),
+            session: self.session.as_deref().map(|text| text.trim().into()),
             key: self.idempotency_key.as_deref().map(Cow::Borrowed),
             max_price: self.max_price.as_deref().map(|text| text.trim().into()),
             is_x402: false,
@@ -149,6 +154,7 @@ pub(super) fn parse_id(text: &str) -> Option<TransactionId> {
 pub(super) struct Payment<'a> {
     pub(super) transaction_id: Cow<'a, str>,
     pub(super) signature: Option<Cow<'a, str>>,
+    pub(super) session: Option<Cow<'a, str>>,
     pub(super) key: Option<Cow<'a, str>>,
     pub(super) max_price: Option<Cow<'a, str>>,
     pub(super) is_x402: bool,
@@ -177,6 +183,7 @@ impl<'a> Payment<'a> {
         fill(&mut id, Some(read.transaction_id), TRANSACTION_HEADER)?;
         self.transaction_id = id.unwrap_or_default();
         fill(&mut self.signature, read.signature, SIGNATURE_HEADER)?;
+        fill(&mut self.session, read.session, SESSION_HEADER)?;
         fill(&mut self.key, read.key, IDEMPOTENCY_HEADER)?;
         fill(&mut self.max_price, read.max_price, MAX_PRICE_HEADER)?;
         self.is_x402 = true;
@@ -195,6 +202,7 @@ impl<'a> Payment<'a> {
 struct X402Payment {
     transaction_id: String,
     signature: Option<String>,
+    session: Option<String>,
     key: Option<String>,
     max_price: Option<String>,
 }
@@ -255,7 +263,8 @@ fn read_x402(
         }
     }
     let (signature, max_price) = (text("/payload/signature")?, text("/payload/maxPrice")?);
-    Ok(X402Payment { transaction_id, signature, key, max_price })
+    let session = text("/payload/session")?;
+    Ok(X402Payment { transaction_id, signature, session, key, max_price })
 }
 
 /// How long a request's body is, as far as its headers say.
@@ -366,6 +375,7 @@ impl Incoming {
             body_hash: B256::ZERO,
             transaction_id: None,
             signature: None,
+            session: None,
             idempotency_key: None,
             max_price: None,
             payment_signature: None,
@@ -381,6 +391,7 @@ impl Incoming {
             let slot = match name.len() {
                 16 if name.eq_ignore_ascii_case(TRANSACTION_HEADER) => &mut incoming.transaction_id,
                 20 if name.eq_ignore_ascii_case(SIGNATURE_HEADER) => &mut incoming.signature,
+                18 if name.eq_ignore_ascii_case(SESSION_HEADER) => &mut incoming.session,
                 20 if name.eq_ignore_ascii_case(MAX_PRICE_HEADER) => &mut incoming.max_price,
                 15 if name.eq_ignore_ascii_case(IDEMPOTENCY_HEADER) => {
                     &mut incoming.idempotency_key

@@ -15,6 +15,7 @@ mod registry;
 pub(crate) mod reverts;
 pub(crate) mod rpc;
 pub(crate) mod sender;
+mod signatures;
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
@@ -38,7 +39,7 @@ use self::{
     sender::{GasLimit, Mined, Operation, Sender, SenderSettings},
 };
 use super::{
-    AgentRegistry, Attestations, Escrow, Kernel, TransactionQuery, Transition,
+    AgentRegistry, Attestations, ContractFinding, Escrow, Kernel, TransactionQuery, Transition,
     errors::{agreed_bond, check_limit, contradiction, missing, refused_creation},
 };
 use crate::{
@@ -49,6 +50,7 @@ use crate::{
         Usdc,
         proof::{DeliveryProof, Resolution},
         rules::Rates,
+        wallet_signature::ContractQuestion,
     },
     storage::Storage,
     wallet::Wallet,
@@ -736,6 +738,10 @@ impl Kernel for ChainKernel {
 
     fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    async fn ask_wallet(&self, question: &ContractQuestion) -> Result<ContractFinding> {
+        signatures::ask(&self.reader, question).await
     }
 
     fn registry(&self) -> Option<&dyn AgentRegistry> {
