@@ -101,7 +101,8 @@ pub struct NetworkProfile {
 /// Shows of each URL its scheme, host and port only: the rest is where keys stand.
 impl fmt::Debug for NetworkProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, chain_id, rpc_urls, contracts, deployment_block, eas_schema, agree } = self;
+        let Self { name, chain_id, rpc_urls, contracts, deployment_block, eas_schema, agree } =
+            self;
         let urls: Vec<_> = rpc_urls.iter().map(|url| shown_url(url)).collect();
         f.debug_struct("NetworkProfile")
             .field("name", name)
@@ -212,10 +213,13 @@ impl NetworkProfile {
     /// [`Code::InvalidSettings`], naming what is missing or misspelt and where.
     pub fn from_json(text: &str) -> Result<Self> {
         serde_json::from_str(text).map_err(|error| {
-            Error::new(Code::InvalidSettings, format!("the network profile is invalid: {}", shown_words(&error.to_string())))
-                .with_hint(
-                    "a profile has name, chainId, rpcUrl and contracts {actpKernel, escrowVault, usdc}",
-                )
+            Error::new(
+                Code::InvalidSettings,
+                format!("the network profile is invalid: {}", shown_words(&error.to_string())),
+            )
+            .with_hint(
+                "a profile has name, chainId, rpcUrl and contracts {actpKernel, escrowVault, usdc}",
+            )
         })
     }
 
