@@ -455,7 +455,7 @@ impl Terms<'_> {
         let mut accepts = self.accepts();
         for offer in accepts.as_array_mut().into_iter().flatten() {
             if let Some(extra) = offer.get_mut("extra").and_then(Value::as_object_mut) {
-                for name in ["vault", "header", "signatureHeader"] {
+                for name in ["vault", "header", "signatureHeader", "ledger"] {
                     extra.remove(name);
                 }
             }
