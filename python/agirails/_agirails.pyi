@@ -68,6 +68,9 @@ class ACTPClient:
         keystore_password: str | None = None,
         confirmations: int | None = None,
         wait_timeout: float | None = None,
+        max_fee_per_gas: int | None = None,
+        max_priority_fee_per_gas: int | None = None,
+        agree: int | None = None,
     ) -> ACTPClient: ...
     @staticmethod
     def create(
@@ -85,6 +88,9 @@ class ACTPClient:
         keystore_password: str | None = None,
         confirmations: int | None = None,
         wait_timeout: float | None = None,
+        max_fee_per_gas: int | None = None,
+        max_priority_fee_per_gas: int | None = None,
+        agree: int | None = None,
     ) -> Coroutine[Any, Any, AsyncACTPClient]: ...
     @property
     def address(self) -> Address: ...

@@ -329,6 +329,9 @@ class AsyncACTPClient:
         keystore_password: str | None = None,
         confirmations: int | None = None,
         wait_timeout: float | None = None,
+        max_fee_per_gas: int | None = None,
+        max_priority_fee_per_gas: int | None = None,
+        agree: int | None = None,
     ) -> AsyncACTPClient:
         """Connects; the arguments and errors are ACTPClient's."""
         settings = {
@@ -345,6 +348,9 @@ class AsyncACTPClient:
             "keystore_password": keystore_password,
             "confirmations": confirmations,
             "wait_timeout": wait_timeout,
+            "max_fee_per_gas": max_fee_per_gas,
+            "max_priority_fee_per_gas": max_priority_fee_per_gas,
+            "agree": agree,
         }
         return cls(await _connect(settings))
 

@@ -190,3 +190,11 @@ class RawPrivateKeyWarning(UserWarning):
 
     Source: AIP-13.
     """
+
+
+class NetworkWarning(UserWarning):
+    """The network that a client connected to cannot do all of its work now.
+
+    Its kernel is paused, or does not approve the vault: what was paid before can be read, and little
+    else works until its operators change that.
+    """

@@ -438,10 +438,28 @@ pub(crate) fn shown_path(path: &Path) -> String {
 }
 
 /// The words of a node, a service or a library as messages show them: what would move a terminal's
-/// cursor, or begin a line of a log that nobody wrote, is left out.
+/// cursor, or begin a line of a log that nobody wrote, is left out, and of URLs what stands behind
+/// their host: keys do.
 pub(crate) fn shown_words(words: &str) -> String {
     let words: String = words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    text::first(WORDS_CHARACTERS, &words)
+    text::first(WORDS_CHARACTERS, &without_paths(&words))
+}
+
+fn without_paths(words: &str) -> String {
+    let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`' | ')');
+    let mut shown = String::with_capacity(words.len());
+    let mut rest = words;
+    while let Some((before, behind)) = rest.split_once("://") {
+        let (url, after) = behind.split_at(behind.find(is_end).unwrap_or(behind.len()));
+        let (authority, path) = url.split_at(url.find(['/', '?', '#', '\\']).unwrap_or(url.len()));
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        shown.extend([before, "://", host]);
+        if !path.trim_end_matches('/').is_empty() {
+            shown.push_str("/…");
+        }
+        rest = after;
+    }
+    shown + rest
 }
 
 #[cfg(test)]
@@ -451,5 +469,19 @@ mod tests {
     #[test]
     fn others_words_hold_nothing_that_a_terminal_or_a_log_would_take_for_more() {
         assert_eq!(shown_words("no\u{1b}[2K\r\nINFO paid\u{7}\u{9b}"), "no [2K  INFO paid  ");
+    }
+
+    #[test]
+    fn others_words_show_of_a_url_its_host_alone() {
+        for (words, shown) in [
+            ("invalid project id https://a.b/v3/KEY", "invalid project id https://a.b/…"),
+            ("see \"https://u:KEY@a.b:1/?k=KEY\", then", "see \"https://a.b:1/…\", then"),
+            ("(http://a.b/KEY) http://KEY@c#KEY", "(http://a.b/…) http://c/…"),
+            ("https://a.b/ and wss://c", "https://a.b and wss://c"),
+            ("no URL: 7 // 3", "no URL: 7 // 3"),
+            ("://", "://"),
+        ] {
+            assert_eq!(shown_words(words), shown);
+        }
     }
 }

@@ -6,7 +6,7 @@ use alloy_primitives::{Address, B256, address, b256, keccak256};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::error::{Code, Error, Result, shown_path};
+use crate::error::{Code, Error, Result, shown_path, shown_words};
 
 /// The environment variable that names a network profile, which takes the place of `testnet`.
 pub const NETWORK_VARIABLE: &str = "AGIRAILS_NETWORK";
@@ -101,7 +101,8 @@ pub struct NetworkProfile {
 /// Shows of each URL its scheme, host and port only: the rest is where keys stand.
 impl fmt::Debug for NetworkProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, chain_id, rpc_urls, contracts, deployment_block, eas_schema, agree } = self;
+        let Self { name, chain_id, rpc_urls, contracts, deployment_block, eas_schema, agree } =
+            self;
         let urls: Vec<_> = rpc_urls.iter().map(|url| shown_url(url)).collect();
         f.debug_struct("NetworkProfile")
             .field("name", name)
@@ -162,7 +163,7 @@ impl Contracts {
 }
 
 impl NetworkProfile {
-    /// Base Sepolia. `BASE_SEPOLIA_RPC` overrides its URL.
+    /// Base Sepolia. `BASE_SEPOLIA_RPC` names other URLs, separated by spaces.
     pub fn testnet() -> Self {
         Self {
             name: "base-sepolia".to_owned(),
@@ -184,7 +185,7 @@ impl NetworkProfile {
         }
     }
 
-    /// Base. `BASE_MAINNET_RPC` overrides its URL.
+    /// Base. `BASE_MAINNET_RPC` names other URLs, separated by spaces.
     pub fn mainnet() -> Self {
         Self {
             name: "base".to_owned(),
@@ -212,11 +213,13 @@ impl NetworkProfile {
     /// [`Code::InvalidSettings`], naming what is missing or misspelt and where.
     pub fn from_json(text: &str) -> Result<Self> {
         serde_json::from_str(text).map_err(|error| {
-            Error::new(Code::InvalidSettings, format!("the network profile is invalid: {error}"))
-                .with_hint(
-                    "a profile has name, chainId, rpcUrl and contracts {actpKernel, escrowVault, usdc}",
-                )
-                .with_source(error)
+            Error::new(
+                Code::InvalidSettings,
+                format!("the network profile is invalid: {}", shown_words(&error.to_string())),
+            )
+            .with_hint(
+                "a profile has name, chainId, rpcUrl and contracts {actpKernel, escrowVault, usdc}",
+            )
         })
     }
 
@@ -243,8 +246,9 @@ impl NetworkProfile {
 }
 
 fn rpc_urls(variable: &str, public: &str) -> Vec<String> {
-    let named = std::env::var(variable).ok().filter(|url| !url.is_empty());
-    vec![named.unwrap_or_else(|| public.to_owned())]
+    let named = std::env::var(variable).unwrap_or_default();
+    let urls: Vec<_> = named.split_ascii_whitespace().map(str::to_owned).collect();
+    if urls.is_empty() { vec![public.to_owned()] } else { urls }
 }
 
 /// One URL where there is one, else a list.

@@ -531,6 +531,8 @@ mod settings {
             ("confirmations", mock().confirmations(2)),
             ("wait_timeout", mock().wait_timeout(Duration::ZERO)),
             ("max_fee_per_gas", mock().max_fee_per_gas(1)),
+            ("max_priority_fee_per_gas", mock().max_priority_fee_per_gas(1)),
+            ("agree", mock().agree(1)),
         ] {
             assert_eq!(refuse(builder, Code::InvalidSettings).facts().field, Some(field));
         }

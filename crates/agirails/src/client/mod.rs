@@ -2,7 +2,7 @@
 
 mod builder;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use alloy_primitives::{Address, B256};
 
@@ -174,6 +174,27 @@ impl ACTPClient {
         self.kernel.now().await
     }
 
+    /// The kernel's clock, for a deadline that is signed: a node that names a wrong time would lock
+    /// money for as long as it likes.
+    ///
+    /// # Errors
+    /// [`Code::ContradictoryAnswer`] where it and this machine's clock are more than an hour apart,
+    /// but on a local chain.
+    pub(crate) async fn now_for_deadlines(&self) -> Result<u64> {
+        const APART: u64 = 3_600;
+        let told = self.now().await?;
+        let own = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
+        if self.network().is_local() || told.abs_diff(own) <= APART {
+            return Ok(told);
+        }
+        let message = format!(
+            "the RPC endpoint says that the chain's time is {told}, and this machine's clock reads \
+             {own}: a deadline by the wrong one could lock money for long"
+        );
+        Err(Error::new(Code::ContradictoryAnswer, message)
+            .with_hint("set this machine's clock, or ask another RPC endpoint; nothing was sent"))
+    }
+
     /// Creates a transaction with this client as its requester. No money moves yet.
     ///
     /// # Errors
@@ -301,7 +322,7 @@ impl ACTPClient {
             .with_facts(|facts| facts.transaction_id = Some(id))
             .with_hint("generate the proof with this transaction's id"));
         }
-        let data = match self.get_transaction(id).await?.dispute_window {
+        let data = match self.kernel.confirm_transaction(id).await?.dispute_window {
             DisputeWindow::Seconds(seconds) => proof::encode_window(seconds).to_vec(),
             // Delivered before: the kernel will say so.
             DisputeWindow::EndsAt(_) => vec![],

@@ -582,7 +582,7 @@ impl Purchase {
                 Some(Plan {
                     offer,
                     trusted,
-                    kernel_now: inner.client.now().await?,
+                    kernel_now: inner.client.now_for_deadlines().await?,
                     service_hash: offer
                         .service
                         .map_or(key, |service| bound_service_hash(service, key)),

@@ -72,7 +72,7 @@ pub(super) fn agreed_bond(transaction: &Transaction, max_bond: Usdc) -> Result<U
 
 /// What a node says contradicts what is known or was agreed.
 #[cfg(feature = "chain")]
-pub(super) fn contradiction(message: String) -> Error {
+pub(in crate::kernel) fn contradiction(message: String) -> Error {
     Error::new(Code::ContradictoryAnswer, message).with_hint(
         "ask another RPC endpoint, and do not trust this one with money until you know why; \
          nothing was sent",

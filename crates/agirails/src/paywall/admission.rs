@@ -338,7 +338,11 @@ impl Inner {
         }
         let unverifiable = |error| Refused::because(Rejection::unverifiable(), error);
         let kernel = self.client.kernel();
-        let found = process.lookups.read(kernel, self.client.address(), id).await.ok_or_else(Rejection::too_many)?;
+        let found = process
+            .lookups
+            .read(kernel, self.client.address(), id)
+            .await
+            .ok_or_else(Rejection::too_many)?;
         let Some(mut transaction) = found.map_err(unverifiable)? else {
             process.lookups.note_unknown(id);
             return Err(Rejection::not_found().into());

@@ -148,7 +148,7 @@ mod tests {
         let request = PaidRequest::new([1; 32].into(), "post", "/a?b=c", b"body", 5);
         let header = key.sign_request(&request, 1, kernel).unwrap();
         let signature: RequestSignature = header.parse().unwrap();
-        let is_signed = |signature: &RequestSignature, request, chain_id| {
+        let is_signed = |signature: &RequestSignature, request: &PaidRequest, chain_id| {
             let verdict = signature.verdict(request, None, key.address(), chain_id, kernel);
             verdict.unwrap() == Verdict::Signed
         };

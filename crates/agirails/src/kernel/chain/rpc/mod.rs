@@ -25,7 +25,7 @@ use futures_util::{
 };
 use reqwest::redirect;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, error::Category, value::RawValue};
 use tokio::sync::watch;
 use url::Url;
 
@@ -119,9 +119,16 @@ pub(crate) fn parse<T: DeserializeOwned>(method: &'static str, raw: &RawValue) -
     serde_json::from_str(raw.get()).map_err(|problem| unreadable(method, &problem))
 }
 
+/// Where it cannot be read, not what stands there: a node may repeat its URL in place of a number.
 fn unreadable(method: &str, problem: &serde_json::Error) -> Error {
-    let problem = shown_words(&problem.to_string());
-    Error::new(Code::InvalidAnswer, format!("the answer to {method} cannot be read: {problem}"))
+    let (place, kind) = (problem.column(), problem.classify());
+    let problem = match kind {
+        Category::Data => "is of another kind than the method's",
+        Category::Eof => "breaks off",
+        Category::Syntax | Category::Io => "is not JSON",
+    };
+    let message = format!("the answer to {method} {problem}, at its byte {place}");
+    Error::new(Code::InvalidAnswer, message)
         .with_hint("check that rpc_url is an Ethereum node's, or set another one")
 }
 
