@@ -34,7 +34,7 @@ pub use client::{
     ACTPClient, ClientBuilder, DeliveryStatement, Evidence, MAINNET_LIMIT, RegistryClient,
     STATE_DIR_VARIABLE,
 };
-pub use error::{Code, Error, Facts, Kind, Result, Retry};
+pub use error::{AnswerBody, Code, Error, Facts, Kind, Result, Retry};
 #[cfg(feature = "chain")]
 pub use kernel::chain::{EventStream, Position, Update, WatchOptions};
 pub use network::{Contracts, Mode, NETWORK_VARIABLE, Network, NetworkProfile};

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use agirails::{
-    ACTPClient, Address, Code, State, Storage, Usdc,
+    ACTPClient, Address, B256, Code, State, Storage, Usdc,
     consumer::{
         Budget, Consumer, HttpFailure, HttpOutcome, HttpRequest, HttpResponse, PaidCall,
         PaidResponse, Proof, Step,
     },
+    protocol::service::{SERVICE_KEY_HEADER, bound_service_hash, is_bound},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -384,4 +385,35 @@ async fn two_answers_of_one_index_are_not_settled() {
     let error = &report.refused[0].1;
     assert_eq!((report.settled.len(), error.code()), (0, Code::ProofMismatch));
     assert!(error.to_string().contains("have the index 0"), "{error}");
+}
+
+#[tokio::test]
+async fn a_transaction_is_for_the_service_that_offered_it_and_for_no_other() {
+    let fixture = Fixture::new(CENTS_10).await;
+    let consumer = fixture.wary().await;
+    let service = B256::repeat_byte(7);
+    let mut keys = vec![];
+    let mut ids = vec![];
+    for _ in 0..2 {
+        let paid = drive(consumer.purchase(call()).unwrap(), async |request| {
+            let told = request.headers.iter().find(|(name, _)| name == SERVICE_KEY_HEADER);
+            assert_eq!(told.is_some(), is_paid(&request), "only who serves is told: {request:?}");
+            keys.extend(told.map(|(_, key)| key.parse::<B256>().unwrap()));
+            let mut response = fixture.service.answer(&request).await;
+            if response.status == 402 {
+                let mut body: Value = serde_json::from_slice(&response.body).unwrap();
+                for offer in body["accepts"].as_array_mut().unwrap() {
+                    offer["extra"]["serviceHash"] = json!(service);
+                }
+                response.body = body.to_string().into_bytes().into();
+            }
+            HttpOutcome::Answered(response)
+        });
+        ids.push(paid.await.unwrap().payment.unwrap().transaction_id);
+    }
+    // The second call is drawn from the same balance, which still knows its key.
+    assert_eq!((ids[0], keys[0]), (ids[1], keys[1]));
+    let on_chain = fixture.payer.get_transaction(ids[0]).await.unwrap().service_hash;
+    assert_eq!(on_chain, bound_service_hash(service, keys[0]));
+    assert!(!is_bound(on_chain, B256::repeat_byte(8), Some(keys[0])));
 }
