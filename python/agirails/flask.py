@@ -100,6 +100,36 @@ class Paywall(Base):
         stage: str | None = self._core.close(tx_id)
         return stage
 
+    def refund(self, tx_id: str) -> str:
+        """Gives a transaction back in full, by the provider's own decision.
+
+        No call is served with it any more, and it becomes CANCELLED on chain. What was served with
+        it is not paid, since the protocol knows no partial refund; a call that is running is
+        rejected when it ends. The decision is durable when this returns, and is carried out in the
+        background. Asked again, it changes nothing. A transaction that another store of the same
+        key serves is given back as well.
+
+        Args:
+            tx_id: the transaction, 0x and 64 hex digits.
+
+        Returns:
+            "returning", or "returned" once CANCELLED stands on chain.
+
+        Raises:
+            TransactionNotFoundError: the kernel does not know it.
+            UnauthorizedError: it is another provider's.
+            InvalidStateTransitionError: it is delivered, settled, disputed or not funded, or its
+                delivery is under way.
+            ValidationError: that is no transaction id.
+            StorageError: the store cannot be used.
+
+        Example:
+            >>> paywall.refund(tx_id)
+            'returning'
+        """
+        stage: str = self._core.refund(tx_id)
+        return stage
+
     def owed(self) -> int:
         """How many deliveries and refunds are owed on chain.
 

@@ -336,6 +336,8 @@ class Stage:
         return ACTPClient(private_key=new_key(), state_directory=self.directory)
 
     def fund(self, amount: int = PRICE, **options: Any) -> str:
+        """A transaction that is bound to this service."""
+        options.setdefault("metadata", self.paywall.service_hash)
         return fund(self.consumer, self.provider.address, amount, **options)
 
     def ask(self, method: str, target: str, body: Any = b"", **headers: str) -> Reply:

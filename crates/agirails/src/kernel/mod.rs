@@ -109,6 +109,20 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// `getTransaction(bytes32)`.
     async fn get_transaction(&self, id: TransactionId) -> Result<Transaction>;
 
+    /// `getTransaction(bytes32)` of several, in their order; `None` for those that the kernel does not
+    /// know.
+    async fn get_transactions(&self, ids: &[TransactionId]) -> Result<Vec<Option<Transaction>>> {
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            found.push(match self.get_transaction(*id).await {
+                Ok(transaction) => Some(transaction),
+                Err(error) if error.refusal() == Some(Refusal::TxMissing) => None,
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(found)
+    }
+
     /// A party's transactions, newest first, in pages.
     async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>>;
 

@@ -20,6 +20,7 @@ use crate::{
         paid_request::{
             IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PaidRequest, SIGNATURE_HEADER, TRANSACTION_HEADER,
         },
+        service::SERVICE_KEY_HEADER,
         target::canonical_target,
     },
 };
@@ -46,6 +47,8 @@ pub struct Incoming {
     pub idempotency_key: Option<String>,
     /// The header [`MAX_PRICE_HEADER`].
     pub max_price: Option<String>,
+    /// The header [`SERVICE_KEY_HEADER`].
+    pub service_key: Option<String>,
     /// The header `PAYMENT-SIGNATURE`, in which x402 clients send all of these.
     pub payment_signature: Option<String>,
     /// The request headers that can change the answer, in one canonical string of bytes. Two
@@ -68,6 +71,7 @@ impl Incoming {
             signature: None,
             idempotency_key: None,
             max_price: None,
+            service_key: None,
             payment_signature: None,
             variant: vec![],
             origin: String::new(),
@@ -94,6 +98,7 @@ impl Incoming {
             signature: self.signature.as_deref().map(|text| text.trim().into()),
             key: self.idempotency_key.as_deref().map(Cow::Borrowed),
             max_price: self.max_price.as_deref().map(|text| text.trim().into()),
+            service_key: self.service_key.as_deref().map(|text| text.trim().into()),
             is_x402: false,
         };
         if let Some(given) = &self.payment_signature {
@@ -141,7 +146,7 @@ impl Incoming {
 }
 
 /// Exactly `0x` and 64 hex digits: what a chain prints.
-pub(super) fn parse_id(text: &str) -> Option<TransactionId> {
+pub(super) fn parse_id(text: &str) -> Option<B256> {
     (text.len() == 66).then(|| text.parse().ok()).flatten()
 }
 
@@ -151,6 +156,7 @@ pub(super) struct Payment<'a> {
     pub(super) signature: Option<Cow<'a, str>>,
     pub(super) key: Option<Cow<'a, str>>,
     pub(super) max_price: Option<Cow<'a, str>>,
+    pub(super) service_key: Option<Cow<'a, str>>,
     pub(super) is_x402: bool,
 }
 
@@ -179,6 +185,7 @@ impl<'a> Payment<'a> {
         fill(&mut self.signature, read.signature, SIGNATURE_HEADER)?;
         fill(&mut self.key, read.key, IDEMPOTENCY_HEADER)?;
         fill(&mut self.max_price, read.max_price, MAX_PRICE_HEADER)?;
+        fill(&mut self.service_key, read.service_key, SERVICE_KEY_HEADER)?;
         self.is_x402 = true;
         Ok(())
     }
@@ -190,6 +197,12 @@ impl<'a> Payment<'a> {
         let number = is_number.then(|| text.parse().ok()).flatten();
         number.map(|units| Some(Usdc(units))).ok_or_else(Rejection::malformed_max_price)
     }
+
+    /// The key that the transaction's service hash was made with, where its request tells one.
+    pub(super) fn service_key(&self) -> std::result::Result<Option<B256>, Rejection> {
+        let Some(text) = &self.service_key else { return Ok(None) };
+        parse_id(text).map(Some).ok_or_else(Rejection::malformed_service_key)
+    }
 }
 
 struct X402Payment {
@@ -197,11 +210,12 @@ struct X402Payment {
     signature: Option<String>,
     key: Option<String>,
     max_price: Option<String>,
+    service_key: Option<String>,
 }
 
 /// Reads an x402 v2 `PaymentPayload`: base64 of its JSON. `accepted` is one of the offers of the
 /// 402; `payload` holds `transactionId` and, where it is signed, `signature`, both as our headers
-/// have them, and `maxPrice`; the extension `payment-identifier` holds the idempotency key.
+/// have them, and `maxPrice` and `serviceKey`; the extension `payment-identifier` holds the idempotency key.
 fn read_x402(
     given: &str,
     network: &Network,
@@ -255,7 +269,8 @@ fn read_x402(
         }
     }
     let (signature, max_price) = (text("/payload/signature")?, text("/payload/maxPrice")?);
-    Ok(X402Payment { transaction_id, signature, key, max_price })
+    let service_key = text("/payload/serviceKey")?;
+    Ok(X402Payment { transaction_id, signature, key, max_price, service_key })
 }
 
 /// How long a request's body is, as far as its headers say.
@@ -368,6 +383,7 @@ impl Incoming {
             signature: None,
             idempotency_key: None,
             max_price: None,
+            service_key: None,
             payment_signature: None,
             variant: vec![],
             origin: public.origin.clone(),
@@ -382,6 +398,7 @@ impl Incoming {
                 16 if name.eq_ignore_ascii_case(TRANSACTION_HEADER) => &mut incoming.transaction_id,
                 20 if name.eq_ignore_ascii_case(SIGNATURE_HEADER) => &mut incoming.signature,
                 20 if name.eq_ignore_ascii_case(MAX_PRICE_HEADER) => &mut incoming.max_price,
+                22 if name.eq_ignore_ascii_case(SERVICE_KEY_HEADER) => &mut incoming.service_key,
                 15 if name.eq_ignore_ascii_case(IDEMPOTENCY_HEADER) => {
                     &mut incoming.idempotency_key
                 }

@@ -476,6 +476,10 @@ impl Kernel for ChainKernel {
         }
     }
 
+    async fn get_transactions(&self, ids: &[TransactionId]) -> Result<Vec<Option<Transaction>>> {
+        Self::get_transactions(self, ids).await
+    }
+
     async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
         check_limit(query.limit, 1_000)?;
         let wanted = query.limit as usize;
