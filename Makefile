@@ -101,7 +101,8 @@ new-venv: $(BUILT) ## a new virtual environment with the wheel
 
 python-tests: new-venv $(NPM_TOOLS) ## all Python tests, in that environment
 	$(call step,Python tests)
-	AGIRAILS_WHEEL="$$(ls '$(CURDIR)/$(WHEELS)'/*.whl)" $(NEW_VENV)/bin/python -m pytest --timeout=180 tests
+	AGIRAILS_WHEEL="$$(ls '$(CURDIR)/$(WHEELS)'/*.whl)" $(NEW_VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+		--timeout=180 tests
 
 types: new-venv ## mypy and stubtest, in that environment
 	$(call step,types)

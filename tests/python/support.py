@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import secrets
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,15 @@ def until(true: Callable[[], bool], seconds: float = 15) -> None:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    """A port of 127.0.0.1 on which nobody listens.
+
+    It is none of those that outgoing connections take for themselves, and tests that run side by
+    side seldom try the same one: until the server listens, another process could take it.
+    """
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def environment(**changes: str | None) -> dict[str, str]:

@@ -194,7 +194,7 @@ impl Devnet {
     pub fn write_profile(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let text = serde_json::to_string_pretty(&self.profile)
-            .map_err(|error| unusable("the profile is no JSON").with_source(error))?;
+            .map_err(|error| unusable("the profile must be JSON").with_source(error))?;
         fs::write(path, text + "\n").map_err(|error| {
             Error::new(
                 Code::DevnetUnavailable,

@@ -63,7 +63,7 @@ impl Rpc {
                 .with_source(error)
         })?;
         let answers: Vec<Value> = serde_json::from_slice(&answer).map_err(|error| {
-            Error::new(Code::InvalidAnswer, format!("the devnet's answer is no batch: {error}"))
+            Error::new(Code::InvalidAnswer, format!("the devnet's answer must be a batch: {error}"))
                 .with_hint("is the anvil in use another program?")
         })?;
         Ok(calls

@@ -74,7 +74,7 @@ fn parse_chain_id(digits: &str) -> Result<u64, &'static str> {
         bytes if bytes.iter().all(u8::is_ascii_digit) => {
             digits.parse().map_err(|_| "has a chain id beyond 64 bits")
         }
-        _ => Err("has a chain id that is no decimal number"),
+        _ => Err("must have a decimal chain id"),
     }
 }
 

@@ -158,7 +158,7 @@ impl FromStr for RequestSignature {
         let (timestamp, signature) = text
             .strip_prefix("t=")
             .and_then(|rest| rest.split_once(",s=0x"))
-            .ok_or_else(|| refuse("is no signature of a request"))?;
+            .ok_or_else(|| refuse("must be the signature of a request"))?;
         if !timestamp.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(refuse("has no Unix time in it"));
         }

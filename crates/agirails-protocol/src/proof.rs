@@ -168,7 +168,7 @@ impl ProofGenerator {
             }
             Some(other) => {
                 return Err(ProofError::Invalid(
-                    wrong("mimeType", other, "is no text")
+                    wrong("mimeType", other, "must be a string")
                         .hint("pass a MIME type such as \"application/json\", or leave it out"),
                 ));
             }
@@ -247,7 +247,7 @@ impl<'a> Fields<'a> {
     fn of(value: &'a Value, what: &'static str, hint: &'static str) -> Result<Self> {
         match value {
             Value::Object(object) => Ok(Self { object, hint }),
-            other => Err(ProofError::Invalid(wrong(what, other, "is no object").hint(hint))),
+            other => Err(ProofError::Invalid(wrong(what, other, "must be an object").hint(hint))),
         }
     }
 
@@ -277,15 +277,15 @@ impl<'a> Fields<'a> {
     }
 
     fn text(&self, key: &'static str) -> Result<&'a str> {
-        self.read(key, "is no text", Value::as_str)
+        self.read(key, "must be a string", Value::as_str)
     }
 
     fn number(&self, key: &'static str) -> Result<u64> {
-        self.read(key, "is no whole number of 64 bits", Value::as_u64)
+        self.read(key, "must be a whole number below 2^64", Value::as_u64)
     }
 
     fn object(&self, key: &'static str) -> Result<&'a Map<String, Value>> {
-        self.read(key, "is no object", Value::as_object)
+        self.read(key, "must be an object", Value::as_object)
     }
 
     fn constant(&self, key: &'static str, expected: &str) -> Result<()> {

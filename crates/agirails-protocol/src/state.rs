@@ -113,7 +113,7 @@ impl FromStr for State {
 
 fn unknown(value: &str) -> ParseError {
     ParseError::State(
-        Details::invalid("state", value, "is no state of the protocol")
+        Details::invalid("state", value, "must be a state of the protocol")
             .hint("use one of State.INITIATED (0) … State.CANCELLED (7)"),
     )
 }

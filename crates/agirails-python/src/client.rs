@@ -364,7 +364,7 @@ fn urls(value: Any<'_, '_>) -> PyResult<Vec<String>> {
     urls.filter(|urls: &Vec<String>| !urls.is_empty()).ok_or_else(|| {
         let shown = format!("<{}>", convert::type_name(value));
         let hint = "pass a URL as str, or a list of them";
-        convert::refuse(value.py(), Code::InvalidSettings, "rpc_url", &shown, "is no URL", hint)
+        convert::refuse(value.py(), Code::InvalidSettings, "rpc_url", &shown, "must be a URL", hint)
     })
 }
 
@@ -374,7 +374,7 @@ fn secret(field: &'static str, value: Any<'_, '_>) -> PyResult<Password> {
     text.map(Password::from).ok_or_else(|| {
         let shown = format!("<{}>", convert::type_name(value));
         let (code, hint) = (Code::InvalidSettings, "pass the password as str");
-        convert::refuse(value.py(), code, field, &shown, "is no password", hint)
+        convert::refuse(value.py(), code, field, &shown, "must be a password", hint)
     })
 }
 
@@ -385,7 +385,14 @@ fn key(value: Any<'_, '_>) -> PyResult<PrivateKey> {
         let shown = format!("<{}>", convert::type_name(value));
         let hint = "a private key is a str of 64 hex digits, with or without 0x";
         let (code, field) = (Code::InvalidPrivateKey, "private_key");
-        return Err(convert::refuse(value.py(), code, field, &shown, "is no private key", hint));
+        return Err(convert::refuse(
+            value.py(),
+            code,
+            field,
+            &shown,
+            "must be a private key",
+            hint,
+        ));
     };
     text.parse().or_raise(value.py())
 }

@@ -118,7 +118,7 @@ pub fn _open_consumer(
             "per_day" => ("per_day", &mut limits.per_day),
             "per_provider_per_day" => ("per_provider_per_day", &mut limits.per_provider_per_day),
             other => {
-                let (code, problem) = (Code::InvalidSettings, "is no limit");
+                let (code, problem) = (Code::InvalidSettings, "must be a limit");
                 let hint = "a budget has per_call, per_hour, per_day and per_provider_per_day";
                 return Err(convert::refuse(py, code, "budget", other, problem, hint));
             }
@@ -211,7 +211,7 @@ impl _Consumer {
         let provider = optional(provider, |value| convert::address("provider", value))?;
         let core = self.core.clone();
         run(py, self.style, Reads, async move { core.spent(provider).await }, |py, spent| {
-            let Spent { hour, day, provider } = spent;
+            let Spent { hour, day, provider, .. } = spent;
             let dict = PyDict::new(py);
             dict.set_item("hour", hour.0)?;
             dict.set_item("day", day.0)?;

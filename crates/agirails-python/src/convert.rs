@@ -100,7 +100,7 @@ pub fn seconds(field: &'static str, value: Any<'_, '_>) -> PyResult<Duration> {
     number.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
         let shown = value.repr().map_or_else(|_| String::new(), |repr| repr.to_string());
         let (code, hint) = (Code::InvalidNumber, "pass seconds as int or float, from 0 on");
-        refuse(value.py(), code, field, &shown, "is no duration", hint)
+        refuse(value.py(), code, field, &shown, "must be a duration", hint)
     })
 }
 
@@ -263,7 +263,7 @@ pub fn path(field: &'static str, value: Any<'_, '_>) -> PyResult<PathBuf> {
     value.extract().map_err(|_| {
         let shown = format!("<{}>", type_name(value));
         let (code, hint) = (Code::InvalidSettings, "pass a str or a Path");
-        refuse(value.py(), code, field, &shown, "is no path", hint)
+        refuse(value.py(), code, field, &shown, "must be a path", hint)
     })
 }
 

@@ -45,15 +45,15 @@ pub fn _start_devnet(
     if let Some(value) = port {
         let hint = "pass a port from 0 to 65535; 0 is any free one";
         let port = convert::count("port", value)?;
-        builder =
-            builder.port(port.try_into().map_err(|_| wrong("port", value, "is no port", hint))?);
+        builder = builder
+            .port(port.try_into().map_err(|_| wrong("port", value, "must be a port", hint))?);
     }
     if let Some(value) = block_time {
         let seconds = value.extract::<f64>().ok().filter(|seconds| *seconds > 0.0);
         let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         builder = builder.block_time(interval.ok_or_else(|| {
             let hint = "pass seconds above 0; Base has a block every 2";
-            wrong("block_time", value, "is no interval", hint)
+            wrong("block_time", value, "must be an interval", hint)
         })?);
     }
     let start = builder.start();
@@ -203,7 +203,7 @@ impl Devnet {
     fn revert(&self, py: Python<'_>, snapshot: Any<'_, '_>) -> Answer {
         let Ok(snapshot) = snapshot.cast::<Snapshot>() else {
             let hint = "pass what snapshot() returned";
-            return Err(wrong("snapshot", snapshot, "is no snapshot", hint));
+            return Err(wrong("snapshot", snapshot, "must be a snapshot", hint));
         };
         let taken = snapshot.get().0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let snapshot = taken.ok_or_else(|| {

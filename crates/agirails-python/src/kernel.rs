@@ -682,7 +682,7 @@ fn role_of(value: Any<'_, '_>) -> PyResult<Role> {
             Code::InvalidSettings,
             "role",
             other,
-            "is no role",
+            "must be a role",
             "pass \"requester\", \"provider\" or None for both",
         )),
     }

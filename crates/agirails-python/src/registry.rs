@@ -468,7 +468,7 @@ fn service_descriptor(service: Any<'_, '_>) -> PyResult<ServiceDescriptor> {
                     code,
                     "services",
                     other,
-                    "is no key of a service",
+                    "must be a key of a service",
                     hint,
                 ));
             }

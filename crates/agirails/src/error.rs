@@ -70,13 +70,13 @@ macro_rules! codes {
 
 codes! {
     InvalidAddress, "invalid_address", Validation, Never,
-        "No 20-byte hex address, or a wrong checksum.";
+        "Not a 20-byte hex address, or a wrong checksum.";
     InvalidTransactionId, "invalid_transaction_id", Validation, Never,
-        "No 32-byte hex transaction id.";
+        "Not a 32-byte hex transaction id.";
     InvalidAmount, "invalid_amount", Validation, Never,
         "No amount of USDC.";
     InvalidNumber, "invalid_number", Validation, Never,
-        "No Unix time, duration or count, or one out of its range.";
+        "Not a Unix time, duration or count, or out of its range.";
     InvalidBytes, "invalid_bytes", Validation, Never,
         "No bytes where bytes are needed, or too few or too many.";
     InvalidState, "invalid_state", Validation, Never,
@@ -114,7 +114,7 @@ codes! {
     DevnetUnavailable, "devnet_unavailable", Network, Never,
         "The local chain could not be started.";
     EndpointUnreachable, "endpoint_unreachable", Network, Safe,
-        "No RPC endpoint gave an answer; nothing was sent.";
+        "None of the RPC endpoints answered; nothing was sent.";
     RateLimited, "rate_limited", Network, Safe,
         "The RPC endpoints refuse more requests for now.";
     InvalidAnswer, "invalid_answer", Network, Safe,
@@ -126,7 +126,7 @@ codes! {
     ContractMissing, "contract_missing", Network, Never,
         "No contract lies at this address of the chain.";
     UnsupportedKernel, "unsupported_kernel", Network, Never,
-        "The contract is no kernel of a generation that this version can use.";
+        "The contract is not a kernel that this version can use.";
     FeeAboveLimit, "fee_above_limit", Network, Safe,
         "The chain's fee is above the limit that was set; nothing was sent.";
     Superseded, "superseded", Network, Safe,

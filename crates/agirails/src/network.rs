@@ -49,7 +49,7 @@ impl FromStr for Mode {
             .into_iter()
             .find(|mode| mode.as_str() == name)
             .ok_or_else(|| {
-                Error::invalid(Code::InvalidSettings, "mode", name, "is no network")
+                Error::invalid(Code::InvalidSettings, "mode", name, "must be a network")
                     .with_hint("use \"mock\", \"testnet\" or \"mainnet\"")
             })
     }

@@ -32,6 +32,7 @@ const CHECKPOINT_PAGES: i64 = 16_000;
 
 /// Where the state is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Storage {
     /// In `.actp/` below this directory, which is made where it is missing. Several processes
     /// may share it.
@@ -437,7 +438,7 @@ fn check_header(connection: &Connection, format: &Format) -> Attempt<()> {
         return Ok(());
     }
     if application != format.application_id {
-        let message = "the file is no state file of agirails, or one of another kind";
+        let message = "the file is not a state file of agirails, or one of another kind";
         return Err(Error::new(Code::StorageDamaged, message).into());
     }
     if version > format.version() {

@@ -34,6 +34,7 @@ pub const MAINNET_LIMIT: Usdc = Usdc(1_000_000_000);
 
 /// What accompanies a transition, as a caller has it.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Evidence {
     /// Nothing.
     #[default]

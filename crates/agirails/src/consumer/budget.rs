@@ -38,6 +38,7 @@ pub struct Budget {
 
 /// What was spent, as the budget counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Spent {
     /// Within the last hour.
     pub hour: Usdc,

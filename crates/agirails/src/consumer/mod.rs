@@ -257,6 +257,7 @@ impl fmt::Debug for PaidCall {
 
 /// The answer to a [`PaidCall`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PaidResponse {
     /// The HTTP status: of a paid call 2xx, of one that cost nothing any.
     pub status: u16,
@@ -301,6 +302,7 @@ pub struct Payment {
 
 /// What proves an answer. One that a receipt contradicts is an error instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Proof {
     /// A receipt for these very bytes, signed by the provider.
     Signed,

@@ -38,6 +38,7 @@ const MOST_OFFERS: usize = 64;
 
 /// How a transaction is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PaymentKind {
     /// One call takes all of it.
     Single,

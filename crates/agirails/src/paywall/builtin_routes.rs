@@ -259,7 +259,7 @@ const FAMILIES: [(&str, &str, &str); 6] = [
     ),
     ("agirails_paywall_repeats_total", "counter", "Answers that were given again."),
     ("agirails_paywall_failed_runs_total", "counter", "Handlers that failed; nothing was taken."),
-    ("agirails_paywall_refusals_total", "counter", "Calls that were refused, by reason."),
+    ("agirails_paywall_rejections_total", "counter", "Calls that were refused, by reason."),
     (
         "agirails_paywall_run_seconds",
         "histogram",

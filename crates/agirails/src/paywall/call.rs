@@ -20,6 +20,7 @@ use crate::{
 
 /// What a handler may know of the payment it runs for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CallPayment {
     /// The transaction.
     pub transaction_id: TransactionId,

@@ -74,7 +74,7 @@ impl PrivateKey {
     pub fn from_keystore(keystore: impl AsRef<[u8]>, password: &str) -> Result<Self> {
         // No source: serde's errors quote the text, which may be a key that lies there in the clear.
         let file: Value = serde_json::from_slice(keystore.as_ref())
-            .map_err(|error| refuse(format!("is no JSON (line {})", error.line())))?;
+            .map_err(|error| refuse(format!("must be JSON (line {})", error.line())))?;
         Keystore::read(&file)?.open(password.as_bytes())
     }
 
@@ -282,12 +282,12 @@ struct Fields<'a>(&'a Value);
 impl<'a> Fields<'a> {
     fn text(&self, name: &str, pointer: &str) -> Result<&'a str> {
         let value = self.0.pointer(pointer).and_then(Value::as_str);
-        value.ok_or_else(|| refuse(format!("has no {name}, or one that is no text")))
+        value.ok_or_else(|| refuse(format!("must have a {name} that is a string")))
     }
 
     fn number(&self, name: &str, pointer: &str) -> Result<u64> {
         let value = self.0.pointer(pointer).and_then(Value::as_u64);
-        value.ok_or_else(|| refuse(format!("has no {name}, or one that is no whole number")))
+        value.ok_or_else(|| refuse(format!("must have a {name} that is a whole number")))
     }
 
     fn is(&self, name: &str, pointer: &str, expected: &str) -> Result<()> {
@@ -299,7 +299,7 @@ impl<'a> Fields<'a> {
 
     fn bytes(&self, name: &str, pointer: &str) -> Result<Vec<u8>> {
         hex::decode(self.text(name, pointer)?)
-            .map_err(|_| refuse(format!("has a {name} that is no hex")))
+            .map_err(|_| refuse(format!("must have a {name} in hex")))
     }
 
     fn array<const N: usize>(&self, name: &str, pointer: &str) -> Result<[u8; N]> {

@@ -89,6 +89,7 @@ pub struct KeySources {
 
 /// A key that may be used, and where it was found.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ResolvedKey {
     /// The key.
     pub key: PrivateKey,
@@ -222,7 +223,7 @@ fn no_password(source: &str) -> Error {
 fn decode(text: &str) -> Result<Zeroizing<Vec<u8>>> {
     let text: String = text.split_ascii_whitespace().collect();
     BASE64_STANDARD.decode(text).map(Zeroizing::new).map_err(|_| {
-        Error::new(Code::InvalidKeystore, format!("{KEYSTORE_VARIABLE} is no base64"))
+        Error::new(Code::InvalidKeystore, format!("{KEYSTORE_VARIABLE} must be base64"))
             .with_hint("set it to the keystore's file in base64: `base64 < .actp/keystore.json`")
             .with_facts(|facts| facts.field = Some(KEYSTORE_VARIABLE))
     })

@@ -205,7 +205,7 @@ fn check_generation(core: Contract, unknown: &Answer, bond: &Answer) -> Result<u
 fn no_kernel(core: Contract) -> Error {
     Error::new(
         Code::UnsupportedKernel,
-        format!("the contract {} is no ACTP kernel that this version knows", core.address),
+        format!("the contract {} is not an ACTP kernel that this version knows", core.address),
     )
     .with_hint("check contracts.actpKernel in the network profile, or upgrade agirails")
     .with_facts(|facts| facts.value = Some(core.address.to_string()))

@@ -104,7 +104,7 @@ impl fmt::Display for Revert {
                     0x01 => "a failed assertion",
                     0x11 => "an overflow",
                     0x12 => "a division by zero",
-                    0x21 => "a value that is no member of its enum",
+                    0x21 => "a value outside its enum",
                     0x32 => "an index out of bounds",
                     0x41 => "out of memory",
                     _ => "a mistake of the contract",

@@ -152,8 +152,13 @@ impl FromStr for Position {
             whole.then_some(Self { cursor, seen })
         };
         read().ok_or_else(|| {
-            Error::invalid(Code::InvalidNumber, "position", text, "is no place in the chain")
-                .with_hint("pass what a stream's position() returned, or Position::before(block)")
+            Error::invalid(
+                Code::InvalidNumber,
+                "position",
+                text,
+                "must be a position that an event had",
+            )
+            .with_hint("pass what a stream's position() returned, or Position::before(block)")
         })
     }
 }

@@ -180,7 +180,7 @@ impl Reply {
                 Ok(_) => Err(Failure::Unreachable(unreadable(method, &problem))),
                 Err(refused) => Err(Failure::Refused(refused)),
             }),
-            Err(_) => Err(Miss::garbled("answered something that is no JSON-RPC")),
+            Err(_) => Err(Miss::garbled("answered something that is not JSON-RPC")),
         }
     }
 
@@ -189,14 +189,14 @@ impl Reply {
         let one = self.body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
         if one {
             let answer: Answer<&RawValue> = serde_json::from_slice(&self.body)
-                .map_err(|_| Miss::garbled("answered something that is no JSON-RPC"))?;
+                .map_err(|_| Miss::garbled("answered something that is not JSON-RPC"))?;
             return Err(match answer.error {
                 Some(error) => refused_batch(&error),
                 None => Miss::garbled("answered a batch with one result").into(),
             });
         }
         let answers: Vec<Answer<Box<RawValue>>> = serde_json::from_slice(&self.body)
-            .map_err(|_| Miss::garbled("answered something that is no JSON-RPC"))?;
+            .map_err(|_| Miss::garbled("answered something that is not JSON-RPC"))?;
         // Some nodes refuse a batch for its size by one error in a list.
         if answers.len() < calls
             && answers.iter().all(|answer| answer.error.is_some())

@@ -301,12 +301,12 @@ fn connections(urls: &[Url], request_timeout: Duration) -> Result<reqwest::Clien
 fn usable(url: &str) -> Result<Url> {
     let hint = "write it as in https://sepolia.base.org or http://127.0.0.1:8545";
     let url = Url::parse(url)
-        .map_err(|problem| bad_url(&format!("is no URL: {problem}")).with_hint(hint))?;
+        .map_err(|problem| bad_url(&format!("must be a URL: {problem}")).with_hint(hint))?;
     match url.scheme() {
         "http" | "https" | "ws" | "wss" => Ok(url),
         scheme => {
             let problem = format!(
-                "has the scheme {:?}, which is none of http, https, ws and wss",
+                "has the scheme {:?}, but it must be http, https, ws or wss",
                 shown_words(scheme)
             );
             Err(bad_url(&problem).with_hint(hint))

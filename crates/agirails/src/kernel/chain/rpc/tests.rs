@@ -452,7 +452,7 @@ async fn settings_that_cannot_work_are_refused() {
     for (urls, problem) in [
         (vec![], "names no URL"),
         (vec!["localhost:8545"], "scheme \"localhost\""),
-        (vec!["sepolia.base.org"], "is no URL"),
+        (vec!["sepolia.base.org"], "must be a URL"),
         (vec!["wss://sepolia.base.org"], "WebSocket URLs only"),
         (vec!["https://sepolia.base.org", "ipc:///tmp/node"], "scheme \"ipc\""),
     ] {

@@ -120,7 +120,7 @@ impl TlsSettings {
                     let added = certificate.map(|certificate| roots.add(certificate));
                     match added {
                         Ok(Ok(())) => {}
-                        _ => return Err(unusable("it holds what is no certificate".to_owned())),
+                        _ => return Err(unusable("it must hold certificates only".to_owned())),
                     }
                 }
                 if roots.is_empty() {
