@@ -106,8 +106,9 @@ class Paywall(Base):
         """Ends an open payment now: delivers it where something was served, else gives it back.
 
         Returns:
-            Its stage, such as "delivering"; "open" where a call is running; None where no call was
-            ever made with it.
+            Its stage, such as "delivering"; "open" where a call is running, or where nothing was
+            served and it is not bound to this service (`refund` gives such a one back); None where
+            no call was ever made with it.
 
         Raises:
             ValidationError: tx_id is not a transaction id.

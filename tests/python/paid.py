@@ -101,7 +101,7 @@ def flask_app(client: Any, runs: list[Any], **settings: Any) -> tuple[Any, Any]:
                 client.mock.advance_time(150)
                 # The paywall looks at the kernel's clock every second.
                 time.sleep(1.5)
-                yield "what nobody pays for"
+                yield "what comes too late"
 
         return stream_with_context(generated()), 500 if "broken" in request.args else 200
 

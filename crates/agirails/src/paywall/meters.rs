@@ -57,7 +57,8 @@ impl Runs {
 impl Meters {
     pub(super) fn refused(&self, route: &str, reason: &str) {
         let route = quoted(route);
-        let name = format!("agirails_paywall_rejections_total{{route={route},reason=\"{reason}\"}}");
+        let name =
+            format!("agirails_paywall_rejections_total{{route={route},reason=\"{reason}\"}}");
         self.add([(name, 1)]);
     }
 

@@ -263,7 +263,8 @@ impl Rejection {
     }
 
     pub(super) fn not_kept() -> Self {
-        let detail = "This request was answered with a stream that was too long to be kept";
+        let detail = "This request was answered with a stream that was too long to be kept, or that \
+                      outlasted its transaction";
         Self::new(410, "answer_not_kept", "Answer Not Kept", detail)
     }
 

@@ -7,7 +7,8 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, B256, CreateTransaction, Mode, NetworkProfile, PrivateKey, State, TransactionId, Usdc,
+    ACTPClient, B256, CreateTransaction, Mode, NetworkProfile, PrivateKey, State, TransactionId,
+    Usdc,
     paywall::{Answer, Charge, Entry, Incoming, Paywall, PaywallBuilder, Run},
     protocol::paid_request::PaidRequest,
 };
@@ -87,6 +88,15 @@ impl Stage {
     }
 
     pub async fn funded_for(&self, amount: Usdc, seconds: u64) -> TransactionId {
+        self.fund(amount, seconds, service_in(self.directory.path())).await
+    }
+
+    /// One that is bound to something else than the paywall of this stage.
+    pub async fn funded_with(&self, amount: Usdc, service_hash: B256) -> TransactionId {
+        self.fund(amount, 3_600, service_hash).await
+    }
+
+    async fn fund(&self, amount: Usdc, seconds: u64, service_hash: B256) -> TransactionId {
         let deadline = self.requester.now().await.unwrap() + seconds;
         let mut request = CreateTransaction::new(
             self.requester.address(),
@@ -94,7 +104,7 @@ impl Stage {
             amount,
             deadline,
         );
-        request.service_hash = service_in(self.directory.path());
+        request.service_hash = service_hash;
         let id = self.requester.create_transaction(&request).await.unwrap();
         self.requester.link_escrow(id).await.unwrap();
         id
