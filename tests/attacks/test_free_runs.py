@@ -28,14 +28,14 @@ def rows(stage: Stage) -> int:
 
 
 def test_a_balance_of_which_nothing_is_served_is_given_back_after_five_failures(stage):
-    before = stage.consumer.get_balance()
+    before = stage.consumer.advanced.get_balance()
     tx_id = stage.fund(DOLLAR)
     statuses = [reply.status for reply in failing(stage, tx_id)]
     assert statuses == [422] * 5 + [402] * (TRIES - 5)
     assert len(stage.runs) == 0
     stage.becomes(tx_id, State.CANCELLED)
     # Whoever fails by mistake has all of it back, and nothing is kept of the failures.
-    assert stage.consumer.get_balance() == before
+    assert stage.consumer.advanced.get_balance() == before
     until(lambda: rows(stage) == 0)
 
 

@@ -26,7 +26,7 @@ def test_what_was_sent_before_the_deadline_is_paid(stage):
         stage.pay(tx_id, b"", "GET", "/api/stream/2?late")
     stage.becomes(tx_id, State.DELIVERED)
     page = stage.ask("GET", f"/api/payments/{tx_id}").json
-    assert (page["calls"], page["spent"]) == (1, "0.1 USDC")
+    assert (page["calls"], page["spent"]) == (1, "0.10 USDC")
     # It is not taken for the whole answer.
     assert stage.pay(tx_id, b"", "GET", "/api/stream/2?late").status == 410
     assert len(stage.runs) == 1
@@ -56,4 +56,4 @@ def test_a_stream_that_breaks_off_by_itself_in_time_costs_nothing(stage):
     with pytest.raises(ValueError):
         stage.pay(tx_id, b"", "GET", "/api/stream/2?raise")
     time.sleep(0)
-    assert stage.ask("GET", f"/api/payments/{tx_id}").json["spent"] == "0 USDC"
+    assert stage.ask("GET", f"/api/payments/{tx_id}").json["spent"] == "0.00 USDC"

@@ -29,14 +29,14 @@ def refund(stage: Stage, tx_id: str) -> str:
 
 @pytest.mark.parametrize("calls", [0, 1, 3])
 def test_gives_everything_back_whatever_was_served(stage, calls):
-    before = stage.consumer.get_balance()
+    before = stage.consumer.advanced.get_balance()
     tx_id = stage.fund(DOLLAR)
     answers = [stage.pay(tx_id, key=f"call-{number}").body for number in range(calls)]
     assert refund(stage, tx_id) == "returning"
     reply = stage.pay(tx_id, key="one-more")
     assert (reply.status, reply.json["currentState"]) == (402, "CANCELLED")
     stage.becomes(tx_id, State.CANCELLED)
-    assert stage.consumer.get_balance() == before
+    assert stage.consumer.advanced.get_balance() == before
     assert len(stage.runs) == calls
     # Kept answers are given as before.
     again = [stage.pay(tx_id, key=f"call-{number}").body for number in range(calls)]
@@ -57,7 +57,7 @@ def test_is_the_same_however_often_it_is_asked_for(stage):
 
 def test_gives_back_what_is_bound_to_no_service(stage):
     tx_id = stage.fund(DOLLAR, metadata=None)
-    assert stage.pay(tx_id, b"raise", key="one").status == 500
+    assert stage.pay(tx_id, b"status 500", key="one").status == 500
     assert refund(stage, tx_id) == "returning"
     stage.becomes(tx_id, State.CANCELLED)
 
@@ -67,7 +67,7 @@ def test_refuses_what_cannot_be_given_back(stage):
     assert stage.pay(delivered).status == 200
     with pytest.raises(InvalidStateTransitionError) as refused:
         refund(stage, delivered)
-    assert refused.value.tx_id == delivered
+    assert refused.value.transaction_id == delivered
     elsewhere = stage.fund()
     deliver(stage.provider, elsewhere)
     unfunded = create(stage.consumer, stage.provider.address)
