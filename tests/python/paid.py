@@ -101,7 +101,7 @@ def flask_app(client: Any, runs: list[Any], **settings: Any) -> tuple[Any, Any]:
                 client.mock.advance_time(150)
                 # The paywall looks at the kernel's clock every second.
                 time.sleep(1.5)
-                yield "what nobody pays for"
+                yield "what comes too late"
 
         return stream_with_context(generated()), 500 if "broken" in request.args else 200
 
@@ -336,6 +336,8 @@ class Stage:
         return ACTPClient(private_key=new_key(), state_directory=self.directory)
 
     def fund(self, amount: int = PRICE, **options: Any) -> str:
+        """A transaction that is bound to this service."""
+        options.setdefault("metadata", self.paywall.service_hash)
         return fund(self.consumer, self.provider.address, amount, **options)
 
     def ask(self, method: str, target: str, body: Any = b"", **headers: str) -> Reply:

@@ -293,10 +293,9 @@ fn all<'py>(
 /// each place in a program, and can be filtered or made an error like any other.
 fn warn(py: Python<'_>, core: &Core) -> PyResult<()> {
     let errors = py.import("agirails.errors")?;
-    for (class, warnings) in [
-        ("RawPrivateKeyWarning", core.warnings()),
-        ("NetworkWarning", core.network_warnings()),
-    ] {
+    for (class, warnings) in
+        [("RawPrivateKeyWarning", core.warnings()), ("NetworkWarning", core.network_warnings())]
+    {
         for warning in warnings {
             PyErr::warn(py, &errors.getattr(class)?, &CString::new(warning.as_str())?, 1)?;
         }

@@ -182,6 +182,19 @@ impl _Paywall {
         run(py, self.style, Moves, async move { core.close(id).await }, convert::plain)
     }
 
+    /// Gives a transaction back, whatever was served with it.
+    fn refund(&self, py: Python<'_>, tx_id: Any<'_, '_>) -> Object {
+        let id = convert::transaction_id(tx_id)?;
+        let core = self.core.clone();
+        run(py, self.style, Moves, async move { core.refund(id).await }, convert::plain)
+    }
+
+    /// What transactions are bound to.
+    #[getter]
+    fn service_hash(&self) -> String {
+        self.core.service_hash().to_string()
+    }
+
     /// How many deliveries and refunds are owed on chain.
     fn owed(&self, py: Python<'_>) -> Object {
         let core = self.core.clone();
@@ -759,6 +772,12 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, Place)> {
         match name.cast::<PyString>()?.to_str()? {
             "store" => place = read_place(&value)?,
             "unsigned" => settings.unsigned = Some(read_unsigned(&value)?),
+            "one_store" => settings.one_store = Some(convert::flag("one_store", &value)?),
+            "max_window_seconds" => settings.max_window_seconds = number("max_window_seconds")?,
+            "max_deadline_seconds" => {
+                settings.max_deadline_seconds = number("max_deadline_seconds")?;
+            }
+            "idle_close_seconds" => settings.idle_close_seconds = number("idle_close_seconds")?,
             "deliver" => settings.deliver = read_deliver(&value)?,
             "min_seconds_left" => settings.min_seconds_left = number("min_seconds_left")?,
             "closing_seconds" => settings.closing_seconds = number("closing_seconds")?,

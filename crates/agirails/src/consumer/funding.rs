@@ -8,7 +8,10 @@ use crate::{
     error::{Code, Error, Kind, Result, Retry},
     kernel::{Role, TransactionQuery},
     process_locks::ProcessLock,
-    protocol::{CreateTransaction, LinkEscrow, State, Transaction, TransactionId, rules::requester_can_cancel},
+    protocol::{
+        CreateTransaction, LinkEscrow, State, Transaction, TransactionId,
+        rules::requester_can_cancel,
+    },
 };
 
 /// How many of the newest transactions are looked through for one whose id was not written down.

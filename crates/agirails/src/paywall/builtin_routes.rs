@@ -12,8 +12,9 @@ use super::{
     price::{Charge, Price, sensible_calls, usdc},
     rejection::{Refused, Rejection},
     request::{Incoming, parse_id},
+    settings::Unsigned,
     signer::read_session,
-    store::{Backlog, Counters, Stage},
+    store::{Backlog, Counters, Facts, Stage},
 };
 use crate::protocol::{
     State, TransactionId, Usdc, paid_request::TRANSACTION_HEADER, receipt::merkle_branch,
@@ -68,6 +69,7 @@ impl Inner {
                 "provider": self.client.address().to_string(),
                 "network": network.name,
                 "mode": self.mode(),
+                "serviceHash": self.service,
                 "pricing": { "perCall": per_call.map(usdc), "currency": "USDC", "decimals": 6 },
                 "payment": {
                     "protocol": "AGIRAILS/ACTP",
@@ -168,7 +170,14 @@ impl Inner {
         let calls = self.store.calls(id).await.map_err(Refused::store)?;
         let call = calls.iter().find(|call| call.key == key).ok_or_else(Rejection::nothing_here)?;
         let receipt = self
-            .receipt(&payment.facts, key, call.index, call.content_hash, call.answered_at)
+            .receipt(
+                id,
+                payment.facts.requester,
+                key,
+                call.index,
+                call.content_hash,
+                call.answered_at,
+            )
             .await;
         // The tree is complete when the payment is.
         let branch = (payment.stage != Stage::Open).then(|| {
@@ -185,15 +194,31 @@ impl Inner {
     /// The requester has no more calls to make: what was served is delivered now, and what was
     /// never used is given back.
     async fn close(&self, id: TransactionId, incoming: &Incoming) -> Result<Answer, Refused> {
-        let signature = self.read_signature(incoming.signature.as_deref()).await?;
+        // Whoever closes a balance ends what somebody paid for: only its requester may, also where
+        // unsigned calls are served.
+        let given = incoming.signature.as_deref();
+        let signature = self.read_signature(given, Unsigned::Refuse).await?;
         let session = read_session(incoming.session.as_deref())?;
-        let (facts, is_ours) = match self.payment_of(id).await? {
-            Some(payment) => (payment.facts, true),
+        let payment = incoming.payment(self.client.network(), self.client.address())?;
+        let service_key = payment.service_key()?;
+        let (facts, problem) = match self.payment_of(id).await? {
+            Some(payment) => {
+                let is_open = payment.stage == Stage::Open;
+                let is_closable = payment.calls > 0 || payment.facts.bound || !is_open;
+                (payment.facts, (!is_closable).then(Rejection::not_bound_here))
+            }
             // No call was ever made with it: its requester may have no other way to its money, and
             // another service of the same key may be at work on it.
             None => {
-                let (facts, state) = self.look_up(id).await?;
-                (facts, state == State::Committed && self.settings.give_back_unclaimed)
+                let (seen, state) = self.look_up(id).await?;
+                let is_idle = state == State::Committed && self.settings.give_back_unclaimed;
+                let bound = seen.is_bound(self.service, service_key);
+                let problem = match (is_idle, bound) {
+                    (false, _) => Some(Rejection::not_ours_to_close()),
+                    (true, false) => Some(Rejection::not_bound_here()),
+                    (true, true) => None,
+                };
+                (Facts { bound, ..seen.facts }, problem)
             }
         };
         self.check_signer(
@@ -203,8 +228,8 @@ impl Inner {
             &facts,
         )
         .await?;
-        if !is_ours {
-            return Err(Rejection::not_ours_to_close().into());
+        if let Some(problem) = problem {
+            return Err(problem.into());
         }
         self.store.give_back(&facts).await.map_err(Refused::store)?;
         let stage = self.store.close(id).await.map_err(Refused::store)?;

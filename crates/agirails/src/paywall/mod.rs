@@ -30,9 +30,11 @@
 mod admission;
 mod answer;
 mod builtin_routes;
+mod call;
 mod clock;
 mod event;
 mod exchange;
+mod following;
 mod headers;
 mod health;
 #[cfg(feature = "tower")]
@@ -59,7 +61,7 @@ use std::{
     time::SystemTime,
 };
 
-use alloy_primitives::{hex, keccak256};
+use alloy_primitives::{B256, hex, keccak256};
 use lru::LruCache;
 
 #[cfg(feature = "tower")]
@@ -67,6 +69,7 @@ pub use self::layer::{Pages, PaidBody, PaywallLayer, PaywallService};
 pub use self::{
     admission::Entry,
     answer::{Answer, Headers},
+    call::CallPayment,
     event::{Event, Level},
     exchange::{DRAIN_BYTES, DRAIN_TIME, Exchange},
     headers::HIDDEN_HEADERS,
@@ -74,7 +77,7 @@ pub use self::{
     reason::Reason,
     request::{Incoming, RequestHead},
     response::{Action, Chunk, Head},
-    run::{CallPayment, End, Run},
+    run::{End, Run},
     settings::{Deliver, Settings, Unsigned},
 };
 use self::{
@@ -103,6 +106,9 @@ struct Inner {
     client: ACTPClient,
     settings: Settings,
     unsigned: Unsigned,
+    one_store: bool,
+    /// What transactions are bound to.
+    service: B256,
     public: PublicUrl,
     store: Box<dyn Store>,
     store_health: StoreHealth,
@@ -193,16 +199,20 @@ impl PaywallBuilder {
             ),
             Place::Postgres(url) => open_database(&url, &scope).await?,
         };
-        let unsigned = settings.unsigned.unwrap_or(match network.is_mainnet() {
-            true => Unsigned::Refuse,
-            false => Unsigned::Serve,
+        let unsigned = settings.unsigned.unwrap_or(match network.has_test_money() {
+            true => Unsigned::Serve,
+            false => Unsigned::Refuse,
         });
+        let one_store = settings.one_store.unwrap_or(network.has_test_money());
+        let service = store.service().await?;
         let paywall = Paywall {
             inner: Arc::new(Inner {
                 clock: Clock::new(client.clone()),
                 client,
                 settings,
                 unsigned,
+                one_store,
+                service,
                 public,
                 store,
                 store_health: StoreHealth::default(),
@@ -296,6 +306,12 @@ impl Paywall {
         self.inner.look(charge, incoming, price).await
     }
 
+    /// What transactions are bound to: the `serviceHash` of its offers. It is kept in the store, and
+    /// so is the same for all workers that share it.
+    pub fn service_hash(&self) -> B256 {
+        self.inner.service
+    }
+
     /// The longest request body that adapters read.
     pub fn max_body_bytes(&self) -> usize {
         self.inner.settings.max_body_bytes
@@ -327,8 +343,9 @@ impl Paywall {
     }
 
     /// Ends an open payment now: delivers it where something was served, else gives it back.
-    /// Returns where it stands, such as `"delivering"`, and `"open"` where a call is running;
-    /// `None` where no call was ever made with it.
+    /// Returns where it stands, such as `"delivering"`, and `"open"` where a call is running, or
+    /// where nothing was served and it is not bound to this service: [`Self::refund`] gives such a
+    /// one back. `None` where no call was ever made with it.
     ///
     /// # Errors
     /// The storage's codes.
@@ -337,6 +354,38 @@ impl Paywall {
         let stage = self.inner.store.close(id).await?;
         self.inner.process.get().wake();
         Ok(stage.map(store::Stage::as_str))
+    }
+
+    /// Gives a transaction back in full, by the provider's own decision: no call is served with it
+    /// any more, and it becomes CANCELLED on chain. What was served with it is not paid, since the
+    /// protocol knows no partial refund; a call that is running is rejected when it ends.
+    ///
+    /// The decision is durable when this returns; the outbox carries it out, whatever happens to
+    /// this process. Returns `"returning"`, and `"returned"` once CANCELLED stands on chain. Asked
+    /// again, it changes nothing. A transaction that another store of the same key serves is given
+    /// back as well.
+    ///
+    /// # Errors
+    /// [`crate::Refusal::InvalidTransition`] for a transaction that is delivered, settled, disputed or
+    /// not funded, or whose delivery is under way; [`crate::Refusal::OnlyProvider`] for another
+    /// provider's; [`crate::Refusal::TxMissing`]; the kernel's and the storage's codes.
+    ///
+    /// ```
+    /// use agirails::{ACTPClient, Address, Refusal, TransactionId, paywall::Paywall};
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
+    /// let provider = Address::repeat_byte(0xaa);
+    /// let client = ACTPClient::builder().address(provider).in_memory().connect().await?;
+    /// let paywall = Paywall::builder(client).open().await?;
+    /// let unknown = paywall.refund(TransactionId::ZERO).await.unwrap_err();
+    /// assert_eq!(unknown.refusal(), Some(Refusal::TxMissing));
+    /// # Ok::<(), agirails::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn refund(&self, id: TransactionId) -> Result<&'static str> {
+        self.tend();
+        self.inner.refund(id).await.map(store::Stage::as_str)
     }
 
     /// How many deliveries and refunds are owed on chain.
@@ -367,8 +416,8 @@ impl Inner {
             self.listener.tell(
                 Level::Warning,
                 "an unsigned request was served: a transaction id is public, so anybody could \
-                 have made it. On mainnet such requests are refused; unsigned=\"refuse\" does \
-                 that here too",
+                 have made it. Where money is real, such requests are refused; unsigned=\"refuse\" \
+                 does that here too",
             );
         }
     }

@@ -13,17 +13,17 @@ use tokio::task::JoinSet;
 
 use super::{
     Inner,
-    clock::TOLERANCE,
     event::Level,
+    following::facts_of,
     lock,
     process::Process,
-    store::{Duty, Facts, Outcome, Stage},
+    store::{Duty, Outcome, Stage},
 };
 use crate::{
     error::{Code, Error, Result, Retry},
     kernel::{Role, TransactionQuery, Transition},
     protocol::{
-        DisputeWindow, Refusal, State, Transaction, TransactionId,
+        Refusal, State, Transaction, TransactionId,
         proof::{DeliveryProof, encode_window},
         receipt::merkle_root,
     },
@@ -172,6 +172,10 @@ struct Tender {
     flush: Every,
     lead: Every,
     close: Every,
+    idle: Every,
+    follow: Chore,
+    /// The payment that was followed last.
+    followed: Arc<Mutex<TransactionId>>,
     sweep: Chore,
     prune: Chore,
     /// Until when nobody else sends.
@@ -184,12 +188,17 @@ struct Tender {
 impl Tender {
     fn new(inner: &Inner, process: Arc<Process>) -> Self {
         // What runs on this machine is cheap to ask, mode mock too.
-        let sweep = Duration::from_secs(if inner.is_local() { 2 } else { 30 });
+        let is_local = inner.is_local();
+        let sweep = Duration::from_secs(if is_local { 2 } else { 30 });
+        let follow = Duration::from_secs(if is_local { 1 } else { 5 });
         Self {
             process,
             flush: Every::new(Duration::from_secs(1)),
             lead: Every::new(LEADERSHIP / 3),
             close: Every::new(Duration::from_secs(1)),
+            idle: Every::new(sweep),
+            follow: Chore::new(follow),
+            followed: Arc::default(),
             sweep: Chore::new(sweep),
             prune: Chore::new(Duration::from_secs(600)),
             leads_until: None,
@@ -201,6 +210,7 @@ impl Tender {
 
     async fn turn(&mut self, inner: &Arc<Inner>) -> Result<()> {
         while self.duties.try_join_next().is_some() {}
+        inner.cut_streams(&self.process).await?;
         inner.release_abandoned(&self.process).await?;
         if self.flush.is_due() {
             inner.flush_meters().await?;
@@ -216,6 +226,10 @@ impl Tender {
         {
             inner.store.close_expiring(now + inner.settings.closing_seconds).await?;
         }
+        if self.idle.is_due() {
+            inner.close_idle().await?;
+        }
+        self.follow.begin(inner.clone().follow_and_tell(self.followed.clone()));
         self.sweep.begin(inner.clone().sweep_and_tell());
         self.prune.begin(inner.clone().prune_and_tell());
         self.begin_duties(inner).await
@@ -402,7 +416,7 @@ impl Inner {
                 moved(Stage::Lost, "the chain took its escrow back: nothing is locked in it")
             }
             (Stage::Delivering, State::Committed | State::InProgress)
-                if is_final(&error) && self.is_over_by(duty, TOLERANCE) =>
+                if is_final(&error) && self.clock.has_surely_passed(duty.facts.deadline) =>
             {
                 let words = format!("it cannot be delivered, so the money is given back: {error}");
                 moved(Stage::Returning, &words)
@@ -413,12 +427,7 @@ impl Inner {
 
     /// Whether its deadline is so long ago that no block brings anything new.
     fn is_long_over(&self, duty: &Duty) -> bool {
-        self.is_over_by(duty, MISSING_FOR)
-    }
-
-    /// Whether its deadline passed so many seconds ago, by the kernel's clock and by ours.
-    fn is_over_by(&self, duty: &Duty, seconds: u64) -> bool {
-        self.clock.passed().is_some_and(|now| now > duty.facts.deadline.saturating_add(seconds))
+        self.clock.has_surely_passed(duty.facts.deadline.saturating_add(MISSING_FOR))
     }
 
     fn later(&self, duty: &Duty, error: &Error) -> Outcome {
@@ -514,18 +523,25 @@ impl Inner {
         let &Transaction { id, state, deadline, .. } = transaction;
         if let Some(payment) = self.store.payment(id).await? {
             let is_served = payment.calls > 0 && now <= deadline;
+            let is_long_over = deadline.saturating_add(MISSING_FOR) < now;
             let to = match payment.stage {
                 Stage::Delivered => Stage::Delivering,
                 Stage::Returned => Stage::Returning,
                 // It stands after all.
                 Stage::Lost if is_served => Stage::Delivering,
                 Stage::Lost => Stage::Returning,
-                Stage::Open | Stage::Delivering | Stage::Returning => return Ok(()),
+                // Nobody can be paid for it any more.
+                Stage::Left if is_long_over => Stage::Returning,
+                Stage::Left | Stage::Open | Stage::Delivering | Stage::Returning => return Ok(()),
             };
             let again = Outcome::Moved { to, trouble: None };
             return self.store.settle(id, payment.stage, &again).await;
         }
         let is_over = match state {
+            // Another store of the key may be serving it, for as long as it can be delivered.
+            _ if transaction.service_hash != self.service => {
+                deadline.saturating_add(MISSING_FOR) < now
+            }
             State::Committed => deadline <= now + self.settings.closing_seconds,
             // Somebody is at work on it, until it cannot be delivered any more.
             _ => deadline < now,
@@ -538,19 +554,8 @@ impl Inner {
         {
             return Ok(());
         }
-        let window_seconds = match transaction.dispute_window {
-            DisputeWindow::Seconds(seconds) => seconds,
-            DisputeWindow::EndsAt(_) => 0,
-        };
-        let facts = Facts {
-            id,
-            requester: transaction.requester,
-            amount: transaction.amount,
-            deadline,
-            window_seconds,
-        };
         self.listener.tell(Level::Info, format!("{id} was never used and is given back"));
-        self.store.give_back(&facts).await?;
+        self.store.give_back(&facts_of(transaction)).await?;
         self.process.get().wake();
         Ok(())
     }
@@ -591,7 +596,7 @@ mod tests {
     use alloy_primitives::Address;
 
     use super::*;
-    use crate::protocol::Usdc;
+    use crate::{paywall::store::Facts, protocol::Usdc};
 
     fn duty(stage: Stage, tries: u32) -> Duty {
         let facts = Facts {
@@ -600,6 +605,7 @@ mod tests {
             amount: Usdc(100_000),
             deadline: 1_800_000_000,
             window_seconds: 3_600,
+            bound: true,
         };
         let (content_hash, answered_at, age) = (None, 1_799_999_000, Duration::ZERO);
         Duty { facts, stage, content_hash, answered_at, tries, age }

@@ -15,6 +15,7 @@ use lru::LruCache;
 use tokio::sync::{Mutex as Turn, Notify, oneshot};
 
 use super::{
+    call::Live,
     lock,
     signer::Wallets,
     store::{Claim, Owner},
@@ -56,6 +57,7 @@ pub(super) struct Process {
     /// What request bodies hold that are being read.
     pub(super) body_bytes: Arc<AtomicUsize>,
     running: Mutex<HashSet<Claim>>,
+    streams: Mutex<HashMap<Claim, Arc<Live>>>,
     abandoned: Mutex<Vec<Claim>>,
 }
 
@@ -71,6 +73,7 @@ impl Process {
             is_tending: AtomicBool::new(false),
             body_bytes: Arc::default(),
             running: Mutex::default(),
+            streams: Mutex::default(),
             abandoned: Mutex::default(),
         }
     }
@@ -90,6 +93,23 @@ impl Process {
         self.let_go(claim);
         lock(&self.abandoned).push(claim.clone());
         self.wake();
+    }
+
+    /// Ends this stream when its transaction is closed, from now on.
+    pub(super) fn tend_stream(&self, live: &Arc<Live>) {
+        lock(&self.streams).insert(live.claim.clone(), live.clone());
+    }
+
+    pub(super) fn leave_stream(&self, claim: &Claim) {
+        lock(&self.streams).remove(claim);
+    }
+
+    pub(super) fn streams(&self) -> Vec<Arc<Live>> {
+        lock(&self.streams).values().cloned().collect()
+    }
+
+    pub(super) fn runs(&self, claim: &Claim) -> bool {
+        lock(&self.running).contains(claim)
     }
 
     pub(super) fn running(&self) -> Vec<Claim> {

@@ -187,7 +187,8 @@ impl ChainKernel {
             // The token has reasons of its own.
             return Err(self.about(refused, &transaction));
         }
-        let approval = token::approveCall { spender: self.network.vault, amount: U256::from(required.0) };
+        let approval =
+            token::approveCall { spender: self.network.vault, amount: U256::from(required.0) };
         let approval = Operation {
             what: "approve",
             from: sender,

@@ -424,7 +424,8 @@ fn agreeing(set: Option<u32>, profile: &NetworkProfile, endpoints: usize) -> Res
     if (1..=endpoints).contains(&(agree as usize)) {
         return Ok(agree as usize);
     }
-    let problem = format!("must be 1 … {endpoints}, the number of RPC endpoints on different hosts");
+    let problem =
+        format!("must be 1 … {endpoints}, the number of RPC endpoints on different hosts");
     Err(Error::invalid(Code::InvalidSettings, "agree", &agree.to_string(), &problem)
         .with_hint("name more URLs in rpc_url, of nodes that are run by different people"))
 }

@@ -215,10 +215,7 @@ impl Reader {
 }
 
 /// What a plain `eth_call` says; what the node itself refuses is an error.
-fn plain(
-    contract: Contract,
-    outcome: std::result::Result<Bytes, ErrorPayload>,
-) -> Result<Answer> {
+fn plain(contract: Contract, outcome: std::result::Result<Bytes, ErrorPayload>) -> Result<Answer> {
     let outcome = match outcome {
         Ok(data) => Ok(data),
         Err(refused) => Err(Revert::of(&refused).ok_or_else(|| reverts::explain(&refused))?),

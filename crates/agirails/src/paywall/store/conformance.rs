@@ -48,7 +48,17 @@ macro_rules! suite {
             the_call_that_leaves_too_little_closes,
             a_running_call_keeps_a_payment_open,
             claims_that_fail_too_often_return_the_payment,
+            failed_runs_count_for_the_payment_whatever_their_keys,
+            failing_payments_rest,
+            an_answer_ends_the_rest,
+            failed_runs_of_what_ended_are_forgotten,
             what_was_served_is_never_returned,
+            what_is_not_bound_is_never_given_back,
+            idle_balances_are_delivered,
+            open_payments_come_in_order,
+            what_others_moved_is_open_no_more,
+            a_refund_gives_back_whatever_was_served,
+            a_store_keeps_its_service,
             closing_before_the_time,
             closing_waits_for_running_calls,
             closing_does_not_wait_for_the_lost,
@@ -105,7 +115,20 @@ fn facts(name: &str, amount: u64) -> Facts {
         amount: Usdc(amount),
         deadline: NOW + 1_000,
         window_seconds: 3_600,
+        bound: true,
     }
+}
+
+/// The same request on a payment that is not bound to the store's service.
+fn unbound(mut request: ClaimRequest) -> ClaimRequest {
+    request.facts.bound = false;
+    request
+}
+
+/// The same request where so many failed runs are allowed.
+fn patiently(give_up_after: u32, mut request: ClaimRequest) -> ClaimRequest {
+    request.give_up_after = give_up_after;
+    request
 }
 
 /// A request on a payment of 100.
@@ -118,6 +141,7 @@ fn ask(name: &str, key: &str, price: u64) -> ClaimRequest {
         least: Usdc(1),
         owner: US,
         lease: LONG,
+        give_up_after: u32::MAX,
     }
 }
 
@@ -575,6 +599,178 @@ pub(super) async fn claims_that_fail_too_often_return_the_payment(
     let claim = run(store, &ask("c", "k", 10)).await;
     assert_eq!(done(store.release(&claim, 1).await.unwrap()), Stage::Open);
     assert_eq!(done(store.release(&other, 1).await.unwrap()), Stage::Returning);
+}
+
+pub(super) async fn failed_runs_count_for_the_payment_whatever_their_keys(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    for (number, key) in ["k", "l", "m"].into_iter().enumerate() {
+        let claim = run(two, &ask("a", key, 10)).await;
+        assert_eq!(claim.attempt, 1);
+        let expected = if number < 2 { Stage::Open } else { Stage::Returning };
+        assert_eq!(done(store.release(&claim, 3).await.unwrap()), expected);
+    }
+    // What was served in between begins the count anew.
+    for key in ["k", "l"] {
+        let claim = run(store, &ask("b", key, 10)).await;
+        assert_eq!(done(store.release(&claim, 3).await.unwrap()), Stage::Open);
+    }
+    serve(store, &ask("b", "good", 10)).await;
+    let claim = run(store, &ask("b", "m", 10)).await;
+    assert_eq!(done(store.release(&claim, 3).await.unwrap()), Stage::Open);
+    run(store, &patiently(3, ask("b", "n", 10))).await;
+}
+
+pub(super) async fn failing_payments_rest(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("a", "good", 10)).await;
+    for key in ["k", "l", "m", "n", "o", "p", "q", "r"] {
+        let claim = run(two, &ask("a", key, 10)).await;
+        done(store.release(&claim, 2).await.unwrap());
+    }
+    // For twice as long with every failure from the second on.
+    match two.claim(&patiently(2, ask("a", "next", 10))).await.unwrap() {
+        Claimed::Resting { left } => {
+            assert!(left <= Duration::from_secs(64) && left > Duration::from_secs(32), "{left:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Nothing was reserved for a call that has to wait, and kept answers are given all the same.
+    assert_eq!(books(store, "a").await, (10, 0, 1));
+    let answered = two.claim(&patiently(2, ask("a", "good", 10))).await.unwrap();
+    assert!(matches!(answered, Claimed::Answered(_)), "{answered:?}");
+    // A payment of which nothing was served rests while a run of it lasts.
+    run(store, &ask("b", "slow", 10)).await;
+    let claim = run(store, &ask("b", "k", 10)).await;
+    assert_eq!(done(store.release(&claim, 1).await.unwrap()), Stage::Open);
+    let resting = store.claim(&patiently(1, ask("b", "l", 10))).await.unwrap();
+    assert!(matches!(resting, Claimed::Resting { .. }), "{resting:?}");
+}
+
+pub(super) async fn an_answer_ends_the_rest(store: &dyn Store, _: &dyn Store) {
+    let slow = run(store, &ask("a", "slow", 10)).await;
+    let claim = run(store, &ask("a", "k", 10)).await;
+    done(store.release(&claim, 1).await.unwrap());
+    done(store.answer(&answer_to(&slow)).await.unwrap());
+    run(store, &patiently(1, ask("a", "k", 10))).await;
+}
+
+pub(super) async fn failed_runs_of_what_ended_are_forgotten(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("a", "good", 10)).await;
+    let claim = run(store, &ask("a", "bad", 10)).await;
+    done(store.release(&claim, 9).await.unwrap());
+    let bad = || async { two.claim(&other(ask("a", "bad", 10))).await.unwrap() };
+    assert_eq!(bad().await, Claimed::OtherRequest);
+    store.close(id("a")).await.unwrap();
+    store.settle(id("a"), Stage::Delivering, &later(LONG, "no gas")).await.unwrap();
+    assert_eq!(bad().await, Claimed::OtherRequest);
+    store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    assert_eq!(bad().await, Claimed::Closed(Stage::Delivered));
+    assert_eq!(two.calls(id("a")).await.unwrap().len(), 1);
+}
+
+pub(super) async fn what_is_not_bound_is_never_given_back(store: &dyn Store, two: &dyn Store) {
+    let claim = run(store, &unbound(ask("failed", "", 100))).await;
+    assert!(!two.payment(id("failed")).await.unwrap().unwrap().facts.bound);
+    assert_eq!(done(store.release(&claim, 1).await.unwrap()), Stage::Left);
+    let closed = Claimed::Closed(Stage::Left);
+    assert_eq!(two.claim(&unbound(ask("failed", "", 100))).await.unwrap(), closed);
+
+    let claim = run(store, &unbound(ask("open", "k", 10))).await;
+    done(store.release(&claim, 9).await.unwrap());
+    assert_eq!(two.close(id("open")).await.unwrap(), Some(Stage::Open));
+    assert_eq!(two.close_expiring(OVER).await.unwrap(), 1);
+    assert_eq!(stage(store, "open").await, Stage::Left);
+    assert!(due(store).await.is_empty());
+
+    // What was served here is owed like any other.
+    serve(store, &unbound(ask("served", "k", 10))).await;
+    assert_eq!(two.close(id("served")).await.unwrap(), Some(Stage::Delivering));
+    // What was left is forgotten some time.
+    tokio::time::sleep(TICK).await;
+    assert_eq!(store.prune(Duration::ZERO, OVER, 9).await.unwrap(), 2);
+}
+
+pub(super) async fn idle_balances_are_delivered(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("idle", "k", 10)).await;
+    serve(store, &ask("busy", "k", 10)).await;
+    run(store, &ask("busy", "l", 10)).await;
+    run(store, &ask("unserved", "k", 10)).await;
+    serve(store, &ask("lost", "k", 10)).await;
+    run(store, &briefly(ask("lost", "l", 10))).await;
+    assert_eq!(two.close_idle(NOW - 1).await.unwrap(), 0);
+    assert_eq!(two.close_idle(NOW).await.unwrap(), 2);
+    let stages = async |name| stage(store, name).await;
+    assert_eq!(stages("idle").await, Stage::Delivering);
+    assert_eq!(stages("lost").await, Stage::Delivering);
+    assert_eq!((stages("busy").await, stages("unserved").await), (Stage::Open, Stage::Open));
+    assert_eq!(due(two).await.len(), 2);
+}
+
+pub(super) async fn open_payments_come_in_order(store: &dyn Store, two: &dyn Store) {
+    let mut ids = vec![];
+    for name in ["a", "b", "c"] {
+        run(store, &ask(name, "k", 10)).await;
+        ids.push(id(name));
+    }
+    serve(store, &ask("closed", "", 100)).await;
+    ids.sort_unstable();
+    assert_eq!(two.open_payments(B256::ZERO, 2).await.unwrap(), ids[..2]);
+    assert_eq!(two.open_payments(ids[1], 2).await.unwrap(), ids[2..]);
+    assert!(two.open_payments(ids[2], 2).await.unwrap().is_empty());
+}
+
+pub(super) async fn what_others_moved_is_open_no_more(store: &dyn Store, two: &dyn Store) {
+    let overtake = async |name| {
+        two.overtake(id(name), Stage::Returned, Stage::Lost, "by others").await.unwrap()
+    };
+    serve(store, &ask("served", "k", 10)).await;
+    let running = run(store, &ask("unserved", "k", 10)).await;
+    assert_eq!(overtake("served").await, Some(Stage::Lost));
+    assert_eq!(overtake("unserved").await, Some(Stage::Returned));
+    assert_eq!(overtake("unknown").await, None);
+    for name in ["served", "unserved"] {
+        let payment = store.payment(id(name)).await.unwrap().unwrap();
+        assert_eq!(payment.trouble.as_deref(), Some("by others"));
+    }
+    assert_eq!(store.answer(&answer_to(&running)).await.unwrap(), Ended::Closed);
+    assert!(due(store).await.is_empty());
+    // What is owed already is left to its duty.
+    serve(store, &ask("owed", "", 100)).await;
+    assert_eq!(overtake("owed").await, Some(Stage::Delivering));
+    tokio::time::sleep(TICK).await;
+    assert_eq!(store.prune(Duration::ZERO, OVER, 9).await.unwrap(), 2);
+}
+
+pub(super) async fn a_refund_gives_back_whatever_was_served(store: &dyn Store, two: &dyn Store) {
+    assert_eq!(store.refund(&facts("unknown", 100)).await.unwrap(), Stage::Returning);
+    serve(store, &ask("served", "k", 10)).await;
+    let running = run(store, &ask("served", "l", 10)).await;
+    assert_eq!(two.refund(&facts("served", 100)).await.unwrap(), Stage::Returning);
+    assert_eq!(two.refund(&facts("served", 100)).await.unwrap(), Stage::Returning);
+    assert_eq!(store.answer(&answer_to(&running)).await.unwrap(), Ended::Closed);
+    assert_eq!(due(store).await.len(), 2);
+    // Kept answers are given again.
+    let kept = store.claim(&ask("served", "k", 10)).await.unwrap();
+    assert!(matches!(kept, Claimed::Answered(_)), "{kept:?}");
+    // What is delivered, or about to be, is not.
+    serve(store, &ask("owed", "", 100)).await;
+    assert_eq!(two.refund(&facts("owed", 100)).await.unwrap(), Stage::Delivering);
+    store.settle(id("owed"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    assert_eq!(two.refund(&facts("owed", 100)).await.unwrap(), Stage::Delivered);
+    // What was left is.
+    let claim = run(store, &unbound(ask("left", "", 100))).await;
+    assert_eq!(done(store.release(&claim, 1).await.unwrap()), Stage::Left);
+    assert_eq!(two.refund(&facts("left", 100)).await.unwrap(), Stage::Returning);
+    store.settle(id("left"), Stage::Returning, &moved(Stage::Returned)).await.unwrap();
+    assert_eq!(two.refund(&facts("left", 100)).await.unwrap(), Stage::Returned);
+}
+
+pub(super) async fn a_store_keeps_its_service(store: &dyn Store, two: &dyn Store) {
+    let service = store.service().await.unwrap();
+    assert!(!service.is_zero());
+    assert_eq!(two.service().await.unwrap(), service);
+    assert_eq!(store.service().await.unwrap(), service);
 }
 
 pub(super) async fn what_was_served_is_never_returned(store: &dyn Store, _: &dyn Store) {

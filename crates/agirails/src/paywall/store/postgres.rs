@@ -28,7 +28,8 @@ use self::{
 };
 use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
-    Facts, Kept, Known, Outcome, Owner, Payment, Stage, Store, calls_counter, revenue_counter,
+    Facts, Kept, Known, Outcome, Owner, Payment, REST_DOUBLINGS, Stage, Store, calls_counter,
+    revenue_counter,
 };
 use crate::{
     error::{Code, Error, Result},
@@ -37,7 +38,11 @@ use crate::{
 };
 
 /// The n-th step makes tables of version n out of those of version n - 1. Steps are only ever added.
-const TABLES: [&str; 2] = [include_str!("postgres.sql"), include_str!("postgres/deadlines.sql")];
+const TABLES: [&str; 3] = [
+    include_str!("postgres.sql"),
+    include_str!("postgres/deadlines.sql"),
+    include_str!("postgres/services.sql"),
+];
 const FUNCTIONS: &str = include_str!("postgres/functions.sql");
 /// The schema that this version reads and writes.
 const VERSION: i32 = TABLES.len() as i32;
@@ -166,8 +171,16 @@ async fn update(pool: &Pool) -> Result<()> {
 
 #[async_trait]
 impl Store for PostgresStore {
+    async fn service(&self) -> Result<B256> {
+        const SQL: &str = "SELECT agirails_paywall.service($1, $2)";
+        let fresh = super::fresh_service();
+        let parameters: [Parameter<'_>; 2] =
+            [(&self.scope, Type::TEXT), (&fresh.as_slice(), Type::BYTEA)];
+        hash(&self.ask_one::<Vec<u8>>(SQL, &parameters).await?)
+    }
+
     async fn payment(&self, id: TransactionId) -> Result<Option<Payment>> {
-        const SQL: &str = "SELECT id, requester, amount, deadline, window_seconds,
+        const SQL: &str = "SELECT id, requester, amount, deadline, window_seconds, bound,
             stage, spent, reserved, calls, content_hash, trouble
             FROM agirails_paywall.payment WHERE scope = $1 AND id = $2";
         let rows =
@@ -175,18 +188,18 @@ impl Store for PostgresStore {
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some(Payment {
             facts: facts(row)?,
-            stage: stage(value(row, 5)?)?,
-            spent: usdc(row, 6)?,
-            reserved: usdc(row, 7)?,
-            calls: unsigned(row, 8)?,
-            content_hash: optional_hash(row, 9)?,
-            trouble: value(row, 10)?,
+            stage: stage(value(row, 6)?)?,
+            spent: usdc(row, 7)?,
+            reserved: usdc(row, 8)?,
+            calls: unsigned(row, 9)?,
+            content_hash: optional_hash(row, 10)?,
+            trouble: value(row, 11)?,
         }))
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Claimed> {
         const SQL: &str = "SELECT * FROM agirails_paywall.claim(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
         let mut ticket = [0_u8; 16];
         getrandom::fill(&mut ticket).map_err(|error| {
             Error::new(Code::Internal, "the system gives no random numbers").with_source(error)
@@ -209,6 +222,9 @@ impl Store for PostgresStore {
                     (&&request.owner[..], Type::BYTEA),
                     (&&ticket[..], Type::BYTEA),
                     (&microseconds(request.lease), Type::INT8),
+                    (&facts.bound, Type::BOOL),
+                    (&i64::from(request.give_up_after), Type::INT8),
+                    (&i64::from(REST_DOUBLINGS), Type::INT8),
                 ],
             )
             .await?;
@@ -221,6 +237,7 @@ impl Store for PostgresStore {
             "running" => {
                 Ok(Claimed::Running { lease_left: Duration::from_micros(unsigned(row, 2)?) })
             }
+            "resting" => Ok(Claimed::Resting { left: Duration::from_micros(unsigned(row, 2)?) }),
             "answered" => kept(row).map(Claimed::Answered),
             "other_request" => Ok(Claimed::OtherRequest),
             "other_kind" => Ok(Claimed::OtherKind),
@@ -348,21 +365,52 @@ impl Store for PostgresStore {
         self.ask_one::<i64>(SQL, &parameters).await.and_then(positive)
     }
 
-    async fn give_back(&self, facts: &Facts) -> Result<()> {
-        const SQL: &str = "SELECT agirails_paywall.give_back($1, $2, $3, $4, $5, $6)";
+    async fn close_idle(&self, answered_at: u64) -> Result<u64> {
+        const SQL: &str = "SELECT agirails_paywall.close_idle($1, $2)";
+        let parameters: [Parameter<'_>; 2] =
+            [(&self.scope, Type::TEXT), (&at_most(answered_at), Type::INT8)];
+        self.ask_one::<i64>(SQL, &parameters).await.and_then(positive)
+    }
+
+    async fn open_payments(&self, after: TransactionId, limit: u32) -> Result<Vec<TransactionId>> {
+        const SQL: &str = "SELECT id FROM agirails_paywall.payment
+            WHERE scope = $1 AND stage = 0 AND id > $2 ORDER BY id LIMIT $3";
+        let parameters: [Parameter<'_>; 3] = [
+            (&self.scope, Type::TEXT),
+            (&after.as_slice(), Type::BYTEA),
+            (&i64::from(limit), Type::INT8),
+        ];
+        self.ask(SQL, &parameters).await?.iter().map(|row| hash(value(row, 0)?)).collect()
+    }
+
+    async fn overtake(
+        &self,
+        id: TransactionId,
+        unserved: Stage,
+        served: Stage,
+        trouble: &str,
+    ) -> Result<Option<Stage>> {
+        const SQL: &str = "SELECT agirails_paywall.overtake($1, $2, $3, $4, $5)";
+        let parameters: [Parameter<'_>; 5] = [
+            (&self.scope, Type::TEXT),
+            (&id.as_slice(), Type::BYTEA),
+            (&unserved.number(), Type::INT2),
+            (&served.number(), Type::INT2),
+            (&text(trouble), Type::TEXT),
+        ];
+        self.ask_one::<Option<i16>>(SQL, &parameters).await?.map(stage).transpose()
+    }
+
+    async fn refund(&self, facts: &Facts) -> Result<Stage> {
+        const SQL: &str = "SELECT agirails_paywall.refund($1, $2, $3, $4, $5, $6, $7)";
         let kept = KeptFacts::of(facts)?;
-        self.ask(
-            SQL,
-            &[
-                (&self.scope, Type::TEXT),
-                (&kept.id, Type::BYTEA),
-                (&kept.requester, Type::BYTEA),
-                (&kept.amount, Type::INT8),
-                (&kept.deadline, Type::INT8),
-                (&kept.window_seconds, Type::INT8),
-            ],
-        )
-        .await?;
+        stage(self.ask_one::<i16>(SQL, &kept.parameters(&self.scope)).await?)
+    }
+
+    async fn give_back(&self, facts: &Facts) -> Result<()> {
+        const SQL: &str = "SELECT agirails_paywall.give_back($1, $2, $3, $4, $5, $6, $7)";
+        let kept = KeptFacts::of(facts)?;
+        self.ask(SQL, &kept.parameters(&self.scope)).await?;
         Ok(())
     }
 
@@ -496,6 +544,7 @@ struct KeptFacts<'a> {
     amount: i64,
     deadline: i64,
     window_seconds: i64,
+    bound: bool,
 }
 
 impl<'a> KeptFacts<'a> {
@@ -513,7 +562,21 @@ impl<'a> KeptFacts<'a> {
             amount: fits("amount", facts.amount.0)?,
             deadline: fits("deadline", facts.deadline)?,
             window_seconds: fits("window_seconds", facts.window_seconds)?,
+            bound: facts.bound,
         })
+    }
+
+    /// For the steps that take a transaction in.
+    fn parameters<'b>(&'b self, scope: &'b String) -> [Parameter<'b>; 7] {
+        [
+            (scope, Type::TEXT),
+            (&self.id, Type::BYTEA),
+            (&self.requester, Type::BYTEA),
+            (&self.amount, Type::INT8),
+            (&self.deadline, Type::INT8),
+            (&self.window_seconds, Type::INT8),
+            (&self.bound, Type::BOOL),
+        ]
     }
 }
 
@@ -582,7 +645,7 @@ fn ended(rows: &[Row]) -> Result<Ended> {
     })
 }
 
-/// From the first five columns.
+/// From the first six columns.
 fn facts(row: &Row) -> Result<Facts> {
     let requester = value::<&[u8]>(row, 1)?;
     Ok(Facts {
@@ -592,17 +655,18 @@ fn facts(row: &Row) -> Result<Facts> {
         amount: usdc(row, 2)?,
         deadline: unsigned(row, 3)?,
         window_seconds: unsigned(row, 4)?,
+        bound: value(row, 5)?,
     })
 }
 
 fn duty(row: &Row) -> Result<Duty> {
     Ok(Duty {
         facts: facts(row)?,
-        stage: stage(value(row, 5)?)?,
-        content_hash: optional_hash(row, 6)?,
-        answered_at: unsigned(row, 7)?,
-        tries: u32::try_from(value::<i32>(row, 8)?).map_err(|_| damaged("a negative number"))?,
-        age: Duration::from_micros(unsigned(row, 9)?),
+        stage: stage(value(row, 6)?)?,
+        content_hash: optional_hash(row, 7)?,
+        answered_at: unsigned(row, 8)?,
+        tries: u32::try_from(value::<i32>(row, 9)?).map_err(|_| damaged("a negative number"))?,
+        age: Duration::from_micros(unsigned(row, 10)?),
     })
 }
 

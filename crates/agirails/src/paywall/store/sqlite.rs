@@ -11,7 +11,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 
 use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
-    Facts, Kept, Known, Outcome, Owner, Payment, Stage, Store, group_commit::GroupCommit,
+    Facts, Kept, Known, Outcome, Owner, Payment, REST_DOUBLINGS, Stage, Store,
+    group_commit::GroupCommit,
 };
 use crate::{
     error::Result,
@@ -47,7 +48,11 @@ impl SqliteStore {
         let format = Format {
             file: format!("paywall-{scope}.sqlite3"),
             application_id: 0x6163_7477,
-            schema: &[include_str!("sqlite.sql"), include_str!("sqlite/deadlines.sql")],
+            schema: &[
+                include_str!("sqlite.sql"),
+                include_str!("sqlite/deadlines.sql"),
+                include_str!("sqlite/services.sql"),
+            ],
             synchronous: if survives_power_cut { "FULL" } else { "NORMAL" },
             patience: PATIENCE,
         };
@@ -69,6 +74,17 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
+    async fn service(&self) -> Result<B256> {
+        let fresh = super::fresh_service();
+        self.write(move |connection| {
+            let sql = "INSERT OR IGNORE INTO meta (name, value) VALUES ('service', ?1)";
+            connection.prepare_cached(sql)?.execute([fresh.as_slice()])?;
+            let sql = "SELECT value FROM meta WHERE name = 'service'";
+            Ok(connection.prepare_cached(sql)?.query_row([], |row| hash(row, 0))?)
+        })
+        .await
+    }
+
     async fn payment(&self, id: TransactionId) -> Result<Option<Payment>> {
         self.file.read(|connection| payment(connection, id)).await
     }
@@ -125,10 +141,12 @@ impl Store for SqliteStore {
                 return too_late(connection, &claim);
             }
             reserve(connection, id, -(claim.price.0 as i64))?;
+            let failures = count_failure(connection, id)?;
             let alone = before.calls == 0 && before.reserved == claim.price;
-            if alone && claim.attempt >= give_up_after {
-                enter(connection, id, Stage::Returning)?;
-                return Ok(Ended::Done { stage: Stage::Returning, index: 0 });
+            if alone && failures >= give_up_after {
+                let stage = unserved(&before.facts);
+                enter(connection, id, stage)?;
+                return Ok(Ended::Done { stage, index: 0 });
             }
             Ok(Ended::Done { stage: Stage::Open, index: before.calls })
         })
@@ -138,10 +156,12 @@ impl Store for SqliteStore {
     async fn close(&self, id: TransactionId) -> Result<Option<Stage>> {
         self.write(move |connection| {
             let Some(payment) = payment(connection, id)? else { return Ok(None) };
-            if payment.stage != Stage::Open || is_running(connection, id)? {
+            let is_served = payment.calls > 0;
+            let may_close = (is_served || payment.facts.bound) && !is_running(connection, id)?;
+            if payment.stage != Stage::Open || !may_close {
                 return Ok(Some(payment.stage));
             }
-            let stage = if payment.calls > 0 { Stage::Delivering } else { Stage::Returning };
+            let stage = if is_served { Stage::Delivering } else { Stage::Returning };
             enter(connection, id, stage)?;
             Ok(Some(stage))
         })
@@ -150,11 +170,72 @@ impl Store for SqliteStore {
 
     async fn close_expiring(&self, deadline: u64) -> Result<u64> {
         self.write(move |connection| {
-            let sql = "UPDATE payments SET stage = CASE WHEN calls > 0 THEN 1 ELSE 3 END, \
-                       since = ?2, next_try = 0, tries = 0, trouble = NULL \
+            let sql = "UPDATE payments SET \
+                       stage = CASE WHEN calls > 0 THEN 1 WHEN bound THEN 3 ELSE 6 END, since = ?2, next_try = 0, tries = 0, trouble = NULL \
                        WHERE stage = 0 AND deadline <= ?1";
             let mut statement = connection.prepare_cached(sql)?;
             Ok(statement.execute(params![deadline as i64, now_ms()])? as u64)
+        })
+        .await
+    }
+
+    async fn close_idle(&self, answered_at: u64) -> Result<u64> {
+        self.write(move |connection| {
+            let sql = "UPDATE payments SET stage = 1, since = ?2, next_try = 0, tries = 0, \
+                       trouble = NULL WHERE stage = 0 AND calls > 0 AND answered_at <= ?1 \
+                       AND NOT EXISTS (SELECT 1 FROM calls WHERE payment = payments.id \
+                       AND state = 0 AND lease_until > ?2)";
+            let mut statement = connection.prepare_cached(sql)?;
+            Ok(statement.execute(params![answered_at as i64, now_ms()])? as u64)
+        })
+        .await
+    }
+
+    async fn open_payments(&self, after: TransactionId, limit: u32) -> Result<Vec<TransactionId>> {
+        self.file
+            .read(|connection| {
+                let sql =
+                    "SELECT id FROM payments WHERE stage = 0 AND id > ?1 ORDER BY id LIMIT ?2";
+                let mut statement = connection.prepare_cached(sql)?;
+                let rows =
+                    statement.query_map(params![after.as_slice(), limit], |row| hash(row, 0))?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn overtake(
+        &self,
+        id: TransactionId,
+        unserved: Stage,
+        served: Stage,
+        trouble: &str,
+    ) -> Result<Option<Stage>> {
+        let trouble = trouble.to_owned();
+        self.write(move |connection| {
+            let Some(payment) = payment(connection, id)? else { return Ok(None) };
+            if payment.stage != Stage::Open {
+                return Ok(Some(payment.stage));
+            }
+            let stage = if payment.calls > 0 { served } else { unserved };
+            enter(connection, id, stage)?;
+            let sql = "UPDATE payments SET trouble = ?2 WHERE id = ?1";
+            connection.prepare_cached(sql)?.execute(params![id.as_slice(), trouble])?;
+            Ok(Some(stage))
+        })
+        .await
+    }
+
+    async fn refund(&self, facts: &Facts) -> Result<Stage> {
+        let facts = *facts;
+        self.write(move |connection| {
+            insert(connection, &facts, None, Stage::Returning)?;
+            let stage = payment(connection, facts.id)?.map(|payment| payment.stage);
+            if let Some(Stage::Open | Stage::Lost | Stage::Left) = stage {
+                enter(connection, facts.id, Stage::Returning)?;
+                return Ok(Stage::Returning);
+            }
+            Ok(stage.unwrap_or(Stage::Returning))
         })
         .await
     }
@@ -219,18 +300,19 @@ impl Store for SqliteStore {
         let outcome = outcome.clone();
         self.write(move |connection| {
             match &outcome {
-                Outcome::Moved { to, trouble } => connection
-                    .prepare_cached(
-                        "UPDATE payments SET stage = ?3, since = ?4, next_try = 0, tries = 0, \
-                         trouble = ?5 WHERE id = ?1 AND stage = ?2",
-                    )?
-                    .execute(params![
-                        id.as_slice(),
-                        stage.number(),
-                        to.number(),
-                        now_ms(),
-                        trouble
-                    ])?,
+                Outcome::Moved { to, trouble } => {
+                    let sql = "UPDATE payments SET stage = ?3, since = ?4, next_try = 0, tries = 0, \
+                               trouble = ?5 WHERE id = ?1 AND stage = ?2";
+                    let (id, from, to) = (id.as_slice(), stage.number(), to.number());
+                    let moved = connection
+                        .prepare_cached(sql)?
+                        .execute(params![id, from, to, now_ms(), trouble])?;
+                    let sql = "DELETE FROM calls WHERE payment = ?1 AND state = 2";
+                    if moved > 0 && matches!(&outcome, Outcome::Moved { to, .. } if to.is_ended()) {
+                        connection.prepare_cached(sql)?.execute([id])?;
+                    }
+                    moved
+                }
                 Outcome::Later { after, trouble } => connection
                     .prepare_cached(
                         "UPDATE payments SET tries = tries + 1, next_try = ?3, trouble = ?4 \
@@ -327,7 +409,7 @@ impl Store for SqliteStore {
     async fn prune(&self, age: Duration, now: u64, limit: u32) -> Result<u64> {
         self.write(move |connection| {
             let before = now_ms() - ms(age);
-            let sql = "SELECT id FROM payments WHERE stage IN (2, 4, 5) AND since < ?1 \
+            let sql = "SELECT id FROM payments WHERE stage IN (2, 4, 5, 6) AND since < ?1 \
                        AND deadline < ?2 LIMIT ?3";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map(params![before, now as i64, limit], |row| row.get(0))?;
@@ -392,6 +474,12 @@ fn claim(connection: &Connection, request: &ClaimRequest) -> Attempt<Claimed> {
             if kind.is_some_and(|kind| kind != is_keyed) {
                 return Ok(Claimed::OtherKind);
             }
+            if let Some(left) = rest_left(connection, id, request.give_up_after, now)? {
+                return Ok(Claimed::Resting { left });
+            }
+            if earlier.as_ref().is_some_and(|earlier| earlier.state == RUNNING) {
+                count_failure(connection, id)?;
+            }
             // A claim whose process died holds its price still.
             let held = match &earlier {
                 Some(Call { state: RUNNING, price, .. }) => *price,
@@ -450,7 +538,7 @@ fn answer(connection: &Connection, request: &AnswerRequest) -> Attempt<Ended> {
         return Ok(Ended::TakenOver);
     }
     let sql = "UPDATE payments SET reserved = reserved - ?2, spent = spent + ?2, \
-               calls = calls + 1, answered_at = ?3 WHERE id = ?1";
+               calls = calls + 1, answered_at = ?3, failures = 0 WHERE id = ?1";
     connection.prepare_cached(sql)?.execute(params![
         id.as_slice(),
         claim.price.0 as i64,
@@ -492,6 +580,35 @@ fn fail_claim(connection: &Connection, claim: &Claim) -> Attempt<bool> {
     Ok(statement.execute(params![id, call.key, owner.as_slice(), attempt])? > 0)
 }
 
+/// Counts a run that failed or got lost; how many did since the last answer.
+fn count_failure(connection: &Connection, id: TransactionId) -> Attempt<u32> {
+    let sql = "UPDATE payments SET failures = failures + 1, failed_at = ?2 WHERE id = ?1 \
+               RETURNING failures";
+    let mut statement = connection.prepare_cached(sql)?;
+    Ok(statement.query_row(params![id.as_slice(), now_ms()], |row| row.get(0))?)
+}
+
+/// How much longer a payment rests whose runs failed too often.
+fn rest_left(
+    connection: &Connection,
+    id: TransactionId,
+    give_up_after: u32,
+    now: i64,
+) -> Attempt<Option<Duration>> {
+    let sql = "SELECT failures, failed_at FROM payments WHERE id = ?1";
+    let (failures, failed_at): (u32, i64) = connection
+        .prepare_cached(sql)?
+        .query_row([id.as_slice()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Some(more) = failures.checked_sub(give_up_after) else { return Ok(None) };
+    let left = failed_at + (1_000 << more.min(REST_DOUBLINGS)) - now;
+    Ok(u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_millis))
+}
+
+/// Where a payment goes of which nothing was served.
+const fn unserved(facts: &Facts) -> Stage {
+    if facts.bound { Stage::Returning } else { Stage::Left }
+}
+
 /// Holds so many base units more of a payment, or fewer.
 fn reserve(connection: &Connection, id: TransactionId, more: i64) -> Attempt<()> {
     let sql = "UPDATE payments SET reserved = reserved + ?2 WHERE id = ?1";
@@ -506,8 +623,8 @@ fn insert(
     stage: Stage,
 ) -> Attempt<()> {
     let sql = "INSERT OR IGNORE INTO payments \
-               (id, requester, amount, deadline, window, keyed, stage, since) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+               (id, requester, amount, deadline, window, keyed, stage, since, bound) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     connection.prepare_cached(sql)?.execute(params![
         facts.id.as_slice(),
         facts.requester.as_slice(),
@@ -517,6 +634,7 @@ fn insert(
         keyed,
         stage.number(),
         now_ms(),
+        facts.bound,
     ])?;
     Ok(())
 }
@@ -579,39 +697,39 @@ fn payment_and_kind(
     connection: &Connection,
     id: TransactionId,
 ) -> Attempt<Option<(Payment, Option<bool>)>> {
-    let sql = "SELECT requester, amount, deadline, window, stage, spent, reserved, calls, \
+    let sql = "SELECT requester, amount, deadline, window, bound, stage, spent, reserved, calls, \
                content_hash, trouble, keyed FROM payments WHERE id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_row([id.as_slice()], |row| {
         let payment = Payment {
             facts: facts(id, row, 0)?,
-            stage: stage(row, 4)?,
-            spent: Usdc(number(row, 5)?),
-            reserved: Usdc(number(row, 6)?),
-            calls: number(row, 7)?,
-            content_hash: optional_hash(row, 8)?,
-            trouble: row.get(9)?,
+            stage: stage(row, 5)?,
+            spent: Usdc(number(row, 6)?),
+            reserved: Usdc(number(row, 7)?),
+            calls: number(row, 8)?,
+            content_hash: optional_hash(row, 9)?,
+            trouble: row.get(10)?,
         };
-        Ok((payment, row.get(10)?))
+        Ok((payment, row.get(11)?))
     });
     Ok(found.optional()?)
 }
 
-const DUTY: &str = "id, requester, amount, deadline, window, stage, content_hash, answered_at, \
-                    tries, since";
+const DUTY: &str = "id, requester, amount, deadline, window, bound, stage, content_hash, \
+                    answered_at, tries, since";
 
 fn duty(row: &Row<'_>) -> rusqlite::Result<Duty> {
     Ok(Duty {
         facts: facts(hash(row, 0)?, row, 1)?,
-        stage: stage(row, 5)?,
-        content_hash: optional_hash(row, 6)?,
-        answered_at: number(row, 7)?,
-        tries: row.get(8)?,
-        age: age(row.get(9)?),
+        stage: stage(row, 6)?,
+        content_hash: optional_hash(row, 7)?,
+        answered_at: number(row, 8)?,
+        tries: row.get(9)?,
+        age: age(row.get(10)?),
     })
 }
 
-/// Requester, amount, deadline and window, from this column on.
+/// Requester, amount, deadline, window and whether it is bound, from this column on.
 fn facts(id: TransactionId, row: &Row<'_>, first: usize) -> rusqlite::Result<Facts> {
     let requester: [u8; 20] = row.get(first)?;
     Ok(Facts {
@@ -620,6 +738,7 @@ fn facts(id: TransactionId, row: &Row<'_>, first: usize) -> rusqlite::Result<Fac
         amount: Usdc(number(row, first + 1)?),
         deadline: number(row, first + 2)?,
         window_seconds: number(row, first + 3)?,
+        bound: row.get(first + 4)?,
     })
 }
 

@@ -379,7 +379,10 @@ impl Endpoint {
         body.push(']');
         let reply = self.post(line, client, body, timeout).await?;
         let answers = reply.read_all(first, calls.len()).map(|answers| {
-            answers.into_iter().map(|answer| answer.map_err(|refused| self.hiding(refused))).collect()
+            answers
+                .into_iter()
+                .map(|answer| answer.map_err(|refused| self.hiding(refused)))
+                .collect()
         });
         match answers {
             answers if reply.status.is_success() => answers,

@@ -462,7 +462,13 @@ async fn a_node_that_repeats_its_url_does_not_show_its_key() {
         })
     })
     .await;
-    let echoing = Node::start(move |_, body| Json(result(body, json!(words)))).await;
+    let echoing = Node::start(move |_, body| {
+        Json(match body {
+            Value::Array(calls) => calls.iter().map(|call| result(call, json!(words))).collect(),
+            call => result(call, json!(words)),
+        })
+    })
+    .await;
     for node in [&refusing, &echoing] {
         let url = node.url.replace("//", "//SECRET-USER:SECRET-PW@");
         let rpc = rpc(&[&format!("{url}/v3/SECRET-PATH?key=SECRET%20QUERY")]);

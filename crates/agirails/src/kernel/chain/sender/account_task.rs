@@ -300,14 +300,13 @@ impl AccountTask {
                 let limit = match operation.gas {
                     GasLimit::AtMost(limit) => Ok(limit),
                     GasLimit::Estimate | GasLimit::AtLeast(_) => match answers.next() {
-                        Some(Ok(raw)) => parse::<U64>("eth_estimateGas", &raw)
-                            .and_then(|gas| {
-                                let gas = gas.to::<u64>();
-                                if gas > MOST_GAS {
-                                    return Err(too_much_gas(operation.what, gas));
-                                }
-                                Ok(gas / 2 * 3 + 10_000)
-                            }),
+                        Some(Ok(raw)) => parse::<U64>("eth_estimateGas", &raw).and_then(|gas| {
+                            let gas = gas.to::<u64>();
+                            if gas > MOST_GAS {
+                                return Err(too_much_gas(operation.what, gas));
+                            }
+                            Ok(gas / 2 * 3 + 10_000)
+                        }),
                         Some(Err(payload)) => Err(reverts::explain(&payload)),
                         None => Err(unanswered("eth_estimateGas")),
                     },
@@ -435,8 +434,7 @@ impl AccountTask {
                 Verdict::Accepted | Verdict::Unclear => {}
                 Verdict::FeeTooLow => drop(self.too_cheap.insert(*id)),
                 Verdict::NoGasMoney => {
-                    let message =
-                        format!(
+                    let message = format!(
                         "{} cannot pay for gas: {}",
                         self.sender,
                         shown_words(&payload.message)

@@ -62,7 +62,10 @@ impl FeeHistory {
         if base.saturating_add(tip) > limit {
             return Err(Error::new(
                 Code::FeeAboveLimit,
-                format!("the next block costs {} wei per gas, the limit is {limit}", base.saturating_add(tip)),
+                format!(
+                    "the next block costs {} wei per gas, the limit is {limit}",
+                    base.saturating_add(tip)
+                ),
             )
             .with_hint("wait until the fee falls, or raise max_fee_per_gas; nothing was sent"));
         }

@@ -55,13 +55,21 @@ fn request(key: &str) -> ClaimRequest {
     let (amount, id) = (Usdc(1_000_000_000), keccak256("payment"));
     let requester = Account::repeat_byte(1);
     ClaimRequest {
-        facts: Facts { id, requester, amount, deadline: 1_900_000_000, window_seconds: 3_600 },
+        facts: Facts {
+            id,
+            requester,
+            amount,
+            deadline: 1_900_000_000,
+            window_seconds: 3_600,
+            bound: true,
+        },
         key: key.to_owned(),
         digest: keccak256(key),
         price: Usdc(1),
         least: Usdc(1),
         owner: [1; 16],
         lease: Duration::from_secs(60),
+        give_up_after: u32::MAX,
     }
 }
 
