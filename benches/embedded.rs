@@ -258,7 +258,7 @@ fn measure_signing(figures: &mut Figures, plan: &Plan) -> Outcome<()> {
     // A published test key.
     let key: PrivateKey = format!("{:064x}", 1).parse()?;
     let kernel = address("kernel", 0);
-    let did = |address| Did { chain_id: 31_337, address };
+    let did = |address| Did { chain_id: 31_337, address }.into();
     let message = DeliveryMessage {
         transaction_id: TransactionId::repeat_byte(7),
         provider: did(key.address()),

@@ -68,6 +68,9 @@ class ACTPClient:
         keystore_password: str | None = None,
         confirmations: int | None = None,
         wait_timeout: float | None = None,
+        max_fee_per_gas: int | None = None,
+        max_priority_fee_per_gas: int | None = None,
+        agree: int | None = None,
     ) -> ACTPClient: ...
     @staticmethod
     def create(
@@ -85,6 +88,9 @@ class ACTPClient:
         keystore_password: str | None = None,
         confirmations: int | None = None,
         wait_timeout: float | None = None,
+        max_fee_per_gas: int | None = None,
+        max_priority_fee_per_gas: int | None = None,
+        agree: int | None = None,
     ) -> Coroutine[Any, Any, AsyncACTPClient]: ...
     @property
     def address(self) -> Address: ...
@@ -184,7 +190,7 @@ class Kernel:
         result_cid: str = "",
         eas_attestation_uid: str | bytes | None = None,
         delivered_at: int | None = None,
-        nonce: int = 0,
+        nonce: int = 1,
     ) -> dict[str, Any]: ...
     def attest_delivery(
         self,
@@ -427,6 +433,7 @@ class _Purchase:
     def next(
         self, outcome: tuple[int, list[tuple[str, str]], bytes] | tuple[str, str] | None = None
     ) -> Any: ...
+    def let_go(self) -> None: ...
 
 def _keystore(private_key: str, password: str) -> tuple[Address, str]: ...
 
@@ -475,6 +482,7 @@ class _Paywall:
         min_seconds_left: int | None,
         deliver: str | None,
         price_text: str | None = None,
+        lasts: int | None = None,
     ) -> _Charge | None: ...
     def exchange(
         self,

@@ -133,9 +133,10 @@ class Base:
             max_window_seconds: the longest dispute window of transactions that are served, seconds:
                 7 days.
             max_deadline_seconds: the most time that a transaction may have left before its deadline
-                when it is used for the first time, seconds: 7 days.
+                when it is used for the first time, seconds: 7 days; more where a charge's bundles
+                last longer.
             idle_close_seconds: after how long without an answered call a balance is delivered of
-                which calls were served, seconds: a day.
+                which calls were served, seconds: a day, at least an hour.
             max_body_bytes: the longest request body, bytes: 16 MiB.
             body_seconds: how long a request body may take to arrive, seconds: 60.
             body_budget_bytes: how many bytes of request bodies the process holds at once, a quarter
@@ -187,6 +188,7 @@ class Base:
         deliver: Literal["outbox", "confirmed"] | None = None,
         name: str | None = None,
         price_text: str | None = None,
+        lasts: int | None = None,
     ) -> Callable[[F], F]:
         """Puts a price on a function that answers requests. It goes below the route's decorator.
 
@@ -212,6 +214,9 @@ class Base:
             name: what the price page, log and metrics call it; method and path by default.
             price_text: what the price page says in place of a number where the price is a
                 function, such as "0.05 to 0.50 USDC".
+            lasts: for how many seconds from its purchase on calls can be made with a bundle, 300
+                to 2_592_000 (30 days); what is left of it then goes to you. Where None, until
+                `min_seconds_left` before the end of an hour.
 
         Raises:
             TypeError: charge stands above the route's decorator, or is used without parentheses.
@@ -232,6 +237,7 @@ class Base:
             deliver=deliver,
             name=name,
             price_text=price_text,
+            lasts=lasts,
         )
         return _Decorator(self, terms)
 
@@ -336,6 +342,7 @@ class Price:
         deliver: str | None = None,
         name: str | None = None,
         price_text: str | None = None,
+        lasts: int | None = None,
     ) -> None:
         self.function = price if callable(price) else None
         fixed = None if self.function else price
@@ -343,7 +350,7 @@ class Price:
             raise TypeError('charge() needs a price: USDC such as "0.10", or a function')
         self._takes_request = self.function is not None and _takes_request(self.function)
         self._core = paywall._core
-        self._terms = (fixed, calls, min_seconds_left, deliver, price_text)
+        self._terms = (fixed, calls, min_seconds_left, deliver, price_text, lasts)
         self._name = name
         self._charges: dict[str, _Charge] = {}
         # A wrong price raises here, not at the first request.

@@ -145,7 +145,7 @@ class AsyncKernel:
         result_cid: str = "",
         eas_attestation_uid: str | bytes | None = None,
         delivered_at: int | None = None,
-        nonce: int = 0,
+        nonce: int = 1,
     ) -> dict[str, Any]:
         """Signs a statement about a delivery of this client, the transaction's provider."""
         return await self._verbs.sign_delivery(
@@ -329,6 +329,9 @@ class AsyncACTPClient:
         keystore_password: str | None = None,
         confirmations: int | None = None,
         wait_timeout: float | None = None,
+        max_fee_per_gas: int | None = None,
+        max_priority_fee_per_gas: int | None = None,
+        agree: int | None = None,
     ) -> AsyncACTPClient:
         """Connects; the arguments and errors are ACTPClient's."""
         settings = {
@@ -345,6 +348,9 @@ class AsyncACTPClient:
             "keystore_password": keystore_password,
             "confirmations": confirmations,
             "wait_timeout": wait_timeout,
+            "max_fee_per_gas": max_fee_per_gas,
+            "max_priority_fee_per_gas": max_priority_fee_per_gas,
+            "agree": agree,
         }
         return cls(await _connect(settings))
 

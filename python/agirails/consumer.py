@@ -214,6 +214,7 @@ class Consumer:
         request_timeout: float | None = None,
         purchase_key: str | None = None,
         body_limit: int | None = None,
+        lasts: float | None = None,
     ) -> PaidResponse:
         """Makes a call, and pays for it where it must be. No redirect is followed.
 
@@ -221,9 +222,11 @@ class Consumer:
         the system or of SSL_CERT_FILE; both are read with the first call of a process. Ctrl-C ends
         a call within a moment, except what it is just doing with its money.
 
-        Nothing is created before every check has passed. What ends unfinished, by an error or by
-        the end of the process, goes on where it ended when the same call is made with its
-        `purchase_key`, which the error tells; one purchase never pays twice.
+        Nothing is created before every check has passed. What ends paid and unanswered, by an error
+        or by the end of the process, goes on where it ended when the same call is made again within
+        an hour: same URL, method, body and headers. Later, or with other headers, its
+        `purchase_key` does so, which the error tells. One purchase never pays twice; a
+        `purchase_key` of its own buys the same call a second time.
 
         Args:
             url: the service's address.
@@ -242,13 +245,18 @@ class Consumer:
                 as long as the network does, since it is never left half done.
             request_timeout: how long one request may take, in seconds; 60 where None.
             purchase_key: names the purchase, 1 to 255 visible ASCII characters.
-            body_limit: how many bytes the answer may have; 64 MB where None.
+            body_limit: how many bytes the answer may have once it is unpacked; 64 MB where None.
+            lasts: for how many seconds calls can be made with a bundle that is bought for it, 1 to
+                2_592_000 (30 days); what is left of it then goes to the provider. A service whose
+                bundles end earlier sells none. Where None, as long as the service says, at most a
+                day.
 
         Raises:
             SpendingError: it costs or risks too much; nothing was paid (price_above_limit,
-                budget_exceeded, untrusted_provider).
+                budget_exceeded, untrusted_provider, balance_forfeited).
             CallError: there is no way to pay (no_offer); or the paid call was refused
-                (call_refused, see `status`) or not answered (call_failed).
+                (call_refused, see `status` and `body`), not answered (call_failed), or failed each
+                time (service_failed).
             ValidationError: an argument is wrong, or the answer is not what the provider's receipt
                 says (proof_mismatch).
             NetworkError: the service does not answer; nothing was paid.
@@ -359,6 +367,7 @@ class AsyncConsumer:
         request_timeout: float | None = None,
         purchase_key: str | None = None,
         body_limit: int | None = None,
+        lasts: float | None = None,
     ) -> PaidResponse:
         """Makes a call, and pays for it where it must be."""
         call = _call(locals())
@@ -416,6 +425,7 @@ def paid_call(
     request_timeout: float | None = None,
     purchase_key: str | None = None,
     body_limit: int | None = None,
+    lasts: float | None = None,
 ) -> PaidResponse:
     """Makes one call, and pays for it where it must be: see `Consumer.call`.
 
@@ -449,6 +459,7 @@ async def apaid_call(
     request_timeout: float | None = None,
     purchase_key: str | None = None,
     body_limit: int | None = None,
+    lasts: float | None = None,
 ) -> PaidResponse:
     """Makes one call, and pays for it where it must be: `paid_call` for event loops."""
     given = dict(locals())

@@ -63,6 +63,8 @@ class ACTPError(Exception):
     """The contract's own words."""
     status: int | None
     """The HTTP status that a service answered."""
+    body: bytes | None
+    """The body of that answer, its first 64 KiB."""
     purchase_key: str | None
     """The purchase: the same call with this key goes on where it ended, and never pays twice."""
 
@@ -83,6 +85,7 @@ class ACTPError(Exception):
         available: int | None = None,
         refusal: str | None = None,
         status: int | None = None,
+        body: bytes | None = None,
         purchase_key: str | None = None,
     ) -> None:
         # `args` is the message alone and all else lies in `__dict__`, so that exceptions can be
@@ -101,6 +104,7 @@ class ACTPError(Exception):
         self.available = available
         self.refusal = refusal
         self.status = status
+        self.body = body
         self.purchase_key = purchase_key
         if hint is not None and sys.version_info >= (3, 11):
             self.add_note(f"hint: {hint}")
@@ -185,4 +189,12 @@ class RawPrivateKeyWarning(UserWarning):
     ACTP_KEYSTORE_BASE64 and ACTP_KEY_PASSWORD.
 
     Source: AIP-13.
+    """
+
+
+class NetworkWarning(UserWarning):
+    """The network that a client connected to cannot do all of its work now.
+
+    Its kernel is paused, or does not approve the vault: what was paid before can be read, and little
+    else works until its operators change that.
     """

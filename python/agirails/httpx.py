@@ -10,7 +10,7 @@
 
 A transport and not an Auth: httpx follows redirects with the headers that an Auth has set, and a
 signature is for one server alone. Below a transport nothing is followed; a redirect that a client
-follows is a call of its own.
+follows is a call of its own, and is paid for at the origin alone that its caller named.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from ._transport import CALL_OPTIONS, LATE, drive, drive_async, gather
+from ._transport import CALL_OPTIONS, LATE, drive, drive_async, gather, handed_over, origin
 from .consumer import AsyncConsumer, Consumer, Payment
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from .consumer import _Amount
 
 __all__ = ["AsyncPayingTransport", "PayingTransport"]
+
+NAMED = "agirails_named"
+"""The extension that tells a redirect which origin its caller named: clients hand extensions on."""
 
 
 class _Terms:
@@ -41,6 +44,11 @@ class _Terms:
     def purchase(self, core: Any, request: httpx.Request, content: bytes) -> Any:
         limits = request.extensions.get("timeout") or {}
         options = dict(self.options)
+        asked = origin(str(request.url))
+        named = request.extensions.get(NAMED, asked)
+        # A copy: the caller may pass the same ones with another request.
+        request.extensions = {**request.extensions, NAMED: named}
+        options["pays"] = asked == named
         if options.get("request_timeout") is None and limits.get("read") is not None:
             options["request_timeout"] = limits["read"]
         headers = _decoded(request.headers)
@@ -76,7 +84,9 @@ def _response(paid: dict[str, Any], request: httpx.Request) -> httpx.Response:
     dropped = ("transfer-encoding", "content-length")
     return httpx.Response(
         paid["status"],
-        headers=_encoded([pair for pair in paid["headers"] if pair[0].lower() not in dropped]),
+        headers=_encoded(
+            [pair for pair in handed_over(paid["headers"]) if pair[0].lower() not in dropped]
+        ),
         content=paid["content"],
         request=request,
         extensions={"agirails_payment": None if payment is None else Payment(**payment)},

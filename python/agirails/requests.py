@@ -7,7 +7,8 @@
     print(response.text, response.raw.agirails_payment)
 
 All that `requests` does above its adapters works as ever. A redirect that a session follows is a
-call of its own, with no signature of the one before.
+call of its own, with no signature of the one before, and is paid for at the origin alone that its
+caller named.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from http.client import HTTPMessage
+from http.client import BadStatusLine, HTTPMessage, parse_headers
+from http.client import HTTPResponse as WireResponse
 from typing import TYPE_CHECKING, Any
 
 from requests import Session
@@ -26,7 +28,7 @@ from requests.exceptions import ConnectionError as Unconnected
 from requests.exceptions import ConnectTimeout, RequestException, SSLError
 from urllib3 import HTTPHeaderDict, HTTPResponse
 
-from ._transport import CALL_OPTIONS, drive, gather
+from ._transport import CALL_OPTIONS, drive, gather, handed_over, origin
 from .consumer import Consumer, Payment
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
     from .consumer import _Amount
 
 __all__ = ["PayingAdapter", "session"]
+
+MOST_INTERIM_ANSWERS = 100
+"""More than anybody sends before an answer."""
 
 
 class PayingAdapter(HTTPAdapter):
@@ -56,6 +61,15 @@ class PayingAdapter(HTTPAdapter):
         self._consumer = consumer
         super().__init__(**options)
 
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Makes the connections, which pass over interim answers."""
+        super().init_poolmanager(*args, **kwargs)
+        _pass_over_interim_answers(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """Makes the connections through a proxy, which pass over interim answers too."""
+        return _pass_over_interim_answers(super().proxy_manager_for(*args, **kwargs))
+
     def send(
         self,
         request: PreparedRequest,
@@ -70,9 +84,10 @@ class PayingAdapter(HTTPAdapter):
         options = self._paying
         if isinstance(timeout, (int, float)):
             options = {**options, "request_timeout": timeout}
-        headers = [(name, _text(value)) for name, value in request.headers.items()]
+        options = {**options, "pays": _Named.by_caller(request)}
+        given = [(name, _text(value)) for name, value in request.headers.items()]
         purchase = self._consumer._core.purchase(
-            request.method, request.url, headers, content, options
+            request.method, request.url, given, content, options
         )
 
         def sent(asked: Request) -> _Outcome:
@@ -116,11 +131,12 @@ class PayingAdapter(HTTPAdapter):
 
         paid = drive(purchase, sent)
         message = HTTPMessage()
-        for name, value in paid["headers"]:
+        headers = handed_over(paid["headers"])
+        for name, value in headers:
             message.add_header(name, value)
         raw = HTTPResponse(
             body=io.BytesIO(paid["content"]),
-            headers=HTTPHeaderDict(paid["headers"]),
+            headers=HTTPHeaderDict(headers),
             status=paid["status"],
             # Without it a HEAD's answer would be one whose body broke off.
             request_method=request.method,
@@ -145,6 +161,55 @@ def _content(body: Any) -> bytes:
         return body.encode() if isinstance(body, str) else body
     pieces = [body.read()] if hasattr(body, "read") else list(body)
     return b"".join(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
+
+
+class _Named:
+    """Which origin a caller named, as a hook of the request: a session hands hooks on to the
+    requests by which it follows a redirect. It does nothing else."""
+
+    def __init__(self, request: PreparedRequest) -> None:
+        self.request = request
+        self.origin = origin(request.url or "")
+
+    def __call__(self, response: Response, **kwargs: Any) -> None:
+        pass
+
+    @classmethod
+    def by_caller(cls, request: PreparedRequest) -> bool:
+        """Whether this request goes where its caller wanted, or where a redirect of it went first."""
+        hooks = request.hooks.setdefault("response", [])
+        named = next((hook for hook in hooks if isinstance(hook, cls)), None)
+        if named is None or named.request is request:
+            named = cls(request)
+            others = [hook for hook in hooks if not isinstance(hook, cls)]
+            request.hooks = {**request.hooks, "response": [*others, named]}
+        return named.origin == origin(request.url or "")
+
+
+class _FinalResponse(WireResponse):
+    """http.client takes each answer but "100 Continue" for the final one (RFC 9110, 15.2)."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(MOST_INTERIM_ANSWERS):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == 101:
+                return version, status, reason
+            parse_headers(self.fp)
+        raise BadStatusLine("more interim answers than anybody sends")
+
+
+def _pass_over_interim_answers(manager: Any) -> Any:
+    for scheme, pool in manager.pool_classes_by_scheme.items():
+        if getattr(pool.ConnectionCls, "response_class", None) is not _FinalResponse:
+            connection = type(
+                pool.ConnectionCls.__name__,
+                (pool.ConnectionCls,),
+                {"response_class": _FinalResponse},
+            )
+            pool = type(pool.__name__, (pool,), {"ConnectionCls": connection})
+            classes = {**manager.pool_classes_by_scheme, scheme: pool}
+            manager.pool_classes_by_scheme = classes
+    return manager
 
 
 class _Deadline:

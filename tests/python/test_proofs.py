@@ -163,6 +163,15 @@ class TestSignedDelivery:
         assert agirails.recover_delivery_signer(signed, case["kernel"]) == case["address"]
         assert agirails.verify_delivery(signed, case["kernel"]) is None
 
+    @pytest.mark.parametrize("case", named(vectors("signed_delivery")["foreign"]))
+    def test_what_other_sdks_signed_is_verified_as_they_wrote_it(self, case):
+        signed, kernel = case["json"], case["kernel"]
+        assert agirails.recover_delivery_signer(signed, kernel) == case["address"]
+        assert agirails.verify_delivery(signed, kernel) is None
+        for field in ("provider", "consumer"):
+            with pytest.raises(agirails.SignatureVerificationError):
+                agirails.verify_delivery({**signed, field: signed[field][:-1] + "9"}, kernel)
+
     @pytest.mark.parametrize("case", named(vectors("signed_delivery")["invalid"]))
     def test_anything_else_is_refused(self, case):
         with pytest.raises(agirails.ACTPError) as caught:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pytest
 from support import (
@@ -27,7 +27,7 @@ from support import (
     served,
 )
 
-from agirails import ACTPClient, ProofGenerator, State
+from agirails import ACTPClient, CallError, Consumer, ProofGenerator, SpendingError, State
 from agirails.testing import Devnet
 
 RECIPE = ROOT / "tests" / "recipe" / "api-pay-per-call.md"
@@ -90,12 +90,14 @@ def recipe(
     clients: list[ACTPClient],
     keys: list[str],
     advance_time: Callable[[int], object],
+    page: dict[str, str] | None = None,
 ) -> Iterator[Service]:
-    """The provider's program, served; nothing but placeholders is replaced in it, and `mode`."""
+    """The provider's program, served; nothing but placeholders is replaced in it, and `mode`; and
+    what its price page says, where `page` says so."""
     provider, consumer, stranger = clients
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    words = {**mode, "port=3000": f"port={port}"}
+    words = {**mode, **(page or {}), "port=3000": f"port={port}"}
     (directory / "api_server.py").write_text(program("api_server.py", words), encoding="utf-8")
     words = {**mode, '"0x..."': f'"{provider.address}"', "https://api.example.com": url}
     (directory / "api_consumer.py").write_text(program("api_consumer.py", words), encoding="utf-8")
@@ -188,6 +190,37 @@ class TestPaidCall:
             service.provider.address,
             "0.1 USDC",
         )
+
+
+class TestConsumers:
+    """A consumer of this package finds out by itself how such a provider is paid."""
+
+    CALL: ClassVar = {"json": {"prompt": "Write a haiku"}, "max_amount": "0.10"}
+
+    def test_a_page_of_another_network_is_not_paid(self, service):
+        consumer = Consumer(service.consumer, trusted=[service.url])
+        before = consumer.spent().day
+        with pytest.raises(CallError, match="base-sepolia") as raised:
+            consumer.call(f"{service.url}/api/generate", **self.CALL)
+        assert (raised.value.code, consumer.spent().day) == ("no_offer", before)
+
+    def test_a_page_that_names_the_mode_is_paid(self, tmp_path):
+        """As the documented provider in TypeScript says it."""
+        keys = [new_key() for _ in range(3)]
+        clients = [ACTPClient(private_key=key, state_directory=tmp_path) for key in keys]
+        mode = {"mode='testnet'": "mode='mock'"}
+        page = {'"network": "base-sepolia"': '"mode": "mock"'}
+        advance_time = clients[0].mock.advance_time
+        with recipe(tmp_path, mode, {}, clients, keys, advance_time, page) as service:
+            consumer = Consumer(service.consumer, trusted=[service.url])
+            answer = consumer.call(f"{service.url}/api/generate", **self.CALL)
+            assert answer.json()["result"] == "Generated response for: Write a haiku"
+            assert (answer.payment.price, answer.payment.proof) == (PRICE, "missing")
+            tx = service.consumer.advanced.get_transaction(answer.payment.transaction_id)
+            assert tx.state is State.DELIVERED
+            # Nobody is paid below 1 USDC who is not trusted.
+            with pytest.raises(SpendingError):
+                Consumer(service.stranger).call(f"{service.url}/api/generate", **self.CALL)
 
 
 class TestRefusals:

@@ -159,7 +159,13 @@ def did(chain_id: int, key: int) -> str:
     return f"did:ethr:{chain_id}:{Account.from_key(key.to_bytes(32)).address.lower()}"
 
 
-def sign(key: int, kernel: str, message: dict) -> tuple[str, bytes]:
+def foreign_did(key: int, chain_id: int | None = None) -> str:
+    """As the official SDKs write it: checksummed, and with a chain id or without."""
+    chain = "" if chain_id is None else f"{chain_id}:"
+    return f"did:ethr:{chain}{Account.from_key(key.to_bytes(32)).address}"
+
+
+def sign(key: int, kernel: str, message: dict, version: str = "1") -> tuple[str, bytes]:
     typed = encode_typed_data(full_message={
         "types": {
             "EIP712Domain": [{"name": "name", "type": "string"}, {"name": "version", "type": "string"},
@@ -167,7 +173,7 @@ def sign(key: int, kernel: str, message: dict) -> tuple[str, bytes]:
             "DeliveryProof": [{"name": name, "type": kind} for name, kind in FIELDS],
         },
         "primaryType": "DeliveryProof",
-        "domain": {"name": "AGIRAILS", "version": "1", "chainId": message["chainId"], "verifyingContract": kernel},
+        "domain": {"name": "AGIRAILS", "version": version, "chainId": message["chainId"], "verifyingContract": kernel},
         "message": {name: unhex(message[name]) if kind == "bytes32" else message[name] for name, kind in FIELDS},
     })
     signed = Account.sign_message(typed, key.to_bytes(32))
@@ -182,13 +188,13 @@ def signed_delivery() -> None:
         ("the first key on Base", 1, 2, 8453, base, {}),
         ("no CID, no attestation, all zero", 2, 1, 84532, sepolia, {
             "txId": "0x" + "00" * 32, "resultCID": "", "resultHash": "0x" + "00" * 32,
-            "easAttestationUID": "0x" + "00" * 32, "deliveredAt": 0, "nonce": 0}),
+            "easAttestationUID": "0x" + "00" * 32, "deliveredAt": 0}),
         ("great numbers", 3, 4, 31337, sepolia, {"deliveredAt": U64_MAX, "nonce": U64_MAX}),
         ("a CID beyond ASCII", 0xAC0974BEC39A17E36BA4A6B4D238FF944BACB478CBED5EFCAE784D7BF4F2FF80, 5, 84532, sepolia,
          {"resultCID": "ipfs://gr\u00fc\u00df-\U0001f600"}),
         ("the greatest key", CURVE_ORDER - 1, 6, 84532, sepolia, {"nonce": 7}),
         *((f"message {n}", 1000 + n, 2000 + n, 84532, sepolia, {"nonce": n, "resultHash": keccak(bytes([n]))})
-          for n in range(8)),
+          for n in range(1, 9)),
     ]:
         message = {
             "type": "agirails.delivery.v1", "version": "1.0.0", "txId": "0x" + "7d" * 32,
@@ -251,7 +257,11 @@ def signed_delivery() -> None:
                 signature=sign(1, sepolia, {**good, "consumer": did(1, 2)})[1], consumer=did(1, 2)),
         refused("another type", "invalid_proof", "type", type="agirails.delivery.v2"),
         refused("another version", "invalid_proof", "version", version="1.0.1"),
-        *(refused(f"no {key}", "invalid_proof", key, drop=key) for key in good),
+        refused("no attestation, where one was signed", "invalid_signature", drop="easAttestationUID"),
+        refused("the same DID in another spelling", "invalid_signature", provider=foreign_did(1, chain_id=84532)),
+        refused("the same DID without its chain", "invalid_signature", provider=foreign_did(1)),
+        refused("the domain of another version", "invalid_signature", signature=sign(1, sepolia, good, "2")[1]),
+        *(refused(f"no {key}", "invalid_proof", key, drop=key) for key in good if key != "easAttestationUID"),
         refused("a short id", "invalid_proof", "txId", txId="0x7d"),
         refused("a number as id", "invalid_proof", "txId", txId=1),
         refused("no DID", "invalid_proof", "provider", provider="0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"),
@@ -260,7 +270,36 @@ def signed_delivery() -> None:
         refused("half a second", "invalid_proof", "deliveredAt", deliveredAt=1_780_000_000.5),
         refused("null as CID", "invalid_proof", "resultCID", resultCID=None),
     ]
-    write("signed_delivery.json", {"type": TYPE, "typeHash": keccak(TYPE.encode()), "valid": cases, "invalid": invalid})
+    # As the official SDKs sign: the DIDs in their own spelling, the domain in either version.
+    foreign = []
+    for name, version, provider, consumer, changes in [
+        ("domain version 1.0", "1.0", did(84532, 1), did(84532, 2), {}),
+        ("checksummed DIDs", "1", foreign_did(1, chain_id=84532), foreign_did(2, chain_id=84532), {}),
+        ("checksummed DIDs, domain version 1.0", "1.0", foreign_did(1, chain_id=84532), foreign_did(2, chain_id=84532), {}),
+        ("DIDs without a chain id", "1", foreign_did(1), foreign_did(2), {}),
+        ("DIDs without a chain id, domain version 1.0", "1.0", foreign_did(1).lower(), foreign_did(2), {}),
+        ("digits in upper case", "1", "did:ethr:84532:0x" + foreign_did(1)[-40:].upper(), did(84532, 2), {}),
+        ("nonce 0, no CID", "1.0", foreign_did(1, chain_id=84532), did(84532, 2), {"nonce": 0, "resultCID": ""}),
+        ("metadata, which is not signed", "1.0", did(84532, 1), did(84532, 2), {"metadata": {"executionTime": 3}}),
+        ("no attestation named, zero signed", "1", did(84532, 1), did(84532, 2), {"easAttestationUID": "0x" + "00" * 32}),
+    ]:
+        message = {**good, "provider": provider, "consumer": consumer, **changes}
+        message["signature"] = to_hex(sign(1, sepolia, message, version)[1])
+        if name.startswith("no attestation"):
+            del message["easAttestationUID"]
+        foreign.append({"name": name, "kernel": sepolia, "address": first["address"], "json": message})
+    # What `MessageSigner.sign_delivery_proof_message` of agirails 4.8.0 (PyPI) signed.
+    foreign.append({"name": "the Python SDK's own", "kernel": sepolia, "address": first["address"], "json": {
+        "type": "agirails.delivery.v1", "version": "1.0.0", "txId": "0x" + "7d" * 32,
+        "provider": foreign_did(1, chain_id=84532), "consumer": foreign_did(2, chain_id=84532), "resultCID": "",
+        "resultHash": keccak(b'{"text":"a haiku"}'), "easAttestationUID": "0x" + "00" * 32,
+        "deliveredAt": 1795791862, "chainId": 84532, "nonce": 0,
+        "signature": "0x516e1155fb95b9df341ff2a5c14f49fe6600413e5110fa5ef0b8f995966099312af"
+                     "4402353f64bfd56694c004ac77e702aa3e8ead309d9795fcf00aa661a2f151b",
+    }})
+    write("signed_delivery.json", {
+        "type": TYPE, "typeHash": keccak(TYPE.encode()), "valid": cases, "foreign": foreign, "invalid": invalid,
+    })
 
 
 # --- identifiers ---

@@ -91,6 +91,15 @@ artifacts! {
     /// Never deployed: many reads of one block in one `eth_call`. Constructor:
     /// `(address[] targets, bytes[] calls)`.
     LENS = "Lens";
+    /// Never deployed: whether a contract wallet takes a signature for its own, in one `eth_call`.
+    /// Constructor: `(address wallet, bytes32 hash, bytes signature)`.
+    SIGNATURE_CHECK = "SignatureCheck";
+    /// A wallet whose owner signs for it (EIP-1271). Constructor: `(owner)`.
+    CONTRACT_WALLET = "ContractWallet";
+    /// Deploys such wallets to addresses that are known before (ERC-6492).
+    CONTRACT_WALLET_FACTORY = "ContractWalletFactory";
+    /// A wallet that burns all gas, or answers without end. Constructor: `(bool isEndless)`.
+    HOSTILE_WALLET = "HostileWallet";
     /// A kernel of the generation before the deployed one, to be recognised by.
     OLD_KERNEL = "OldKernel";
     /// The deployed kernel with what the published generation after it adds. Constructor: the

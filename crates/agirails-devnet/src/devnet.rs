@@ -494,6 +494,7 @@ async fn deploy_all(rpc: &Rpc, admin: &Account, accounts: &[Account]) -> Result<
         },
         deployment_block: Some(block),
         eas_schema: Some(schema_uid(DELIVERY_SCHEMA)),
+        agree: None,
     })
 }
 

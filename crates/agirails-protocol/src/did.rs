@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, hex};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
@@ -81,6 +81,93 @@ fn parse_chain_id(digits: &str) -> Result<u64, &'static str> {
 impl Serialize for Did {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// A DID as somebody wrote it. A signature over a message is a signature over this text, so it is
+/// kept to the letter: other SDKs write checksummed addresses, and DIDs without a chain id.
+///
+/// ```
+/// use agirails_protocol::did::{Did, WrittenDid};
+///
+/// let written: WrittenDid = "did:ethr:0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045".parse()?;
+/// assert_eq!(written.chain_id(), None);
+/// assert_eq!(written.to_string(), "did:ethr:0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045");
+/// assert!(written.is(Did { chain_id: 8453, address: written.address() }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: AIP-4's schema, `^did:ethr:(\d+:)?0x[a-fA-F0-9]{40}$`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WrittenDid {
+    text: String,
+    chain_id: Option<u64>,
+    address: Address,
+}
+
+impl WrittenDid {
+    /// The chain that it names, if it names one.
+    pub const fn chain_id(&self) -> Option<u64> {
+        self.chain_id
+    }
+
+    /// The agent's address.
+    pub const fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Whether it may stand for this agent: the same address, and no other chain.
+    pub fn is(&self, did: Did) -> bool {
+        self.address == did.address && self.chain_id.is_none_or(|chain_id| chain_id == did.chain_id)
+    }
+}
+
+/// In the one spelling of [`Did`].
+impl From<Did> for WrittenDid {
+    fn from(did: Did) -> Self {
+        Self { text: did.to_string(), chain_id: Some(did.chain_id), address: did.address }
+    }
+}
+
+/// The text as it was written.
+impl fmt::Display for WrittenDid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Reads a DID with or without a chain id and with an address in any case, and nothing around it.
+///
+/// # Errors
+/// [`ParseError::Did`] where it is anything else.
+impl FromStr for WrittenDid {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let wrong = |problem: &str| {
+            ParseError::Did(
+                Details::invalid("did", text, problem)
+                    .hint("a DID reads did:ethr:<chain id>:<address> or did:ethr:<address>"),
+            )
+        };
+        let rest =
+            text.strip_prefix("did:ethr:").ok_or_else(|| wrong("does not start with did:ethr:"))?;
+        let (chain_id, address) = match rest.split_once(':') {
+            Some((chain, address)) => (Some(parse_chain_id(chain).map_err(&wrong)?), address),
+            None => (None, rest),
+        };
+        let mut bytes = [0; 20];
+        let digits = address.strip_prefix("0x").filter(|digits| digits.len() == 40);
+        digits
+            .and_then(|digits| hex::decode_to_slice(digits, &mut bytes).ok())
+            .ok_or_else(|| wrong("does not end in an address"))?;
+        Ok(Self { text: text.to_owned(), chain_id, address: bytes.into() })
+    }
+}
+
+impl Serialize for WrittenDid {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
     }
 }
 

@@ -17,6 +17,7 @@ mod state;
 pub mod target;
 pub mod text;
 mod transaction;
+pub mod wallet_signature;
 
 pub use alloy_primitives::{Address, B256, U256};
 pub use error::{Kind, Retry};

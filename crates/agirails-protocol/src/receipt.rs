@@ -1,6 +1,8 @@
 //! What one paid call proves: a record of request and response, and a Merkle tree over the calls
 //! of one transaction, whose root is the delivery's content hash.
 
+use std::ops::RangeInclusive;
+
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +10,7 @@ use crate::{
     TransactionId,
     did::Did,
     error::{Details, JsonError, VerificationError},
-    paid_request::PaidRequest,
+    paid_request::{CLOCK_SKEW_SECONDS, PaidRequest},
     proof::DeliveryMessage,
 };
 
@@ -116,68 +118,82 @@ pub struct Receipt {
 
 impl Receipt {
     /// The AIP-4 message that the provider signs: the content hash is its result hash, the call's
-    /// index its nonce.
+    /// index and one its nonce, since AIP-4 numbers from 1. It names no CID: a paid answer is its
+    /// payer's, and nobody publishes it.
     pub fn message(&self, requester: Address, chain_id: u64) -> DeliveryMessage {
         DeliveryMessage {
             transaction_id: self.transaction_id,
-            provider: Did { chain_id, address: self.provider },
-            consumer: Did { chain_id, address: requester },
+            provider: Did { chain_id, address: self.provider }.into(),
+            consumer: Did { chain_id, address: requester }.into(),
             result_cid: String::new(),
             result_hash: self.content_hash,
             eas_attestation_uid: B256::ZERO,
             delivered_at: self.delivered_at,
             chain_id,
-            nonce: self.index,
+            nonce: self.index.saturating_add(1),
         }
     }
 
-    /// Checks that the receipt is this provider's, for this call, and signed by it where it is
-    /// signed at all, for the kernel at this address of this chain.
+    /// Holds the receipt against what its payer knows of the call: whose it is, for which answer,
+    /// in which place and when, and who signed it.
     ///
     /// # Errors
-    /// [`VerificationError::Mismatch`] naming what differs; [`VerificationError::Signature`] where the signature
-    /// is not the provider's. Do not settle: ask the provider, or dispute within the window.
+    /// [`VerificationError::Mismatch`] naming what differs; [`VerificationError::Signature`] where
+    /// the signature is not the provider's, or is missing where there must be one. Do not settle:
+    /// ask the provider, or dispute within the window.
     pub fn check(
         &self,
         record: &CallRecord<'_>,
-        provider: Address,
-        requester: Address,
-        chain_id: u64,
-        kernel: Address,
+        expected: &Expected,
     ) -> Result<(), VerificationError> {
-        let differs = |field: &'static str, value: String, problem: String| {
-            VerificationError::Mismatch(
-                Details::invalid(field, &value, &problem)
-                    .hint("do not settle: ask the provider, or dispute within the window")
+        const HINT: &str = "do not settle: ask the provider, or dispute within the window";
+        let differs = |field: &'static str, value: String, problem: &str| {
+            Err(VerificationError::Mismatch(
+                Details::invalid(field, &value, problem)
+                    .hint(HINT)
                     .transaction(self.transaction_id),
-            )
+            ))
         };
+        let Expected { provider, requester, chain_id, kernel, .. } = *expected;
         let id = record.request.transaction_id;
         if self.transaction_id != id {
-            return Err(differs("txId", self.transaction_id.to_string(), format!("is not {id}")));
+            return differs("txId", self.transaction_id.to_string(), &format!("must be {id}"));
         }
         if self.provider != provider {
-            return Err(differs(
-                "provider",
-                self.provider.to_string(),
-                format!("is not {provider}"),
-            ));
+            let problem = format!("must be {provider}");
+            return differs("provider", self.provider.to_string(), &problem);
         }
-        if self.idempotency_key != record.request.idempotency_key {
-            return Err(differs(
-                "idempotencyKey",
-                self.idempotency_key.clone(),
-                "is another call's".to_owned(),
-            ));
+        let key = &record.request.idempotency_key;
+        if self.idempotency_key != *key {
+            return differs("idempotencyKey", self.idempotency_key.clone(), "is another call's");
         }
         let content_hash = record.content_hash()?;
         if self.content_hash != content_hash {
             let problem = format!("is not what was received, {content_hash}");
-            return Err(differs("contentHash", self.content_hash.to_string(), problem));
+            return differs("contentHash", self.content_hash.to_string(), &problem);
         }
-        let Some(signature) = &self.signature else { return Ok(()) };
-        let wrong =
-            |problem| Details::new(format!("the receipt's signature {problem}")).transaction(id);
+        // A call without a key is the transaction's only one.
+        let calls = if key.is_empty() { 1 } else { expected.calls };
+        if self.index >= calls {
+            let problem = format!("must be below {calls}, the number of calls that were made");
+            return differs("index", self.index.to_string(), &problem);
+        }
+        let (from, until) = (expected.answered.start(), expected.answered.end());
+        let is_in_time = self.delivered_at >= from.saturating_sub(CLOCK_SKEW_SECONDS)
+            && self.delivered_at <= until.saturating_add(CLOCK_SKEW_SECONDS);
+        if !is_in_time {
+            let problem = format!("must be from {from} to {until}, when the call was under way");
+            return differs("deliveredAt", self.delivered_at.to_string(), &problem);
+        }
+        let wrong = |problem| {
+            Details::new(format!("the receipt's signature {problem}")).hint(HINT).transaction(id)
+        };
+        let Some(signature) = &self.signature else {
+            return match expected.may_be_unsigned {
+                true => Ok(()),
+                false => Err(VerificationError::Signature(wrong("is missing"))),
+            };
+        };
         let signature = alloy_primitives::Signature::from_raw(signature)
             .map_err(|error| VerificationError::Signature(wrong("cannot be read").source(error)))?;
         let hash = self.message(requester, chain_id).signing_hash(kernel);
@@ -186,6 +202,28 @@ impl Receipt {
             _ => Err(VerificationError::Signature(wrong("is not the provider's"))),
         }
     }
+}
+
+/// What the payer of a call knows of it, to hold its receipt against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// Who is paid, and signs.
+    pub provider: Address,
+    /// Who pays.
+    pub requester: Address,
+    /// The chain of the transaction.
+    pub chain_id: u64,
+    /// Its kernel.
+    pub kernel: Address,
+    /// Whether the receipt may come without a signature: only where there is no chain, since a
+    /// provider needs no key there.
+    pub may_be_unsigned: bool,
+    /// How many calls were made with the transaction, this one included: the index is below.
+    /// It is 1 for a call without an idempotency key, whatever stands here.
+    pub calls: u64,
+    /// From when to when the call was under way, Unix seconds of the kernel's clock;
+    /// [`CLOCK_SKEW_SECONDS`] more are allowed on either side.
+    pub answered: RangeInclusive<u64>,
 }
 
 /// A neighbour on the way from a leaf to the root.
@@ -338,6 +376,76 @@ mod tests {
         );
         let other = CallRecord { status: 201, ..record };
         assert_ne!(other.content_hash().unwrap(), record.content_hash().unwrap());
+    }
+
+    #[test]
+    fn a_receipt_is_held_against_all_that_its_payer_knows() {
+        let [provider, requester] = [Address::repeat_byte(1), Address::repeat_byte(2)];
+        let request = PaidRequest {
+            idempotency_key: "a".to_owned(),
+            ..PaidRequest::new([1; 32].into(), "POST", "/a", b"{}", 7)
+        };
+        let (status, content_type, body_hash) = (200, "text/plain", B256::ZERO);
+        let record = CallRecord { request: &request, status, content_type, body_hash };
+        let good = Receipt {
+            transaction_id: request.transaction_id,
+            idempotency_key: "a".to_owned(),
+            index: 2,
+            content_hash: record.content_hash().unwrap(),
+            delivered_at: 1_000_000,
+            provider,
+            signature: None,
+        };
+        let expected = Expected {
+            provider,
+            requester,
+            chain_id: 31_337,
+            kernel: Address::repeat_byte(3),
+            may_be_unsigned: true,
+            calls: 3,
+            answered: 1_000_000..=1_000_010,
+        };
+        good.check(&record, &expected).unwrap();
+        assert_eq!(good.message(requester, 31_337).nonce, 3);
+
+        let field = |receipt: &Receipt| match receipt.check(&record, &expected).unwrap_err() {
+            VerificationError::Mismatch(details) => details.field.unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let other = || good.clone();
+        for (wrong, named) in [
+            (Receipt { transaction_id: [2; 32].into(), ..other() }, "txId"),
+            (Receipt { provider: requester, ..other() }, "provider"),
+            (Receipt { idempotency_key: "b".to_owned(), ..other() }, "idempotencyKey"),
+            (Receipt { content_hash: B256::ZERO, ..other() }, "contentHash"),
+            (Receipt { index: 3, ..other() }, "index"),
+            (Receipt { index: u64::MAX, ..other() }, "index"),
+            (Receipt { delivered_at: 1_000_000 - 301, ..other() }, "deliveredAt"),
+            (Receipt { delivered_at: 1_000_010 + 301, ..other() }, "deliveredAt"),
+            (Receipt { delivered_at: 0, ..other() }, "deliveredAt"),
+        ] {
+            assert_eq!(field(&wrong), named);
+        }
+
+        // A chain's receipt is signed, and by its provider.
+        let on_chain = Expected { may_be_unsigned: false, ..expected.clone() };
+        let unsigned = good.check(&record, &on_chain).unwrap_err();
+        assert!(matches!(&unsigned, VerificationError::Signature(_)), "{unsigned:?}");
+        for bytes in [vec![], vec![7; 65], vec![1; 64], vec![0; 65]] {
+            let forged = Receipt { signature: Some(bytes.into()), ..other() };
+            for expected in [&expected, &on_chain] {
+                let error = forged.check(&record, expected).unwrap_err();
+                assert!(matches!(error, VerificationError::Signature(_)), "{error:?}");
+            }
+        }
+
+        // A call without a key is the only one.
+        let request = PaidRequest { idempotency_key: String::new(), ..request.clone() };
+        let record = CallRecord { request: &request, ..record };
+        let content_hash = record.content_hash().unwrap();
+        let second = Receipt { idempotency_key: String::new(), content_hash, index: 1, ..other() };
+        let error = second.check(&record, &expected).unwrap_err();
+        assert!(error.to_string().contains("index"), "{error}");
     }
 
     #[test]

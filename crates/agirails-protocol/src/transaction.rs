@@ -147,4 +147,7 @@ pub struct LinkEscrow {
     pub escrow_contract: Option<Address>,
     /// Another id than the transaction's. An escrow id can be used once, ever.
     pub escrow_id: Option<B256>,
+    /// The most that the vault may take, where the caller knows the transaction's amount: what a
+    /// node says above it is refused.
+    pub most: Option<Usdc>,
 }

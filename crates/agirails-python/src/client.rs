@@ -51,6 +51,14 @@ use crate::{
 ///     keystore_password: its password. It is never shown.
 ///     confirmations: on a chain, how many blocks a transaction must lie under to count as done.
 ///     wait_timeout: on a chain, how many seconds a call waits for its transaction.
+///     max_fee_per_gas: on a chain, the most to pay for a unit of gas, in wei; above it nothing is
+///         sent. 50 gwei where None.
+///     max_priority_fee_per_gas: on a chain, the most of it to pay to whoever includes a
+///         transaction, in wei, whatever a node says that others pay. Where None, 0.1 gwei on Base
+///         and Base Sepolia, 2 gwei elsewhere.
+///     agree: on a chain, how many RPC endpoints, each on a host of its own, must say the same about
+///         a transaction before it is served, and before what was served is given back or given up.
+///         Where None, the profile's; else 2 on mainnet if rpc_url names two hosts or more, else 1.
 ///
 /// Where neither key nor keystore is passed, a client of a chain takes ACTP_PRIVATE_KEY, else
 /// ACTP_KEYSTORE_BASE64 with ACTP_KEY_PASSWORD, else `.actp/keystore.json` of the state directory
@@ -63,6 +71,10 @@ use crate::{
 ///         does not open (wrong_password).
 ///     NetworkError: the chain cannot be reached, or is not what the profile says; `code` tells.
 ///     StorageError: the state directory cannot be used; the message names it.
+///
+/// Warns:
+///     RawPrivateKeyWarning: the key lies in the clear.
+///     NetworkWarning: the kernel is paused, or does not approve the vault.
 ///
 /// Example:
 ///     >>> client = ACTPClient(mode="mock", requester_address="0x" + "c0" * 20)
@@ -101,7 +113,8 @@ impl ACTPClient {
         text_signature = "(mode='mock', requester_address=None, private_key=None, *, \
             state_directory=None, in_memory=False, starting_balance=None, rpc_url=None, \
             contracts=None, network=None, keystore=None, keystore_password=None, \
-            confirmations=None, wait_timeout=None)"
+            confirmations=None, wait_timeout=None, max_fee_per_gas=None, \
+            max_priority_fee_per_gas=None, agree=None)"
     )]
     fn new(
         py: Python<'_>,
@@ -130,7 +143,8 @@ impl ACTPClient {
         text_signature = "(mode='mock', requester_address=None, private_key=None, *, \
             state_directory=None, in_memory=False, starting_balance=None, rpc_url=None, \
             contracts=None, network=None, keystore=None, keystore_password=None, \
-            confirmations=None, wait_timeout=None)"
+            confirmations=None, wait_timeout=None, max_fee_per_gas=None, \
+            max_priority_fee_per_gas=None, agree=None)"
     )]
     fn create<'py>(
         py: Python<'py>,
@@ -231,7 +245,7 @@ pub fn _keystore<'py>(
 }
 
 /// The settings that go by keyword only.
-const KEYWORDS: [&str; 10] = [
+const KEYWORDS: [&str; 13] = [
     "state_directory",
     "in_memory",
     "starting_balance",
@@ -242,6 +256,9 @@ const KEYWORDS: [&str; 10] = [
     "keystore_password",
     "confirmations",
     "wait_timeout",
+    "max_fee_per_gas",
+    "max_priority_fee_per_gas",
+    "agree",
 ];
 
 /// All settings that were passed, by name.
@@ -272,12 +289,16 @@ fn all<'py>(
     Ok(given)
 }
 
-/// A testnet client with a key in the clear is worth a warning of Python's own, which comes once
-/// for each place in a program, and can be filtered or made an error like any other.
+/// What the owner of a client should know is worth a warning of Python's own, which comes once for
+/// each place in a program, and can be filtered or made an error like any other.
 fn warn(py: Python<'_>, core: &Core) -> PyResult<()> {
-    for warning in core.warnings() {
-        let class = py.import("agirails.errors")?.getattr("RawPrivateKeyWarning")?;
-        PyErr::warn(py, &class, &CString::new(warning.as_str())?, 1)?;
+    let errors = py.import("agirails.errors")?;
+    for (class, warnings) in
+        [("RawPrivateKeyWarning", core.warnings()), ("NetworkWarning", core.network_warnings())]
+    {
+        for warning in warnings {
+            PyErr::warn(py, &errors.getattr(class)?, &CString::new(warning.as_str())?, 1)?;
+        }
     }
     Ok(())
 }
@@ -341,6 +362,19 @@ fn read(given: &Bound<'_, PyDict>) -> PyResult<(Mode, ClientBuilder)> {
     }
     if let Some(value) = maybe("wait_timeout")? {
         builder = builder.wait_timeout(convert::seconds("wait_timeout", &value)?);
+    }
+    if let Some(value) = maybe("max_fee_per_gas")? {
+        let wei: u64 = convert::number("max_fee_per_gas", &value, Code::InvalidNumber)?;
+        builder = builder.max_fee_per_gas(wei.into());
+    }
+    if let Some(value) = maybe("max_priority_fee_per_gas")? {
+        let wei: u64 = convert::number("max_priority_fee_per_gas", &value, Code::InvalidNumber)?;
+        builder = builder.max_priority_fee_per_gas(wei.into());
+    }
+    if let Some(value) = maybe("agree")? {
+        let endpoints = convert::number("agree", &value, Code::InvalidNumber)?;
+        // More than there are, whichever of them it is.
+        builder = builder.agree(u32::try_from(endpoints).unwrap_or(u32::MAX));
     }
     Ok((mode, builder))
 }

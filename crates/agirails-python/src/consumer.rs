@@ -1,12 +1,15 @@
 //! Paying for calls: the core's consumer, and its purchases for Python's HTTP libraries to send.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
 
 use agirails::{
     Code, Usdc,
     consumer::{
         Balance, Budget, Consumer as Core, HttpFailure, HttpOutcome, HttpResponse, PaidCall,
-        PaidResponse, Purchase as CorePurchase, Report, Spent, Step,
+        PaidResponse, Purchase as CorePurchase, Report, Spent, Step, Waiter,
     },
 };
 use pyo3::{
@@ -40,6 +43,7 @@ pub struct _Consumer {
 #[pyclass(frozen, module = "agirails._agirails")]
 pub struct _Purchase {
     core: Arc<Mutex<CorePurchase>>,
+    waiter: StdMutex<Option<Waiter>>,
     key: String,
     style: Style,
 }
@@ -92,6 +96,12 @@ fn paid_call(
     }
     if let Some(value) = get("settle")? {
         call = call.settle(convert::flag("settle", &value)?);
+    }
+    if let Some(value) = get("lasts")? {
+        call = call.lasts(convert::seconds("lasts", &value)?);
+    }
+    if let Some(value) = get("pays")? {
+        call = call.pays(convert::flag("pays", &value)?);
     }
     Ok(call)
 }
@@ -157,8 +167,8 @@ impl _Consumer {
     ) -> PyResult<_Purchase> {
         let call = paid_call(method, url, headers, body, options)?;
         let core = self.core.purchase(call).or_raise(options.py())?;
-        let key = core.key().to_owned();
-        Ok(_Purchase { key, core: Arc::new(Mutex::new(core)), style: self.style })
+        let (key, waiter) = (core.key().to_owned(), StdMutex::new(Some(core.waiter())));
+        Ok(_Purchase { key, waiter, core: Arc::new(Mutex::new(core)), style: self.style })
     }
 
     /// Makes a call, and pays for it where it must be.
@@ -251,6 +261,11 @@ impl _Purchase {
     #[getter]
     fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Nobody waits for it any more: the same call made again goes on with it.
+    fn let_go(&self) {
+        self.waiter.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// The next step: ("send", method, url, headers, body, timeout, body_limit), ("wait",

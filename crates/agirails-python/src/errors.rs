@@ -3,7 +3,7 @@
 use agirails::{Code, Error, Kind};
 use pyo3::{
     prelude::*,
-    types::{PyDict, PyType},
+    types::{PyBytes, PyDict, PyType},
 };
 
 use crate::types;
@@ -79,6 +79,7 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
     facts.set_item("required", given.required.map(|amount| amount.0))?;
     facts.set_item("available", given.available.map(|amount| amount.0))?;
     facts.set_item("status", given.status)?;
+    facts.set_item("body", given.body.as_ref().map(|body| PyBytes::new(py, &body.0)))?;
     facts.set_item("purchase_key", given.purchase_key.as_deref())?;
     Ok(facts)
 }

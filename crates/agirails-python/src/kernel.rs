@@ -164,6 +164,7 @@ impl Kernel {
                 convert::address("escrow_contract", address)
             })?,
             escrow_id: optional(escrow_id, |id| convert::bytes32("escrow_id", id))?,
+            most: None,
         };
         let client = self.client.clone();
         let call = async move { client.link_escrow_as(id, link).await };
@@ -494,14 +495,14 @@ impl Kernel {
     ///     result_cid: where the result lies (IPFS), "" for nowhere.
     ///     eas_attestation_uid: the EAS attestation of this delivery.
     ///     delivered_at: Unix seconds; the kernel's clock where None.
-    ///     nonce: this provider's message number.
+    ///     nonce: this provider's message number, from 1 on.
     ///
     /// Returns:
     ///     The AIP-4 message with its signature; verify_delivery checks it.
     ///
     /// Raises:
     ///     ValidationError: the client has no private key (code key_missing), or an argument is
-    ///         wrong.
+    ///         wrong; `field` names it.
     ///     UnauthorizedError: this client is not the provider.
     ///
     /// Example:
@@ -512,7 +513,7 @@ impl Kernel {
         signature = (tx_id, *, result=None, result_hash=None, result_cid=Given::LEFT_OUT,
             eas_attestation_uid=None, delivered_at=None, nonce=Given::LEFT_OUT),
         text_signature = "($self, tx_id, *, result=None, result_hash=None, result_cid='', \
-            eas_attestation_uid=None, delivered_at=None, nonce=0)"
+            eas_attestation_uid=None, delivered_at=None, nonce=1)"
     )]
     #[expect(clippy::too_many_arguments, reason = "the message's own fields")]
     fn sign_delivery(
@@ -538,7 +539,7 @@ impl Kernel {
                 eas_attestation_uid,
             )?,
             delivered_at: number("delivered_at", delivered_at)?,
-            nonce: number("nonce", nonce.get())?.unwrap_or(0),
+            nonce: number("nonce", nonce.get())?.unwrap_or(1),
         };
         let client = self.client.clone();
         let call = async move { client.sign_delivery(statement).await };

@@ -75,7 +75,7 @@ impl _Paywall {
 
     /// Puts a price on a route, which the price page shows from then on; None for a price that
     /// comes with each request. Without a name, only checks that it could.
-    #[pyo3(signature = (name, price, calls, min_seconds_left, deliver, price_text=None))]
+    #[pyo3(signature = (name, price, calls, min_seconds_left, deliver, price_text=None, lasts=None))]
     #[expect(clippy::too_many_arguments, reason = "a charge's own settings")]
     fn charge(
         &self,
@@ -86,6 +86,7 @@ impl _Paywall {
         min_seconds_left: Maybe<'_, '_>,
         deliver: Maybe<'_, '_>,
         price_text: Maybe<'_, '_>,
+        lasts: Maybe<'_, '_>,
     ) -> PyResult<Option<_Charge>> {
         let text = |name| convert::text(Code::InvalidSettings, "name", name);
         let name = optional(name, text)?;
@@ -107,6 +108,9 @@ impl _Paywall {
         if let Some(value) = min_seconds_left {
             let seconds = convert::number("min_seconds_left", value, Code::InvalidNumber)?;
             charge = charge.min_seconds_left(seconds);
+        }
+        if let Some(value) = lasts {
+            charge = charge.lasts(convert::number("lasts", value, Code::InvalidNumber)?);
         }
         if let Some(value) = deliver {
             charge = charge.deliver(read_deliver(value)?);

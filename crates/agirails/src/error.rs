@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, fmt, path::Path};
 
-use alloy_primitives::B256;
+use alloy_primitives::{B256, Bytes};
 
 pub use crate::protocol::{Kind, Retry};
 use crate::protocol::{
@@ -119,6 +119,8 @@ codes! {
         "The RPC endpoints refuse more requests for now.";
     InvalidAnswer, "invalid_answer", Network, Safe,
         "The RPC endpoint's answer cannot be understood.";
+    ContradictoryAnswer, "contradictory_answer", Network, Safe,
+        "An RPC endpoint contradicts the network profile, what the caller agreed to, or another endpoint; nothing was sent.";
     RequestRefused, "request_refused", Network, Safe,
         "The RPC endpoint refused the request in words of its own.";
     WrongChain, "wrong_chain", Network, Never,
@@ -167,10 +169,24 @@ codes! {
         "The service refused a call that is paid for; `status` and its words say why.";
     CallFailed, "call_failed", Call, CheckFirst,
         "A call that is paid for was not answered in time. The same purchase key asks again and pays nothing more.";
+    ServiceFailed, "service_failed", Call, CheckFirst,
+        "The service failed each time it ran a call that is paid for, and was asked to give the money back.";
+    BalanceForfeited, "balance_forfeited", Spending, Never,
+        "The provider ended a balance that calls could still be made with, so no other is bought there.";
     PurchaseMismatch, "purchase_mismatch", Validation, Never,
         "The purchase key belongs to another request.";
     Internal, "internal", Internal, CheckFirst,
         "A mistake in agirails, which the bindings caught: please report it.";
+}
+
+/// The body of a service's answer. Its debug form shows only its length.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AnswerBody(pub Bytes);
+
+impl fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 /// The facts an error speaks of, where they apply.
@@ -195,6 +211,8 @@ pub struct Facts {
     pub available: Option<Usdc>,
     /// The HTTP status that a service answered.
     pub status: Option<u16>,
+    /// The body of that answer, its first 64 KiB.
+    pub body: Option<AnswerBody>,
     /// The purchase: the same key goes on where it ended, and never pays twice.
     pub purchase_key: Option<String>,
 }
@@ -420,10 +438,28 @@ pub(crate) fn shown_path(path: &Path) -> String {
 }
 
 /// The words of a node, a service or a library as messages show them: what would move a terminal's
-/// cursor, or begin a line of a log that nobody wrote, is left out.
+/// cursor, or begin a line of a log that nobody wrote, is left out, and of URLs what stands behind
+/// their host: keys do.
 pub(crate) fn shown_words(words: &str) -> String {
     let words: String = words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    text::first(WORDS_CHARACTERS, &words)
+    text::first(WORDS_CHARACTERS, &without_paths(&words))
+}
+
+fn without_paths(words: &str) -> String {
+    let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`' | ')');
+    let mut shown = String::with_capacity(words.len());
+    let mut rest = words;
+    while let Some((before, behind)) = rest.split_once("://") {
+        let (url, after) = behind.split_at(behind.find(is_end).unwrap_or(behind.len()));
+        let (authority, path) = url.split_at(url.find(['/', '?', '#', '\\']).unwrap_or(url.len()));
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        shown.extend([before, "://", host]);
+        if !path.trim_end_matches('/').is_empty() {
+            shown.push_str("/…");
+        }
+        rest = after;
+    }
+    shown + rest
 }
 
 #[cfg(test)]
@@ -433,5 +469,19 @@ mod tests {
     #[test]
     fn others_words_hold_nothing_that_a_terminal_or_a_log_would_take_for_more() {
         assert_eq!(shown_words("no\u{1b}[2K\r\nINFO paid\u{7}\u{9b}"), "no [2K  INFO paid  ");
+    }
+
+    #[test]
+    fn others_words_show_of_a_url_its_host_alone() {
+        for (words, shown) in [
+            ("invalid project id https://a.b/v3/KEY", "invalid project id https://a.b/…"),
+            ("see \"https://u:KEY@a.b:1/?k=KEY\", then", "see \"https://a.b:1/…\", then"),
+            ("(http://a.b/KEY) http://KEY@c#KEY", "(http://a.b/…) http://c/…"),
+            ("https://a.b/ and wss://c", "https://a.b and wss://c"),
+            ("no URL: 7 // 3", "no URL: 7 // 3"),
+            ("://", "://"),
+        ] {
+            assert_eq!(shown_words(words), shown);
+        }
     }
 }

@@ -45,7 +45,7 @@ pub use protocol::{
 pub use storage::Storage;
 pub use wallet::{
     KEY_PASSWORD_VARIABLE, KEYSTORE_VARIABLE, KeyEnvironment, KeySources, PRIVATE_KEY_VARIABLE,
-    Password, PrivateKey, ResolvedKey, Wallet, resolve_key,
+    Password, PrivateKey, ResolvedKey, SessionKey, Wallet, resolve_key,
 };
 
 /// The project's README, so that its examples are compiled too.

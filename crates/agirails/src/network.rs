@@ -6,7 +6,7 @@ use alloy_primitives::{Address, B256, address, b256, keccak256};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::error::{Code, Error, Result, shown_path};
+use crate::error::{Code, Error, Result, shown_path, shown_words};
 
 /// The environment variable that names a network profile, which takes the place of `testnet`.
 pub const NETWORK_VARIABLE: &str = "AGIRAILS_NETWORK";
@@ -14,7 +14,7 @@ pub const NETWORK_VARIABLE: &str = "AGIRAILS_NETWORK";
 /// Base. Whatever runs on it is mainnet, however it is configured.
 pub(crate) const MAINNET_CHAIN_ID: u64 = 8_453;
 /// Base Sepolia, whose USDC anybody can mint.
-const TESTNET_CHAIN_ID: u64 = 84_532;
+pub(crate) const TESTNET_CHAIN_ID: u64 = 84_532;
 /// Local development chains: anvil's, hardhat's.
 pub(crate) const LOCAL_CHAIN_ID: u64 = 31_337;
 
@@ -90,12 +90,18 @@ pub struct NetworkProfile {
     /// The EAS schema of delivery attestations, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eas_schema: Option<B256>,
+    /// How many of the URLs must say the same about a transaction before it is served, and before
+    /// what was served is given back or given up. Where left out, 2 on Base where two or more hosts
+    /// are named, else 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agree: Option<u32>,
 }
 
 /// Shows of each URL its scheme, host and port only: the rest is where keys stand.
 impl fmt::Debug for NetworkProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, chain_id, rpc_urls, contracts, deployment_block, eas_schema } = self;
+        let Self { name, chain_id, rpc_urls, contracts, deployment_block, eas_schema, agree } =
+            self;
         let urls: Vec<_> = rpc_urls.iter().map(|url| shown_url(url)).collect();
         f.debug_struct("NetworkProfile")
             .field("name", name)
@@ -104,6 +110,7 @@ impl fmt::Debug for NetworkProfile {
             .field("contracts", contracts)
             .field("deployment_block", deployment_block)
             .field("eas_schema", eas_schema)
+            .field("agree", agree)
             .finish()
     }
 }
@@ -155,7 +162,7 @@ impl Contracts {
 }
 
 impl NetworkProfile {
-    /// Base Sepolia. `BASE_SEPOLIA_RPC` overrides its URL.
+    /// Base Sepolia. `BASE_SEPOLIA_RPC` names other URLs, separated by spaces.
     pub fn testnet() -> Self {
         Self {
             name: "base-sepolia".to_owned(),
@@ -173,10 +180,11 @@ impl NetworkProfile {
             eas_schema: Some(b256!(
                 "1b0ebdf0bd20c28ec9d5362571ce8715a55f46e81c3de2f9b0d8e1b95fb5ffce"
             )),
+            agree: None,
         }
     }
 
-    /// Base. `BASE_MAINNET_RPC` overrides its URL.
+    /// Base. `BASE_MAINNET_RPC` names other URLs, separated by spaces.
     pub fn mainnet() -> Self {
         Self {
             name: "base".to_owned(),
@@ -194,6 +202,7 @@ impl NetworkProfile {
             eas_schema: Some(b256!(
                 "166501e7476e2fcf9214c4c5144533c2957d56fe59d639effc1719a0658d9c9a"
             )),
+            agree: None,
         }
     }
 
@@ -203,11 +212,13 @@ impl NetworkProfile {
     /// [`Code::InvalidSettings`], naming what is missing or misspelt and where.
     pub fn from_json(text: &str) -> Result<Self> {
         serde_json::from_str(text).map_err(|error| {
-            Error::new(Code::InvalidSettings, format!("the network profile is invalid: {error}"))
-                .with_hint(
-                    "a profile has name, chainId, rpcUrl and contracts {actpKernel, escrowVault, usdc}",
-                )
-                .with_source(error)
+            Error::new(
+                Code::InvalidSettings,
+                format!("the network profile is invalid: {}", shown_words(&error.to_string())),
+            )
+            .with_hint(
+                "a profile has name, chainId, rpcUrl and contracts {actpKernel, escrowVault, usdc}",
+            )
         })
     }
 
@@ -234,8 +245,9 @@ impl NetworkProfile {
 }
 
 fn rpc_urls(variable: &str, public: &str) -> Vec<String> {
-    let named = std::env::var(variable).ok().filter(|url| !url.is_empty());
-    vec![named.unwrap_or_else(|| public.to_owned())]
+    let named = std::env::var(variable).unwrap_or_default();
+    let urls: Vec<_> = named.split_ascii_whitespace().map(str::to_owned).collect();
+    if urls.is_empty() { vec![public.to_owned()] } else { urls }
 }
 
 /// One URL where there is one, else a list.

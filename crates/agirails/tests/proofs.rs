@@ -9,7 +9,7 @@ use agirails::{
     Address, B256, Code, Error, PrivateKey, Refusal, U256, Usdc,
     protocol::{
         canonical_json::{canonical_json, result_hash},
-        did::Did,
+        did::{Did, WrittenDid},
         id::transaction_id,
         proof::{
             DecodedProof, DeliveryMessage, DeliveryProof, DeliveryProofRequest, ProofGenerator,
@@ -342,6 +342,25 @@ mod signed {
     }
 
     #[test]
+    fn what_other_sdks_signed_is_verified_as_they_wrote_it() {
+        for case in cases(&vectors("signed_delivery.json")["foreign"]) {
+            let kernel = read(case, "kernel");
+            let signed = SignedDelivery::from_json(&case["json"]).unwrap();
+            signed.verify(kernel).unwrap_or_else(|error| panic!("{}: {error}", case["name"]));
+            assert_eq!(signed.recover(kernel).unwrap(), read::<Address>(case, "address"));
+            // It survives being written again: what was signed is the text.
+            let again = SignedDelivery::from_json(&json!(signed)).unwrap();
+            assert_eq!(again, signed, "{}", case["name"]);
+            for field in ["provider", "consumer"] {
+                assert_eq!(json!(signed)[field], case["json"][field], "{}", case["name"]);
+            }
+            again.verify(kernel).unwrap();
+            // And it is good for this kernel alone.
+            again.verify(Address::repeat_byte(9)).unwrap_err();
+        }
+    }
+
+    #[test]
     fn what_the_provider_did_not_sign_is_refused() {
         for case in cases(&vectors("signed_delivery.json")["invalid"]) {
             let checked = checked(&case["json"], read(case, "kernel"));
@@ -384,11 +403,14 @@ mod signed {
     #[test]
     fn nothing_is_signed_that_nobody_would_accept() {
         let (key, message, kernel) = first();
-        let elsewhere = Did { chain_id: 1, ..message.consumer };
-        let error = key
-            .sign_delivery(DeliveryMessage { consumer: elsewhere, ..message }, kernel)
-            .unwrap_err();
-        assert_eq!((error.code(), error.facts().field), (Code::InvalidProof, Some("consumer")));
+        let elsewhere = Did { chain_id: 1, address: message.consumer.address() }.into();
+        for (wrong, field) in [
+            (DeliveryMessage { consumer: elsewhere, ..message.clone() }, "consumer"),
+            (DeliveryMessage { nonce: 0, ..message }, "nonce"),
+        ] {
+            let error = key.sign_delivery(wrong, kernel).unwrap_err();
+            assert_eq!((error.code(), error.facts().field), (Code::InvalidProof, Some(field)));
+        }
     }
 }
 
@@ -584,12 +606,12 @@ mod for_every_value {
             eas_attestation_uid in hash(),
             delivered_at in any::<u64>(),
             chain_id in any::<u64>(),
-            nonce in any::<u64>(),
+            nonce in 1..=u64::MAX,
         ) -> (PrivateKey, DeliveryMessage) {
             let message = DeliveryMessage {
                 transaction_id,
-                provider: Did { chain_id, address: key.address() },
-                consumer: Did { chain_id, address: consumer },
+                provider: Did { chain_id, address: key.address() }.into(),
+                consumer: Did { chain_id, address: consumer }.into(),
                 result_cid,
                 result_hash,
                 eas_attestation_uid,
@@ -760,14 +782,24 @@ mod for_every_value {
             let signed = key.sign_delivery(message, kernel).unwrap();
             let number = |value: u64| u64::from_be_bytes(flipped(value.to_be_bytes(), bit));
             let word = |value: B256| B256::from(flipped(value.0, bit));
-            let agent = |did: Did| Did { address: flipped(did.address.0.0, bit).into(), ..did };
-            let on_another_chain = |did: Did| Did { chain_id: number(did.chain_id), ..did };
-            let changes: [&dyn Fn(&mut DeliveryMessage); 12] = [
+            let agent = |did: &WrittenDid| {
+                let address = flipped(did.address().0.0, bit).into();
+                Did { chain_id: did.chain_id().unwrap(), address }.into()
+            };
+            let on_chain = |chain_id: u64, did: &WrittenDid| {
+                Did { chain_id, address: did.address() }.into()
+            };
+            let chainless = |did: &WrittenDid| {
+                format!("did:ethr:{:#x}", did.address()).parse::<WrittenDid>().unwrap()
+            };
+            let changes: [&dyn Fn(&mut DeliveryMessage); 14] = [
                 &|m| m.transaction_id = word(m.transaction_id),
-                &|m| m.provider = agent(m.provider),
-                &|m| m.consumer = agent(m.consumer),
-                &|m| m.provider = on_another_chain(m.provider),
-                &|m| m.consumer = on_another_chain(m.consumer),
+                &|m| m.provider = agent(&m.provider),
+                &|m| m.consumer = agent(&m.consumer),
+                &|m| m.provider = on_chain(number(m.chain_id), &m.provider),
+                &|m| m.consumer = on_chain(number(m.chain_id), &m.consumer),
+                &|m| m.provider = chainless(&m.provider),
+                &|m| m.consumer = chainless(&m.consumer),
                 &|m| m.result_cid.push(letter),
                 &|m| m.result_hash = word(m.result_hash),
                 &|m| m.eas_attestation_uid = word(m.eas_attestation_uid),
@@ -777,7 +809,8 @@ mod for_every_value {
                 &|m| {
                     // The whole message moved to another chain, consistently.
                     m.chain_id = number(m.chain_id);
-                    (m.provider.chain_id, m.consumer.chain_id) = (m.chain_id, m.chain_id);
+                    m.provider = on_chain(m.chain_id, &m.provider);
+                    m.consumer = on_chain(m.chain_id, &m.consumer);
                 },
             ];
             for change in changes {

@@ -498,6 +498,7 @@ impl Pair {
                 let link = LinkEscrow {
                     escrow_contract: vault.then(|| party(*by)),
                     escrow_id: escrow_id.map(|other| self.pick(&other)),
+                    most: None,
                 };
                 (self.caller(*by, id), Call::Link(id, link))
             }

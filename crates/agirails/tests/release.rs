@@ -19,7 +19,7 @@ use agirails::{
     },
     protocol::{
         canonical_json::result_hash,
-        did::Did,
+        did::{Did, WrittenDid},
         proof::{
             DeliveryMessage, DeliveryProof, DeliveryProofRequest, ProofGenerator, SignedDelivery,
             Verification,
@@ -311,16 +311,17 @@ fn a_signed_delivery_forged_in_any_field_is_not_paid() {
     run(async {
         let call = Call::delivered(nothing).await;
         let genuine = call.signed(B256::ZERO).await;
-        let elsewhere = |did: Did| Did { chain_id: 1, ..did };
-        let other = |did: Did| Did { address: STRANGER, ..did };
+        let chain_id = genuine.message.chain_id;
+        let elsewhere = |did: &WrittenDid| Did { chain_id: 1, address: did.address() }.into();
+        let other = |_: &WrittenDid| Did { chain_id, address: STRANGER }.into();
         type Forge<'a> = Box<dyn Fn(&mut DeliveryMessage) + 'a>;
         // Whoever forges has not the provider's key: the signature stays as it is.
         let forgeries: Vec<(&str, Code, Forge<'_>)> = vec![
             ("txId", Code::ProofMismatch, Box::new(|m| m.transaction_id = B256::repeat_byte(9))),
-            ("provider", Code::ProofMismatch, Box::new(|m| m.provider = other(m.provider))),
-            ("provider", Code::ProofMismatch, Box::new(|m| m.provider = elsewhere(m.provider))),
-            ("consumer", Code::ProofMismatch, Box::new(|m| m.consumer = other(m.consumer))),
-            ("consumer", Code::ProofMismatch, Box::new(|m| m.consumer = elsewhere(m.consumer))),
+            ("provider", Code::ProofMismatch, Box::new(|m| m.provider = other(&m.provider))),
+            ("provider", Code::ProofMismatch, Box::new(|m| m.provider = elsewhere(&m.provider))),
+            ("consumer", Code::ProofMismatch, Box::new(|m| m.consumer = other(&m.consumer))),
+            ("consumer", Code::ProofMismatch, Box::new(|m| m.consumer = elsewhere(&m.consumer))),
             ("chainId", Code::ProofMismatch, Box::new(|m| m.chain_id = 1)),
             ("signature", Code::InvalidSignature, Box::new(|m| m.result_cid.push('x'))),
             ("signature", Code::InvalidSignature, Box::new(|m| m.result_hash = B256::ZERO)),
@@ -348,6 +349,22 @@ fn a_signed_delivery_forged_in_any_field_is_not_paid() {
 }
 
 #[test]
+fn a_delivery_in_another_sdks_spelling_is_paid() {
+    run(async {
+        let call = Call::delivered(nothing).await;
+        let kernel = call.consumer.network().kernel;
+        let DeliveryMessage { provider, consumer, .. } = call.signed(B256::ZERO).await.message;
+        let spelled = |did: &WrittenDid| format!("did:ethr:{}", did.address()).parse().unwrap();
+        let (provider, consumer) = (spelled(&provider), spelled(&consumer));
+        let message =
+            DeliveryMessage { provider, consumer, ..call.signed(B256::ZERO).await.message };
+        let signed = Some(call.key.sign_delivery(message, kernel).unwrap());
+        let result = Some(call.result());
+        call.release(Verification { signed, result, ..Verification::default() }).await.unwrap();
+    });
+}
+
+#[test]
 fn a_sound_signature_over_something_else_is_not_paid() {
     run(async {
         let call = Call::delivered(nothing).await;
@@ -358,18 +375,18 @@ fn a_sound_signature_over_something_else_is_not_paid() {
 
         // A stranger signs for itself, in every other point correctly.
         let chain_id = genuine.chain_id;
-        let stranger = Did { chain_id, address: key(2).address() };
+        let stranger = Did { chain_id, address: key(2).address() }.into();
         let own = DeliveryMessage { provider: stranger, ..genuine.clone() };
         call.refuses(given(key(2).sign_delivery(own, kernel).unwrap()), code, "provider").await;
 
         // The provider itself signs for another transaction, consumer, chain, kernel or result.
         let other = DeliveryMessage { transaction_id: B256::repeat_byte(9), ..genuine.clone() };
         call.refuses(given(call.key.sign_delivery(other, kernel).unwrap()), code, "txId").await;
-        let other = Did { chain_id, address: STRANGER };
+        let other = Did { chain_id, address: STRANGER }.into();
         let other = DeliveryMessage { consumer: other, ..genuine.clone() };
         call.refuses(given(call.key.sign_delivery(other, kernel).unwrap()), code, "consumer").await;
-        let at = |did: Did| Did { chain_id: 1, ..did };
-        let (provider, consumer) = (at(genuine.provider), at(genuine.consumer));
+        let at = |did: &WrittenDid| Did { chain_id: 1, address: did.address() }.into();
+        let (provider, consumer) = (at(&genuine.provider), at(&genuine.consumer));
         let other = DeliveryMessage { chain_id: 1, provider, consumer, ..genuine.clone() };
         call.refuses(given(call.key.sign_delivery(other, kernel).unwrap()), code, "chainId").await;
         let other = call.key.sign_delivery(genuine.clone(), STRANGER).unwrap();

@@ -129,7 +129,9 @@ mod keystores {
 
     #[test]
     fn a_keystore_made_here_opens_here() {
-        for password in ["", "pässwörd 🗝", PASSWORD] {
+        let error = refused(raw_key().to_keystore(""), Code::InvalidSettings);
+        assert_eq!(error.facts().field, Some("password"));
+        for password in ["pässwörd 🗝", PASSWORD] {
             let made = raw_key().to_keystore(password).unwrap();
             let file: Value = serde_json::from_str(&made).unwrap();
             assert!(!made.contains(SECRET));
@@ -139,7 +141,7 @@ mod keystores {
             let key = PrivateKey::from_keystore(&made, password).unwrap();
             assert_eq!(key.address(), raw_key().address());
         }
-        let twice = [0, 1].map(|_| raw_key().to_keystore("").unwrap());
+        let twice = [0, 1].map(|_| raw_key().to_keystore("secret").unwrap());
         assert_ne!(twice[0], twice[1]);
     }
 
@@ -311,6 +313,99 @@ mod policy {
         }
     }
 
+    /// A keystore as another tool might write it, with this password and this key derivation.
+    fn keystore_with(password: &str, kdf: &Value) -> Value {
+        use ctr::cipher::{KeyIvInit, StreamCipher};
+        let number = |name: &str| kdf[name].as_u64().unwrap() as u32;
+        let mut derived = [0; 32];
+        let name = if kdf["c"].is_null() {
+            let log_n = number("n").trailing_zeros() as u8;
+            let params = scrypt::Params::new(log_n, number("r"), number("p")).unwrap();
+            scrypt::scrypt(password.as_bytes(), &[], &params, &mut derived).unwrap();
+            "scrypt"
+        } else {
+            let rounds = number("c");
+            pbkdf2::pbkdf2_hmac::<sha2::Sha256>(password.as_bytes(), &[], rounds, &mut derived);
+            "pbkdf2"
+        };
+        let mut text = alloy_primitives::hex::decode(SECRET).unwrap();
+        let (key, iv) = (derived.first_chunk::<16>().unwrap(), &[0; 16]);
+        ctr::Ctr128BE::<aes::Aes128>::new(key.into(), iv.into()).apply_keystream(&mut text);
+        let mac = alloy_primitives::keccak256([&derived[16..], &text].concat());
+        let mut params = kdf.clone();
+        params["dklen"] = 32.into();
+        params["salt"] = "".into();
+        params["prf"] = "hmac-sha256".into();
+        let hex = |bytes: &[u8]| alloy_primitives::hex::encode(bytes);
+        json!({"version": 3, "crypto": {
+            "cipher": "aes-128-ctr", "cipherparams": {"iv": hex(iv)}, "ciphertext": hex(&text),
+            "kdf": name, "kdfparams": params, "mac": hex(mac.as_slice()),
+        }})
+    }
+
+    #[test]
+    fn mainnet_takes_no_keystore_that_is_as_good_as_open() {
+        let (foundry, geth) =
+            (json!({"n": 8_192, "r": 8, "p": 1}), json!({"n": 4_096, "r": 8, "p": 6}));
+        for (password, kdf, is_strong) in [
+            ("", json!({"c": 262_144}), false),
+            ("", foundry.clone(), false),
+            (PASSWORD, json!({"c": 1}), false),
+            (PASSWORD, json!({"c": 99_999}), false),
+            (PASSWORD, json!({"n": 2, "r": 1, "p": 1}), false),
+            (PASSWORD, json!({"n": 4_096, "r": 8, "p": 1}), false),
+            (PASSWORD, json!({"c": 100_000}), true),
+            (PASSWORD, foundry, true),
+            (PASSWORD, geth, true),
+        ] {
+            let directory = state_directory(&keystore_with(password, &kdf));
+            let file = directory.path().join(".actp").join("keystore.json");
+            let sources = || KeySources {
+                keystore: Some((file.clone(), Password::from(password))),
+                ..KeySources::default()
+            };
+            let found = |mode| run(resolve_key(mode, sources()));
+            assert_eq!(found(Mode::Mock).unwrap().unwrap().warning, None, "{kdf}");
+            let warning = found(Mode::Testnet).unwrap().unwrap().warning;
+            assert_eq!(warning.is_none(), is_strong, "{kdf}: {warning:?}");
+            match found(Mode::Mainnet) {
+                Ok(found) => assert!(is_strong && found.unwrap().warning.is_none(), "{kdf}"),
+                Err(error) => {
+                    assert!(!is_strong, "{kdf}: {error}");
+                    let error = refused::<()>(Err(error), Code::KeyNotAllowed);
+                    keeps_secrets(&format!("{error} {error:?}"));
+                }
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_keystore_that_others_can_write_is_warned_of() {
+        use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+        let directory = state_directory(&pbkdf2_vector());
+        let place = directory.path().join(".actp");
+        let file = place.join("keystore.json");
+        for (file_mode, place_mode, is_exposed) in [
+            (0o600, 0o700, false),
+            (0o644, 0o755, false),
+            (0o666, 0o700, true),
+            (0o620, 0o700, true),
+            (0o600, 0o777, true),
+            (0o600, 0o1777, false),
+        ] {
+            fs::set_permissions(&file, Permissions::from_mode(file_mode)).unwrap();
+            fs::set_permissions(&place, Permissions::from_mode(place_mode)).unwrap();
+            for mode in [Mode::Mock, Mode::Testnet, Mode::Mainnet] {
+                let keystore = Some((file.clone(), Password::from(PASSWORD)));
+                let sources = KeySources { keystore, ..KeySources::default() };
+                let warning = run(resolve_key(mode, sources)).unwrap().unwrap().warning;
+                let told = warning.as_ref().is_some_and(|text| text.contains("written by others"));
+                assert_eq!(told, is_exposed, "{file_mode:o} {place_mode:o}: {warning:?}");
+            }
+        }
+    }
+
     #[test]
     fn sources_are_asked_in_the_order_of_aip_13() {
         let directory = state_directory(&pbkdf2_vector());
@@ -436,6 +531,8 @@ mod settings {
             ("confirmations", mock().confirmations(2)),
             ("wait_timeout", mock().wait_timeout(Duration::ZERO)),
             ("max_fee_per_gas", mock().max_fee_per_gas(1)),
+            ("max_priority_fee_per_gas", mock().max_priority_fee_per_gas(1)),
+            ("agree", mock().agree(1)),
         ] {
             assert_eq!(refuse(builder, Code::InvalidSettings).facts().field, Some(field));
         }

@@ -6,13 +6,17 @@ use serde_json::Value;
 use super::{Fields, Result};
 use crate::{
     TransactionId,
-    did::Did,
+    did::WrittenDid,
     error::{Details, SignatureError, SigningError},
 };
 
 const MESSAGE_HINT: &str = "an AIP-4 delivery message is {type: \"agirails.delivery.v1\", version: \
                             \"1.0.0\", txId, provider, consumer, resultCID, resultHash, \
                             easAttestationUID, deliveredAt, chainId, nonce}";
+
+/// The versions of the EIP-712 domain that deliveries are signed in: AIP-4's, in which this SDK and
+/// the TypeScript builder sign, and the one in which the other SDKs' message signers do.
+const DOMAIN_VERSIONS: [&str; 2] = ["1", "1.0"];
 
 /// The struct that is signed; its name and its fields' names go into the type hash.
 mod eip712 {
@@ -41,10 +45,10 @@ pub struct DeliveryMessage {
     /// The transaction that was worked for.
     pub transaction_id: TransactionId,
     /// Who worked, and signs.
-    pub provider: Did,
+    pub provider: WrittenDid,
     /// Who pays.
-    pub consumer: Did,
-    /// The IPFS id of the result, empty for none.
+    pub consumer: WrittenDid,
+    /// The IPFS id of the result, empty where it is not published there.
     pub result_cid: String,
     /// keccak256 of the result's canonical JSON: [`crate::canonical_json::result_hash`].
     pub result_hash: B256,
@@ -52,9 +56,9 @@ pub struct DeliveryMessage {
     pub eas_attestation_uid: B256,
     /// When it was delivered, Unix seconds.
     pub delivered_at: u64,
-    /// The chain that the transaction is on; the DIDs name it too.
+    /// The chain that the transaction is on. Where the DIDs name one, it is this one.
     pub chain_id: u64,
-    /// Grows with every message of the provider, so that none is taken twice.
+    /// Grows with every message of the provider, so that none is taken twice; from 1 on.
     pub nonce: u64,
 }
 
@@ -72,15 +76,19 @@ impl DeliveryMessage {
         let fields = Fields::of(value, "delivery message", MESSAGE_HINT)?;
         fields.constant("type", Self::TYPE)?;
         fields.constant("version", Self::VERSION)?;
-        let did =
-            |key| fields.text(key)?.parse::<Did>().map_err(|error| fields.nested(key, &error));
+        let did = |key| {
+            fields.text(key)?.parse::<WrittenDid>().map_err(|error| fields.nested(key, &error))
+        };
         Ok(Self {
             transaction_id: fields.bytes32("txId")?,
             provider: did("provider")?,
             consumer: did("consumer")?,
             result_cid: fields.text("resultCID")?.to_owned(),
             result_hash: fields.bytes32("resultHash")?,
-            eas_attestation_uid: fields.bytes32("easAttestationUID")?,
+            // The schema does not require it; what is signed then is zero.
+            eas_attestation_uid: fields
+                .optional("easAttestationUID", Fields::bytes32)?
+                .unwrap_or_default(),
             delivered_at: fields.number("deliveredAt")?,
             chain_id: fields.number("chainId")?,
             nonce: fields.number("nonce")?,
@@ -91,9 +99,14 @@ impl DeliveryMessage {
     ///
     /// Source: AIP-4; the domain is `{name: "AGIRAILS", version: "1", chainId, verifyingContract}`.
     pub fn signing_hash(&self, kernel: Address) -> B256 {
+        let [version, ..] = DOMAIN_VERSIONS;
+        self.hash_in(version, kernel)
+    }
+
+    fn hash_in(&self, version: &'static str, kernel: Address) -> B256 {
         let domain = eip712_domain! {
             name: "AGIRAILS",
-            version: "1",
+            version: version,
             chain_id: self.chain_id,
             verifying_contract: kernel,
         };
@@ -115,8 +128,8 @@ impl DeliveryMessage {
     ///
     /// # Errors
     /// [`SigningError::KeyMismatch`] where the signer is not the message's provider;
-    /// [`SigningError::Invalid`] where a DID is on another chain than the message, which no one
-    /// would accept.
+    /// [`SigningError::Invalid`] for what AIP-4 does not allow: a DID on another chain than the
+    /// message's, or a nonce of 0.
     pub fn hash_to_sign(&self, signer: Address, kernel: Address) -> Result<B256, SigningError> {
         if let Some((field, did)) = self.did_of_another_chain() {
             let problem = format!("is not on the message's chain {}", self.chain_id);
@@ -125,8 +138,14 @@ impl DeliveryMessage {
                     .hint("name the same chain in chainId and in both DIDs"),
             ));
         }
-        if signer != self.provider.address {
-            let provider = self.provider.address;
+        if self.nonce == 0 {
+            return Err(SigningError::Invalid(
+                Details::invalid("nonce", "0", "must be at least 1")
+                    .hint("number the provider's messages from 1 on"),
+            ));
+        }
+        let provider = self.provider.address();
+        if signer != provider {
             let mut details = Details::new(format!(
                 "the key belongs to {signer}, and the message's provider is {provider}"
             ))
@@ -139,10 +158,10 @@ impl DeliveryMessage {
         Ok(self.signing_hash(kernel))
     }
 
-    fn did_of_another_chain(&self) -> Option<(&'static str, Did)> {
-        [("provider", self.provider), ("consumer", self.consumer)]
+    fn did_of_another_chain(&self) -> Option<(&'static str, &WrittenDid)> {
+        [("provider", &self.provider), ("consumer", &self.consumer)]
             .into_iter()
-            .find(|(_, did)| did.chain_id != self.chain_id)
+            .find(|(_, did)| did.chain_id().is_some_and(|chain_id| chain_id != self.chain_id))
     }
 }
 
@@ -196,7 +215,8 @@ impl SignedDelivery {
         Ok(Self { message, signature: read_signature(signature)? })
     }
 
-    /// The address that signed this message for the kernel at this address.
+    /// The address that signed this message for the kernel at this address: the provider, where it
+    /// is its signature in either version of the domain that is in use (`1` and `1.0`).
     ///
     /// Some address always comes out, another one for every change: compare it, or
     /// [`Self::verify`].
@@ -205,12 +225,20 @@ impl SignedDelivery {
     /// [`SignatureError::Invalid`] where no key can have made it, or its s is high.
     pub fn recover(&self, kernel: Address) -> Result<Address, SignatureError> {
         check_low_s(&self.signature)?;
-        self.signature.recover_address_from_prehash(&self.message.signing_hash(kernel)).map_err(
-            |error| {
-                let details = wrong_signature(&self.signature, "was made by no key");
-                SignatureError::Invalid(details.source(error))
-            },
-        )
+        let [ours, theirs] = DOMAIN_VERSIONS.map(|version| {
+            move || {
+                self.signature.recover_address_from_prehash(&self.message.hash_in(version, kernel))
+            }
+        });
+        let signer = ours();
+        let provider = self.message.provider.address();
+        if signer.as_ref().ok() != Some(&provider) && theirs().ok() == Some(provider) {
+            return Ok(provider);
+        }
+        signer.map_err(|error| {
+            let details = wrong_signature(&self.signature, "was made by no key");
+            SignatureError::Invalid(details.source(error))
+        })
     }
 
     /// Checks that the provider that the message names signed it, for the kernel at this address
@@ -222,7 +250,8 @@ impl SignedDelivery {
     /// # Errors
     /// [`SignatureError::Invalid`] where another key signed or a DID is on another chain.
     pub fn verify(&self, kernel: Address) -> Result<(), SignatureError> {
-        let DeliveryMessage { transaction_id, provider, chain_id, .. } = self.message;
+        let DeliveryMessage { transaction_id, chain_id, .. } = self.message;
+        let provider = self.message.provider.address();
         let refuse = |message: String| {
             let mut details = Details::new(message)
                 .hint("do not settle on this message: ask the provider for the one that it signed")
@@ -237,8 +266,7 @@ impl SignedDelivery {
             )));
         }
         let signer = self.recover(kernel)?;
-        if signer != provider.address {
-            let provider = provider.address;
+        if signer != provider {
             return Err(refuse(format!(
                 "{signer} signed the message, and its provider is {provider}"
             )));

@@ -5,7 +5,7 @@ use super::{DeliveryAttestation, DeliveryProof, ProofGenerator, SignedDelivery};
 use crate::{
     Transaction,
     canonical_json::result_hash,
-    did::Did,
+    did::{Did, WrittenDid},
     error::{Details, VerificationError},
 };
 
@@ -71,8 +71,8 @@ impl Verification {
         let did = |address| Did { chain_id, address };
         equal(tx, "txId", message.transaction_id, tx.id)?;
         equal(tx, "chainId", message.chain_id, chain_id)?;
-        equal(tx, "provider", message.provider, did(tx.provider))?;
-        equal(tx, "consumer", message.consumer, did(tx.requester))?;
+        same_agent(tx, "provider", &message.provider, did(tx.provider))?;
+        same_agent(tx, "consumer", &message.consumer, did(tx.requester))?;
         if let Some(result) = &self.result {
             equal(tx, "resultHash", message.result_hash, result_hash(result)?)?;
         }
@@ -161,15 +161,30 @@ fn check_proof(proof: &DeliveryProof, deliverable: &[u8], tx: &Transaction) -> R
     equal(tx, "contentHash", proof.content_hash, hash)
 }
 
+fn same_agent(
+    tx: &Transaction,
+    field: &'static str,
+    written: &WrittenDid,
+    expected: Did,
+) -> Result<()> {
+    if written.is(expected) { Ok(()) } else { differing(tx, field, written, &expected) }
+}
+
 fn equal<T: PartialEq + ToString>(
     tx: &Transaction,
     field: &'static str,
     got: T,
     expected: T,
 ) -> Result<()> {
-    if got == expected {
-        return Ok(());
-    }
+    if got == expected { Ok(()) } else { differing(tx, field, &got, &expected) }
+}
+
+fn differing(
+    tx: &Transaction,
+    field: &'static str,
+    got: &impl ToString,
+    expected: &impl ToString,
+) -> Result<()> {
     let (got, expected) = (got.to_string(), expected.to_string());
     let message = format!("the delivery's {field} is {got}, and it should be {expected}");
     Err(VerificationError::Mismatch(differs(tx, field, got, message)))

@@ -64,6 +64,8 @@ pub struct ClientBuilder {
     confirmations: Option<u64>,
     wait_timeout: Option<Duration>,
     max_fee_per_gas: Option<u128>,
+    max_priority_fee_per_gas: Option<u128>,
+    agree: Option<u32>,
 }
 
 /// Shows no URL, because many carry an access token, and nothing of keys and passwords.
@@ -186,6 +188,22 @@ impl ClientBuilder {
         self
     }
 
+    /// The most of it to pay to whoever includes a transaction, wei per unit of gas, however much a
+    /// node says that others give. Default: 0.1 gwei on Base and Base Sepolia, 2 gwei elsewhere.
+    pub fn max_priority_fee_per_gas(mut self, wei: u128) -> Self {
+        self.max_priority_fee_per_gas = Some(wei);
+        self
+    }
+
+    /// How many RPC endpoints, each on a host of its own, must say the same about a transaction
+    /// before it is served, and before what was served is given back or given up. One node can lie
+    /// about anything. Default: the profile's, else 2 on mainnet where two or more are named
+    /// ([`Self::rpc_url`]), else 1. Name one more than must agree, so that one may fail.
+    pub fn agree(mut self, endpoints: u32) -> Self {
+        self.agree = Some(endpoints);
+        self
+    }
+
     /// Connects.
     ///
     /// The network is that of the mode: mock is this machine; testnet is Base Sepolia, or what the
@@ -246,6 +264,9 @@ impl ClientBuilder {
         settings.confirmations = self.confirmations.unwrap_or(settings.confirmations);
         settings.wait_timeout = self.wait_timeout.unwrap_or(settings.wait_timeout);
         settings.max_fee_per_gas = self.max_fee_per_gas.unwrap_or(settings.max_fee_per_gas);
+        settings.max_priority_fee_per_gas =
+            self.max_priority_fee_per_gas.unwrap_or(settings.max_priority_fee_per_gas);
+        settings.agree = self.agree;
         Ok(Arc::new(ChainKernel::connect(settings).await?))
     }
 
@@ -271,6 +292,8 @@ impl ClientBuilder {
                 ("confirmations", self.confirmations.is_some()),
                 ("wait_timeout", self.wait_timeout.is_some()),
                 ("max_fee_per_gas", self.max_fee_per_gas.is_some()),
+                ("max_priority_fee_per_gas", self.max_priority_fee_per_gas.is_some()),
+                ("agree", self.agree.is_some()),
             ];
             return match chain_only.into_iter().find(|(_, set)| *set) {
                 Some((field, _)) => Err(contradiction(

@@ -2,7 +2,7 @@
 
 mod builder;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use alloy_primitives::{Address, B256};
 
@@ -58,8 +58,8 @@ impl From<DeliveryProof> for Evidence {
     }
 }
 
-/// What a provider signs about a delivery (AIP-4). Unset fields are zero or empty.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What a provider signs about a delivery (AIP-4). Unset fields are zero or empty; the nonce is 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryStatement {
     /// Which transaction.
     pub transaction_id: TransactionId,
@@ -71,8 +71,21 @@ pub struct DeliveryStatement {
     pub eas_attestation_uid: B256,
     /// When it was delivered, Unix seconds; the kernel's clock where `None`.
     pub delivered_at: Option<u64>,
-    /// The provider's message number.
+    /// The provider's message number, from 1 on.
     pub nonce: u64,
+}
+
+impl Default for DeliveryStatement {
+    fn default() -> Self {
+        Self {
+            transaction_id: TransactionId::ZERO,
+            result_cid: String::new(),
+            result_hash: B256::ZERO,
+            eas_attestation_uid: B256::ZERO,
+            delivered_at: None,
+            nonce: 1,
+        }
+    }
 }
 
 /// A participant's client. Cheap to clone; clones share the kernel.
@@ -112,6 +125,12 @@ impl ACTPClient {
     /// What its owner should know: on testnet, that the private key lies in the clear.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// What whoever connects to this network should know: that its kernel is paused, that it does
+    /// not approve the vault. Read once, when this client connected.
+    pub fn network_warnings(&self) -> &[String] {
+        self.kernel.warnings()
     }
 
     /// The kernel underneath, for calls on behalf of others.
@@ -155,6 +174,27 @@ impl ACTPClient {
         self.kernel.now().await
     }
 
+    /// The kernel's clock, for a deadline that is signed: a node that names a wrong time would lock
+    /// money for as long as it likes.
+    ///
+    /// # Errors
+    /// [`Code::ContradictoryAnswer`] where it and this machine's clock are more than an hour apart,
+    /// but on a local chain.
+    pub(crate) async fn now_for_deadlines(&self) -> Result<u64> {
+        const APART: u64 = 3_600;
+        let told = self.now().await?;
+        let own = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
+        if self.network().is_local() || told.abs_diff(own) <= APART {
+            return Ok(told);
+        }
+        let message = format!(
+            "the RPC endpoint says that the chain's time is {told}, and this machine's clock reads \
+             {own}: a deadline by the wrong one could lock money for long"
+        );
+        Err(Error::new(Code::ContradictoryAnswer, message)
+            .with_hint("set this machine's clock, or ask another RPC endpoint; nothing was sent"))
+    }
+
     /// Creates a transaction with this client as its requester. No money moves yet.
     ///
     /// # Errors
@@ -179,13 +219,21 @@ impl ACTPClient {
         self.link_escrow_as(id, LinkEscrow::default()).await
     }
 
-    /// [`Self::link_escrow`] with another vault or escrow id than the convention's.
-    pub async fn link_escrow_as(&self, id: TransactionId, link: LinkEscrow) -> Result<B256> {
+    /// [`Self::link_escrow`] with another escrow id than the convention's, and a limit to the
+    /// amount. Another vault than the network's is never approved: where the kernel takes it, it
+    /// needs an allowance of its own.
+    ///
+    /// # Errors
+    /// As [`Self::link_escrow`]; [`Code::ContradictoryAnswer`] where a node says that the
+    /// transaction's amount is more than [`LinkEscrow::most`], [`Code::InvalidSettings`] for a vault
+    /// that would have to be approved and is not the network's.
+    pub async fn link_escrow_as(&self, id: TransactionId, mut link: LinkEscrow) -> Result<B256> {
         let sender = self.sender()?;
         if self.limit().is_some() {
             // It may have been created by another SDK, or quoted up.
-            let amount = self.get_transaction(id).await?.amount;
+            let amount = self.kernel.confirm_transaction(id).await?.amount;
             self.check_limit(amount, Some(id))?;
+            link.most = Some(link.most.map_or(amount, |most| most.min(amount)));
         }
         self.kernel.link_escrow(sender, id, link).await
     }
@@ -274,12 +322,24 @@ impl ACTPClient {
             .with_facts(|facts| facts.transaction_id = Some(id))
             .with_hint("generate the proof with this transaction's id"));
         }
-        let data = match self.get_transaction(id).await?.dispute_window {
+        let data = match self.kernel.confirm_transaction(id).await?.dispute_window {
             DisputeWindow::Seconds(seconds) => proof::encode_window(seconds).to_vec(),
             // Delivered before: the kernel will say so.
             DisputeWindow::EndsAt(_) => vec![],
         };
         self.transition(Transition { id, to, data, proof: Some(proof) }).await
+    }
+
+    /// Disputes a delivery, with a bond of `max_bond` at most, base units of USDC; returns the bond.
+    /// It falls to the other party unless the resolver finds that party at fault.
+    ///
+    /// # Errors
+    /// [`Code::PriceAboveLimit`], naming the bond, where it is more than `max_bond`;
+    /// [`Code::ContradictoryAnswer`] where the node names another bond, or another vault than the
+    /// network's, once it comes to paying: nothing was sent. Else the kernel's, such as
+    /// [`crate::Refusal::DisputeWindowClosed`].
+    pub async fn dispute(&self, id: TransactionId, max_bond: Usdc) -> Result<Usdc> {
+        self.kernel.dispute(self.sender()?, id, max_bond).await
     }
 
     /// The proof with which the transaction was delivered, if one was given here.
@@ -327,8 +387,8 @@ impl ACTPClient {
         let chain_id = self.network().chain_id;
         let message = DeliveryMessage {
             transaction_id: tx.id,
-            provider: Did { chain_id, address: tx.provider },
-            consumer: Did { chain_id, address: tx.requester },
+            provider: Did { chain_id, address: tx.provider }.into(),
+            consumer: Did { chain_id, address: tx.requester }.into(),
             result_cid: statement.result_cid,
             result_hash: statement.result_hash,
             eas_attestation_uid: statement.eas_attestation_uid,

@@ -50,6 +50,20 @@ pub struct Spent {
 
 impl Budget {
     /// # Errors
+    /// [`Code::InvalidAmount`] for a limit that no transaction reaches.
+    pub(super) fn check_limits(&self) -> Result<()> {
+        for (field, limit) in [
+            ("per_call", self.per_call),
+            ("per_hour", self.per_hour),
+            ("per_day", self.per_day),
+            ("per_provider_per_day", self.per_provider_per_day),
+        ] {
+            super::check_limit(field, limit)?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
     /// [`Code::BudgetExceeded`], naming the limit and what is left of it.
     pub(super) fn check(&self, amount: Usdc, spent: Spent) -> Result<()> {
         let limits = [

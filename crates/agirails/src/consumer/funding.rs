@@ -8,7 +8,10 @@ use crate::{
     error::{Code, Error, Kind, Result, Retry},
     kernel::{Role, TransactionQuery},
     process_locks::ProcessLock,
-    protocol::{CreateTransaction, State, Transaction, TransactionId, rules::requester_can_cancel},
+    protocol::{
+        CreateTransaction, LinkEscrow, State, Transaction, TransactionId,
+        rules::requester_can_cancel,
+    },
 };
 
 /// How many of the newest transactions are looked through for one whose id was not written down.
@@ -117,7 +120,8 @@ impl Inner {
                 .with_hint("trust the provider, or take a greater bundle; nothing was paid")
                 .with_facts(|facts| facts.transaction_id = Some(id)));
         }
-        if let Err(error) = self.client.link_escrow(id).await {
+        let link = LinkEscrow { most: Some(payment.amount), ..LinkEscrow::default() };
+        if let Err(error) = self.client.link_escrow_as(id, link).await {
             // Another look tells for certain, also where the refusal was that it is linked.
             let now = self.client.get_transaction(id).await;
             match now.map(|transaction| transaction.state) {

@@ -59,7 +59,7 @@ pub use self::{
     budget::{Budget, Spent},
     http::{HttpFailure, HttpOutcome, HttpRequest, HttpResponse, Step},
     offer::PaymentKind,
-    purchase::Purchase,
+    purchase::{Purchase, Waiter},
     settlement::{Balance, Report},
 };
 use self::{http::Endpoint, records::Records};
@@ -70,10 +70,12 @@ use crate::{
     protocol::{
         TransactionId, Usdc,
         id::parse_address,
+        money::MAX_AMOUNT,
         paid_request::{
             IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, SIGNATURE_HEADER, TRANSACTION_HEADER,
         },
         receipt::Receipt,
+        service::SERVICE_KEY_HEADER,
     },
     storage::Storage,
 };
@@ -88,6 +90,8 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(31_536_000);
 /// How long one request may take, where the caller does not say.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// For how long a bundle may be usable at most: so long a provider could keep the money waiting.
+const LONGEST_BUNDLE_SECONDS: u64 = 30 * budget::DAY;
 /// The length of a purchase key, at most.
 const KEY_CHARACTERS: usize = 255;
 
@@ -105,6 +109,8 @@ pub struct PaidCall {
     pub(self) request_timeout: Duration,
     pub(self) body_limit: usize,
     pub(self) settle: bool,
+    pub(self) lasts: Option<Duration>,
+    pub(self) pays: bool,
 }
 
 impl PaidCall {
@@ -122,6 +128,8 @@ impl PaidCall {
             request_timeout: REQUEST_TIMEOUT,
             body_limit: BODY_LIMIT,
             settle: false,
+            lasts: None,
+            pays: true,
         }
     }
 
@@ -185,6 +193,24 @@ impl PaidCall {
         self
     }
 
+    /// For how long calls can be made with a bundle that is bought for it: from its purchase on, at
+    /// most 30 days. What is left of it then goes to the provider. A service whose bundles end
+    /// earlier sells none. Default: as long as the service says, at most a day.
+    ///
+    /// Until then the money stays in escrow, also where the provider falls silent.
+    pub fn lasts(mut self, time: Duration) -> Self {
+        self.lasts = Some(time);
+        self
+    }
+
+    /// Whether it may be paid for. Without, a 402 is handed back as any other answer. For HTTP
+    /// libraries that follow redirects: where a service sends its caller to another origin, nobody
+    /// has said that the other one may be paid. Default: true.
+    pub fn pays(mut self, pays: bool) -> Self {
+        self.pays = pays;
+        self
+    }
+
     fn most_funding(&self) -> Usdc {
         self.max_funding.unwrap_or(LEAST_BUNDLE.max(self.max_amount))
     }
@@ -197,7 +223,8 @@ impl PaidCall {
                 .with_facts(|facts| facts.field = Some(field)))
         };
         let is = |name: &str, known: &str| name.eq_ignore_ascii_case(known);
-        const OURS: [&str; 3] = [TRANSACTION_HEADER, SIGNATURE_HEADER, MAX_PRICE_HEADER];
+        const OURS: [&str; 4] =
+            [TRANSACTION_HEADER, SIGNATURE_HEADER, MAX_PRICE_HEADER, SERVICE_KEY_HEADER];
         for (name, value) in &self.headers {
             if OURS.iter().any(|known| is(name, known)) {
                 let hint = "leave it out: the consumer sets it";
@@ -224,6 +251,19 @@ impl PaidCall {
             "Host",
             "Transfer-Encoding",
         ];
+        for (field, amount) in
+            [("max_amount", Some(self.max_amount)), ("max_funding", self.max_funding)]
+        {
+            check_limit(field, amount)?;
+        }
+        if let Some(lasts) = self.lasts
+            && !(1..=LONGEST_BUNDLE_SECONDS).contains(&lasts.as_secs())
+        {
+            let problem = format!("must be 1 to {LONGEST_BUNDLE_SECONDS} seconds");
+            let value = lasts.as_secs_f64().to_string();
+            return Err(Error::invalid(Code::InvalidNumber, "lasts", &value, &problem)
+                .with_hint("leave it out to take a bundle as the service sells it"));
+        }
         self.headers.retain(|(name, _)| !NOT_OURS.iter().any(|known| is(name, known)));
         let is_method =
             !self.method.is_empty() && self.method.bytes().all(|b| b.is_ascii_uppercase());
@@ -373,10 +413,11 @@ impl ConsumerBuilder {
     /// Opens the records.
     ///
     /// # Errors
-    /// [`Code::InvalidAddress`] and [`Code::InvalidSettings`] for whom nobody can trust, and the
-    /// storage's codes.
+    /// [`Code::InvalidAddress`] and [`Code::InvalidSettings`] for whom nobody can trust,
+    /// [`Code::InvalidAmount`] for a limit that no transaction reaches, and the storage's codes.
     pub async fn open(self) -> Result<Consumer> {
         let Self { client, storage, budget, trusted } = self;
+        budget.check_limits()?;
         let (mut trusted_providers, mut trusted_origins) = (HashSet::new(), HashSet::new());
         for text in trusted {
             if text.starts_with("0x") {
@@ -429,6 +470,7 @@ impl Consumer {
     /// As [`Purchase::next`].
     pub async fn call(&self, call: PaidCall) -> Result<PaidResponse> {
         let mut purchase = self.purchase(call)?;
+        let _waiter = purchase.waiter();
         let mut outcome = None;
         loop {
             // A task of its own: a call that is given up leaves no payment half made.
@@ -502,6 +544,21 @@ impl fmt::Debug for Inner {
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
+    }
+}
+
+/// No transaction holds more, so a greater limit was meant in another unit.
+///
+/// # Errors
+/// [`Code::InvalidAmount`].
+fn check_limit(field: &'static str, amount: Option<Usdc>) -> Result<()> {
+    match amount {
+        Some(Usdc(units)) if Usdc(units) > MAX_AMOUNT => {
+            let problem = format!("must be at most {} base units", MAX_AMOUNT.0);
+            Err(Error::invalid(Code::InvalidAmount, field, &units.to_string(), &problem)
+                .with_hint("USDC has 6 decimals: 1 USDC is 1_000_000 base units"))
+        }
+        _ => Ok(()),
     }
 }
 

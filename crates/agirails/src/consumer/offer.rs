@@ -1,7 +1,7 @@
 //! What a service wants to be paid, read from its 402 or its price page, and which of it this
 //! client would pay.
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::Value;
 
@@ -16,6 +16,7 @@ use crate::{
         Usdc,
         id::parse_address,
         money::{MAX_AMOUNT, MIN_AMOUNT},
+        paid_request::TRANSACTION_HEADER,
         rules::{
             DEFAULT_DISPUTE_WINDOW_SECONDS, MAX_DISPUTE_WINDOW_SECONDS, MIN_DISPUTE_WINDOW_SECONDS,
             Rates, requester_can_cancel,
@@ -71,6 +72,22 @@ pub(super) struct Offer {
     pub(super) min_seconds_left: u64,
     pub(super) dispute_window: u64,
     pub(super) signature_required: bool,
+    /// The service that the transaction is to be bound to.
+    pub(super) service: Option<B256>,
+    /// After how many seconds without a call its balance may be ended.
+    pub(super) idle_seconds: Option<u64>,
+}
+
+/// Who would take an offer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Payer<'a> {
+    pub(super) network: &'a Network,
+    pub(super) address: Address,
+    pub(super) can_sign: bool,
+    /// The id of its mock ledger, on mock.
+    pub(super) ledger: Option<&'a str>,
+    /// For how many seconds a bundle must be usable.
+    pub(super) lasts: Option<u64>,
 }
 
 impl Offer {
@@ -142,25 +159,54 @@ pub(super) fn of_price_page(
     let (Some(Usdc(amount)), Some(provider)) = (amount, page.get("provider")) else {
         return vec![];
     };
-    let name = page.get("network").cloned().unwrap_or_default();
+    let text = |name: &str| page.get(name).and_then(Value::as_str).unwrap_or_default();
+    // The documented page names a network, or only a mode.
+    let name = match text("network") {
+        "" => text("mode"),
+        name => name,
+    };
     vec![serde_json::json!({
         "scheme": SCHEME, "network": name, "amount": amount.to_string(), "payTo": provider,
     })]
+}
+
+/// Whether a page is that of a service without a paywall of ours: it asks for payments, and does
+/// not name its routes, each of which would have answered 402 by itself.
+pub(super) fn is_bare_price_page(page: &Value) -> bool {
+    let header = page.pointer("/payment/header").and_then(Value::as_str).unwrap_or_default();
+    header.eq_ignore_ascii_case(TRANSACTION_HEADER) && page.get("routes").is_none()
+}
+
+/// What a client could pay of what a service offers.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Usable {
+    /// Each with the number of calls that it holds.
+    pub(super) offers: Vec<(Offer, u64)>,
+    /// What is wrong with the others.
+    problems: Vec<String>,
+}
+
+impl Usable {
+    /// The error of a choice, with what is wrong with the offers that there was no choice of.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        match error.hint() {
+            Some(hint) if !self.problems.is_empty() => {
+                let hint = format!("{hint}; of another offer: {}", self.problems.join("; "));
+                error.with_hint(hint)
+            }
+            _ => error,
+        }
+    }
 }
 
 /// Those of the offers that are for this network, this money and these contracts.
 ///
 /// # Errors
 /// [`Code::NoOffer`], with the reason against each, where none is.
-pub(super) fn usable(
-    offers: &[Value],
-    network: &Network,
-    payer: Address,
-    can_sign: bool,
-) -> Result<Vec<(Offer, u64)>> {
+pub(super) fn usable(offers: &[Value], payer: Payer<'_>) -> Result<Usable> {
     let (mut good, mut problems) = (vec![], vec![]);
     for offer in offers {
-        match read(offer, network, payer, can_sign) {
+        match read(offer, payer) {
             Ok(offer) => good.push(offer),
             Err(problem) => {
                 if !problems.contains(&problem) {
@@ -176,21 +222,25 @@ pub(super) fn usable(
         };
         let message =
             format!("the service wants to be paid in a way that this client cannot pay: {why}");
-        return Err(Error::new(Code::NoOffer, message).with_hint(format!(
-            "this client pays escrowed USDC on {} (chain {}); is it the network that the service \
-             is on?",
-            network.name, network.chain_id
-        )));
+        let hint = match problems.iter().any(|problem| problem.starts_with(OTHER_LEDGER)) {
+            true => "the service and this client keep their mock state in different directories: \
+                     give both the same one, by state_directory or ACTP_STATE_DIR"
+                .to_owned(),
+            false => format!(
+                "this client pays escrowed USDC on {} (chain {}); is it the network that the \
+                 service is on?",
+                payer.network.name, payer.network.chain_id
+            ),
+        };
+        return Err(Error::new(Code::NoOffer, message).with_hint(hint));
     }
-    Ok(good)
+    Ok(Usable { offers: good, problems })
 }
 
-fn read(
-    offer: &Value,
-    network: &Network,
-    payer: Address,
-    can_sign: bool,
-) -> Result<(Offer, u64), String> {
+const OTHER_LEDGER: &str = "its mock ledger";
+
+fn read(offer: &Value, payer: Payer<'_>) -> Result<(Offer, u64), String> {
+    let network = payer.network;
     let text = |name: &str| offer.get(name).and_then(Value::as_str).unwrap_or_default();
     let extra = offer.get("extra").unwrap_or(&Value::Null);
     let more = |name: &str| extra.get(name).filter(|value| !value.is_null());
@@ -207,8 +257,21 @@ fn read(
         return Err("its scheme must be actp-escrow".to_owned());
     }
     let on = text("network");
-    if on != format!("eip155:{}", network.chain_id) && on != network.name {
+    let is_ours = on == format!("eip155:{}", network.chain_id)
+        || on == network.name
+        || match on {
+            "testnet" => payer.ledger.is_none() && !network.is_mainnet(),
+            "mainnet" => network.is_mainnet(),
+            _ => false,
+        };
+    if !is_ours {
         return Err(format!("its network is {}", shown_words(on)));
+    }
+    if let (Some(ours), Some(theirs)) = (payer.ledger, more("ledger"))
+        && theirs.as_str() != Some(ours)
+    {
+        let theirs = shown_words(theirs.as_str().unwrap_or_default());
+        return Err(format!("{OTHER_LEDGER} is {theirs}, and this client's is {ours}"));
     }
     let same = |name: &str, value: Option<&Value>, ours: Address| match value {
         None => Ok(()),
@@ -222,7 +285,7 @@ fn read(
     same("vault", more("vault"), network.vault)?;
     let provider = parse_address("payTo", text("payTo"))
         .map_err(|_| "its payTo must be an address".to_owned())?;
-    if provider == Address::ZERO || provider == payer {
+    if provider == Address::ZERO || provider == payer.address {
         return Err(format!("its payTo must not be {provider}: nobody can pay that address"));
     }
     let amount = units("amount", offer.get("amount").unwrap_or(&Value::Null))?;
@@ -265,20 +328,42 @@ fn read(
         // A window that is too short for a look at the answer protects nobody.
         .clamp(MIN_DISPUTE_WINDOW_SECONDS, MAX_DISPUTE_WINDOW_SECONDS);
     let signature_required = more("signature").and_then(Value::as_str) == Some("required");
-    if signature_required && !can_sign {
+    if signature_required && !payer.can_sign {
         return Err("its requests must be signed, and this client has no key".to_owned());
     }
+    let usable_seconds = asked.saturating_sub(min_seconds_left);
+    let lasts = match payer.lasts.filter(|_| kind == PaymentKind::Prepaid) {
+        Some(wanted) if wanted > usable_seconds => {
+            return Err(format!(
+                "its bundle can be used for {usable_seconds} seconds, and lasts is {wanted}"
+            ));
+        }
+        // Funding and the first call take their time too.
+        Some(wanted) => (min_seconds_left + wanted).max(min_seconds_left + SLACK_SECONDS),
+        None => asked.clamp(min_seconds_left + SLACK_SECONDS, LONGEST_SECONDS),
+    };
+    let service = match more("serviceHash").map(|hash| hash.as_str().and_then(parse_service)) {
+        None => None,
+        Some(Some(service)) => Some(service),
+        Some(None) => return Err("its serviceHash must be 32 bytes in hex".to_owned()),
+    };
     let offer = Offer {
         kind,
         provider,
         amount,
         price,
-        lasts: asked.clamp(min_seconds_left + SLACK_SECONDS, LONGEST_SECONDS),
+        lasts,
         min_seconds_left,
         dispute_window,
         signature_required,
+        service,
+        idle_seconds: more("idleCloseSeconds").and_then(Value::as_u64),
     };
     Ok((offer, calls))
+}
+
+fn parse_service(text: &str) -> Option<B256> {
+    text.strip_prefix("0x")?.parse().ok()
 }
 
 /// The limits that a caller set for one call.
@@ -399,6 +484,10 @@ mod tests {
     const PAYER: Address = Address::repeat_byte(1);
     const PROVIDER: Address = Address::repeat_byte(2);
 
+    fn payer(network: &Network) -> Payer<'_> {
+        Payer { network, address: PAYER, can_sign: true, ledger: Some("ours"), lasts: None }
+    }
+
     fn single(amount: u64) -> Value {
         let network = Network::mock();
         json!({
@@ -419,9 +508,9 @@ mod tests {
     }
 
     fn take(offers: &[Value], limits: (u64, u64), trusted: bool) -> Result<Offer> {
-        let usable = usable(offers, &Network::mock(), PAYER, true)?;
+        let usable = usable(offers, payer(&Network::mock()))?;
         let limits = Limits { amount: Usdc(limits.0), per_call: None, funding: Usdc(limits.1) };
-        choose(&usable, limits, |_| trusted)
+        choose(&usable.offers, limits, |_| trusted)
     }
 
     #[test]
@@ -464,10 +553,10 @@ mod tests {
         let mut dressed = prepaid(1_000_000, 1);
         dressed["extra"]["pricePerCall"] = "1".into();
         let take = |offers: &[Value], amount: u64| {
-            let usable = usable(offers, &Network::mock(), PAYER, true)?;
+            let usable = usable(offers, payer(&Network::mock()))?;
             let per_call = Some(Usdc(250_000));
             let limits = Limits { amount: Usdc(amount), per_call, funding: Usdc(1_000_000) };
-            choose(&usable, limits, |_| true)
+            choose(&usable.offers, limits, |_| true)
         };
         let error = take(std::slice::from_ref(&dressed), 1_000_000).unwrap_err();
         assert_eq!((error.code(), error.facts().field), (Code::BudgetExceeded, Some("per_call")));
@@ -512,8 +601,10 @@ mod tests {
         }
         let mut signed = single(1_000_000);
         signed["extra"]["signature"] = "required".into();
-        assert!(usable(&[signed.clone()], &Network::mock(), PAYER, false).is_err());
-        assert!(usable(&[signed], &Network::mock(), PAYER, true).is_ok());
+        let network = Network::mock();
+        let keyless = Payer { can_sign: false, ..payer(&network) };
+        assert!(usable(&[signed.clone()], keyless).is_err());
+        assert!(usable(&[signed], payer(&network)).is_ok());
     }
 
     #[test]
@@ -525,6 +616,70 @@ mod tests {
         assert_eq!((taken.lasts, taken.dispute_window), (86_400, 3_600));
         offer["maxTimeoutSeconds"] = 1.into();
         assert_eq!(take(&[offer], (u64::MAX, u64::MAX), true).unwrap().lasts, 420);
+    }
+
+    #[test]
+    fn a_bundle_lasts_as_long_as_its_buyer_wants_or_is_not_bought() {
+        let network = Network::mock();
+        let mut offer = prepaid(100_000, 10);
+        offer["maxTimeoutSeconds"] = 7_320.into();
+        let lasts = |seconds| {
+            let payer = Payer { lasts: Some(seconds), ..payer(&network) };
+            usable(std::slice::from_ref(&offer), payer).map(|usable| usable.offers[0].0.lasts)
+        };
+        assert_eq!(lasts(7_200), Ok(7_320));
+        assert_eq!(lasts(1), Ok(420));
+        let error = lasts(7_201).unwrap_err();
+        assert_eq!(error.code(), Code::NoOffer);
+        assert!(error.to_string().contains("for 7200 seconds, and lasts is 7201"), "{error}");
+    }
+
+    #[test]
+    fn another_mock_ledger_is_named_as_the_cause() {
+        let network = Network::mock();
+        let mut offer = single(1_000_000);
+        offer["extra"]["ledger"] = "theirs".into();
+        let error = usable(std::slice::from_ref(&offer), payer(&network)).unwrap_err();
+        assert_eq!(error.code(), Code::NoOffer);
+        assert!(error.hint().unwrap().contains("ACTP_STATE_DIR"), "{error:#}");
+        offer["extra"]["ledger"] = "ours".into();
+        assert!(usable(&[offer], payer(&network)).is_ok());
+    }
+
+    #[test]
+    fn a_page_that_names_a_mode_is_of_the_networks_of_that_mode() {
+        let endpoint = Endpoint::parse("https://a/api/generate").unwrap();
+        let page = |mode: &str| {
+            let page = json!({
+                "provider": PROVIDER, "mode": mode, "pricing": {"perCall": "1 USDC"},
+                "payment": {"header": "X-AGIRAILS-TX-ID"},
+            });
+            assert!(is_bare_price_page(&page));
+            of_price_page(&page, "POST", &endpoint, &endpoint.origin)
+        };
+        let pays = |mode, network: &Network| {
+            let ledger = (network.name == "mock").then_some("ours");
+            usable(&page(mode), Payer { ledger, ..payer(network) }).is_ok()
+        };
+        let chain =
+            |name: &str, chain_id| Network { name: name.to_owned(), chain_id, ..Network::mock() };
+        let (mock, sepolia, mainnet) =
+            (Network::mock(), chain("base-sepolia", 84_532), chain("base", 8_453));
+        assert!(pays("mock", &mock) && pays("testnet", &sepolia) && pays("mainnet", &mainnet));
+        for (mode, network) in [
+            ("mock", &sepolia),
+            ("mock", &mainnet),
+            ("testnet", &mainnet),
+            ("testnet", &mock),
+            ("mainnet", &sepolia),
+            ("", &mock),
+        ] {
+            assert!(!pays(mode, network), "{mode} {}", network.name);
+        }
+        assert!(!is_bare_price_page(
+            &json!({"payment": {"header": "X-AGIRAILS-TX-ID"}, "routes": []})
+        ));
+        assert!(!is_bare_price_page(&json!({"pricing": {"perCall": "1"}})));
     }
 
     #[test]

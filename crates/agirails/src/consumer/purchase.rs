@@ -2,6 +2,7 @@
 
 use std::{
     mem,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -14,23 +15,27 @@ use super::{
     Consumer, Inner, PaidCall, PaidResponse, Payment, Proof, encoding,
     funding::Funded,
     http::{AS_IT_IS, Endpoint, HttpFailure, HttpOutcome, HttpRequest, HttpResponse, Step},
-    offer::{self, Limits, Offer, PaymentKind},
-    records::{self, Plan, Wanted},
+    offer::{self, Limits, Offer, Payer, PaymentKind},
+    records::{self, Plan, Stage, Wanted},
 };
 use crate::{
-    error::{Code, Error, Result, shown_words},
+    error::{AnswerBody, Code, Error, Facts, Result, shown_words},
+    process_locks::{ProcessLock, WorkerId},
     protocol::{
-        State, TransactionId, Usdc,
+        State, Transaction, TransactionId, Usdc,
         paid_request::{
-            IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PRICE_ABOVE_MAXIMUM, PaidRequest,
-            SIGNATURE_HEADER, TRANSACTION_HEADER,
+            CLOCK_SKEW_SECONDS, IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PRICE_ABOVE_MAXIMUM,
+            PaidRequest, SIGNATURE_HEADER, TRANSACTION_HEADER,
         },
-        receipt::{CallRecord, RECEIPT_HEADER, Receipt},
+        receipt::{CallRecord, Expected, RECEIPT_HEADER, Receipt},
+        service::{SERVICE_KEY_HEADER, bound_service_hash},
     },
 };
 
-/// How often a call is sent where nothing tells when to try again.
+/// How often a call that is not paid yet is sent where nothing tells when to try again.
 const TRIES: u32 = 6;
+/// How often a paid call is sent whose handler fails.
+const FAILED_RUNS: u32 = 3;
 /// The pause before the second try; each one after it is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -46,6 +51,37 @@ const MOST_RECEIPTS: usize = 8;
 const DELIVERY: Duration = Duration::from_secs(30);
 /// How often the state of such a delivery is read.
 const DELIVERY_LOOK: Duration = Duration::from_millis(500);
+/// For how long the same call made again goes on with a purchase that was paid and not answered: the
+/// deadline of most transactions, and an answer that is older is another call's.
+const TAKEN_UP_SECONDS: u64 = 3_600;
+/// By how many seconds a service's word may move the time of a signature: clocks go wrong by minutes,
+/// and a signature of tomorrow could be used tomorrow.
+const MOST_CLOCK_AHEAD: u64 = 3_600;
+/// The longest price page that is read.
+const PRICE_PAGE_BYTES: usize = 1 << 20;
+/// How much of an answer an error carries.
+const ERROR_BODY_BYTES: usize = 64 << 10;
+/// By how many seconds a receipt may be older than its payment's plan: blocks come late.
+const RECEIPT_LAG_SECONDS: u64 = 600;
+/// Headers that libraries change when they make the same call again: they are no part of it.
+const VOLATILE: [&str; 12] = [
+    "b3",
+    "baggage",
+    "date",
+    "sentry-trace",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "x-amzn-trace-id",
+    "x-cloud-trace-context",
+    "x-correlation-id",
+    "x-request-id",
+    "x-retry-count",
+];
+const VOLATILE_PREFIXES: [&str; 4] = ["amz-sdk-", "x-b3-", "x-datadog-", "x-stainless-"];
+
+/// How long the refund of a call that failed is waited for.
+const REFUND: Duration = Duration::from_secs(5);
 /// How often a purchase looks for another payment before it gives up.
 const SWITCHES: u32 = 2;
 
@@ -95,6 +131,10 @@ pub struct Purchase {
     digest: B256,
     key: String,
     key_is_callers: bool,
+    /// What the same call is known by that is made again without a key.
+    fingerprint: Option<B256>,
+    held: Held,
+    owner: WorkerId,
     /// The call's own key where it is drawn from a balance.
     call_key: String,
     until: Instant,
@@ -102,11 +142,42 @@ pub struct Purchase {
     /// How often the service asked to be left alone.
     rests: u32,
     switches: u32,
+    /// How often a paid call was answered by a server's error that says nothing of another try.
+    failures: u32,
     /// By how many seconds the service's clock is ahead of this one.
     clock_ahead: i64,
     last_problem: String,
+    /// The last answer to the paid call that was no success.
+    last_answer: Option<(u16, Bytes)>,
     on_record: bool,
     phase: Phase,
+}
+
+/// The sign that somebody waits for a purchase: as long as it is held, the same call made again is
+/// another one.
+#[derive(Debug, Clone, Default)]
+struct Held(Arc<Mutex<Option<ProcessLock>>>);
+
+impl Held {
+    fn set(&self, lock: Option<ProcessLock>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = lock;
+    }
+
+    fn is_alive(&self, owner: WorkerId) -> bool {
+        let lock = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lock.as_ref().is_some_and(|lock| lock.is_alive(owner))
+    }
+}
+
+/// Whoever waits for a purchase ([`Purchase::waiter`]). Dropped, it says that nobody does any more:
+/// the same call made again goes on with the purchase, also while a step of it still runs.
+#[derive(Debug)]
+pub struct Waiter(Held);
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
 }
 
 #[derive(Debug)]
@@ -114,13 +185,24 @@ enum Phase {
     Start,
     Probe,
     Probed,
-    PricePage,
-    Priced,
-    Fund { purchase: Box<records::Purchase>, is_resumed: bool },
+    /// With the answer that stands where the page makes no offer.
+    PricePage(Option<Box<HttpResponse>>),
+    Priced(Option<Box<HttpResponse>>),
+    Fund {
+        purchase: Box<records::Purchase>,
+        is_resumed: bool,
+    },
     Call(Box<Paid>),
     Called(Box<Paid>),
     Fetch(Box<Served>),
     Fetched(Box<Served>),
+    GiveBack(Box<Paid>),
+    GivenBack(Box<Paid>),
+    Refund {
+        paid: Box<Paid>,
+        words: String,
+        until: Instant,
+    },
     Settle(Box<PaidResponse>, Instant),
     Over,
 }
@@ -163,6 +245,7 @@ impl Purchase {
             None => super::random_key()?,
         };
         let digest = digest(&call, &endpoint);
+        let fingerprint = (call.pays && !key_is_callers).then(|| fingerprint(&call, digest));
         Ok(Self {
             until: Instant::now() + call.timeout.min(super::LONGEST_TIMEOUT),
             consumer,
@@ -172,12 +255,17 @@ impl Purchase {
             digest,
             key,
             key_is_callers,
+            fingerprint,
+            held: Held::default(),
+            owner: 0,
             call_key: super::random_key()?,
             tries: 0,
             rests: 0,
             switches: 0,
+            failures: 0,
             clock_ahead: 0,
             last_problem: String::new(),
+            last_answer: None,
             on_record: false,
             phase: Phase::Start,
         })
@@ -188,15 +276,21 @@ impl Purchase {
         &self.key
     }
 
+    /// Hold it as long as somebody waits for the purchase: see [`Waiter`].
+    pub fn waiter(&self) -> Waiter {
+        Waiter(self.held.clone())
+    }
+
     /// The next step. `outcome` is what became of the last [`Step::Send`], else `None`.
     ///
     /// # Errors
     /// Nothing was created and nothing paid: [`Code::PriceAboveLimit`], [`Code::BudgetExceeded`],
-    /// [`Code::UntrustedProvider`], [`Code::NoOffer`], [`Code::InsufficientBalance`],
-    /// [`Code::PurchaseMismatch`], [`Code::ServiceUnreachable`].
+    /// [`Code::UntrustedProvider`], [`Code::BalanceForfeited`], [`Code::NoOffer`],
+    /// [`Code::InsufficientBalance`], [`Code::PurchaseMismatch`], [`Code::ServiceUnreachable`].
     ///
     /// The money is, or may be, in escrow, and `facts().purchase_key` takes the purchase up again:
-    /// [`Code::CallRefused`], [`Code::CallFailed`], [`Code::AnswerTooLarge`]; the kernel's codes
+    /// [`Code::CallRefused`], [`Code::CallFailed`], [`Code::ServiceFailed`], [`Code::AnswerTooLarge`];
+    /// the kernel's codes
     /// where creating or funding failed; [`Code::ProofMismatch`] and [`Code::InvalidSignature`]
     /// where the answer is not what the provider's receipt says, so that it must not be settled.
     pub async fn next(&mut self, mut outcome: Option<HttpOutcome>) -> Result<Step> {
@@ -206,10 +300,16 @@ impl Purchase {
             match self.advance(phase, &mut outcome).await {
                 Ok(Turn::Go(phase)) => self.phase = phase,
                 Ok(Turn::Yield(step, phase)) => {
+                    if matches!(phase, Phase::Over) {
+                        self.held.set(None);
+                    }
                     self.phase = phase;
                     return Ok(step);
                 }
-                Err(error) => return Err(self.name(error)),
+                Err(error) => {
+                    self.held.set(None);
+                    return Err(self.name(error));
+                }
             }
         }
     }
@@ -237,11 +337,12 @@ impl Purchase {
             Phase::Start => self.start().await,
             Phase::Probe => Ok(Turn::Yield(Step::Send(self.request(vec![])), Phase::Probed)),
             Phase::Probed => self.probed(outcome().0).await,
-            Phase::PricePage => {
-                let request = self.free_page(&self.base, "/api/pricing");
-                Ok(Turn::Yield(Step::Send(request), Phase::Priced))
+            Phase::PricePage(answer) => {
+                let mut request = self.free_page(&self.base, "/api/pricing");
+                request.body_limit = request.body_limit.min(PRICE_PAGE_BYTES);
+                Ok(Turn::Yield(Step::Send(request), Phase::Priced(answer)))
             }
-            Phase::Priced => self.priced(outcome().0).await,
+            Phase::Priced(answer) => self.priced(outcome().0, answer).await,
             Phase::Fund { purchase, is_resumed } => self.fund(*purchase, is_resumed).await,
             Phase::Call(paid) => {
                 let request = self.signed(&paid).await?;
@@ -262,6 +363,12 @@ impl Purchase {
                 Ok(Turn::Yield(Step::Send(request), Phase::Fetched(served)))
             }
             Phase::Fetched(served) => self.fetched(*served, outcome().0).await,
+            Phase::GiveBack(paid) => {
+                let request = self.close_request(&paid).await?;
+                Ok(Turn::Yield(Step::Send(request), Phase::GivenBack(paid)))
+            }
+            Phase::GivenBack(paid) => Ok(self.given_back(paid, outcome().0)),
+            Phase::Refund { paid, words, until } => self.refund(paid, words, until).await,
             Phase::Settle(response, until) => self.settle(response, until).await,
             Phase::Over => Err(Error::new(Code::InvalidSettings, "the purchase has ended")
                 .with_hint("begin a new one; with the same purchase key it goes on with this one")),
@@ -270,6 +377,15 @@ impl Purchase {
 
     /// Takes up what is on record; else pays from an open balance where the price is known.
     async fn start(&mut self) -> Result<Turn> {
+        if !self.call.pays {
+            return Ok(Turn::Go(Phase::Probe));
+        }
+        let lock = ProcessLock::take(self.inner().records.path())?;
+        self.owner = lock.owner();
+        self.held.set(Some(lock));
+        if let Some(turn) = self.take_up().await? {
+            return Ok(turn);
+        }
         if self.key_is_callers
             && let Some(purchase) = self.inner().records.purchase(&self.key).await?
         {
@@ -294,6 +410,42 @@ impl Purchase {
         }
     }
 
+    /// Goes on with a purchase of the same call that nobody waits for and that is not answered.
+    async fn take_up(&mut self) -> Result<Option<Turn>> {
+        let Some(fingerprint) = self.fingerprint else { return Ok(None) };
+        let inner = self.consumer.inner.clone();
+        let since = inner.now().await?.saturating_sub(TAKEN_UP_SECONDS);
+        for purchase in inner.records.unanswered(fingerprint, since).await? {
+            let Some(payment) = purchase.payment else { continue };
+            let payment = inner.records.payment(payment).await?;
+            if !self.held.is_alive(purchase.owner)
+                && self.would_go_on_with(&purchase, &payment)
+                && inner.records.take_up(&purchase, self.owner).await?
+            {
+                self.key.clone_from(&purchase.key);
+                self.on_record = true;
+                let (purchase, is_resumed) = (Box::new(purchase), true);
+                return Ok(Some(Turn::Go(Phase::Fund { purchase, is_resumed })));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a purchase is paid already, or within what this call allows.
+    fn would_go_on_with(&self, purchase: &records::Purchase, payment: &records::Payment) -> bool {
+        match payment.stage {
+            Stage::Funded | Stage::Retired | Stage::Disputed => true,
+            Stage::Planned | Stage::Created => {
+                purchase.price <= self.call.max_amount
+                    && payment.amount <= self.call.most_funding()
+                    && self.inner().budget.check_call(purchase.price).is_ok()
+                    && payment.trusted
+                        == self.inner().is_trusted(&self.endpoint.origin, payment.provider)
+            }
+            Stage::Settled | Stage::Refunded | Stage::Abandoned => false,
+        }
+    }
+
     async fn probed(&mut self, outcome: HttpOutcome) -> Result<Turn> {
         let response = match outcome {
             HttpOutcome::Answered(response) => response,
@@ -311,14 +463,16 @@ impl Purchase {
             }
         };
         match response.status {
-            402 => {
+            402 if self.call.pays => {
                 let offers = self.offers(&response);
                 if offers.is_empty() {
                     self.last_problem = words(&response);
-                    return Ok(Turn::Go(Phase::PricePage));
+                    return Ok(Turn::Go(Phase::PricePage(None)));
                 }
                 self.choose(&offers).await
             }
+            // The documented provider in Python fails where nothing is paid.
+            500 if self.call.pays => Ok(Turn::Go(Phase::PricePage(Some(Box::new(response))))),
             429 | 503 if response.retry_after().is_some() => {
                 match self.pause(response.retry_after(), Phase::Probe) {
                     Some(turn) => Ok(turn),
@@ -337,14 +491,27 @@ impl Purchase {
         offer::of_challenge(response)
     }
 
-    async fn priced(&mut self, outcome: HttpOutcome) -> Result<Turn> {
-        let offers = match outcome {
+    /// `answer` is what stands where the page is not that of a service that fails unpaid.
+    async fn priced(
+        &mut self,
+        outcome: HttpOutcome,
+        answer: Option<Box<HttpResponse>>,
+    ) -> Result<Turn> {
+        let page = match outcome {
             HttpOutcome::Answered(response) if response.is_success() => {
-                let page = serde_json::from_slice::<Value>(&response.body).unwrap_or_default();
-                offer::of_price_page(&page, &self.call.method, &self.endpoint, &self.base)
+                serde_json::from_slice::<Value>(&response.body).unwrap_or_default()
             }
-            _ => vec![],
+            _ => Value::Null,
         };
+        let offers = match answer {
+            Some(_) if !offer::is_bare_price_page(&page) => vec![],
+            _ => offer::of_price_page(&page, &self.call.method, &self.endpoint, &self.base),
+        };
+        if let Some(answer) = answer
+            && offers.is_empty()
+        {
+            return Ok(done(*answer));
+        }
         if offers.is_empty() {
             let message = format!(
                 "the service wants to be paid, but neither its answer nor its page \
@@ -363,11 +530,16 @@ impl Purchase {
     async fn choose(&mut self, offers: &[Value]) -> Result<Turn> {
         let inner = self.consumer.inner.clone();
         inner.client.sender()?;
-        let network = inner.client.network();
-        let can_sign = inner.client.wallet().is_some();
-        let usable = offer::usable(offers, network, inner.client.address(), can_sign)?;
+        let payer = Payer {
+            network: inner.client.network(),
+            address: inner.client.address(),
+            can_sign: inner.client.wallet().is_some(),
+            ledger: inner.client.mock().map(|kernel| kernel.ledger_id()),
+            lasts: self.call.lasts.map(|time| time.as_secs()),
+        };
+        let usable = offer::usable(offers, payer)?;
         // Money that lies there already goes first.
-        for (offer, _) in &usable {
+        for (offer, _) in &usable.offers {
             if offer.price <= self.call.max_amount
                 && inner.budget.check_call(offer.price).is_ok()
                 && let Some(turn) = self.attach(offer.provider, offer.price, None).await?
@@ -381,7 +553,8 @@ impl Purchase {
             funding: self.call.most_funding(),
         };
         let is_trusted = |provider| inner.is_trusted(&self.endpoint.origin, provider);
-        let offer = offer::choose(&usable, limits, is_trusted)?;
+        let offer = offer::choose(&usable.offers, limits, is_trusted)
+            .map_err(|error| usable.explain(error))?;
         inner.check_balance(offer.amount).await?;
         let trusted = is_trusted(offer.provider);
         match self.attach(offer.provider, offer.price, Some((&offer, trusted))).await? {
@@ -399,21 +572,30 @@ impl Purchase {
         let inner = self.consumer.inner.clone();
         let plan = match new {
             None => None,
-            Some((offer, trusted)) => Some(Plan {
-                offer,
-                trusted,
-                kernel_now: inner.client.now().await?,
-                service_hash: keccak256(format!(
+            Some((offer, trusted)) => {
+                // Unlike any other, so that the transaction is found by it.
+                let key = keccak256(format!(
                     "agirails purchase {} {}",
                     inner.client.address(),
                     super::random_key()?
-                )),
-                budget: inner.budget,
-            }),
+                ));
+                Some(Plan {
+                    offer,
+                    trusted,
+                    kernel_now: inner.client.now_for_deadlines().await?,
+                    service_hash: offer
+                        .service
+                        .map_or(key, |service| bound_service_hash(service, key)),
+                    service_key: offer.service.map(|_| key),
+                    budget: inner.budget,
+                })
+            }
         };
         let route = self.route();
         let wanted = Wanted {
             key: &self.key,
+            fingerprint: self.fingerprint,
+            owner: self.owner,
             digest: self.digest,
             origin: &self.endpoint.origin,
             base: &self.base,
@@ -488,6 +670,7 @@ impl Purchase {
             return self.succeeded(paid, response).await;
         }
         self.last_problem = words(&response);
+        self.last_answer = Some((response.status, start_of(&response.body)));
         let title = title(&response);
         if title == "Transaction Not Found" {
             // Its node may be behind ours.
@@ -501,10 +684,17 @@ impl Purchase {
             408 | 425 | 429 | 500.. => {
                 // What says when to come back was not served, unless it says so.
                 paid.is_doubtful |= response.status >= 500;
+                if response.status >= 500 && response.retry_after().is_none() {
+                    self.failures += 1;
+                    // A gateway's word is not the handler's: what is behind it may be on its way up.
+                    if self.failures >= FAILED_RUNS && !matches!(response.status, 502..=504) {
+                        return self.give_up(paid);
+                    }
+                }
                 self.again(paid, response.retry_after())
             }
             401 if title == "Signature Expired" && !paid.is_retimed => {
-                self.clock_ahead = clock_ahead(&response).unwrap_or_default();
+                self.clock_ahead = self.clock_ahead(&response).await;
                 paid.is_retimed = true;
                 Ok(Turn::Go(Phase::Call(Box::new(paid))))
             }
@@ -539,7 +729,20 @@ impl Purchase {
         if transaction.state == State::Cancelled && paid.purchase.content_hash.is_none() {
             // Whatever became of the call, nobody was paid for it.
             self.inner().note(&paid.payment, &transaction).await?;
+            if self.failures > 0 {
+                return Err(self.service_failed(&paid, "the money came back", true));
+            }
             records.detach(paid.purchase.id).await?;
+        } else if let Some(left) = self.ended_early(&paid, &transaction).await? {
+            records.ended_early(paid.payment.id).await?;
+            if paid.purchase.funds || paid.is_doubtful {
+                return Err(refused);
+            }
+            let provider = paid.payment.provider;
+            if !paid.payment.trusted && !self.inner().is_trusted(&self.endpoint.origin, provider) {
+                self.on_record = false;
+                return Err(records::forfeited(Some(paid.id), provider, left, true));
+            }
         } else if paid.purchase.funds || paid.is_doubtful {
             return Err(refused);
         } else if transaction.state == State::Committed
@@ -558,9 +761,100 @@ impl Purchase {
         self.switch(Some(offers)).await
     }
 
+    /// What is left of a balance that its provider ended while calls could be made with it.
+    async fn ended_early(&self, paid: &Paid, transaction: &Transaction) -> Result<Option<Usdc>> {
+        let payment = self.inner().records.payment(paid.payment.id).await?;
+        let left = Usdc(payment.amount.0.saturating_sub(payment.used.0));
+        let may_end_from = self.inner().records.may_end_from(payment.id).await?;
+        let is_over = !matches!(transaction.state, State::Committed | State::Cancelled);
+        let is_early = is_over
+            && payment.kind == PaymentKind::Prepaid
+            && !payment.is_closed
+            && left >= paid.purchase.price
+            && transaction.updated_at < may_end_from;
+        Ok(is_early.then_some(left))
+    }
+
+    /// What is paid for is asked for until the time is up.
     fn again(&mut self, paid: Paid, asked: Option<Duration>) -> Result<Turn> {
         let id = paid.id;
-        self.pause(asked, Phase::Call(Box::new(paid))).ok_or_else(|| self.failed(Some(id)))
+        let wait = asked.unwrap_or(Duration::ZERO);
+        self.pause(Some(wait), Phase::Call(Box::new(paid))).ok_or_else(|| self.failed(Some(id)))
+    }
+
+    /// The handler fails each time. A single payment is asked back; a balance is there for other calls.
+    fn give_up(&mut self, paid: Paid) -> Result<Turn> {
+        match paid.payment.kind {
+            PaymentKind::Single => Ok(Turn::Go(Phase::GiveBack(Box::new(paid)))),
+            PaymentKind::Prepaid => {
+                let words = "its price stays set aside for this call";
+                Err(self.service_failed(&paid, words, false))
+            }
+        }
+    }
+
+    async fn close_request(&self, paid: &Paid) -> Result<HttpRequest> {
+        let Paid { payment, id, .. } = paid;
+        let page = format!("/api/payments/{id}/close");
+        let mut request =
+            HttpRequest { method: "POST".to_owned(), ..self.free_page(&payment.base, &page) };
+        let url = format!("{}{page}", payment.base);
+        let signed = PaidRequest::new(*id, "POST", &url, b"", self.signing_time());
+        request.headers.extend(self.inner().sign(&signed, payment.service_key).await?);
+        Ok(request)
+    }
+
+    fn given_back(&self, paid: Box<Paid>, outcome: HttpOutcome) -> Turn {
+        let words = match outcome {
+            HttpOutcome::Answered(response) if response.is_success() => {
+                let stage = problem(&response)
+                    .and_then(|body| body.get("stage")?.as_str().map(shown_words))
+                    .unwrap_or_default();
+                format!("asked for the money, it says {stage:?}")
+            }
+            HttpOutcome::Answered(response) => {
+                format!("it did not give the money back: {}", shown_words(&words(&response)))
+            }
+            HttpOutcome::Failed(failure) => {
+                let failure = shown_words(&failure.to_string());
+                format!("asked for the money, it did not answer: {failure}")
+            }
+        };
+        let until = self.until.min(Instant::now() + REFUND);
+        Turn::Go(Phase::Refund { paid, words, until })
+    }
+
+    /// Waits a moment for the refund, so that the error can say where the money is.
+    async fn refund(&mut self, paid: Box<Paid>, words: String, until: Instant) -> Result<Turn> {
+        let transaction = self.inner().client.get_transaction(paid.id).await?;
+        if transaction.state == State::Cancelled {
+            self.inner().note(&paid.payment, &transaction).await?;
+            return Err(self.service_failed(&paid, "the money came back", true));
+        }
+        if Instant::now() + DELIVERY_LOOK < until {
+            let phase = Phase::Refund { paid, words, until };
+            return Ok(Turn::Yield(Step::Wait(DELIVERY_LOOK), phase));
+        }
+        Err(self.service_failed(&paid, &words, false))
+    }
+
+    /// By how many seconds to move the time of a signature that the service finds too old: as the
+    /// service says, where that is plausible, else by the kernel's clock.
+    async fn clock_ahead(&self, response: &HttpResponse) -> i64 {
+        let ours = wall_seconds();
+        let ahead = |theirs: u64| theirs as i64 - ours as i64;
+        let is_plausible = |ahead: &i64| {
+            (CLOCK_SKEW_SECONDS / 2..=MOST_CLOCK_AHEAD).contains(&ahead.unsigned_abs())
+        };
+        let told = problem(response).and_then(|problem| problem.get("time")?.as_u64());
+        let date = || {
+            let date = httpdate::parse_http_date(response.header("Date")?).ok()?;
+            Some(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs())
+        };
+        match told.or_else(date).map(ahead).filter(is_plausible) {
+            Some(ahead) => ahead,
+            None => self.inner().client.now().await.map_or(0, ahead),
+        }
     }
 
     async fn succeeded(&mut self, paid: Paid, response: HttpResponse) -> Result<Turn> {
@@ -685,13 +979,17 @@ impl Purchase {
         let Some(receipt) = receipt else { return Ok((content_hash, Proof::Missing)) };
         let client = &self.inner().client;
         let network = client.network();
-        receipt.check(
-            &record_of_answer,
-            paid.payment.provider,
-            client.address(),
-            network.chain_id,
-            network.kernel,
-        )?;
+        let planned_at = paid.payment.planned_at;
+        let expected = Expected {
+            provider: paid.payment.provider,
+            requester: client.address(),
+            chain_id: network.chain_id,
+            kernel: network.kernel,
+            may_be_unsigned: client.mock().is_some(),
+            calls: u64::MAX,
+            answered: planned_at.saturating_sub(RECEIPT_LAG_SECONDS)..=paid.payment.deadline,
+        };
+        receipt.check(&record_of_answer, &expected)?;
         let proof = receipt.signature.as_ref().map_or(Proof::Unsigned, |_| Proof::Signed);
         Ok((content_hash, proof))
     }
@@ -796,10 +1094,12 @@ impl Purchase {
         self.call.request_timeout.min(left).max(LOOK)
     }
 
+    fn signing_time(&self) -> u64 {
+        wall_seconds().saturating_add_signed(self.clock_ahead)
+    }
+
     fn paid_request(&self, paid: &Paid) -> PaidRequest {
-        let wall = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
-        let (id, call) = (paid.id, &self.call);
-        let time = wall.saturating_add_signed(self.clock_ahead);
+        let (id, call, time) = (paid.id, &self.call, self.signing_time());
         PaidRequest {
             idempotency_key: paid.purchase.call_key.clone(),
             ..PaidRequest::new(id, &call.method, &self.endpoint.target, &call.body, time)
@@ -807,7 +1107,8 @@ impl Purchase {
     }
 
     async fn signed(&self, paid: &Paid) -> Result<HttpRequest> {
-        let mut headers = self.inner().sign(&self.paid_request(paid)).await?;
+        let request = self.paid_request(paid);
+        let mut headers = self.inner().sign(&request, paid.payment.service_key).await?;
         // The price on record may be another request's, or yesterday's.
         let most = paid.purchase.price.0.to_string();
         headers.push((MAX_PRICE_HEADER.to_owned(), most));
@@ -831,10 +1132,41 @@ impl Purchase {
             format!("the paid call was not answered in time: {}", shown_words(&self.last_problem));
         Error::new(Code::CallFailed, message)
             .with_hint(
-                "make the same call with this error's purchase key: it goes on where it ended and \
-                 pays nothing more",
+                "make the same call again: it goes on where it ended and pays nothing more; after an \
+                 hour, or with other headers, by this error's purchase key",
             )
-            .with_facts(|facts| facts.transaction_id = id)
+            .with_facts(|facts| {
+                facts.transaction_id = id;
+                self.tell_answer(facts);
+            })
+    }
+
+    /// The service's own words.
+    fn tell_answer(&self, facts: &mut Facts) {
+        if let Some((status, body)) = &self.last_answer {
+            facts.status = Some(*status);
+            facts.body = Some(AnswerBody(body.clone()));
+        }
+    }
+
+    fn service_failed(&self, paid: &Paid, money: &str, is_back: bool) -> Error {
+        let times = self.failures;
+        let words = shown_words(&self.last_problem);
+        let message = format!(
+            "the service failed {times} times to serve a call that is paid for: {words}; {money}"
+        );
+        let hint = match is_back {
+            true => "nothing was paid in the end; the same call made again buys anew",
+            false => {
+                "the same call made again asks for this one's answer and pays nothing more; \
+                 settle() notes what was given back"
+            }
+        };
+        Error::new(Code::ServiceFailed, message).with_hint(hint).with_facts(|facts| {
+            self.tell_answer(facts);
+            facts.transaction_id = Some(paid.id);
+            facts.deadline = Some(paid.payment.deadline);
+        })
     }
 
     fn refused(&self, paid: &Paid, status: u16) -> Error {
@@ -842,9 +1174,9 @@ impl Purchase {
         let message = format!("the service rejected a paid call with HTTP {status}: {words}");
         let hint = match paid.payment.kind {
             PaymentKind::Single => {
-                "the money is in escrow for this purchase: make the same call again with its \
-                 purchase key, or wait for the refund, which an honest provider makes by the \
-                 deadline"
+                "the money is in escrow for this purchase: the same call made again within an hour \
+                 goes on with it, later its purchase key does; a purchase key of its own buys anew; \
+                 an honest provider gives the money back by the deadline"
             }
             PaymentKind::Prepaid => {
                 "the balance is still there for other calls: do what the service says, or close the \
@@ -852,6 +1184,7 @@ impl Purchase {
             }
         };
         Error::new(Code::CallRefused, message).with_hint(hint).with_facts(|facts| {
+            self.tell_answer(facts);
             facts.status = Some(status);
             facts.transaction_id = Some(paid.id);
             facts.deadline = Some(paid.payment.deadline);
@@ -861,8 +1194,13 @@ impl Purchase {
 
 impl Inner {
     /// The headers with which a request is paid.
-    pub(super) async fn sign(&self, request: &PaidRequest) -> Result<Vec<(String, String)>> {
+    pub(super) async fn sign(
+        &self,
+        request: &PaidRequest,
+        service_key: Option<B256>,
+    ) -> Result<Vec<(String, String)>> {
         let mut headers = vec![(TRANSACTION_HEADER.to_owned(), request.transaction_id.to_string())];
+        headers.extend(service_key.map(|key| (SERVICE_KEY_HEADER.to_owned(), key.to_string())));
         if !request.idempotency_key.is_empty() {
             headers.push((IDEMPOTENCY_HEADER.to_owned(), request.idempotency_key.clone()));
         }
@@ -904,6 +1242,35 @@ fn digest(call: &PaidCall, endpoint: &Endpoint) -> B256 {
     keccak256(bytes)
 }
 
+/// What the same call is known by: what is asked, and every header that is not about the sending.
+fn fingerprint(call: &PaidCall, digest: B256) -> B256 {
+    let mut headers: Vec<_> = call
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim()))
+        .filter(|(name, _)| {
+            !VOLATILE.contains(&&**name)
+                && !VOLATILE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        })
+        .collect();
+    headers.sort();
+    let mut bytes = digest.to_vec();
+    for part in headers.iter().flat_map(|(name, value)| [name.as_str(), value]) {
+        bytes.extend((part.len() as u64).to_be_bytes());
+        bytes.extend(part.as_bytes());
+    }
+    keccak256(bytes)
+}
+
+/// As much of a body as an error carries.
+fn start_of(body: &Bytes) -> Bytes {
+    body.slice(..body.len().min(ERROR_BODY_BYTES)).into()
+}
+
+fn wall_seconds() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs())
+}
+
 fn problem(response: &HttpResponse) -> Option<Value> {
     serde_json::from_slice(&response.body).ok()
 }
@@ -932,15 +1299,26 @@ fn words(response: &HttpResponse) -> String {
     };
     let text = |key: &str| problem.get(key).and_then(Value::as_str);
     let title = text("title").or_else(|| text("error")).unwrap_or_default();
-    let detail = text("detail").or_else(|| text("message")).unwrap_or_default();
-    format!("HTTP {status} {title}: {detail}")
+    let detail = match problem.get("detail").or_else(|| problem.get("message")) {
+        Some(Value::String(detail)) => detail.clone(),
+        Some(Value::Array(problems)) if problems.iter().all(|each| each.get("msg").is_some()) => {
+            problems.iter().map(invalid_field).collect::<Vec<_>>().join("; ")
+        }
+        Some(detail) => detail.to_string(),
+        None if title.is_empty() => problem.to_string(),
+        None => String::new(),
+    };
+    match title {
+        "" => format!("HTTP {status} {detail}"),
+        title => format!("HTTP {status} {title}: {detail}"),
+    }
 }
 
-fn clock_ahead(response: &HttpResponse) -> Option<i64> {
-    let theirs = httpdate::parse_http_date(response.header("Date")?).ok()?;
-    let theirs = theirs.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs() as i64;
-    let ours = SystemTime::UNIX_EPOCH.elapsed().ok()?.as_secs() as i64;
-    Some(theirs - ours)
+/// One of the problems that FastAPI finds with a request: `body.prompt: Field required`.
+fn invalid_field(problem: &Value) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let at: Vec<_> = problem["loc"].as_array().into_iter().flatten().map(text).collect();
+    format!("{}: {}", at.join("."), text(&problem["msg"]))
 }
 
 fn read_receipt(header: &str) -> Option<Receipt> {

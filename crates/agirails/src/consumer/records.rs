@@ -20,6 +20,11 @@ use crate::{
 /// How long calls stay on record once their transaction is over.
 const MEMORY_SECONDS: u64 = 90 * DAY;
 
+/// A balance that nobody has used for so long may be ended where its offer says so.
+const LEAST_IDLE_SECONDS: i64 = 3_600;
+/// By how much the clock of the calls on record may be ahead of the kernel's.
+const CLOCKS_DIFFER_SECONDS: i64 = 60;
+
 /// Where a payment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
@@ -84,12 +89,15 @@ pub(super) struct Payment {
     pub(super) is_closed: bool,
     /// What its requester's own cancellation keeps back, where one may have been sent.
     pub(super) penalty: Usdc,
+    /// What makes its service hash, together with the offer's service.
+    pub(super) service_key: Option<B256>,
 }
 
 /// A call, and what it is paid with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Purchase {
     pub(super) id: i64,
+    pub(super) key: String,
     pub(super) digest: B256,
     pub(super) payment: Option<i64>,
     pub(super) call_key: String,
@@ -99,12 +107,17 @@ pub(super) struct Purchase {
     pub(super) receipt: Option<Receipt>,
     /// Whether its last answer contradicted its receipt.
     pub(super) is_contradicted: bool,
+    /// Who was at it last.
+    pub(super) owner: WorkerId,
 }
 
 /// A call that looks for something to be paid with.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted<'a> {
     pub(super) key: &'a str,
+    /// What the same call is known by that is made again without a key.
+    pub(super) fingerprint: Option<B256>,
+    pub(super) owner: WorkerId,
     pub(super) digest: B256,
     pub(super) origin: &'a str,
     pub(super) base: &'a str,
@@ -124,6 +137,7 @@ pub(super) struct Plan<'a> {
     /// The kernel's clock.
     pub(super) kernel_now: u64,
     pub(super) service_hash: B256,
+    pub(super) service_key: Option<B256>,
     pub(super) budget: Budget,
 }
 
@@ -136,9 +150,9 @@ pub(super) struct Records {
 
 const PAYMENT: &str = "SELECT id, provider, origin, kind, amount, used, deadline, usable_until, \
      dispute_window, service_hash, trusted, transaction_id, stage, tries, planned_at, \
-     closed, penalty, coalesce(base, origin) FROM payments";
+     closed, penalty, coalesce(base, origin), service_key FROM payments";
 const PURCHASE: &str = "SELECT id, digest, payment, call_key, price, funds, \
-     content_hash, receipt, contradicted FROM purchases";
+     content_hash, receipt, contradicted, key, owner FROM purchases";
 
 impl Records {
     /// Opens or makes `.actp/consumer-<chain id>-<first 8 hex digits of the kernel>.sqlite3`
@@ -159,6 +173,9 @@ impl Records {
                 include_str!("closes.sql"),
                 include_str!("penalties.sql"),
                 include_str!("bases.sql"),
+                include_str!("services.sql"),
+                include_str!("early_ends.sql"),
+                include_str!("retries.sql"),
             ],
             synchronous: "FULL",
             patience: storage::PATIENCE,
@@ -189,11 +206,60 @@ impl Records {
         self.file.read(|connection| find(connection, self.requester, key)).await
     }
 
+    /// The purchases that were paid since then for the same call, and are not answered.
+    pub(super) async fn unanswered(&self, fingerprint: B256, since: u64) -> Result<Vec<Purchase>> {
+        self.file
+            .read(|connection| {
+                let sql = format!(
+                    "{PURCHASE} WHERE requester = ?1 AND fingerprint = ?2 AND content_hash IS NULL \
+                     AND payment IS NOT NULL AND at >= ?3 ORDER BY id"
+                );
+                let mut statement = connection.prepare_cached(&sql)?;
+                let values =
+                    params![self.requester.as_slice(), fingerprint.as_slice(), since as i64];
+                let rows = statement.query_map(values, purchase)?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    /// Makes `owner` the one who is at a purchase, unless somebody else became so meanwhile.
+    pub(super) async fn take_up(&self, purchase: &Purchase, owner: WorkerId) -> Result<bool> {
+        self.file
+            .write(|connection| {
+                let sql = "UPDATE purchases SET owner = ?3 WHERE id = ?1 AND owner = ?2 \
+                     AND content_hash IS NULL AND payment IS NOT NULL";
+                let values = params![purchase.id, purchase.owner, owner];
+                Ok(connection.prepare_cached(sql)?.execute(values)? > 0)
+            })
+            .await
+    }
+
     pub(super) async fn payment(&self, id: i64) -> Result<Payment> {
         self.file
             .read(|connection| {
                 let sql = format!("{PAYMENT} WHERE id = ?1");
                 Ok(connection.prepare_cached(&sql)?.query_row([id], payment)?)
+            })
+            .await
+    }
+
+    /// From when on the provider of a payment may end it: when its time is over, or nobody has used
+    /// it for as long as its offer said, which is taken for an hour at least.
+    pub(super) async fn may_end_from(&self, id: i64) -> Result<u64> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT usable_until, idle_seconds, \
+                     (SELECT max(at) FROM purchases WHERE payment = payments.id) \
+                     FROM payments WHERE id = ?1";
+                let row = connection.prepare_cached(sql)?.query_row([id], |row| {
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?, row.get(2)?))
+                })?;
+                let (usable_until, idle_seconds, last_call): (_, _, Option<i64>) = row;
+                let idle = idle_seconds.zip(last_call).map(|(idle, last_call)| {
+                    last_call.saturating_add(idle.max(LEAST_IDLE_SECONDS)) - CLOCKS_DIFFER_SECONDS
+                });
+                Ok(idle.map_or(usable_until, |idle| idle.min(usable_until)).max(0) as u64)
             })
             .await
     }
@@ -287,10 +353,11 @@ impl Records {
                 connection
                     .prepare_cached(
                         "INSERT INTO purchases (requester, key, digest, payment, call_key, price, \
-                         funds, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
+                         funds, at, fingerprint, owner) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
                          ON CONFLICT (requester, key) DO UPDATE SET payment = excluded.payment, \
                          call_key = excluded.call_key, price = excluded.price, \
-                         funds = excluded.funds",
+                         funds = excluded.funds, owner = excluded.owner",
                     )?
                     .execute(params![
                         self.requester.as_slice(),
@@ -300,7 +367,9 @@ impl Records {
                         call_key,
                         wanted.price.0 as i64,
                         funds,
-                        wanted.now as i64
+                        wanted.now as i64,
+                        wanted.fingerprint.map(|hash| hash.0),
+                        wanted.owner
                     ])?;
                 find(connection, self.requester, wanted.key)
             })
@@ -338,6 +407,9 @@ impl Records {
         let Wanted { provider, origin, now, .. } = *wanted;
         let spent = spent(connection, self.requester, provider, origin, now)?;
         plan.budget.check(offer.amount, spent)?;
+        if !plan.trusted {
+            check_balances(connection, self.requester, wanted)?;
+        }
         forget_old(connection, self.requester, wanted.now)?;
         let deadline = plan.kernel_now + offer.lasts;
         let used = match offer.kind {
@@ -348,8 +420,8 @@ impl Records {
             .prepare_cached(
                 "INSERT INTO payments (requester, provider, origin, kind, amount, used, deadline, \
                  usable_until, dispute_window, service_hash, trusted, stage, returned, tries, \
-                 owner, at, planned_at, base) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, \
-                 0, 0, 0, 0, ?12, ?13, ?14)",
+                 owner, at, planned_at, base, service_key, idle_seconds) VALUES (?1, ?2, ?3, ?4, ?5, \
+                 ?6, ?7, ?8, ?9, ?10, ?11, 0, 0, 0, 0, ?12, ?13, ?14, ?15, ?16)",
             )?
             .execute(params![
                 self.requester.as_slice(),
@@ -365,7 +437,9 @@ impl Records {
                 plan.trusted,
                 wanted.now as i64,
                 plan.kernel_now as i64,
-                wanted.base
+                wanted.base,
+                plan.service_key.map(|key| key.0),
+                offer.idle_seconds.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX))
             ])?;
         Ok(connection.last_insert_rowid())
     }
@@ -428,11 +502,18 @@ impl Records {
         self.change("UPDATE payments SET stage = 3 WHERE id = ?1 AND stage = 2", payment).await
     }
 
-    /// The service counts no more than this as left: calls that take more find another balance.
+    /// Its provider ended it while calls could be made with it.
+    pub(super) async fn ended_early(&self, payment: i64) -> Result<()> {
+        self.change("UPDATE payments SET ended_early = 1 WHERE id = ?1", payment).await?;
+        self.retire(payment).await
+    }
+
+    /// The service counts no more than this as left, and less than its requester does.
     pub(super) async fn lower(&self, payment: i64, left: Usdc) -> Result<()> {
         self.file
             .write(|connection| {
-                let sql = "UPDATE payments SET used = max(used, amount - ?2) WHERE id = ?1";
+                let sql = "UPDATE payments SET used = amount - ?2, ended_early = 1 \
+                     WHERE id = ?1 AND used < amount - ?2";
                 connection.prepare_cached(sql)?.execute(params![payment, left.0 as i64])?;
                 Ok(())
             })
@@ -542,6 +623,73 @@ fn find(connection: &Connection, requester: Address, key: &str) -> Attempt<Optio
     Ok(statement.query_row(params![requester.as_slice(), key], purchase).optional()?)
 }
 
+/// The money of a balance is the provider's once the provider ends it, and every call could be made
+/// to buy another one. So no other is bought where one was ended early, or stands open under the
+/// name of another provider, until its requester has closed it.
+///
+/// # Errors
+/// [`Code::BalanceForfeited`].
+fn check_balances(connection: &Connection, requester: Address, wanted: &Wanted<'_>) -> Attempt<()> {
+    let sql = "SELECT transaction_id, provider, amount - used, ended_early FROM payments \
+         WHERE requester = ?1 AND (origin = ?2 OR provider = ?3) AND kind = 1 AND closed = 0 \
+         AND ((ended_early = 1 AND stage <> 5) OR (origin = ?2 AND provider <> ?3 AND stage = 2 \
+         AND amount - used >= ?4 AND usable_until > ?5)) ORDER BY id DESC LIMIT 1";
+    let values = params![
+        requester.as_slice(),
+        wanted.origin,
+        wanted.provider.as_slice(),
+        wanted.price.0 as i64,
+        wanted.now as i64
+    ];
+    let found = connection
+        .prepare_cached(sql)?
+        .query_row(values, |row| {
+            let id = row.get::<_, Option<[u8; 32]>>(0)?.map(B256::from);
+            let left = Usdc(row.get::<_, i64>(2)?.max(0) as u64);
+            Ok((id, address(row, 1)?, left, row.get::<_, bool>(3)?))
+        })
+        .optional()?;
+    match found {
+        None => Ok(()),
+        Some((id, provider, left, ended_early)) => {
+            Err(forfeited(id, provider, left, ended_early).into())
+        }
+    }
+}
+
+pub(super) fn forfeited(
+    id: Option<TransactionId>,
+    provider: Address,
+    left: Usdc,
+    ended_early: bool,
+) -> Error {
+    let name = id.map(|id| id.to_string()).unwrap_or_default();
+    let (message, hint) = match ended_early {
+        true => (
+            format!(
+                "the provider {provider} ended the balance {name} with {left} USDC left of it, so \
+                 no other one is bought there"
+            ),
+            "ask the provider, or dispute the delivery within its window; close(transaction_id) \
+             accepts the loss, and trusting the provider does so for good; nothing more was paid",
+        ),
+        false => (
+            format!(
+                "the service names another provider than {provider}, with whom {left} USDC are \
+                 left of the balance {name}, so no other one is bought there"
+            ),
+            "close(transaction_id) gives that balance up; trusting the new provider buys another \
+             one beside it; nothing was paid",
+        ),
+    };
+    Error::new(Code::BalanceForfeited, message).with_hint(hint).with_facts(|facts| {
+        facts.transaction_id = id;
+        facts.available = Some(left);
+        facts.field = Some("provider");
+        facts.value = Some(provider.to_string());
+    })
+}
+
 /// A provider's share is also what was paid to others at the same service: addresses cost nothing,
 /// and a service may name another one each time.
 fn spent(
@@ -607,6 +755,7 @@ fn payment(row: &Row<'_>) -> rusqlite::Result<Payment> {
         is_closed: row.get(15)?,
         penalty: Usdc(number(16)?),
         base: row.get(17)?,
+        service_key: row.get::<_, Option<[u8; 32]>>(18)?.map(B256::from),
     })
 }
 
@@ -622,5 +771,7 @@ fn purchase(row: &Row<'_>) -> rusqlite::Result<Purchase> {
         content_hash: row.get::<_, Option<[u8; 32]>>(6)?.map(B256::from),
         receipt: receipt.and_then(|text| serde_json::from_str(&text).ok()),
         is_contradicted: row.get(8)?,
+        key: row.get(9)?,
+        owner: row.get(10)?,
     })
 }

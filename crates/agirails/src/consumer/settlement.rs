@@ -7,7 +7,7 @@ use alloy_primitives::{Address, B256};
 use serde_json::Value;
 
 use super::{
-    BODY_LIMIT, Consumer, Inner, REQUEST_TIMEOUT, encoding,
+    BODY_LIMIT, Consumer, Inner, REQUEST_TIMEOUT, check_limit, encoding,
     http::{AS_IT_IS, HttpOutcome, HttpRequest, HttpResponse},
     offer::PaymentKind,
     records::{Payment, Purchase, Stage},
@@ -26,6 +26,9 @@ use crate::{
 
 /// How often a service is asked to close a balance while one of its calls still runs.
 const CLOSE_TRIES: u32 = 4;
+/// How long it is left alone in between, whatever it asks for.
+const LEAST_REST: Duration = Duration::from_millis(250);
+const LONGEST_REST: Duration = Duration::from_secs(5);
 
 /// What became of transactions that pay for calls.
 #[derive(Debug, Default, PartialEq)]
@@ -146,23 +149,8 @@ impl Consumer {
     /// [`Code::PriceAboveLimit`], naming the bond, where it is more: nothing was done. Else the
     /// kernel's, such as [`crate::Refusal::DisputeWindowClosed`].
     pub async fn dispute(&self, id: TransactionId, max_bond: Usdc) -> Result<Usdc> {
-        let bond = self.bond(id).await?;
-        if bond > max_bond {
-            let message =
-                format!("a dispute takes a bond of {bond} USDC, and max_bond is {max_bond}");
-            return Err(Error::new(Code::PriceAboveLimit, message)
-                .with_hint(
-                    "the bond falls to the provider unless the resolver finds it at fault: pass it \
-                     as max_bond if the dispute is worth it; nothing was done",
-                )
-                .with_facts(|facts| {
-                    facts.transaction_id = Some(id);
-                    facts.field = Some("max_bond");
-                    facts.required = Some(bond);
-                    facts.available = Some(max_bond);
-                }));
-        }
-        self.inner.client.transition_state(id, State::Disputed, Evidence::None).await?;
+        check_limit("max_bond", Some(max_bond))?;
+        let bond = self.inner.client.dispute(id, max_bond).await?;
         if let Some(payment) = self.inner.records.payment_of(id).await? {
             self.inner.records.finish(payment.id, Stage::Disputed, Usdc::ZERO).await?;
         }
@@ -190,12 +178,12 @@ impl Consumer {
         for tries_left in (0..CLOSE_TRIES).rev() {
             let wall = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
             let request = PaidRequest::new(id, "POST", &url, b"", wall);
-            let headers = inner.sign(&request).await?;
+            let headers = inner.sign(&request, payment.service_key).await?;
             let response = inner.page(&payment, "POST", &page, headers).await?;
             let busy = matches!(response.status, 409 | 429 | 503);
             if busy && tries_left > 0 {
                 let rest = response.retry_after().unwrap_or(Duration::from_secs(1));
-                tokio::time::sleep(rest.min(Duration::from_secs(5))).await;
+                tokio::time::sleep(rest.clamp(LEAST_REST, LONGEST_REST)).await;
                 continue;
             }
             let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
@@ -311,11 +299,12 @@ impl Inner {
         let is_early = payment.kind == PaymentKind::Prepaid
             && !payment.is_closed
             && left >= dearest.max(Usdc(1))
-            && transaction.updated_at < payment.usable_until;
+            && transaction.updated_at < self.records.may_end_from(payment.id).await?;
         if !is_early {
             return Ok(());
         }
         let id = transaction.id;
+        self.records.ended_early(payment.id).await?;
         let message = format!(
             "the balance {id} is not settled: its provider ended it early, {left} USDC are left"
         );
@@ -361,6 +350,9 @@ impl Inner {
             return Err(differs("none of its answers was received".to_owned()));
         }
         leaves.sort_by_key(|(index, ..)| *index);
+        if let Some(pair) = leaves.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(differs(format!("two of its answers have the index {}", pair[0].0)));
+        }
         let kept = self.client.get_delivery_proof(id).await?.map(|proof| proof.content_hash);
         let root = match (kept, ask) {
             (Some(root), _) => Some(root),

@@ -4,7 +4,7 @@ use alloy_primitives::Address;
 
 use crate::{
     error::{Code, Error, Result},
-    protocol::{CreateTransaction, Refusal, Transaction, TransactionId, Usdc},
+    protocol::{CreateTransaction, Refusal, Transaction, TransactionId, Usdc, money},
 };
 
 /// Nothing has this id.
@@ -45,6 +45,38 @@ pub(super) fn insufficient_balance(
             facts.required = Some(required);
             facts.available = Some(available);
         })
+}
+
+/// The bond that disputing a transaction takes.
+///
+/// # Errors
+/// [`Code::PriceAboveLimit`] where it is more than `max_bond`.
+pub(super) fn agreed_bond(transaction: &Transaction, max_bond: Usdc) -> Result<Usdc> {
+    let bond = money::dispute_bond(transaction.amount, transaction.dispute_bond_bps_locked);
+    if bond <= max_bond {
+        return Ok(bond);
+    }
+    let message = format!("a dispute takes a bond of {bond} USDC, and max_bond is {max_bond}");
+    Err(Error::new(Code::PriceAboveLimit, message)
+        .with_hint(
+            "the bond falls to the provider unless the resolver finds it at fault: pass it as \
+             max_bond if the dispute is worth it; nothing was done",
+        )
+        .with_facts(|facts| {
+            facts.transaction_id = Some(transaction.id);
+            facts.field = Some("max_bond");
+            facts.required = Some(bond);
+            facts.available = Some(max_bond);
+        }))
+}
+
+/// What a node says contradicts what is known or was agreed.
+#[cfg(feature = "chain")]
+pub(in crate::kernel) fn contradiction(message: String) -> Error {
+    Error::new(Code::ContradictoryAnswer, message).with_hint(
+        "ask another RPC endpoint, and do not trust this one with money until you know why; \
+         nothing was sent",
+    )
 }
 
 /// The refusal of this creation, naming the argument that caused it.

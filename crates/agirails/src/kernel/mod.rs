@@ -20,6 +20,7 @@ use crate::{
         Usdc,
         proof::DeliveryProof,
         registry::{AgentProfile, ServiceDescriptor},
+        wallet_signature::ContractQuestion,
     },
 };
 
@@ -93,6 +94,17 @@ impl Escrow {
     }
 }
 
+/// What a wallet's contract says of a signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContractFinding {
+    /// There is no contract at that address: only its key signs for it.
+    NoContract,
+    /// It is not the wallet's signature, or the contract did not say so within its gas.
+    Refused,
+    /// It is.
+    Accepted,
+}
+
 /// Keeps transactions and applies the protocol's rules to every call.
 ///
 /// `sender` is who calls: an address the kernel can act for (the embedded kernel for any, a
@@ -109,8 +121,7 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// `getTransaction(bytes32)`.
     async fn get_transaction(&self, id: TransactionId) -> Result<Transaction>;
 
-    /// `getTransaction(bytes32)` of several, in their order; `None` for those that the kernel does not
-    /// know.
+    /// [`Self::get_transaction`] for many, `None` for an unknown id.
     async fn get_transactions(&self, ids: &[TransactionId]) -> Result<Vec<Option<Transaction>>> {
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {
@@ -121,6 +132,17 @@ pub trait Kernel: fmt::Debug + Send + Sync {
             });
         }
         Ok(found)
+    }
+
+    /// [`Self::get_transaction`], confirmed by as many nodes as the client's setting `agree` says:
+    /// for what is served, given back or given up because of it.
+    async fn confirm_transaction(&self, id: TransactionId) -> Result<Transaction> {
+        self.get_transaction(id).await
+    }
+
+    /// How many nodes [`Self::confirm_transaction`] asks.
+    fn agree(&self) -> usize {
+        1
     }
 
     /// A party's transactions, newest first, in pages.
@@ -162,8 +184,17 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// `acceptQuote`.
     async fn accept_quote(&self, sender: Address, id: TransactionId, amount: Usdc) -> Result<()>;
 
-    /// `transitionState`; for a dispute, approves exactly what the bond lacks before.
+    /// `transitionState`; for a dispute, approves exactly what the bond lacks before, at most the
+    /// greatest share of the amount that a kernel can ask for ([`Self::dispute`] takes a limit).
     async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()>;
+
+    /// Disputes a delivery, with a bond of this much at most; returns the bond.
+    async fn dispute(&self, sender: Address, id: TransactionId, max_bond: Usdc) -> Result<Usdc> {
+        let bond = errors::agreed_bond(&self.confirm_transaction(id).await?, max_bond)?;
+        let dispute = Transition { id, to: State::Disputed, data: vec![], proof: None };
+        self.transition_state(sender, &dispute).await?;
+        Ok(bond)
+    }
 
     /// IN_PROGRESS and DELIVERED, one right behind the other, since in between nobody but the
     /// provider can move the money. `delivery` is the transition to DELIVERED; the transaction is
@@ -192,8 +223,25 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     async fn anchor_attestation(&self, sender: Address, id: TransactionId, uid: B256)
     -> Result<()>;
 
+    /// Asks the contract of a wallet whether a signature is its own (EIP-1271, ERC-6492). What may
+    /// be called for it is anybody's code: its gas is bounded.
+    ///
+    /// # Errors
+    /// Those of the network.
+    async fn ask_wallet(&self, question: &ContractQuestion) -> Result<ContractFinding> {
+        // Without a chain there are no contracts.
+        let _ = question;
+        Ok(ContractFinding::NoContract)
+    }
+
     /// The agent registry, where the network has one.
     fn registry(&self) -> Option<&dyn AgentRegistry>;
+
+    /// What whoever connects should know: that the kernel is paused, that it does not approve the
+    /// vault.
+    fn warnings(&self) -> &[String] {
+        &[]
+    }
 
     /// The attestation service, where the network has one.
     fn attestations(&self) -> Option<&dyn Attestations> {

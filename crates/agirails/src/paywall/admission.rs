@@ -11,21 +11,23 @@ use super::{
     Inner,
     answer::Answer,
     call::CallPayment,
+    clock::TOLERANCE,
     event::{Event, Level},
     headers,
     price::{Charge, Price, SELF_CANCELLABLE, check_price},
     rejection::{Refused, Rejection, Terms},
     request::{Incoming, parse_id},
     run::Run,
-    settings::{Settings, Unsigned},
+    settings::Unsigned,
+    signer::read_session,
     store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Known, Stage},
 };
 use crate::{
     error::Error,
     protocol::{
-        DisputeWindow, Refusal, State, TransactionId, Usdc,
+        DisputeWindow, State, TransactionId, Usdc,
         error::SignatureError,
-        paid_request::{CLOCK_SKEW_SECONDS, PaidRequest, RequestSignature},
+        paid_request::{CLOCK_SKEW_SECONDS, PaidRequest, RequestSignature, SignedSession},
         service::is_bound,
     },
 };
@@ -64,6 +66,7 @@ pub(super) struct Plausible {
     facts: Facts,
     key: String,
     signature: Option<RequestSignature>,
+    session: Option<SignedSession>,
     most: Option<Usdc>,
     is_x402: bool,
 }
@@ -179,13 +182,20 @@ impl Inner {
         let terms = incoming
             .filter(|_| price > Usdc::ZERO && rejection.status == 402)
             .map(|incoming| incoming.place(self.terms(charge, price), &self.public));
-        rejection.answer(&request_id, terms.as_ref())
+        match incoming {
+            Some(incoming) if rejection.status == 401 => {
+                let rejection = rejection.clone().with("signing", self.signing(incoming));
+                rejection.answer(&request_id, None)
+            }
+            _ => rejection.answer(&request_id, terms.as_ref()),
+        }
     }
 
     pub(super) fn terms<'a>(&'a self, charge: &'a Charge, price: Usdc) -> Terms<'a> {
         Terms {
             network: self.client.network(),
             provider: self.client.address().to_string(),
+            ledger: self.client.mock().map(|kernel| kernel.ledger_id()),
             charge,
             price,
             min_seconds_left: self.min_seconds_left(charge),
@@ -274,13 +284,14 @@ impl Inner {
         let most = payment.most()?;
         let service_key = payment.service_key()?;
         let signature = self.read_signature(payment.signature.as_deref(), self.unsigned).await?;
+        let session = read_session(payment.session.as_deref())?;
         let seen = self.verify(id).await?;
-        let facts = self.accept(seen, service_key).await?;
+        let facts = self.accept(charge, seen, service_key).await?;
         if let Some(price) = price {
             self.check_amount(&facts, least(charge, price, key)).await?;
         }
         let (key, is_x402) = (key.to_owned(), payment.is_x402);
-        Ok(Plausible { facts, key, signature, most, is_x402 })
+        Ok(Plausible { facts, key, signature, session, most, is_x402 })
     }
 
     /// All that needs the request's body, and no claim.
@@ -291,10 +302,10 @@ impl Inner {
         price: Usdc,
         plausible: Plausible,
     ) -> Result<Checked, Refused> {
-        let Plausible { facts, key, signature, most, is_x402 } = plausible;
+        let Plausible { facts, key, signature, session, most, is_x402 } = plausible;
         check_key(charge, price, &key)?;
         let request = incoming.paid(facts.id, &key);
-        self.check_signer(signature.as_ref(), &request, &facts)?;
+        self.check_signer(signature.as_ref(), session.as_ref(), &request, &facts).await?;
         let digest = incoming.digest(&charge.name);
         let least = least(charge, price, &key);
         self.check_amount(&facts, least).await?;
@@ -328,23 +339,6 @@ impl Inner {
         Ok(Some(signature))
     }
 
-    pub(super) fn check_signer(
-        &self,
-        signature: Option<&RequestSignature>,
-        request: &PaidRequest,
-        facts: &Facts,
-    ) -> Result<(), Refused> {
-        let Some(signature) = signature else {
-            self.warn_of_unsigned();
-            return Ok(());
-        };
-        let network = self.client.network();
-        match signature.recover(request, network.chain_id, network.kernel) {
-            Ok(signer) if signer == facts.requester => Ok(()),
-            _ => Err(Rejection::wrong_signer().into()),
-        }
-    }
-
     /// The transaction, read once: what protocol rules say cannot change is never asked again.
     async fn verify(&self, id: TransactionId) -> Result<Seen, Refused> {
         if let Some(seen) = self.remembered(id) {
@@ -365,7 +359,12 @@ impl Inner {
 
     /// Whether a transaction is taken here. One that the store knows was; for one that is new it is
     /// decided whether it is meant for this service, and how long it may lock the pay.
-    async fn accept(&self, seen: Seen, service_key: Option<B256>) -> Result<Facts, Refused> {
+    async fn accept(
+        &self,
+        charge: &Charge,
+        seen: Seen,
+        service_key: Option<B256>,
+    ) -> Result<Facts, Refused> {
         let facts = seen.facts;
         if seen.service_hash.is_none() {
             return Ok(facts);
@@ -374,13 +373,15 @@ impl Inner {
         if !bound && !self.one_store {
             return Err(Rejection::other_service().into());
         }
-        let Settings { max_window_seconds, max_deadline_seconds, .. } = self.settings;
-        if facts.window_seconds > max_window_seconds {
-            return Err(Rejection::window_too_long(facts.window_seconds, max_window_seconds).into());
+        let longest_window = self.settings.max_window_seconds;
+        if facts.window_seconds > longest_window {
+            return Err(Rejection::window_too_long(facts.window_seconds, longest_window).into());
         }
         let left = facts.deadline.saturating_sub(self.clock.now().await?);
-        if left > max_deadline_seconds {
-            return Err(Rejection::deadline_too_far(left, max_deadline_seconds).into());
+        let longest = charge.longest(&self.settings);
+        // Whoever chose the longest may have a clock that is ahead of ours.
+        if left > longest.saturating_add(TOLERANCE) {
+            return Err(Rejection::deadline_too_far(left, longest).into());
         }
         Ok(Facts { bound, ..facts })
     }
@@ -391,15 +392,21 @@ impl Inner {
         if process.lookups.is_unknown(id) {
             return Err(Rejection::not_found().into());
         }
-        let _permit = process.lookups.permit().await.ok_or_else(Rejection::too_many)?;
-        let transaction = match self.client.get_transaction(id).await {
-            Ok(transaction) => transaction,
-            Err(error) if error.refusal() == Some(Refusal::TxMissing) => {
-                process.lookups.note_unknown(id);
-                return Err(Rejection::not_found().into());
-            }
-            Err(error) => return Err(Refused::because(Rejection::unverifiable(), error)),
+        let unverifiable = |error| Refused::because(Rejection::unverifiable(), error);
+        let kernel = self.client.kernel();
+        let found = process
+            .lookups
+            .read(kernel, self.client.address(), id)
+            .await
+            .ok_or_else(Rejection::too_many)?;
+        let Some(mut transaction) = found.map_err(unverifiable)? else {
+            process.lookups.note_unknown(id);
+            return Err(Rejection::not_found().into());
         };
+        // What would be served on one node's word is asked of others too.
+        if kernel.agree() > 1 {
+            transaction = kernel.confirm_transaction(id).await.map_err(unverifiable)?;
+        }
         if transaction.provider != self.client.address() {
             return Err(Rejection::other_provider().into());
         }

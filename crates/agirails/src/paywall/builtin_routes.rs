@@ -13,6 +13,7 @@ use super::{
     rejection::{Refused, Rejection},
     request::{Incoming, parse_id},
     settings::Unsigned,
+    signer::read_session,
     store::{Backlog, Counters, Facts, Stage},
 };
 use crate::protocol::{
@@ -51,7 +52,7 @@ impl Inner {
         };
         Some(answer.unwrap_or_else(|Refused(rejection, cause)| {
             let free = Charge::new(path_name(path), Usdc::ZERO);
-            self.reject(&free, Usdc::ZERO, &rejection, cause.as_ref(), None)
+            self.reject(&free, Usdc::ZERO, &rejection, cause.as_ref(), Some(incoming))
         }))
     }
 
@@ -92,6 +93,7 @@ impl Inner {
                 "route": charge.name, "price": null, "priceText": text, "calls": charge.calls,
             });
         };
+        let min_seconds_left = self.min_seconds_left(charge);
         let offers: Vec<_> =
             charge.offers(price).into_iter().map(|offer| offer.describe()).collect();
         json!({
@@ -101,6 +103,7 @@ impl Inner {
             "calls": charge.least_calls(price),
             "leastSensibleCalls": sensible_calls(price).max(charge.least_calls(price)),
             "offers": offers,
+            "lastsSeconds": charge.lifetime(min_seconds_left, true) - min_seconds_left,
             "accepts": self.terms(charge, price).accepts(),
         })
     }
@@ -195,6 +198,7 @@ impl Inner {
         // unsigned calls are served.
         let given = incoming.signature.as_deref();
         let signature = self.read_signature(given, Unsigned::Refuse).await?;
+        let session = read_session(incoming.session.as_deref())?;
         let payment = incoming.payment(self.client.network(), self.client.address())?;
         let service_key = payment.service_key()?;
         let (facts, problem) = match self.payment_of(id).await? {
@@ -219,9 +223,11 @@ impl Inner {
         };
         self.check_signer(
             signature.as_ref(),
+            session.as_ref(),
             &incoming.paid(id, incoming.idempotency_key.as_deref().unwrap_or_default()),
             &facts,
-        )?;
+        )
+        .await?;
         if let Some(problem) = problem {
             return Err(problem.into());
         }

@@ -32,6 +32,10 @@ impl Inner {
         for _ in 0..ROUND / PAGE {
             let after = *lock(behind);
             let ids = self.store.open_payments(after, PAGE).await?;
+            if ids.is_empty() {
+                *lock(behind) = TransactionId::ZERO;
+                break;
+            }
             let transactions = self.client.kernel().get_transactions(&ids).await?;
             for transaction in transactions.into_iter().flatten() {
                 self.notice(&transaction).await?;
@@ -62,6 +66,10 @@ impl Inner {
             stage => stage,
         };
         let id = transaction.id;
+        // What ends a payment is not taken from one node's word.
+        if self.client.kernel().confirm_transaction(id).await?.state != transaction.state {
+            return Ok(());
+        }
         let trouble = format!("it {words}");
         let stage = self.store.overtake(id, unserved, served, &trouble).await?;
         match stage {
@@ -79,7 +87,7 @@ impl Inner {
 
     /// Delivers balances that nobody has called with for so long.
     pub(super) async fn close_idle(&self) -> Result<()> {
-        let Some(now) = self.clock.latest() else { return Ok(()) };
+        let Some(now) = self.clock.passed() else { return Ok(()) };
         let before = now.saturating_sub(self.settings.idle_close_seconds);
         if self.store.close_idle(before).await? > 0 {
             self.process.get().wake();

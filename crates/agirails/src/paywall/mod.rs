@@ -49,6 +49,7 @@ mod request;
 mod response;
 mod run;
 mod settings;
+mod signer;
 mod store;
 
 use std::{

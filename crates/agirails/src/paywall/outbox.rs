@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::{
     Inner,
+    clock::TOLERANCE,
     event::Level,
     following::facts_of,
     lock,
@@ -132,8 +133,20 @@ async fn follow_clock(paywall: Weak<Inner>) {
     let mut complaint = Complaint::default();
     while let Some(inner) = paywall.upgrade() {
         let period = Duration::from_secs(if inner.is_local() { 1 } else { 30 });
-        if let Err(error) = inner.clock.refresh().await {
-            complaint.tell(&inner, Level::Warning, format!("the kernel's clock: {error}"));
+        match inner.clock.refresh().await {
+            Ok(reading) if reading.is_disputed() => {
+                let words = format!(
+                    "the kernel's clock reads {}, and this machine's {}: set this machine's clock, \
+                     or ask another RPC endpoint; until they agree, nothing is closed before both \
+                     say that it is time, and no call is run for which one says that it is late",
+                    reading.told, reading.wall
+                );
+                complaint.tell(&inner, Level::Error, words);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                complaint.tell(&inner, Level::Warning, format!("the kernel's clock: {error}"));
+            }
         }
         drop(inner);
         tokio::time::sleep(period).await;
@@ -210,7 +223,7 @@ impl Tender {
             return Ok(());
         }
         if self.close.is_due()
-            && let Some(now) = inner.clock.latest()
+            && let Some(now) = inner.clock.passed()
         {
             inner.store.close_expiring(now + inner.settings.closing_seconds).await?;
         }
@@ -373,12 +386,14 @@ impl Inner {
 
     /// What a failed move means: it may have been done before, it may be refused for good, and it
     /// may just have to be tried again. A node that lags behind refuses what the chain would take,
-    /// so nothing is lost while the transaction stands.
+    /// and one that lies refuses what it likes. So nothing that was served is given back before its
+    /// deadline has passed by our own clock, whatever a node says, and nothing is lost while the
+    /// transaction stands.
     async fn judge(&self, duty: &Duty, error: Error) -> Outcome {
         if error.refusal().is_none() {
             return self.later(duty, &error);
         }
-        let state = match self.client.get_transaction(duty.facts.id).await {
+        let state = match self.client.kernel().confirm_transaction(duty.facts.id).await {
             Ok(transaction) => transaction.state,
             Err(missing)
                 if missing.refusal() == Some(Refusal::TxMissing) && self.is_long_over(duty) =>
@@ -401,7 +416,9 @@ impl Inner {
             (_, State::Initiated | State::Quoted) if self.is_long_over(duty) => {
                 moved(Stage::Lost, "the chain took its escrow back: nothing is locked in it")
             }
-            (Stage::Delivering, State::Committed | State::InProgress) if is_final(&error) => {
+            (Stage::Delivering, State::Committed | State::InProgress)
+                if is_final(&error) && self.is_over_by(duty, TOLERANCE) =>
+            {
                 let words = format!("it cannot be delivered, so the money is given back: {error}");
                 moved(Stage::Returning, &words)
             }
@@ -411,11 +428,16 @@ impl Inner {
 
     /// Whether its deadline is so long ago that no block brings anything new.
     fn is_long_over(&self, duty: &Duty) -> bool {
-        self.clock.latest().is_some_and(|now| now > duty.facts.deadline.saturating_add(MISSING_FOR))
+        self.is_over_by(duty, MISSING_FOR)
+    }
+
+    /// Whether its deadline passed so many seconds ago, by the kernel's clock and by ours.
+    fn is_over_by(&self, duty: &Duty, seconds: u64) -> bool {
+        self.clock.passed().is_some_and(|now| now > duty.facts.deadline.saturating_add(seconds))
     }
 
     fn later(&self, duty: &Duty, error: &Error) -> Outcome {
-        let left = self.clock.latest().map(|now| duty.facts.deadline.saturating_sub(now));
+        let left = self.clock.passed().map(|now| duty.facts.deadline.saturating_sub(now));
         Outcome::Later { after: pause(duty, error, left), trouble: error.to_string() }
     }
 
@@ -466,7 +488,7 @@ impl Inner {
     }
 
     async fn prune(&self) -> Result<()> {
-        let (keep, now) = (self.settings.keep, self.clock.now().await?);
+        let (keep, now) = (self.settings.keep, self.clock.passed_by_now().await?);
         while self.store.prune(keep, now, PRUNED_AT_ONCE).await? == u64::from(PRUNED_AT_ONCE) {}
         Ok(())
     }
@@ -481,7 +503,7 @@ impl Inner {
     /// Looks over the kernel's transactions: those that nobody claimed are given back before they
     /// expire, and what a chain took back is done again.
     async fn sweep(&self) -> Result<()> {
-        let now = self.clock.now().await?;
+        let now = self.clock.passed_by_now().await?;
         for state in [State::Committed, State::InProgress] {
             let mut query = TransactionQuery {
                 role: Some(Role::Provider),
@@ -533,6 +555,11 @@ impl Inner {
         if !is_over || !self.settings.give_back_unclaimed {
             return Ok(());
         }
+        if self.client.kernel().agree() > 1
+            && self.client.kernel().confirm_transaction(id).await? != *transaction
+        {
+            return Ok(());
+        }
         self.listener.tell(Level::Info, format!("{id} was never used and is given back"));
         self.store.give_back(&facts_of(transaction)).await?;
         self.process.get().wake();
@@ -548,7 +575,9 @@ fn moved(to: Stage, trouble: &str) -> Outcome {
 /// newest blocks may be taken by the next one.
 fn is_final(error: &Error) -> bool {
     let may_lag = [Refusal::TxMissing, Refusal::NoOp, Refusal::InvalidTransition];
-    error.retry() == Retry::Never && !error.refusal().is_some_and(|told| may_lag.contains(&told))
+    // Who is the provider never changes, so whoever says this speaks of another transaction.
+    let is_no_reason = |told| may_lag.contains(&told) || told == Refusal::OnlyProvider;
+    error.retry() == Retry::Never && !error.refusal().is_some_and(is_no_reason)
 }
 
 /// How long a duty that failed waits, with so many seconds left before its deadline: a delivery

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::settings::Deliver;
+use super::settings::{Deliver, Settings};
 use crate::{
     error::{Code, Error, Result},
     protocol::{Usdc, money},
@@ -14,6 +14,13 @@ pub const SELF_CANCELLABLE: Usdc = Usdc(1_000_000);
 /// The fee of transactions that are made now, for the price page; the rate that counts is locked
 /// into each transaction.
 const FEE_BPS: u16 = 100;
+
+/// For how long a bundle may be sold: to pay for it and to call takes minutes, and a balance that
+/// nobody uses is money that nobody has.
+const LASTS: std::ops::RangeInclusive<u64> = 300..=2_592_000;
+
+/// How long a transaction may last where its charge does not say, seconds.
+const DEFAULT_LIFETIME: u64 = 3_600;
 
 /// What one call costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +40,7 @@ pub struct Charge {
     pub(super) min_seconds_left: Option<u64>,
     pub(super) deliver: Option<Deliver>,
     pub(super) described: Option<String>,
+    pub(super) lasts: Option<u64>,
 }
 
 impl Charge {
@@ -47,6 +55,7 @@ impl Charge {
             min_seconds_left: None,
             deliver: None,
             described: None,
+            lasts: None,
         }
     }
 
@@ -75,6 +84,14 @@ impl Charge {
         self
     }
 
+    /// For how many seconds from its purchase on calls can be made with a bundle, 300 to 2_592_000
+    /// (30 days). What is left of it then is the provider's when it is delivered. Where it is not
+    /// set: until `min_seconds_left` before the end of an hour.
+    pub const fn lasts(mut self, seconds: u64) -> Self {
+        self.lasts = Some(seconds);
+        self
+    }
+
     /// When the response leaves, in place of the paywall's setting.
     pub const fn deliver(mut self, deliver: Deliver) -> Self {
         self.deliver = Some(deliver);
@@ -83,7 +100,8 @@ impl Charge {
 
     /// # Errors
     /// [`Code::InvalidAmount`] for a price of nothing or a bundle that the protocol does not take,
-    /// [`Code::InvalidNumber`] for a minimum that could never be met.
+    /// [`Code::InvalidNumber`] for a minimum that could never be met, or a bundle that lasts too short
+    /// or too long.
     pub(super) fn check(&self, closing_seconds: u64) -> Result<()> {
         if let Price::Fixed(price) = self.price {
             check_price(price)?;
@@ -103,6 +121,17 @@ impl Charge {
                 )
                 .with_hint("sell more calls with one transaction, or leave calls out"));
             }
+        }
+        if let Some(seconds) = self.lasts
+            && !(LASTS.contains(&seconds))
+        {
+            let problem = format!("must be {} to {} seconds", LASTS.start(), LASTS.end());
+            return Err(Error::invalid(
+                Code::InvalidNumber,
+                "lasts",
+                &seconds.to_string(),
+                &problem,
+            ));
         }
         if let Some(seconds) = self.min_seconds_left
             && seconds <= closing_seconds
@@ -172,6 +201,22 @@ impl Charge {
     /// What the least transaction is worth.
     pub(super) fn bundle(&self, price: Usdc) -> Usdc {
         Usdc(price.0.saturating_mul(self.least_calls(price)))
+    }
+
+    /// How long a transaction may last that pays for such calls.
+    pub(super) fn lifetime(&self, min_seconds_left: u64, is_prepaid: bool) -> u64 {
+        match self.lasts.filter(|_| is_prepaid) {
+            Some(lasts) => lasts + min_seconds_left,
+            None => DEFAULT_LIFETIME.max(min_seconds_left * 2),
+        }
+    }
+
+    /// How much time a transaction may have left when it is used for the first time: a bundle that is
+    /// sold for longer may last as long.
+    pub(super) fn longest(&self, settings: &Settings) -> u64 {
+        let min_seconds_left = self.min_seconds_left.unwrap_or(settings.min_seconds_left);
+        let sold = self.lasts.map_or(0, |lasts| lasts.saturating_add(min_seconds_left));
+        settings.max_deadline_seconds.max(sold)
     }
 
     /// How a call at this price can be paid for: how many calls with how much.

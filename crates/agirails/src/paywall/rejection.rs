@@ -19,7 +19,7 @@ use crate::{
         State, Usdc,
         paid_request::{
             CLOCK_SKEW_SECONDS, IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PRICE_ABOVE_MAXIMUM,
-            SIGNATURE_HEADER, TRANSACTION_HEADER,
+            SESSION_FORM, SESSION_HEADER, SIGNATURE_FORM, SIGNATURE_HEADER, TRANSACTION_HEADER,
         },
         service::SERVICE_KEY_HEADER,
     },
@@ -51,7 +51,7 @@ impl Rejection {
         Self { status, reason, title, detail: detail.into(), more: vec![], retry_after: None }
     }
 
-    fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
+    pub(super) fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
         self.more.push((key, value.into()));
         self
     }
@@ -77,8 +77,13 @@ impl Rejection {
     }
 
     pub(super) fn malformed_signature() -> Self {
-        let detail = format!("{SIGNATURE_HEADER} must be t=<Unix seconds>,s=0x<65 bytes in hex>");
+        let detail = format!("{SIGNATURE_HEADER} must be {SIGNATURE_FORM}");
         Self::new(400, "invalid_signature_header", "Invalid Signature Header", detail)
+    }
+
+    pub(super) fn malformed_session() -> Self {
+        let detail = format!("{SESSION_HEADER} must be {SESSION_FORM}");
+        Self::new(400, "invalid_session_header", "Invalid Session Header", detail)
     }
 
     pub(super) fn malformed_max_price() -> Self {
@@ -235,17 +240,23 @@ impl Rejection {
 
     pub(super) fn signature_required() -> Self {
         let detail = format!(
-            "Sign the request as the transaction's requester: {SIGNATURE_HEADER}: \
-             t=<Unix seconds>,s=<EIP-712 signature of PaidRequest(bytes32 txId,string method,\
-             string target,bytes32 bodyHash,string idempotencyKey,uint256 timestamp)>"
+            "Sign the request as the transaction's requester, in the header {SIGNATURE_HEADER}: \
+             `signing` says what"
         );
         Self::new(401, "signature_required", "Signature Required", detail)
     }
 
     pub(super) fn wrong_signer() -> Self {
         let detail = "The signature is not the transaction requester's for this very request: \
-                      method, target, body, key and time are signed";
+                      method, target, body, key and time are signed. Its key, its contract \
+                      (EIP-1271) or a session key that it appointed signs: `signing` says what";
         Self::new(401, "wrong_signature", "Invalid Signature", detail)
+    }
+
+    pub(super) fn too_many_contract_checks() -> Self {
+        let detail = "Too many signatures of contract wallets are being checked on chain; try \
+                      again, or appoint a session key, which is checked once";
+        Self::new(429, "too_many_signature_checks", "Too Many Requests", detail).later(1)
     }
 
     pub(super) fn stale_signature() -> Self {
@@ -253,7 +264,9 @@ impl Rejection {
             "The signature's time is more than {CLOCK_SKEW_SECONDS} seconds from this server's: \
              set your clock and sign anew"
         );
+        // A proxy may take the Date away.
         Self::new(401, "stale_signature", "Signature Expired", detail)
+            .with("time", super::wall_seconds())
     }
 
     pub(super) fn used() -> Self {
@@ -435,6 +448,8 @@ impl From<Error> for Refused {
 pub(super) struct Terms<'a> {
     pub(super) network: &'a Network,
     pub(super) provider: String,
+    /// On mock, which ledger the transaction must be on.
+    pub(super) ledger: Option<&'a str>,
     pub(super) charge: &'a Charge,
     pub(super) price: Usdc,
     pub(super) min_seconds_left: u64,
@@ -522,15 +537,15 @@ impl Terms<'_> {
 
     fn accept(&self, offer: Offer, is_bundled: bool) -> Value {
         let kind = if is_bundled || offer.calls > 1 { "prepaid" } else { "single" };
-        json!({
+        let longest = self.charge.longest(self.settings);
+        let seconds = self.charge.lifetime(self.min_seconds_left, kind == "prepaid");
+        let mut accept = json!({
             "scheme": "actp-escrow",
             "network": format!("eip155:{}", self.network.chain_id),
             "amount": offer.amount.0.to_string(),
             "asset": self.network.usdc.to_string(),
             "payTo": self.provider,
-            "maxTimeoutSeconds": 3_600
-                .max(self.min_seconds_left.saturating_mul(2))
-                .min(self.settings.max_deadline_seconds),
+            "maxTimeoutSeconds": seconds.min(longest),
             "extra": {
                 "flow": "escrow",
                 "kind": kind,
@@ -543,11 +558,15 @@ impl Terms<'_> {
                 "signature": if self.signature_required { "required" } else { "optional" },
                 "serviceHash": self.service,
                 "minSecondsLeft": self.min_seconds_left,
-                "maxDeadlineSeconds": self.settings.max_deadline_seconds,
+                "maxDeadlineSeconds": longest,
                 "idleCloseSeconds": self.settings.idle_close_seconds,
                 "disputeWindowSeconds": OFFERED_WINDOW.min(self.settings.max_window_seconds),
                 "maxWindowSeconds": self.settings.max_window_seconds,
             },
-        })
+        });
+        if let Some(ledger) = self.ledger {
+            accept["extra"]["ledger"] = ledger.into();
+        }
+        accept
     }
 }

@@ -18,7 +18,8 @@ use crate::{
         TransactionId, Usdc,
         id::parse_address,
         paid_request::{
-            IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PaidRequest, SIGNATURE_HEADER, TRANSACTION_HEADER,
+            IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PaidRequest, SESSION_HEADER, SIGNATURE_HEADER,
+            TRANSACTION_HEADER,
         },
         service::SERVICE_KEY_HEADER,
         target::canonical_target,
@@ -43,6 +44,8 @@ pub struct Incoming {
     pub transaction_id: Option<String>,
     /// The header [`SIGNATURE_HEADER`].
     pub signature: Option<String>,
+    /// The header [`SESSION_HEADER`].
+    pub session: Option<String>,
     /// The header [`IDEMPOTENCY_HEADER`].
     pub idempotency_key: Option<String>,
     /// The header [`MAX_PRICE_HEADER`].
@@ -69,6 +72,7 @@ impl Incoming {
             body_hash: keccak256(body),
             transaction_id: None,
             signature: None,
+            session: None,
             idempotency_key: None,
             max_price: None,
             service_key: None,
@@ -96,6 +100,7 @@ impl Incoming {
         let mut payment = Payment {
             transaction_id: self.transaction_id.as_deref().unwrap_or_default().trim().into(),
             signature: self.signature.as_deref().map(|text| text.trim().into()),
+            session: self.session.as_deref().map(|text| text.trim().into()),
             key: self.idempotency_key.as_deref().map(Cow::Borrowed),
             max_price: self.max_price.as_deref().map(|text| text.trim().into()),
             service_key: self.service_key.as_deref().map(|text| text.trim().into()),
@@ -154,6 +159,7 @@ pub(super) fn parse_id(text: &str) -> Option<B256> {
 pub(super) struct Payment<'a> {
     pub(super) transaction_id: Cow<'a, str>,
     pub(super) signature: Option<Cow<'a, str>>,
+    pub(super) session: Option<Cow<'a, str>>,
     pub(super) key: Option<Cow<'a, str>>,
     pub(super) max_price: Option<Cow<'a, str>>,
     pub(super) service_key: Option<Cow<'a, str>>,
@@ -183,6 +189,7 @@ impl<'a> Payment<'a> {
         fill(&mut id, Some(read.transaction_id), TRANSACTION_HEADER)?;
         self.transaction_id = id.unwrap_or_default();
         fill(&mut self.signature, read.signature, SIGNATURE_HEADER)?;
+        fill(&mut self.session, read.session, SESSION_HEADER)?;
         fill(&mut self.key, read.key, IDEMPOTENCY_HEADER)?;
         fill(&mut self.max_price, read.max_price, MAX_PRICE_HEADER)?;
         fill(&mut self.service_key, read.service_key, SERVICE_KEY_HEADER)?;
@@ -208,6 +215,7 @@ impl<'a> Payment<'a> {
 struct X402Payment {
     transaction_id: String,
     signature: Option<String>,
+    session: Option<String>,
     key: Option<String>,
     max_price: Option<String>,
     service_key: Option<String>,
@@ -269,8 +277,8 @@ fn read_x402(
         }
     }
     let (signature, max_price) = (text("/payload/signature")?, text("/payload/maxPrice")?);
-    let service_key = text("/payload/serviceKey")?;
-    Ok(X402Payment { transaction_id, signature, key, max_price, service_key })
+    let (session, service_key) = (text("/payload/session")?, text("/payload/serviceKey")?);
+    Ok(X402Payment { transaction_id, signature, session, key, max_price, service_key })
 }
 
 /// How long a request's body is, as far as its headers say.
@@ -381,6 +389,7 @@ impl Incoming {
             body_hash: B256::ZERO,
             transaction_id: None,
             signature: None,
+            session: None,
             idempotency_key: None,
             max_price: None,
             service_key: None,
@@ -397,6 +406,7 @@ impl Incoming {
             let slot = match name.len() {
                 16 if name.eq_ignore_ascii_case(TRANSACTION_HEADER) => &mut incoming.transaction_id,
                 20 if name.eq_ignore_ascii_case(SIGNATURE_HEADER) => &mut incoming.signature,
+                18 if name.eq_ignore_ascii_case(SESSION_HEADER) => &mut incoming.session,
                 20 if name.eq_ignore_ascii_case(MAX_PRICE_HEADER) => &mut incoming.max_price,
                 22 if name.eq_ignore_ascii_case(SERVICE_KEY_HEADER) => &mut incoming.service_key,
                 15 if name.eq_ignore_ascii_case(IDEMPOTENCY_HEADER) => {

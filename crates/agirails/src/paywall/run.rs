@@ -447,7 +447,7 @@ impl Inner {
     /// was never heard of.
     fn seconds_left(&self, payment: &CallPayment) -> Option<u64> {
         let closes = payment.deadline.saturating_sub(self.settings.closing_seconds);
-        self.clock.latest().map(|now| closes.saturating_sub(now))
+        self.clock.passed().map(|now| closes.saturating_sub(now))
     }
 
     fn answer_request(
@@ -476,7 +476,7 @@ impl Inner {
         let Some(whole) = response.cut() else { return };
         // The parts of a record are text and numbers, which always have JSON.
         if let Ok(content_hash) = live.content_hash(&whole) {
-            let answered_at = self.clock.latest().unwrap_or_else(super::wall_seconds);
+            let answered_at = self.clock.passed().unwrap_or_else(super::wall_seconds);
             let request = self.answer_request(live, content_hash, answered_at, None);
             *lock(&live.cut) = Some(request);
             live.is_cut.store(true, Ordering::Release);

@@ -119,7 +119,7 @@ pub async fn linking_without_the_money_is_refused_before_anything_moves(
 pub async fn an_escrow_id_is_used_once_ever(stage: &dyn Stage) -> Result<()> {
     let play = Scene::on(stage).await?;
     let link = async |id, escrow_id| {
-        let link = LinkEscrow { escrow_contract: None, escrow_id: Some(escrow_id) };
+        let link = LinkEscrow { escrow_id: Some(escrow_id), ..LinkEscrow::default() };
         play.kernel.link_escrow(play.requester, id, link).await
     };
     // The stage may have run this before.
@@ -164,7 +164,8 @@ pub async fn linking_is_refused_in_the_order_of_the_checks(stage: &dyn Stage) ->
     let foreign_vault = Some(Address::repeat_byte(0xfa));
     let committed = play.in_state(State::Committed, USDC).await?;
     let link = async |sender, id, escrow_contract, escrow_id| {
-        play.kernel.link_escrow(sender, id, LinkEscrow { escrow_contract, escrow_id }).await
+        let link = LinkEscrow { escrow_contract, escrow_id, ..LinkEscrow::default() };
+        play.kernel.link_escrow(sender, id, link).await
     };
     let balance = play.kernel.balance(play.requester).await?.0;
     let dear = play.in_state(State::Initiated, balance + 1).await?;

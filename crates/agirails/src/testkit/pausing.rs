@@ -28,7 +28,7 @@ pub async fn a_pause_comes_before_all_other_words(stage: &dyn Stage) -> Result<(
     refused(kernel.create_transaction(play.requester, &bad).await, Refusal::KernelPaused);
     for (id, sender) in ids.iter().copied() {
         for escrow_contract in [None, Some(Address::ZERO)] {
-            let link = LinkEscrow { escrow_contract, escrow_id: None };
+            let link = LinkEscrow { escrow_contract, ..LinkEscrow::default() };
             refused(kernel.link_escrow(sender, id, link).await, Refusal::KernelPaused);
         }
         for amount in [0, USDC] {

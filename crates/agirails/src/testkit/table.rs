@@ -136,7 +136,7 @@ pub async fn an_unknown_id_is_refused_everywhere(stage: &dyn Stage) -> Result<()
             refused(play.step_with(play.stranger, id, to, &[1]).await, Refusal::TxMissing);
         }
         let escrow_id = Some(B256::repeat_byte(0x77));
-        let link = LinkEscrow { escrow_contract: None, escrow_id };
+        let link = LinkEscrow { escrow_id, ..LinkEscrow::default() };
         let outcome = play.kernel.link_escrow(play.requester, id, link).await;
         refused(outcome, Refusal::TxMissing);
         let outcome = play.kernel.accept_quote(play.requester, id, Usdc(USDC)).await;

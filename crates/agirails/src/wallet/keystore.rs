@@ -22,7 +22,7 @@ use k256::elliptic_curve::{subtle::ConstantTimeEq, zeroize::Zeroizing};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::PrivateKey;
+use super::{PrivateKey, Protection};
 use crate::error::{Code, Error, Result, shown_path};
 
 /// A keystore has less than a kilobyte; more is no keystore, whatever it is.
@@ -33,6 +33,12 @@ const MAX_SCRYPT_BYTES: u64 = 512 * 1024 * 1024;
 const MAX_SCRYPT_WORK: u64 = 1 << 23;
 /// Ten times what the usual tools write, some seconds.
 const MAX_PBKDF2_ROUNDS: u32 = 10_000_000;
+
+/// The least work that mainnet takes, N·r·p: what Foundry writes. Below it a password of some
+/// characters is found in an hour.
+const LEAST_SCRYPT_WORK: u64 = 1 << 16;
+/// The same for PBKDF2; the usual tools write 262,144 and more.
+const LEAST_PBKDF2_ROUNDS: u32 = 100_000;
 
 /// The setting that new keystores get, which geth calls the standard: 256 MiB, about a second.
 const SCRYPT_LOG_N: u8 = 18;
@@ -100,10 +106,19 @@ impl PrivateKey {
     /// opening, this computes for about a second.
     ///
     /// # Errors
-    /// [`Code::Internal`] where the operating system gives no random bytes.
+    /// [`Code::InvalidSettings`] for an empty password; [`Code::Internal`] where the operating
+    /// system gives no random bytes.
     ///
     /// Source: Web3 Secret Storage Definition, version 3.
     pub fn to_keystore(&self, password: &str) -> Result<String> {
+        if password.is_empty() {
+            return Err(Error::new(
+                Code::InvalidSettings,
+                "the keystore's password must not be empty",
+            )
+            .with_hint("pass a long password: whoever gets the file can try passwords at leisure")
+            .with_facts(|facts| facts.field = Some("password")));
+        }
         let kdf = Kdf::Scrypt { log_n: SCRYPT_LOG_N, r: SCRYPT_R, p: SCRYPT_P };
         let (salt, iv, id) = (random::<32>()?, random::<16>()?, random::<16>()?);
         let derived = kdf.derive(password.as_bytes(), &salt)?;
@@ -194,7 +209,7 @@ impl Keystore {
         }
         let mut secret: Secret<32> = Zeroizing::new(self.ciphertext);
         apply_cipher(&derived, &self.iv, &mut secret);
-        let key = PrivateKey::from_bytes(&secret, false)
+        let key = PrivateKey::from_bytes(&secret, self.protection(password))
             .map_err(|problem| refuse(format!("holds a private key that {problem}")))?;
         match self.address {
             Some(named) if named != key.address() => Err(refuse(format!(
@@ -202,6 +217,23 @@ impl Keystore {
                 key.address()
             ))),
             _ => Ok(key),
+        }
+    }
+
+    fn protection(&self, password: &[u8]) -> Protection {
+        let is_strong = match self.kdf {
+            Kdf::Scrypt { log_n, r, p } => {
+                (u64::from(r) * u64::from(p)).saturating_mul(1 << log_n) >= LEAST_SCRYPT_WORK
+            }
+            Kdf::Pbkdf2 { rounds } => rounds >= LEAST_PBKDF2_ROUNDS,
+        };
+        match (password, is_strong) {
+            (b"", _) => Protection::Weak("has an empty password"),
+            (_, false) => Protection::Weak(
+                "lets passwords be guessed fast: scrypt must have n·r·p of at least 65536, pbkdf2 at \
+                 least 100000 rounds",
+            ),
+            _ => Protection::Keystore,
         }
     }
 }
@@ -328,7 +360,7 @@ fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(text)
 }
 
-fn random<const N: usize>() -> Result<[u8; N]> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| {
         Error::new(Code::Internal, "the operating system gives no random bytes")

@@ -3,6 +3,7 @@
 
 mod keystore;
 mod policy;
+mod session;
 mod signing;
 
 use std::{any::Any, fmt, str::FromStr};
@@ -19,6 +20,7 @@ pub use self::policy::{
     ResolvedKey, resolve_key,
 };
 pub(crate) use self::policy::{NO_KEY_HINT, admit};
+pub use self::session::SessionKey;
 use crate::error::{Code, Error, Result};
 
 /// Whoever signs for an address: a [`PrivateKey`], or any signer of alloy (a hardware wallet, a
@@ -66,8 +68,8 @@ impl fmt::Debug for Password {
 /// A secp256k1 private key. It is wiped from memory when dropped, and nothing ever shows it:
 /// not `Debug`, not an error.
 ///
-/// It remembers whether it came out of a keystore ([`PrivateKey::from_keystore`]), because
-/// mainnet takes no other.
+/// It remembers how it was kept, because mainnet takes no other than one out of a keystore
+/// ([`PrivateKey::from_keystore`]) whose password is hard to guess.
 ///
 /// ```
 /// use agirails::PrivateKey;
@@ -82,7 +84,18 @@ impl fmt::Debug for Password {
 pub struct PrivateKey {
     key: SigningKey,
     address: Address,
-    raw: bool,
+    protection: Protection,
+}
+
+/// How a key was kept before it came here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protection {
+    /// It was passed in the clear.
+    InTheClear,
+    /// In a keystore that is as good as open, and why.
+    Weak(&'static str),
+    /// In a keystore.
+    Keystore,
 }
 
 impl PrivateKey {
@@ -93,15 +106,28 @@ impl PrivateKey {
 
     /// Whether it was passed in the clear, and not read from a keystore.
     pub const fn is_raw(&self) -> bool {
-        self.raw
+        matches!(self.protection, Protection::InTheClear)
+    }
+
+    /// A new key, from the operating system's random source.
+    fn random() -> Result<Self> {
+        // Nearly every 32 bytes are a key.
+        for _ in 0..8 {
+            let secret = Zeroizing::new(keystore::random::<32>()?);
+            if let Ok(key) = Self::from_bytes(&secret, Protection::InTheClear) {
+                return Ok(key);
+            }
+        }
+        Err(Error::new(Code::Internal, "the operating system's random bytes are not random")
+            .with_hint("without them no key is safe: repair the system's random source"))
     }
 
     /// # Errors
     /// The problem in words, where these bytes are no key.
-    fn from_bytes(bytes: &[u8; 32], raw: bool) -> Result<Self, &'static str> {
+    fn from_bytes(bytes: &[u8; 32], protection: Protection) -> Result<Self, &'static str> {
         let key = SigningKey::from_slice(bytes)
             .map_err(|_| "is zero or not below the order of the curve")?;
-        Ok(Self { address: Address::from_private_key(&key), key, raw })
+        Ok(Self { address: Address::from_private_key(&key), key, protection })
     }
 
     /// Signs a 32-byte hash, deterministically (RFC 6979) and with a low s.
@@ -178,7 +204,7 @@ impl FromStr for PrivateKey {
         let mut bytes = Zeroizing::new([0; 32]);
         hex::decode_to_slice(digits, bytes.as_mut_slice())
             .map_err(|_| refuse("has characters that are no hex digits"))?;
-        Self::from_bytes(&bytes, true).map_err(refuse)
+        Self::from_bytes(&bytes, Protection::InTheClear).map_err(refuse)
     }
 }
 

@@ -1,11 +1,15 @@
 //! Which key a client signs with, and which keys a network lets it use (AIP-13).
 
-use std::{env, fmt, path::PathBuf, sync::Once};
+use std::{
+    env, fmt,
+    path::{Path, PathBuf},
+    sync::Once,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use k256::elliptic_curve::zeroize::Zeroizing;
 
-use super::{Password, PrivateKey, keystore::naming};
+use super::{Password, PrivateKey, Protection, keystore::naming};
 use crate::{
     error::{Code, Error, Result, shown_path},
     network::Mode,
@@ -106,12 +110,14 @@ pub struct ResolvedKey {
 /// where it cannot be used, the next one is not asked.
 ///
 /// A key in the clear is taken silently on mock, with a warning on testnet (once per process in
-/// the log, always in [`ResolvedKey::warning`]), and not at all on mainnet.
+/// the log, always in [`ResolvedKey::warning`]), and not at all on mainnet. So is one from a
+/// keystore with an empty password, or whose password can be guessed fast (scrypt below n·r·p =
+/// 65,536, PBKDF2 below 100,000 rounds). A keystore's file that others can write is warned of.
 ///
 /// A keystore is opened on tokio's threads for blocking work; without tokio, where it is called.
 ///
 /// # Errors
-/// [`Code::KeyNotAllowed`] for a key in the clear on mainnet; [`Code::InvalidPrivateKey`] where
+/// [`Code::KeyNotAllowed`] for a key in the clear, or in a weak keystore, on mainnet; [`Code::InvalidPrivateKey`] where
 /// `ACTP_PRIVATE_KEY` is none; [`Code::InvalidKeystore`] and [`Code::WrongPassword`] as
 /// [`PrivateKey::from_keystore`]; [`Code::InvalidSettings`] where a keystore has no password
 /// beside it, or both a key and a keystore were passed.
@@ -146,12 +152,7 @@ pub async fn resolve_key(mode: Mode, sources: KeySources) -> Result<Option<Resol
             .with_hint("pass one of them"));
         }
         (Some(key), None) => return found(mode, key, "the private key that was passed").map(Some),
-        (None, Some((path, password))) => {
-            let source = format!("the keystore {}", shown_path(&path));
-            let key =
-                aside(move || PrivateKey::from_keystore_file(path, password.as_str())).await?;
-            return found(mode, key, source).map(Some);
-        }
+        (None, Some((path, password))) => return open_file(mode, path, password).await.map(Some),
         (None, None) => {}
     }
     if let Some(text) = environment.private_key {
@@ -175,10 +176,52 @@ pub async fn resolve_key(mode: Mode, sources: KeySources) -> Result<Option<Resol
     let Some(path) = file.filter(|path| !matches!(path.try_exists(), Ok(false))) else {
         return Ok(None);
     };
-    let source = format!("the keystore {}", shown_path(&path));
-    let password = environment.password.ok_or_else(|| no_password(&source))?;
+    let password = environment
+        .password
+        .ok_or_else(|| no_password(&format!("the keystore {}", shown_path(&path))))?;
+    open_file(mode, path, password).await.map(Some)
+}
+
+async fn open_file(mode: Mode, path: PathBuf, password: Password) -> Result<ResolvedKey> {
+    let shown = shown_path(&path);
+    let exposed = is_exposed(&path).then(|| {
+        format!(
+            "the keystore {shown} can be written by others, who could put another in its place: \
+             chmod 600, in a directory that is yours alone"
+        )
+    });
+    if let Some(warning) = &exposed {
+        tracing::warn!("{warning}");
+    }
     let key = aside(move || PrivateKey::from_keystore_file(path, password.as_str())).await?;
-    found(mode, key, source).map(Some)
+    let mut found = found(mode, key, format!("the keystore {shown}"))?;
+    let warnings: Vec<_> = exposed.into_iter().chain(found.warning).collect();
+    found.warning = (!warnings.is_empty()).then(|| warnings.join("; "));
+    Ok(found)
+}
+
+/// Whether somebody else can change this file, or put another in its place.
+#[cfg(unix)]
+fn is_exposed(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    const OTHERS_WRITE: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let is_open = |mode: u32| mode & OTHERS_WRITE != 0;
+    let file = path.metadata().is_ok_and(|file| is_open(file.mode()));
+    // In a sticky directory, such as /tmp, nobody replaces what is another's.
+    let place =
+        directory.metadata().is_ok_and(|place| is_open(place.mode()) && place.mode() & STICKY == 0);
+    file || place
+}
+
+/// Other systems' permissions are not looked at.
+#[cfg(not(unix))]
+fn is_exposed(_path: &Path) -> bool {
+    false
 }
 
 fn found(mode: Mode, key: PrivateKey, source: impl Into<String>) -> Result<ResolvedKey> {
@@ -189,7 +232,21 @@ fn found(mode: Mode, key: PrivateKey, source: impl Into<String>) -> Result<Resol
 
 /// Whether this network takes such a key, and what to tell its owner.
 pub(crate) fn admit(mode: Mode, key: &PrivateKey, source: &str) -> Result<Option<String>> {
-    if key.is_raw() { admit_raw(mode, source) } else { Ok(None) }
+    match (key.protection, mode) {
+        (Protection::InTheClear, mode) => admit_raw(mode, source),
+        (Protection::Keystore, _) | (_, Mode::Mock) => Ok(None),
+        (Protection::Weak(problem), Mode::Testnet) => {
+            Ok(Some(format!("{source} {problem}; mainnet refuses it: {MAKE_A_KEYSTORE}")))
+        }
+        (Protection::Weak(problem), Mode::Mainnet) => Err(Error::new(
+            Code::KeyNotAllowed,
+            format!("mainnet takes no keystore that {problem}: {source}"),
+        )
+        .with_hint(
+            "make the keystore anew with a long password: `agirails keystore`, or \
+             PrivateKey::to_keystore",
+        )),
+    }
 }
 
 fn admit_raw(mode: Mode, source: &str) -> Result<Option<String>> {

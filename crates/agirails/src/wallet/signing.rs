@@ -65,6 +65,7 @@ impl PrivateKey {
     ///
     /// ```
     /// use agirails::{Address, PrivateKey, protocol::paid_request::{PaidRequest, RequestSignature}};
+    /// use agirails::protocol::wallet_signature::Verdict;
     ///
     /// // A published test key: never fund it.
     /// let key: PrivateKey = format!("{:064x}", 1).parse()?;
@@ -74,7 +75,8 @@ impl PrivateKey {
     ///
     /// let signature: RequestSignature = header.parse()?;
     /// assert_eq!(signature.timestamp, request.timestamp);
-    /// assert_eq!(signature.recover(&request, 8453, kernel)?, key.address());
+    /// let verdict = signature.verdict(&request, None, key.address(), 8453, kernel)?;
+    /// assert_eq!(verdict, Verdict::Signed);
     /// # Ok::<(), agirails::Error>(())
     /// ```
     pub fn sign_request(
@@ -137,7 +139,7 @@ impl dyn Wallet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::paid_request::RequestSignature;
+    use crate::protocol::{paid_request::RequestSignature, wallet_signature::Verdict};
 
     #[test]
     fn every_field_is_signed() {
@@ -146,7 +148,11 @@ mod tests {
         let request = PaidRequest::new([1; 32].into(), "post", "/a?b=c", b"body", 5);
         let header = key.sign_request(&request, 1, kernel).unwrap();
         let signature: RequestSignature = header.parse().unwrap();
-        assert_eq!(signature.recover(&request, 1, kernel).unwrap(), key.address());
+        let is_signed = |signature: &RequestSignature, request: &PaidRequest, chain_id| {
+            let verdict = signature.verdict(request, None, key.address(), chain_id, kernel);
+            verdict.unwrap() == Verdict::Signed
+        };
+        assert!(is_signed(&signature, &request, 1));
         let changed = [
             PaidRequest { transaction_id: [2; 32].into(), ..request.clone() },
             PaidRequest { method: "PUT".to_owned(), ..request.clone() },
@@ -155,10 +161,10 @@ mod tests {
             PaidRequest { idempotency_key: "1".to_owned(), ..request.clone() },
         ];
         for other in changed {
-            assert_ne!(signature.recover(&other, 1, kernel).ok(), Some(key.address()), "{other:?}");
+            assert!(!is_signed(&signature, &other, 1), "{other:?}");
         }
-        assert_ne!(signature.recover(&request, 2, kernel).ok(), Some(key.address()));
+        assert!(!is_signed(&signature, &request, 2));
         let later = RequestSignature { timestamp: 6, ..signature.clone() };
-        assert_ne!(later.recover(&request, 1, kernel).ok(), Some(key.address()));
+        assert!(!is_signed(&later, &request, 1));
     }
 }

@@ -91,7 +91,8 @@ async fn a_signed_and_attested_delivery_is_released_and_a_forged_one_is_not() {
         ..Verification::default()
     };
     let mut forged = sound.clone();
-    forged.signed.as_mut().unwrap().message.consumer.address = provider.address();
+    let message = &mut forged.signed.as_mut().unwrap().message;
+    message.consumer = message.provider.clone();
     refuse(forged, Code::ProofMismatch, "consumer").await;
     let proof = ProofGenerator
         .generate_delivery_proof(DeliveryProofRequest {

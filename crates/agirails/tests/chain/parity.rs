@@ -35,7 +35,8 @@ async fn refusals(
         note(kernel.create_transaction(requester, &request).await.map(drop));
     }
     let link = async |by, id, escrow_contract, escrow_id| {
-        kernel.link_escrow(by, id, LinkEscrow { escrow_contract, escrow_id }).await.map(drop)
+        let link = LinkEscrow { escrow_contract, escrow_id, most: None };
+        kernel.link_escrow(by, id, link).await.map(drop)
     };
     note(link(requester, unknown, None, None).await);
     note(link(requester, unknown, Some(Address::ZERO), None).await);

@@ -57,21 +57,29 @@ async fn a_wrong_network_is_named_when_a_client_connects() {
     wrong.contracts.actp_kernel = devnet.deploy(artifacts::OLD_KERNEL, &[]).await.unwrap();
     fails(&wrong, Code::UnsupportedKernel, &["15 fields"]).await;
 
-    // Contracts of two deployments.
+    // Later generations have other rules.
     let admin = devnet.admin().address;
     let rules = (admin, admin, admin, Address::ZERO, good.contracts.usdc, U256::from(3_600));
     let newer = devnet.deploy(artifacts::NEWER_KERNEL, &rules.abi_encode_params()).await.unwrap();
+    let mut wrong = good.clone();
+    wrong.contracts.actp_kernel = newer;
+    fails(&wrong, Code::UnsupportedKernel, &["F-6", &newer.to_string()]).await;
+
+    // Contracts of two deployments.
+    let rules = (admin, admin, admin, Address::ZERO, good.contracts.usdc);
+    let second = devnet.deploy(artifacts::ACTP_KERNEL, &rules.abi_encode_params()).await.unwrap();
     let mut mixed = good.clone();
-    mixed.contracts.actp_kernel = newer;
+    mixed.contracts.actp_kernel = second;
     fails(&mixed, Code::InvalidSettings, &["the vault names"]).await;
-    let vault = (good.contracts.usdc, newer).abi_encode_params();
+    let vault = (good.contracts.usdc, second).abi_encode_params();
     mixed.contracts.escrow_vault = devnet.deploy(artifacts::ESCROW_VAULT, &vault).await.unwrap();
     mixed.contracts.agent_registry = None;
-    // The generation that is published but not deployed can be used.
-    let newer = connect(&mixed, vec![]).await.unwrap();
-    assert_eq!(newer.network().archive_treasury, None);
-    assert!(newer.registry().is_none());
-    let error = newer.get_transaction(B256::repeat_byte(1)).await.unwrap_err();
+    let second = connect(&mixed, vec![]).await.unwrap();
+    assert_eq!(second.network().archive_treasury, None);
+    assert!(second.registry().is_none());
+    // It was never told of this vault.
+    assert!(second.warnings()[0].contains("does not approve the vault"), "{:?}", second.warnings());
+    let error = second.get_transaction(B256::repeat_byte(1)).await.unwrap_err();
     assert_eq!(error.refusal(), Some(Refusal::TxMissing));
 
     for wrong in [

@@ -88,7 +88,11 @@ impl Service {
             Entry::Answer(answer) => answer,
             Entry::Run(served) => {
                 let run = self.runs.fetch_add(1, Ordering::SeqCst);
-                let status = if target.contains("unwell") { 422 } else { 200 };
+                let status = match target {
+                    target if target.contains("unwell") => 422,
+                    target if target.contains("broken") => 500,
+                    _ => 200,
+                };
                 let answer = Answer::new(status, format!("answer {run}"));
                 served.finish(answer.with("Content-Type", "text/plain")).await
             }
@@ -139,7 +143,8 @@ impl Fixture {
 
     /// Pays for a call of a provider that falls silent once it has been paid.
     pub async fn buy_in_silence(&self, consumer: &Consumer) -> TransactionId {
-        let error = drive(consumer.purchase(call()).unwrap(), async |request| {
+        let impatient = call().timeout(Duration::from_secs(1));
+        let error = drive(consumer.purchase(impatient).unwrap(), async |request| {
             let paid = request.headers.iter().any(|(name, _)| name == "X-AGIRAILS-TX-ID");
             match paid {
                 false => HttpOutcome::Answered(self.service.answer(&request).await),

@@ -295,7 +295,7 @@ impl<S: Side> Pair<S> {
                     EscrowId::Word(word) => word,
                     EscrowId::Of(other) => self.id(other),
                 });
-                let link = LinkEscrow { escrow_contract: vault, escrow_id };
+                let link = LinkEscrow { escrow_contract: vault, escrow_id, most: None };
                 Call::Link(sender, self.id(of), link)
             }
             Operation::Accept { sender, of, amount } => Call::Accept(sender, self.id(of), amount),

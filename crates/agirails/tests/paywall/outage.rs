@@ -49,6 +49,28 @@ impl Outage {
         id
     }
 
+    /// Until the outbox has looked twice what a refusal means, so that the first is written down.
+    async fn refused_again(&self) {
+        let before = self.odd.reads();
+        for _ in 0..200 {
+            if self.odd.reads() >= before + 2 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the outbox did not look again");
+    }
+
+    async fn comes_to(&self, id: TransactionId, stage: &str) {
+        for _ in 0..400 {
+            if self.stands_at(id).await == stage {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{id} never came to {stage}, it is {}", self.stands_at(id).await);
+    }
+
     async fn stands_at(&self, id: TransactionId) -> String {
         let page = Incoming::new("GET", &format!("/api/payments/{id}"), b"");
         json(&self.paywall.page(&page).await.unwrap())["stage"].as_str().unwrap().to_owned()
@@ -98,14 +120,33 @@ async fn an_old_duty_outlives_a_node_that_sees_nothing_yet() {
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_refused_for_good_is_given_back() {
+async fn a_delivery_that_is_refused_for_good_is_given_back_when_its_deadline_is_over() {
     let outage = Outage::with(Settings::default()).await;
     let id = outage.served_under(Mood::Refuses(Refusal::DisputeWindowTooLong)).await;
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    outage.refused_again().await;
+    assert_eq!(outage.stands_at(id).await, "delivering");
+    outage.stage.provider.mock().unwrap().advance_time(3_600 + 301).await.unwrap();
     // Its refund is refused as well, and stays owed as long as the money is locked.
-    assert_eq!(outage.stands_at(id).await, "returning");
+    outage.comes_to(id, "returning").await;
     outage.odd.is(Mood::Well);
     outage.stage.becomes(id, State::Cancelled).await;
+}
+
+#[tokio::test]
+async fn a_false_refusal_gives_back_nothing_that_was_served() {
+    let outage = Outage::with(Settings::default()).await;
+    for refusal in [
+        Refusal::TransactionExpired,
+        Refusal::OnlyProvider,
+        Refusal::DisputeWindowTooShort,
+        Refusal::InvalidDisputeWindowProof,
+    ] {
+        let id = outage.served_under(Mood::Refuses(refusal)).await;
+        outage.refused_again().await;
+        assert_eq!(outage.stands_at(id).await, "delivering", "{refusal}");
+        outage.odd.is(Mood::Well);
+        outage.stage.becomes(id, State::Delivered).await;
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use agirails::{
     paywall::{Action, Answer, Charge, Chunk, End, Entry, Incoming, Reason, Settings},
     protocol::{
         paid_request::PaidRequest,
-        receipt::{CallRecord, RECEIPT_HEADER, Receipt, merkle_root},
+        receipt::{CallRecord, Expected, RECEIPT_HEADER, Receipt, merkle_root},
     },
 };
 use alloy_primitives::keccak256;
@@ -49,16 +49,18 @@ async fn a_call_is_run_once_answered_again_and_delivered() {
     };
     let receipt = receipt(&first);
     assert!(receipt.signature.is_some());
-    let (provider, requester) = (stage.provider.address(), stage.requester.address());
-    receipt
-        .check(
-            &record,
-            provider,
-            requester,
-            stage.requester.network().chain_id,
-            stage.requester.network().kernel,
-        )
-        .unwrap();
+    let network = stage.requester.network();
+    let now = stage.requester.now().await.unwrap();
+    let expected = Expected {
+        provider: stage.provider.address(),
+        requester: stage.requester.address(),
+        chain_id: network.chain_id,
+        kernel: network.kernel,
+        may_be_unsigned: false,
+        calls: 1,
+        answered: now..=now,
+    };
+    receipt.check(&record, &expected).unwrap();
 
     let again = answer(paywall.enter(&charge, &request, None).await);
     assert_eq!(again.header("X-AGIRAILS-REPLAY"), Some(b"1".as_slice()));

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{
     contracts::{Contract, eas, kernel, registry, token, vault},
+    generation::{self, Generation},
     lens::{self, Answer, Read},
     reverts,
     rpc::{Call, Rpc, parse},
@@ -22,6 +23,8 @@ pub(super) struct Found {
     pub(super) network: Network,
     /// The rates that new transactions lock.
     pub(super) rates: Rates,
+    /// What keeps nobody from reading, or from ending what is under way, and should be known.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Asks the chain for its id and the contracts for what they are.
@@ -36,10 +39,9 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
     let core = at("kernel", addresses.actp_kernel);
     let purse = at("vault", addresses.escrow_vault);
     let usdc = at("USDC token", addresses.usdc);
-    let mut reads = vec![
+    let mut reads = generation::probes(core).to_vec();
+    reads.extend([
         Read::new(core, &kernel::getTransactionCall { transactionId: B256::ZERO }, 21),
-        Read::new(core, &kernel::disputeBondBpsCall {}, 1),
-        Read::new(core, &kernel::recoveryGraceCall {}, 1),
         Read::new(core, &kernel::adminCall {}, 1),
         Read::new(core, &kernel::feeRecipientCall {}, 1),
         Read::new(core, &kernel::archiveTreasuryCall {}, 1),
@@ -51,7 +53,7 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
         Read::new(purse, &vault::kernelCall {}, 1),
         Read::new(purse, &vault::tokenCall {}, 1),
         Read::new(usdc, &token::balanceOfCall { owner: purse.address }, 1),
-    ];
+    ]);
     // These only have to be there.
     if let Some(address) = addresses.agent_registry {
         let call = registry::supportsServiceCall {
@@ -77,9 +79,10 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
     answers.iter().try_for_each(Answer::require_contract)?;
     let Some((
         [
-            unknown,
-            bond,
+            version,
             grace,
+            bond,
+            unknown,
             admin,
             fees,
             treasury,
@@ -98,10 +101,15 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
         return Err(lens::strange());
     };
 
-    let dispute_bond_bps = check_generation(core, unknown, bond)?;
-    let is_newer = grace.decode::<kernel::recoveryGraceCall>().is_ok();
+    // One node tells all of it in one answer, or nothing: what is not answered is no generation.
+    let generation = Generation::of([version, grace, bond]).ok_or_else(|| no_kernel(core))?;
+    // A contract that names a version of its own need not know these words.
+    if !matches!(generation, Generation::Aip14c | Generation::Later(_)) && !says_missing(unknown) {
+        return Err(no_kernel(core));
+    }
+    generation.require_supported(core)?;
     let strange = |error: Error| no_kernel(core).with_source(error);
-    let found = Found {
+    let mut found = Found {
         network: Network {
             name: profile.name.clone(),
             chain_id: profile.chain_id,
@@ -122,8 +130,9 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
             requester_penalty_bps: penalty
                 .decode::<kernel::requesterPenaltyBpsCall>()
                 .map_err(strange)?,
-            dispute_bond_bps,
+            dispute_bond_bps: bond.decode::<kernel::disputeBondBpsCall>().map_err(strange)?,
         },
+        warnings: vec![],
     };
 
     let coin = coin.decode::<kernel::USDCCall>().map_err(strange)?;
@@ -146,20 +155,22 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
         agree("usdc", usdc, ("the vault", named))?;
     }
 
-    // None of these keeps anybody from reading, or from ending what is under way.
     let network = &profile.name;
-    if is_newer {
-        tracing::warn!(
-            %network,
-            "the kernel is of a newer generation: its deadlines lie an hour ahead at least, and its \
-             further functions are not used"
-        );
-    }
     if !approved.decode::<kernel::approvedEscrowVaultsCall>().unwrap_or(true) {
-        tracing::warn!(%network, vault = %purse.address, "the kernel does not approve the vault");
+        found.warnings.push(format!(
+            "the kernel of {network} does not approve the vault {}: no transaction can be funded, \
+             and nothing is paid out",
+            purse.address
+        ));
     }
     if paused.decode::<kernel::pausedCall>().unwrap_or(false) {
-        tracing::warn!(%network, "the kernel is paused");
+        found.warnings.push(format!(
+            "the kernel of {network} is paused: until its operators lift that, nothing is created, \
+             funded or delivered"
+        ));
+    }
+    for warning in &found.warnings {
+        tracing::warn!(%network, "{warning}");
     }
     Ok(found)
 }
@@ -178,28 +189,12 @@ fn check_chain(profile: &NetworkProfile, found: U256) -> Result<()> {
     ))
 }
 
-/// Every kernel answers for an unknown id in the same words, and only this generation and later
-/// ones have dispute bonds. Returns the bond's rate.
-fn check_generation(core: Contract, unknown: &Answer, bond: &Answer) -> Result<u16> {
-    let says_missing = match unknown.decode::<kernel::getTransactionCall>() {
+/// Every kernel answers for an unknown id in the same words.
+fn says_missing(unknown: &Answer) -> bool {
+    match unknown.decode::<kernel::getTransactionCall>() {
         Err(error) => error.refusal() == Some(Refusal::TxMissing),
         Ok(_) => false,
-    };
-    if !says_missing {
-        return Err(no_kernel(core));
     }
-    bond.decode::<kernel::disputeBondBpsCall>().map_err(|error| {
-        Error::new(
-            Code::UnsupportedKernel,
-            format!(
-                "the contract {} is a kernel of the generation until May 2026 (15 fields, no dispute bonds)",
-                core.address
-            ),
-        )
-        .with_hint("use the kernel deployed since 2026-05-19; the profiles of testnet and mainnet name it")
-        .with_facts(|facts| facts.value = Some(core.address.to_string()))
-        .with_source(error)
-    })
 }
 
 fn no_kernel(core: Contract) -> Error {

@@ -18,7 +18,7 @@ use crate::{
 
 /// The kernel as deployed since 2026-05-19.
 ///
-/// Source: `IACTPKernel`; the two last functions tell the other generations.
+/// Source: `IACTPKernel`; the three last functions tell the generation.
 pub(crate) mod kernel {
     alloy_sol_types::sol! {
         struct TransactionView {
@@ -73,6 +73,7 @@ pub(crate) mod kernel {
         function USDC() returns (address);
         function disputeBondBps() returns (uint16);
         function recoveryGrace() returns (uint256);
+        function kernelVersion() returns (bytes32);
 
         event TransactionCreated(
             bytes32 indexed transactionId,

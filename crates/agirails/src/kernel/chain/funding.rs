@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    kernel::errors::insufficient_balance,
+    kernel::errors::{contradiction, insufficient_balance},
     protocol::{Transaction, TransactionId, Usdc, money},
 };
 
@@ -24,6 +24,8 @@ const LINK_GAS: u64 = 400_000;
 /// Gas for an approval, at least: where an allowance of another call is there now and gone when this
 /// one is mined, it costs more than estimated. Measured 45,901 with a plain token.
 const APPROVE_GAS: u64 = 90_000;
+/// The greatest share of its amount that a dispute's bond can be (`MAX_DISPUTE_BOND_BPS`).
+const MAX_DISPUTE_BOND_BPS: u16 = 2_000;
 /// How often an allowance that is used up by others is looked at again.
 const TRIES: u32 = 4;
 /// The same for a dispute: measured 147,567.
@@ -40,17 +42,17 @@ struct Pull {
 
 #[derive(Clone, Copy)]
 enum Purpose {
-    /// The transaction's amount, into this vault.
-    Fund(Address),
-    /// The bond, into the vault that the transaction was linked with.
-    Bond,
+    /// The transaction's amount, into this vault; at most this much, where that is known.
+    Fund { vault: Address, most: Option<Usdc> },
+    /// The bond, into the vault that the transaction was linked with; at most this much.
+    Bond { most: Option<Usdc> },
 }
 
 impl Pull {
     fn amount(&self, transaction: &Transaction) -> Usdc {
         match self.purpose {
-            Purpose::Fund(_) => transaction.amount,
-            Purpose::Bond => {
+            Purpose::Fund { .. } => transaction.amount,
+            Purpose::Bond { .. } => {
                 money::dispute_bond(transaction.amount, transaction.dispute_bond_bps_locked)
             }
         }
@@ -58,15 +60,15 @@ impl Pull {
 
     fn vault(&self, transaction: &Transaction) -> Address {
         match self.purpose {
-            Purpose::Fund(vault) => vault,
-            Purpose::Bond => transaction.escrow_contract,
+            Purpose::Fund { vault, .. } => vault,
+            Purpose::Bond { .. } => transaction.escrow_contract,
         }
     }
 
     const fn most_gas(&self) -> u64 {
         match self.purpose {
-            Purpose::Fund(_) => LINK_GAS,
-            Purpose::Bond => DISPUTE_GAS,
+            Purpose::Fund { .. } => LINK_GAS,
+            Purpose::Bond { .. } => DISPUTE_GAS,
         }
     }
 }
@@ -78,23 +80,27 @@ impl ChainKernel {
         id: TransactionId,
         vault: Address,
         escrow_id: B256,
+        most: Option<Usdc>,
     ) -> Result<()> {
         let call = kernel::linkEscrowCall {
             transactionId: id,
             escrowContract: vault,
             escrowId: escrow_id,
         };
-        let (data, purpose) = (call.abi_encode().into(), Purpose::Fund(vault));
+        let (data, purpose) = (call.abi_encode().into(), Purpose::Fund { vault, most });
         self.pull(Pull { what: "linkEscrow", sender, id, data, purpose }).await.map(drop)
     }
 
-    pub(super) async fn dispute(
+    /// Without a limit to the bond, the greatest share of the amount that a kernel can ask for is
+    /// one.
+    pub(super) async fn dispute_with(
         &self,
         sender: Address,
         id: TransactionId,
         call: &kernel::transitionStateCall,
+        most: Option<Usdc>,
     ) -> Result<()> {
-        let (data, purpose) = (call.abi_encode().into(), Purpose::Bond);
+        let (data, purpose) = (call.abi_encode().into(), Purpose::Bond { most });
         self.pull(Pull { what: "transitionState", sender, id, data, purpose }).await.map(drop)
     }
 
@@ -141,8 +147,8 @@ impl ChainKernel {
         let &Pull { what, sender, id, ref data, purpose } = pull;
         let kernel = self.network.kernel;
         let guess = match purpose {
-            Purpose::Fund(vault) => vault,
-            Purpose::Bond => self.network.vault,
+            Purpose::Fund { vault, .. } => vault,
+            Purpose::Bond { .. } => self.network.vault,
         };
         let reads = [
             self.read_transaction(id),
@@ -165,27 +171,24 @@ impl ChainKernel {
         if refused.refusal().is_some() {
             return Err(self.tell(refused, id).await);
         }
-        let transaction = match (refused.code(), read_or_missing(transaction)?) {
+        let transaction = match (refused.code(), read_or_missing(transaction, id)?) {
             (Code::Reverted, Some(transaction)) => transaction,
             _ => return Err(self.tell(refused, id).await),
         };
 
-        let (required, vault) = (pull.amount(&transaction), pull.vault(&transaction));
+        let required = pull.amount(&transaction);
+        self.check_agreed(pull, &transaction, required)?;
         let available = at_most(balance.decode::<token::balanceOfCall>()?);
         if available < required {
             return Err(insufficient_balance(&transaction, sender, required, available));
         }
-        let allowed = if vault == guess {
-            at_most(allowance.decode::<token::allowanceCall>()?)
-        } else {
-            let call = token::allowanceCall { owner: sender, spender: vault };
-            at_most(self.reader.call(self.usdc(), &call).await?)
-        };
+        let allowed = at_most(allowance.decode::<token::allowanceCall>()?);
         if allowed >= required && !is_busy {
             // The token has reasons of its own.
             return Err(self.about(refused, &transaction));
         }
-        let approval = token::approveCall { spender: vault, amount: U256::from(required.0) };
+        let approval =
+            token::approveCall { spender: self.network.vault, amount: U256::from(required.0) };
         let approval = Operation {
             what: "approve",
             from: sender,
@@ -194,6 +197,45 @@ impl ChainKernel {
             gas: GasLimit::AtLeast(APPROVE_GAS),
         };
         Ok(vec![approval, operation(GasLimit::AtMost(pull.most_gas()))])
+    }
+
+    /// Whether what the node says may be approved: by the network's vault alone, and no more than
+    /// the caller agreed to. The node has been asked before, and whoever lies may wait for this.
+    fn check_agreed(&self, pull: &Pull, transaction: &Transaction, required: Usdc) -> Result<()> {
+        let (id, own) = (pull.id, self.network.vault);
+        let vault = pull.vault(transaction);
+        let (what, most) = match pull.purpose {
+            Purpose::Fund { most, .. } => ("amount", most),
+            Purpose::Bond { most } => {
+                let share = transaction.dispute_bond_bps_locked.min(MAX_DISPUTE_BOND_BPS);
+                let greatest = money::dispute_bond(transaction.amount, share);
+                ("bond", Some(most.unwrap_or(greatest)))
+            }
+        };
+        let told = match (pull.purpose, most) {
+            (Purpose::Fund { .. }, _) if vault != own => {
+                return Err(Error::invalid(
+                    Code::InvalidSettings,
+                    "escrow_contract",
+                    &vault.to_string(),
+                    &format!("must be the network's vault, {own}: only that one is approved"),
+                )
+                .with_hint("leave it out, or name this vault in the network profile's contracts"));
+            }
+            _ if vault != own => format!(
+                "the RPC endpoint says that transaction {id} lies in the vault {vault}; the \
+                 network's vault is {own}, and only that one is approved"
+            ),
+            (_, Some(most)) if required > most => format!(
+                "the RPC endpoint says that the {what} of transaction {id} is {required} USDC, and \
+                 at most {most} was agreed to"
+            ),
+            _ => return Ok(()),
+        };
+        Err(self.about(contradiction(told), transaction).with_facts(|facts| {
+            facts.required = Some(required);
+            facts.available = most;
+        }))
     }
 
     fn about(&self, error: Error, transaction: &Transaction) -> Error {

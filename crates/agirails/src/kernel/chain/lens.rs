@@ -1,6 +1,6 @@
 //! Many reads of one block in one `eth_call`, through a contract that is never deployed.
 
-use alloy_primitives::{Address, Bytes};
+use alloy_primitives::{Address, B256, Bytes};
 use alloy_sol_types::{SolCall, SolValue, sol};
 use serde_json::json;
 
@@ -69,6 +69,16 @@ impl Answer {
     pub(super) fn plain(contract: Contract, outcome: Result<Bytes, Revert>) -> Self {
         let is_contract = !matches!(&outcome, Ok(data) if data.is_empty());
         Self { contract, outcome, is_contract }
+    }
+
+    /// One word; `Some(None)` where the contract refused without data, as one does that lacks the
+    /// function; `None` for any other answer.
+    pub(super) fn probed(&self) -> Option<Option<B256>> {
+        match &self.outcome {
+            Ok(word) => B256::try_from(word.as_ref()).ok().map(Some),
+            Err(Revert::Silent) => Some(None),
+            Err(_) => None,
+        }
     }
 
     /// # Errors
@@ -167,7 +177,7 @@ pub(super) fn is_too_large(message: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use alloy_primitives::{B256, U256};
+    use alloy_primitives::U256;
 
     use super::{super::contracts::kernel, *};
     use crate::protocol::Refusal;

@@ -6,6 +6,7 @@ pub(crate) mod contracts;
 pub(crate) mod events;
 mod final_states;
 mod funding;
+mod generation;
 pub(crate) mod lens;
 pub(crate) mod min_block;
 mod proof_store;
@@ -14,6 +15,7 @@ mod registry;
 pub(crate) mod reverts;
 pub(crate) mod rpc;
 pub(crate) mod sender;
+mod signatures;
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
@@ -29,7 +31,7 @@ use self::{
     contracts::{Contract, at_most, kernel as abi, token, vault},
     events::Logs,
     final_states::FinalStates,
-    lens::Read,
+    lens::{Answer, Read},
     min_block::MinBlock,
     proof_store::{ProofStore, open_file},
     reader::{Doubt, Reader},
@@ -37,17 +39,18 @@ use self::{
     sender::{GasLimit, Mined, Operation, Sender, SenderSettings},
 };
 use super::{
-    AgentRegistry, Attestations, Escrow, Kernel, TransactionQuery, Transition,
-    errors::{check_limit, missing, refused_creation},
+    AgentRegistry, Attestations, ContractFinding, Escrow, Kernel, TransactionQuery, Transition,
+    errors::{agreed_bond, check_limit, contradiction, missing, refused_creation},
 };
 use crate::{
     error::{Code, Error, Result, Retry},
-    network::{Network, NetworkProfile},
+    network::{MAINNET_CHAIN_ID, Network, NetworkProfile, TESTNET_CHAIN_ID},
     protocol::{
         CreateTransaction, EventRecord, LinkEscrow, Refusal, State, Transaction, TransactionId,
         Usdc,
         proof::{DeliveryProof, Resolution},
         rules::Rates,
+        wallet_signature::ContractQuestion,
     },
     storage::Storage,
     wallet::Wallet,
@@ -79,6 +82,13 @@ pub struct ChainSettings {
     pub wait_timeout: Duration,
     /// The most that is offered for gas, wei per unit. Default: 50 gwei.
     pub max_fee_per_gas: u128,
+    /// The most of it that goes to whoever includes a transaction, wei per unit. Default: 0.1 gwei
+    /// on Base and Base Sepolia, 2 gwei elsewhere.
+    pub max_priority_fee_per_gas: u128,
+    /// How many endpoints must say the same about a transaction before it is served, and before
+    /// what was served is given back or given up. Default: the profile's, else 2 on Base where two
+    /// or more are named, else 1.
+    pub agree: Option<u32>,
     /// How long an endpoint may take for one request. Default: 10 seconds.
     pub request_timeout: Duration,
 }
@@ -86,6 +96,10 @@ pub struct ChainSettings {
 impl ChainSettings {
     /// Reading only, with the defaults; state in `.actp/` of the working directory.
     pub fn new(profile: NetworkProfile) -> Self {
+        let max_priority_fee_per_gas = match profile.chain_id {
+            MAINNET_CHAIN_ID | TESTNET_CHAIN_ID => 100_000_000,
+            _ => 2_000_000_000,
+        };
         Self {
             profile,
             wallets: vec![],
@@ -93,6 +107,8 @@ impl ChainSettings {
             confirmations: 1,
             wait_timeout: Duration::from_secs(120),
             max_fee_per_gas: 50_000_000_000,
+            max_priority_fee_per_gas,
+            agree: None,
             request_timeout: Duration::from_secs(10),
         }
     }
@@ -122,6 +138,9 @@ pub struct ChainKernel {
     network: Network,
     rates: Rates,
     eas_schema: Option<B256>,
+    /// How many endpoints must say the same of what is served, given back or given up.
+    agree: usize,
+    warnings: Vec<String>,
     senders: HashSet<Address>,
     reader: Reader,
     sender: Sender,
@@ -145,7 +164,8 @@ impl ChainKernel {
             request_timeout: settings.request_timeout,
             patience: PATIENCE,
         })?;
-        let connect::Found { network, rates } = connect::look(&rpc, profile).await?;
+        let agree = agreeing(settings.agree, profile, rpc.distinct_endpoints())?;
+        let connect::Found { network, rates, warnings } = connect::look(&rpc, profile).await?;
         let file =
             open_file(settings.storage.clone(), profile.chain_id, profile.contracts.actp_kernel)
                 .await?;
@@ -155,6 +175,7 @@ impl ChainKernel {
             confirmations: settings.confirmations,
             wait_timeout: settings.wait_timeout,
             max_fee_per_gas: settings.max_fee_per_gas,
+            max_tip: settings.max_priority_fee_per_gas,
         };
         let sender = Sender::new(
             rpc.clone(),
@@ -169,6 +190,8 @@ impl ChainKernel {
             network,
             rates,
             eas_schema: profile.eas_schema,
+            agree,
+            warnings,
             senders,
             reader: Reader::new(rpc.clone(), min_block),
             logs: Logs::new(rpc, profile.contracts.actp_kernel, first_block, file.clone()),
@@ -182,20 +205,6 @@ impl ChainKernel {
     /// among its fields.
     pub fn rates(&self) -> Rates {
         self.rates
-    }
-
-    /// [`Kernel::get_transaction`] for many, `None` for an unknown id: one round trip for some 250
-    /// transactions.
-    ///
-    /// # Errors
-    /// Those of the network.
-    pub async fn get_transactions(
-        &self,
-        ids: &[TransactionId],
-    ) -> Result<Vec<Option<Transaction>>> {
-        let reads: Vec<_> = ids.iter().map(|id| self.read_transaction(*id)).collect();
-        let answers = self.reader.read_many(&reads).await?;
-        answers.iter().map(read_or_missing).collect()
     }
 
     /// The protocol's events as they come, from a place on; those that a reorganisation takes
@@ -383,7 +392,7 @@ impl ChainKernel {
         let Transition { id, to, data, .. } = transition;
         let call = transition_call(transition);
         if *to == State::Disputed {
-            return self.dispute(sender, *id, &call).await;
+            return self.dispute_with(sender, *id, &call, None).await;
         }
         let error = match self.call(sender, "transitionState", *id, &call).await {
             Ok(_) => return Ok(()),
@@ -405,6 +414,22 @@ impl ChainKernel {
     }
 }
 
+/// How many endpoints must agree.
+///
+/// # Errors
+/// [`Code::InvalidSettings`] where fewer are named.
+fn agreeing(set: Option<u32>, profile: &NetworkProfile, endpoints: usize) -> Result<usize> {
+    let default = if profile.chain_id == MAINNET_CHAIN_ID && endpoints > 1 { 2 } else { 1 };
+    let agree = set.or(profile.agree).unwrap_or(default);
+    if (1..=endpoints).contains(&(agree as usize)) {
+        return Ok(agree as usize);
+    }
+    let problem =
+        format!("must be 1 … {endpoints}, the number of RPC endpoints on different hosts");
+    Err(Error::invalid(Code::InvalidSettings, "agree", &agree.to_string(), &problem)
+        .with_hint("name more URLs in rpc_url, of nodes that are run by different people"))
+}
+
 fn transition_call(transition: &Transition) -> abi::transitionStateCall {
     abi::transitionStateCall {
         transactionId: transition.id,
@@ -414,8 +439,12 @@ fn transition_call(transition: &Transition) -> abi::transitionStateCall {
 }
 
 /// `None` for an unknown id.
-fn read_or_missing(answer: &lens::Answer) -> Result<Option<Transaction>> {
+fn read_or_missing(answer: &Answer, id: TransactionId) -> Result<Option<Transaction>> {
     match answer.decode::<abi::getTransactionCall>() {
+        Ok(view) if view.transactionId != id => Err(contradiction(format!(
+            "asked about transaction {id}, the RPC endpoint answers about {}",
+            view.transactionId
+        ))),
         Ok(view) => Transaction::try_from(view).map(Some),
         Err(error) if error.refusal() == Some(Refusal::TxMissing) => Ok(None),
         Err(error) => Err(error),
@@ -468,16 +497,51 @@ impl Kernel for ChainKernel {
     }
 
     async fn get_transaction(&self, id: TransactionId) -> Result<Transaction> {
-        let call = abi::getTransactionCall { transactionId: id };
-        match self.reader.call(self.kernel(), &call).await {
-            Ok(view) => view.try_into(),
-            Err(error) if error.refusal() == Some(Refusal::TxMissing) => Err(missing(id)),
-            Err(error) => Err(error),
-        }
+        let answer = self.reader.read(&self.read_transaction(id)).await?;
+        read_or_missing(&answer, id)?.ok_or_else(|| missing(id))
     }
 
+    /// One round trip for some 250 transactions.
     async fn get_transactions(&self, ids: &[TransactionId]) -> Result<Vec<Option<Transaction>>> {
-        Self::get_transactions(self, ids).await
+        let reads: Vec<_> = ids.iter().map(|id| self.read_transaction(*id)).collect();
+        let answers = match reads.as_slice() {
+            [single] => vec![self.reader.read(single).await?],
+            _ => self.reader.read_many(&reads).await?,
+        };
+        answers.iter().zip(ids).map(|(answer, id)| read_or_missing(answer, *id)).collect()
+    }
+
+    fn agree(&self) -> usize {
+        self.agree
+    }
+
+    async fn confirm_transaction(&self, id: TransactionId) -> Result<Transaction> {
+        if self.agree < 2 {
+            return self.get_transaction(id).await;
+        }
+        let read = self.read_transaction(id);
+        let same = |one: &Answer, other: &Answer| {
+            let views = (read_or_missing(one, id), read_or_missing(other, id));
+            matches!(views, (Ok(one), Ok(other)) if one == other)
+        };
+        let told = |answer: &Answer| match read_or_missing(answer, id) {
+            Ok(Some(transaction)) => format!("is {}", transaction.state),
+            Ok(None) => "is missing".to_owned(),
+            Err(error) => format!("cannot be read ({error})"),
+        };
+        let answer = self.reader.read_agreed(&read, self.agree, same).await?;
+        let answer = answer.map_err(|answers| {
+            let told: Vec<_> = answers
+                .iter()
+                .map(|(endpoint, answer)| format!("{endpoint} says that it {}", told(answer)))
+                .collect();
+            contradiction(format!(
+                "the RPC endpoints disagree about transaction {id}: {}",
+                told.join("; ")
+            ))
+            .with_facts(|facts| facts.transaction_id = Some(id))
+        })?;
+        read_or_missing(&answer, id)?.ok_or_else(|| missing(id))
     }
 
     async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
@@ -524,7 +588,7 @@ impl Kernel for ChainKernel {
             [self.read_transaction(id), Read::new(own, &vault::escrowsCall { escrowId: id }, 5)];
         let answers = self.reader.read_many(&reads).await?;
         let [transaction, record] = answers.as_slice() else { return Err(lens::strange()) };
-        let transaction = read_or_missing(transaction)?.ok_or_else(|| missing(id))?;
+        let transaction = read_or_missing(transaction, id)?.ok_or_else(|| missing(id))?;
         let Transaction { escrow_contract, escrow_id, .. } = transaction;
         if escrow_contract == Address::ZERO {
             return Ok(Escrow::default());
@@ -582,15 +646,23 @@ impl Kernel for ChainKernel {
                     .with_facts(|facts| facts.transaction_hash = hash));
             }
         };
+        let is_requested = |created: &abi::TransactionCreated| {
+            (created.requester, created.provider) == (sender, request.provider)
+                && created.amount == U256::from(request.amount.0)
+                && created.serviceHash == request.service_hash
+        };
         mined
             .logs
             .iter()
             .filter(|log| log.address() == self.network.kernel)
-            .find_map(|log| abi::TransactionCreated::decode_log_data(log.data()).ok())
+            .filter_map(|log| abi::TransactionCreated::decode_log_data(log.data()).ok())
+            .find(is_requested)
             .map(|created| created.transactionId)
             .ok_or_else(|| {
                 let hash = mined.hash;
-                let message = format!("the receipt of {hash} has no TransactionCreated");
+                let message = format!(
+                    "the receipt of {hash} has no TransactionCreated of what was asked for"
+                );
                 Error::new(Code::InvalidAnswer, message)
                     .with_hint(
                         "look for the transaction with find_transactions before creating it again",
@@ -607,7 +679,7 @@ impl Kernel for ChainKernel {
     ) -> Result<B256> {
         let vault = link.escrow_contract.unwrap_or(self.network.vault);
         let escrow_id = link.escrow_id.unwrap_or(id);
-        self.link(sender, id, vault, escrow_id).await?;
+        self.link(sender, id, vault, escrow_id, link.most).await?;
         Ok(escrow_id)
     }
 
@@ -622,6 +694,14 @@ impl Kernel for ChainKernel {
 
     async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
         self.keeping(sender, transition, self.step(sender, transition)).await
+    }
+
+    /// The node is asked once for the bond, and once more for what is sent: both must be the same.
+    async fn dispute(&self, sender: Address, id: TransactionId, max_bond: Usdc) -> Result<Usdc> {
+        let bond = agreed_bond(&self.confirm_transaction(id).await?, max_bond)?;
+        let dispute = Transition { id, to: State::Disputed, data: vec![], proof: None };
+        self.dispute_with(sender, id, &transition_call(&dispute), Some(bond)).await?;
+        Ok(bond)
     }
 
     /// Both in one go, at consecutive nonces: a block takes them together.
@@ -655,6 +735,14 @@ impl Kernel for ChainKernel {
     ) -> Result<()> {
         let call = abi::anchorAttestationCall { transactionId: id, attestationUID: uid };
         self.call(sender, "anchorAttestation", id, &call).await.map(drop)
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    async fn ask_wallet(&self, question: &ContractQuestion) -> Result<ContractFinding> {
+        signatures::ask(&self.reader, question).await
     }
 
     fn registry(&self) -> Option<&dyn AgentRegistry> {

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use alloy_json_rpc::ErrorPayload;
 use alloy_primitives::{Address, Bytes, U256};
 use alloy_sol_types::SolCall;
 use futures_util::future::BoxFuture;
@@ -92,7 +93,11 @@ impl Reader {
         self.read(&Read::new(contract, call, 0)).await?.decode::<C>()
     }
 
-    async fn read(&self, read: &Read) -> Result<Answer> {
+    /// One read, in one round trip.
+    ///
+    /// # Errors
+    /// Those of the network; what the contract refuses is an answer.
+    pub(crate) async fn read(&self, read: &Read) -> Result<Answer> {
         let contract = read.contract();
         let params = json!([{"to": contract.address, "data": read.data()}, "latest"]);
         let outcome = if self.min_block.required().is_some() {
@@ -109,11 +114,45 @@ impl Reader {
                 Err(Failure::Unreachable(error)) => return Err(error),
             }
         };
-        let outcome = match outcome {
-            Ok(data) => Ok(data),
-            Err(refused) => Err(Revert::of(&refused).ok_or_else(|| reverts::explain(&refused))?),
-        };
-        Ok(Answer::plain(contract, outcome))
+        plain(contract, outcome)
+    }
+
+    /// The same read by so many endpoints, each by itself, until all say the `same` or patience
+    /// ends: then what each says.
+    ///
+    /// # Errors
+    /// Those of the network, also where fewer endpoints answer.
+    pub(crate) async fn read_agreed(
+        &self,
+        read: &Read,
+        endpoints: usize,
+        same: impl Fn(&Answer, &Answer) -> bool,
+    ) -> Result<std::result::Result<Answer, Vec<(String, Answer)>>> {
+        let contract = read.contract();
+        let params = json!([{"to": contract.address, "data": read.data()}, "latest"]);
+        let call = Call::new("eth_call", params);
+        let (started, mut nap) = (Instant::now(), FIRST_NAP);
+        loop {
+            let mut answers = Vec::with_capacity(endpoints);
+            for (endpoint, answered) in self.rpc.ask_each(&call, endpoints).await? {
+                let outcome = match answered {
+                    Ok(raw) => Ok(parse("eth_call", &raw)?),
+                    Err(refused) => Err(refused),
+                };
+                answers.push((endpoint, plain(contract, outcome)?));
+            }
+            let agree = answers.windows(2).all(|pair| same(&pair[0].1, &pair[1].1));
+            match answers.pop() {
+                Some((_, answer)) if agree => return Ok(Ok(answer)),
+                last if started.elapsed() > PATIENCE => {
+                    answers.extend(last);
+                    return Ok(Err(answers));
+                }
+                // One of them may not have seen the newest block yet.
+                _ => tokio::time::sleep(nap).await,
+            }
+            nap = LONGEST_NAP.min(nap * 2);
+        }
     }
 
     /// Many functions of many contracts, in one round trip up to some 250 transactions. What goes
@@ -173,6 +212,15 @@ impl Reader {
             }
         })
     }
+}
+
+/// What a plain `eth_call` says; what the node itself refuses is an error.
+fn plain(contract: Contract, outcome: std::result::Result<Bytes, ErrorPayload>) -> Result<Answer> {
+    let outcome = match outcome {
+        Ok(data) => Ok(data),
+        Err(refused) => Err(Revert::of(&refused).ok_or_else(|| reverts::explain(&refused))?),
+    };
+    Ok(Answer::plain(contract, outcome))
 }
 
 /// The question what a call would cost, or with which words it would be refused.

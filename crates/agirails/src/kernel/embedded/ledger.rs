@@ -1,6 +1,6 @@
 //! The books: accounts, transactions, events, and how an accepted call changes them.
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, hex};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
@@ -44,8 +44,10 @@ pub(super) fn fill(
     network: &Network,
     starting_balance: Usdc,
 ) -> Attempt<()> {
-    connection
-        .execute("INSERT INTO kernel VALUES (1, 0, 0, ?1, 0)", [starting_balance.0 as i64])?;
+    connection.execute(
+        "INSERT INTO kernel VALUES (1, 0, 0, ?1, 0, randomblob(16))",
+        [starting_balance.0 as i64],
+    )?;
     let own = [
         Some(network.vault),
         Some(network.admin),
@@ -72,6 +74,12 @@ pub(super) fn globals(connection: &Connection) -> Attempt<Globals> {
             minted: rows::usdc(row, 3)?,
         })
     })?)
+}
+
+pub(super) fn id(connection: &Connection) -> Attempt<String> {
+    let sql = "SELECT ledger_id FROM kernel";
+    let id = connection.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0))?;
+    Ok(hex::encode(id))
 }
 
 pub(super) fn account(connection: &Connection, address: Address) -> Attempt<Option<Account>> {

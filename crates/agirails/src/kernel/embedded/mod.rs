@@ -37,7 +37,7 @@ fn format() -> Format {
     Format {
         file: "kernel.sqlite3".to_owned(),
         application_id: 0x6163_7470,
-        schema: &[include_str!("schema.sql")],
+        schema: &[include_str!("schema.sql"), include_str!("ledger_id.sql")],
         synchronous: "NORMAL",
         patience: storage::PATIENCE,
     }
@@ -68,6 +68,7 @@ pub struct EmbeddedOptions {
 pub struct EmbeddedKernel {
     store: Arc<Store>,
     network: Network,
+    ledger_id: String,
     /// How far the clock is ahead, and since when that is known.
     ahead: Mutex<Option<(Instant, u64)>>,
 }
@@ -92,7 +93,14 @@ impl EmbeddedKernel {
             ledger::fill(connection, &network, starting_balance)
         })
         .await?;
-        Ok(Self { store, network, ahead: Mutex::default() })
+        let ledger_id = store.read(ledger::id).await?;
+        Ok(Self { store, network, ledger_id, ahead: Mutex::default() })
+    }
+
+    /// Tells this state file from every other one, 32 hex digits. An offer carries it, so that a
+    /// payer with another state directory learns that it is on another ledger.
+    pub fn ledger_id(&self) -> &str {
+        &self.ledger_id
     }
 
     /// The state file; `None` in memory.

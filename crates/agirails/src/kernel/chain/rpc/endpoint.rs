@@ -19,7 +19,7 @@ use reqwest::{
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use super::{Answered, BATCH_LIMIT, Call, Failure, Line, PARTS_AT_ONCE, unreadable};
 
@@ -35,6 +35,11 @@ const LONGEST_REST: Duration = Duration::from_secs(30);
 /// Where an endpoint limits us and does not say for how long.
 const FIRST_LIMIT: Duration = Duration::from_millis(250);
 const LONGEST_GUESS: Duration = Duration::from_secs(5);
+
+/// What stands in place of a key.
+const HIDDEN: &str = "<hidden>";
+/// Parts of a URL that are shorter are no keys.
+const SHORTEST_SECRET: usize = 4;
 
 /// Why an attempt brought no usable answer.
 #[derive(Debug, Clone)]
@@ -248,6 +253,8 @@ pub(super) struct Endpoint {
     url: Url,
     /// What errors call it: host and port. The rest of a URL is where keys stand.
     pub(super) name: String,
+    /// That rest in parts, the longest first: what it repeats of them in its own words is not shown.
+    secrets: Vec<String>,
     manners: Mutex<Manners>,
     /// How many calls it takes in one request.
     batch_size: AtomicUsize,
@@ -281,8 +288,9 @@ impl Endpoint {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         };
+        let secrets = secrets(&url);
         let (manners, batch_size) = (Mutex::default(), AtomicUsize::new(BATCH_LIMIT));
-        Self { url, name, manners, batch_size }
+        Self { url, name, secrets, manners, batch_size }
     }
 
     pub(super) fn batch_size(&self) -> usize {
@@ -300,7 +308,10 @@ impl Endpoint {
         let mut body = String::with_capacity(256);
         write_call(&mut body, id, call);
         let reply = self.post(line, client, body, timeout).await?;
-        let answer = reply.read(id, call.method);
+        let answer = reply.read(id, call.method).map(|answer| match answer {
+            Err(Failure::Refused(refused)) => Err(Failure::Refused(self.hiding(refused))),
+            answer => answer,
+        });
         if reply.status.is_success() {
             return answer;
         }
@@ -367,11 +378,31 @@ impl Endpoint {
         }
         body.push(']');
         let reply = self.post(line, client, body, timeout).await?;
-        match reply.read_all(first, calls.len()) {
+        let answers = reply.read_all(first, calls.len()).map(|answers| {
+            answers
+                .into_iter()
+                .map(|answer| answer.map_err(|refused| self.hiding(refused)))
+                .collect()
+        });
+        match answers {
             answers if reply.status.is_success() => answers,
             Err(BatchMiss::Missed(miss)) if miss.why == Why::Limited => Err(miss.into()),
             _ => Err(BatchMiss::TooMany(reply.rejected())),
         }
+    }
+
+    /// A refusal without what the node repeats of its URL.
+    fn hiding(&self, mut refused: ErrorPayload) -> ErrorPayload {
+        for secret in &self.secrets {
+            if refused.message.contains(secret.as_str()) {
+                refused.message = refused.message.replace(secret.as_str(), HIDDEN).into();
+            }
+            if let Some(data) = refused.data.as_ref().filter(|data| data.get().contains(secret)) {
+                // What is not JSON any more is left out.
+                refused.data = RawValue::from_string(data.get().replace(secret, HIDDEN)).ok();
+            }
+        }
+        refused
     }
 
     /// A body for a body. Statuses that say nothing of the request itself are misses.
@@ -456,9 +487,33 @@ impl Endpoint {
         self.manners().last.clone()
     }
 
+    /// Its name and what it did last instead of answering, in words.
+    pub(super) fn told(&self) -> Option<String> {
+        Some(format!("{} {}", self.name, self.last_miss()?.problem))
+    }
+
     fn manners(&self) -> MutexGuard<'_, Manners> {
         self.manners.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The parts of a URL that can be keys: all but its scheme, host and port. Short words such as `v2`
+/// are none.
+fn secrets(url: &Url) -> Vec<String> {
+    let words = [Some(url.username()), url.password(), url.query(), url.fragment()];
+    let mut secrets: Vec<String> = words.into_iter().flatten().map(str::to_owned).collect();
+    secrets.extend(url.path_segments().into_iter().flatten().map(str::to_owned));
+    // As they are written, and as they are meant.
+    let meant: Vec<_> = secrets
+        .iter()
+        .flat_map(|secret| form_urlencoded::parse(secret.as_bytes()))
+        .flat_map(|(name, value)| [name.into_owned(), value.into_owned()])
+        .collect();
+    secrets.extend(meant);
+    secrets.retain(|secret| secret.len() >= SHORTEST_SECRET);
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.dedup();
+    secrets
 }
 
 /// A request object. Methods are names in our code, with nothing in them to escape.

@@ -13,15 +13,19 @@ mod heads;
 mod tests;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use alloy_json_rpc::ErrorPayload;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{
+    StreamExt, TryStreamExt,
+    stream::{self, FuturesUnordered},
+};
 use reqwest::redirect;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, error::Category, value::RawValue};
 use tokio::sync::watch;
 use url::Url;
 
@@ -115,9 +119,16 @@ pub(crate) fn parse<T: DeserializeOwned>(method: &'static str, raw: &RawValue) -
     serde_json::from_str(raw.get()).map_err(|problem| unreadable(method, &problem))
 }
 
+/// Where it cannot be read, not what stands there: a node may repeat its URL in place of a number.
 fn unreadable(method: &str, problem: &serde_json::Error) -> Error {
-    let problem = shown_words(&problem.to_string());
-    Error::new(Code::InvalidAnswer, format!("the answer to {method} cannot be read: {problem}"))
+    let (place, kind) = (problem.column(), problem.classify());
+    let problem = match kind {
+        Category::Data => "is of another kind than the method's",
+        Category::Eof => "breaks off",
+        Category::Syntax | Category::Io => "is not JSON",
+    };
+    let message = format!("the answer to {method} {problem}, at its byte {place}");
+    Error::new(Code::InvalidAnswer, message)
         .with_hint("check that rpc_url is an Ethereum node's, or set another one")
 }
 
@@ -213,6 +224,61 @@ impl Rpc {
         stream::iter(parts).buffered(PARTS_AT_ONCE).try_concat().await
     }
 
+    /// Asks so many endpoints of different hosts the same, each by itself; returns their names with
+    /// what they answered. One that misses is replaced by the next.
+    ///
+    /// # Errors
+    /// Those of [`Failure::Unreachable`] in [`Self::request`], where fewer answer.
+    pub(crate) async fn ask_each(
+        &self,
+        call: &Call,
+        endpoints: usize,
+    ) -> Result<Vec<(String, Answered)>> {
+        let line = self.0.get();
+        let client = line.client()?;
+        let _slot = Slot::one_more(&line);
+        let ask = async |endpoint: &Endpoint| {
+            let asked_at = Instant::now();
+            let answers = endpoint.ask_all(&line, client, &[call], line.request_timeout).await;
+            match answers.and_then(none_limited) {
+                Ok(mut answers) => {
+                    endpoint.answered(asked_at);
+                    answers.pop().map(|answer| (endpoint.name.clone(), answer))
+                }
+                Err(miss) => {
+                    endpoint.missed(asked_at, &miss);
+                    None
+                }
+            }
+        };
+        let mut others = line.distinct().into_iter();
+        let mut asked: FuturesUnordered<_> = others.by_ref().take(endpoints).map(ask).collect();
+        let mut answers = Vec::with_capacity(endpoints);
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Some(answer) => answers.push(answer),
+                None => asked.extend(others.next().map(ask)),
+            }
+        }
+        if answers.len() == endpoints {
+            return Ok(answers);
+        }
+        let misses: Vec<_> = line.endpoints.iter().filter_map(Endpoint::told).collect();
+        let count = answers.len();
+        let message = format!(
+            "{count} of {endpoints} RPC endpoints that must agree answered {}: {}",
+            call.method,
+            misses.join("; ")
+        );
+        Err(Error::new(Code::EndpointUnreachable, message)
+            .with_hint("name a further rpc_url, so that one may fail, or lower `agree`"))
+    }
+
+    /// How many endpoints there are on different hosts.
+    pub(crate) fn distinct_endpoints(&self) -> usize {
+        self.0.get().distinct().len()
+    }
+
     /// News of blocks, from now on.
     pub(crate) fn heads(&self) -> Heads {
         self.0.get().heads()
@@ -257,6 +323,12 @@ impl Line {
             }
         }
         Err(failover.error(calls.first().map_or("a batch", |call| call.method)))
+    }
+
+    /// The first endpoint of each host: two URLs of one host are one witness.
+    fn distinct(&self) -> Vec<&Endpoint> {
+        let mut seen = HashSet::new();
+        self.endpoints.iter().filter(|endpoint| seen.insert(&endpoint.name)).collect()
     }
 
     fn client(&self) -> Result<&reqwest::Client> {

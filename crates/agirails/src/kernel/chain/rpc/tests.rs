@@ -448,6 +448,68 @@ async fn errors_never_show_more_of_a_url_than_its_host() {
 }
 
 #[tokio::test]
+async fn a_node_that_repeats_its_url_does_not_show_its_key() {
+    let words = "no project SECRET-PATH, see http://u:SECRET-PW@x/v3/SECRET-PATH?key=SECRET QUERY";
+    let refusing = Node::start(move |_, body| {
+        let refused = |call: &Value| {
+            let mut answer = error(call, -32_602, words);
+            answer["error"]["data"] = json!(words);
+            answer
+        };
+        Json(match body {
+            Value::Array(calls) => calls.iter().map(refused).collect(),
+            call => refused(call),
+        })
+    })
+    .await;
+    let echoing = Node::start(move |_, body| {
+        Json(match body {
+            Value::Array(calls) => calls.iter().map(|call| result(call, json!(words))).collect(),
+            call => result(call, json!(words)),
+        })
+    })
+    .await;
+    for node in [&refusing, &echoing] {
+        let url = node.url.replace("//", "//SECRET-USER:SECRET-PW@");
+        let rpc = rpc(&[&format!("{url}/v3/SECRET-PATH?key=SECRET%20QUERY")]);
+        let error = match ask(&rpc, 1).await.unwrap_err() {
+            Failure::Refused(refused) => {
+                let shown = format!("{refused:?}");
+                assert!(shown.contains("no project") && !shown.contains("SECRET"), "{shown}");
+                Failure::Refused(refused).into()
+            }
+            Failure::Unreachable(error) => error,
+        };
+        let shown = format!("{error} {error:#} {error:?}");
+        assert!(!shown.contains("SECRET"), "{shown}");
+        if let Err(refused) = &rpc.batch(&calls(2)).await.unwrap()[1] {
+            assert!(!format!("{refused:?}").contains("SECRET"), "{refused:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn as_many_hosts_as_must_agree_are_asked_each_by_itself() {
+    let (one, two) = (Node::echo().await, Node::echo().await);
+    let call = Call::new("test_echo", json!([7]));
+    let both = rpc(&[&one.url, &nobody().await, &one.url, &two.url]);
+    // The same host twice is one witness.
+    assert_eq!(both.distinct_endpoints(), 3);
+    let answers = both.ask_each(&call, 2).await.unwrap();
+    let mut names: Vec<_> = answers.iter().map(|(name, _)| format!("http://{name}")).collect();
+    names.sort();
+    let mut urls = [one.url.clone(), two.url.clone()];
+    urls.sort();
+    assert_eq!(names, urls);
+    assert!(answers.iter().all(|(_, answer)| answer.as_ref().unwrap().get() == "7"));
+    assert_eq!((one.asked(), two.asked()), (1, 1));
+    // One that answers for two is not taken for two.
+    let error = rpc(&[&one.url, &nobody().await]).ask_each(&call, 2).await.unwrap_err();
+    assert_eq!(error.code(), Code::EndpointUnreachable);
+    assert!(error.to_string().contains("1 of 2"), "{error}");
+}
+
+#[tokio::test]
 async fn settings_that_cannot_work_are_refused() {
     for (urls, problem) in [
         (vec![], "names no URL"),

@@ -15,13 +15,13 @@ use serde_json::{json, value::RawValue};
 use tokio::sync::mpsc;
 
 use super::{
-    GasLimit, Mined, Operation, Reply, Request, Shared,
+    GasLimit, Mined, Operation, Reply, Request, SenderSettings, Shared,
     fees::{FeeHistory, Fees, Verdict},
     journal::{self, Attempt, Draft, Journal, Outcome, Send, State},
     watch::{Look, Receipt, Rhythm, look},
 };
 use crate::{
-    error::{Code, Error, Result},
+    error::{Code, Error, Result, shown_words},
     kernel::chain::{
         reverts,
         rpc::{Call, Failure, parse},
@@ -51,6 +51,8 @@ const IDLE: Duration = Duration::from_secs(1);
 const LAG_PATIENCE: Duration = Duration::from_secs(6);
 /// Nonces that are looked after at a time.
 const WINDOW: usize = 100;
+/// More than any call of ours takes, and what a chain takes of one transaction (EIP-7825).
+const MOST_GAS: u64 = 16_777_216;
 /// What taking a nonce costs: a transfer of nothing to oneself.
 const CALL_OFF_GAS: u64 = 30_000;
 
@@ -214,7 +216,7 @@ impl AccountTask {
         }
         let params = json!(["0x0", false]);
         let genesis: Block = self.shared.rpc.request("eth_getBlockByNumber", params).await?;
-        journal::begin(&self.shared.file, genesis.hash).await?;
+        journal::begin(&self.shared.file, self.shared.chain_id, genesis.hash).await?;
         self.began = true;
         Ok(())
     }
@@ -285,7 +287,7 @@ impl AccountTask {
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
         self.head = self.head.max(head);
-        let fees = match fees.offer(self.shared.settings.max_fee_per_gas) {
+        let fees = match self.offer(&fees) {
             Ok(fees) => fees,
             Err(error) => return Err((requests, error)),
         };
@@ -298,8 +300,13 @@ impl AccountTask {
                 let limit = match operation.gas {
                     GasLimit::AtMost(limit) => Ok(limit),
                     GasLimit::Estimate | GasLimit::AtLeast(_) => match answers.next() {
-                        Some(Ok(raw)) => parse::<U64>("eth_estimateGas", &raw)
-                            .map(|gas| gas.to::<u64>() / 2 * 3 + 10_000),
+                        Some(Ok(raw)) => parse::<U64>("eth_estimateGas", &raw).and_then(|gas| {
+                            let gas = gas.to::<u64>();
+                            if gas > MOST_GAS {
+                                return Err(too_much_gas(operation.what, gas));
+                            }
+                            Ok(gas / 2 * 3 + 10_000)
+                        }),
                         Some(Err(payload)) => Err(reverts::explain(&payload)),
                         None => Err(unanswered("eth_estimateGas")),
                     },
@@ -427,8 +434,11 @@ impl AccountTask {
                 Verdict::Accepted | Verdict::Unclear => {}
                 Verdict::FeeTooLow => drop(self.too_cheap.insert(*id)),
                 Verdict::NoGasMoney => {
-                    let message =
-                        format!("{} cannot pay for gas: {}", self.sender, payload.message);
+                    let message = format!(
+                        "{} cannot pay for gas: {}",
+                        self.sender,
+                        shown_words(&payload.message)
+                    );
                     let error = Error::new(Code::InsufficientGas, message)
                         .with_hint("send the address some of the chain's own coin");
                     self.withdraw(*id, *nonce, error).await;
@@ -449,6 +459,11 @@ impl AccountTask {
             let _ = self.journal.abandon(&[send]).await;
         }
         self.finish(call, Err(error));
+    }
+
+    fn offer(&self, history: &FeeHistory) -> Result<Fees> {
+        let SenderSettings { max_fee_per_gas, max_tip, .. } = self.shared.settings;
+        history.offer(max_fee_per_gas, max_tip)
     }
 
     // ---- looking after -------------------------------------------------------------------
@@ -691,7 +706,7 @@ impl AccountTask {
     /// A new transaction for a send's nonce that offers more, or that calls the send off.
     async fn raise(&mut self, send: &Send, calls_off: bool) -> Option<Bytes> {
         let last = send.attempts.last()?;
-        let limit = self.shared.settings.max_fee_per_gas;
+        let SenderSettings { max_fee_per_gas: limit, max_tip, .. } = self.shared.settings;
         let history: FeeHistory =
             self.shared.rpc.request("eth_feeHistory", json!(["0x5", "latest", [50]])).await.ok()?;
         let mut transaction = decode(&last.raw)?;
@@ -699,8 +714,8 @@ impl AccountTask {
             max_fee: transaction.max_fee_per_gas,
             tip: transaction.max_priority_fee_per_gas,
         };
-        let fees = history.offer(limit).ok()?.above(earlier);
-        if fees.max_fee > limit {
+        let fees = self.offer(&history).ok()?.above(earlier);
+        if fees.max_fee > limit || fees.tip > max_tip {
             // It waits until the fee falls, and is sent again as it is.
             return Some(last.raw.clone());
         }
@@ -778,6 +793,14 @@ fn no_gas_money(sender: Address, balance: U256, cost: U256) -> Error {
         format!("{sender} has {balance} wei, and the gas may cost up to {cost} wei"),
     )
     .with_hint("send the address some of the chain's own coin; nothing was sent")
+}
+
+fn too_much_gas(what: &str, gas: u64) -> Error {
+    Error::new(
+        Code::InvalidAnswer,
+        format!("the RPC endpoint says that {what} takes {gas} gas; no call takes over {MOST_GAS}"),
+    )
+    .with_hint("ask another RPC endpoint; nothing was sent")
 }
 
 fn unanswered(method: &'static str) -> Error {

@@ -22,7 +22,7 @@ pub(super) struct Fees {
 impl Fees {
     /// An offer that competes with an earlier one for the same nonce.
     pub(super) fn above(self, earlier: Self) -> Self {
-        let more = |fee: u128| fee * REPLACEMENT_EIGHTHS / 8 + 1;
+        let more = |fee: u128| fee.saturating_mul(REPLACEMENT_EIGHTHS) / 8 + 1;
         Self {
             max_fee: self.max_fee.max(more(earlier.max_fee)),
             tip: self.tip.max(more(earlier.tip)),
@@ -41,11 +41,13 @@ pub(super) struct FeeHistory {
 
 impl FeeHistory {
     /// Twice the next block's base fee, so that an offer stays good while the base fee rises for
-    /// six full blocks, and the tip that half of the others give; at most `limit` in all.
+    /// six full blocks, and the tip that half of the others give, as far as the node tells it; at
+    /// most `most_tip` of tip, and `limit` in all. The base fee is what the chain takes; the tip is
+    /// paid as it is offered, so a node that names a high one costs money.
     ///
     /// # Errors
     /// [`Code::FeeAboveLimit`] where the next block alone costs more than the limit.
-    pub(super) fn offer(&self, limit: u128) -> Result<Fees> {
+    pub(super) fn offer(&self, limit: u128, most_tip: u128) -> Result<Fees> {
         let base = self.base_fee_per_gas.last().map_or(0, |fee| fee.saturating_to::<u128>());
         let mut tips: Vec<u128> = self
             .reward
@@ -55,11 +57,15 @@ impl FeeHistory {
             .map(|tip| tip.saturating_to::<u128>())
             .collect();
         tips.sort_unstable();
-        let tip = tips.get(tips.len() / 2).copied().unwrap_or_default().max(LEAST_TIP);
+        let tip = tips.get(tips.len() / 2).copied().unwrap_or_default();
+        let tip = tip.max(LEAST_TIP).min(most_tip);
         if base.saturating_add(tip) > limit {
             return Err(Error::new(
                 Code::FeeAboveLimit,
-                format!("the next block costs {} wei per gas, the limit is {limit}", base + tip),
+                format!(
+                    "the next block costs {} wei per gas, the limit is {limit}",
+                    base.saturating_add(tip)
+                ),
             )
             .with_hint("wait until the fee falls, or raise max_fee_per_gas; nothing was sent"));
         }
@@ -124,6 +130,8 @@ impl Verdict {
 mod tests {
     use super::*;
 
+    const GWEI: u128 = 1_000_000_000;
+
     #[test]
     fn nodes_are_understood_in_their_own_words() {
         for (message, verdict) in [
@@ -148,13 +156,16 @@ mod tests {
             base_fee_per_gas: vec![U256::from(1), U256::from(base)],
             reward: Some(tips.iter().map(|tip| vec![U256::from(*tip)]).collect()),
         };
-        let offer = history(50, &[]).offer(1_000_000_000).unwrap();
+        let offer = history(50, &[]).offer(1_000_000_000, GWEI).unwrap();
         assert_eq!(offer, Fees { max_fee: 1_000_100, tip: 1_000_000 });
         let offer =
-            history(1_000_000_000, &[5_000_000, 1, 9_000_000]).offer(1_500_000_000).unwrap();
+            history(1_000_000_000, &[5_000_000, 1, 9_000_000]).offer(1_500_000_000, GWEI).unwrap();
         assert_eq!(offer, Fees { max_fee: 1_500_000_000, tip: 5_000_000 });
-        let error = history(2_000_000_000, &[]).offer(1_500_000_000).unwrap_err();
+        let error = history(2_000_000_000, &[]).offer(1_500_000_000, GWEI).unwrap_err();
         assert_eq!(error.code(), Code::FeeAboveLimit);
+        // A node that names a tip of 40 gwei.
+        let offer = history(50, &[40_000_000_000]).offer(50 * GWEI, GWEI / 10).unwrap();
+        assert_eq!(offer, Fees { max_fee: 100_000_100, tip: 100_000_000 });
     }
 
     #[test]

@@ -6,11 +6,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use alloy_primitives::{Address, B256, Bytes};
+use alloy_primitives::{Address, B256, Bytes, hex};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::{
     error::Result,
+    kernel::errors::contradiction,
+    network::LOCAL_CHAIN_ID,
     process_locks::WorkerId,
     storage::{Attempt as Tried, Store},
 };
@@ -284,11 +286,24 @@ pub(super) struct Outcome {
 }
 
 /// A journal belongs to one chain: a local chain that was started anew has the same id and the
-/// same addresses, but another beginning. What was sent on the old one is forgotten.
-pub(super) async fn begin(file: &Store, genesis: B256) -> Result<()> {
+/// same addresses, but another beginning. What was sent on the old one is forgotten. No other chain
+/// begins anew, whatever a node says: forgotten, what was sent would be sent twice.
+///
+/// # Errors
+/// [`crate::Code::ContradictoryAnswer`], naming both beginnings, and the storage's codes.
+pub(super) async fn begin(file: &Store, chain_id: u64, genesis: B256) -> Result<()> {
     let known = file.read(known_genesis).await?;
     if known.as_deref() == Some(genesis.as_slice()) {
         return Ok(());
+    }
+    if let Some(known) = known
+        && chain_id != LOCAL_CHAIN_ID
+    {
+        return Err(contradiction(format!(
+            "the RPC endpoint says that chain {chain_id} begins with the block {genesis}; the \
+             journal of what was sent there was begun with {}",
+            hex::encode_prefixed(known)
+        )));
     }
     file.write(|connection| {
         if known_genesis(connection)?.as_deref() != Some(genesis.as_slice()) {

@@ -74,6 +74,8 @@ pub(crate) struct SenderSettings {
     pub(crate) wait_timeout: Duration,
     /// Wei per gas; beyond it nothing is sent.
     pub(crate) max_fee_per_gas: u128,
+    /// Wei per gas for whoever includes a transaction; no more is offered, whatever others give.
+    pub(crate) max_tip: u128,
 }
 
 /// Sends for the keys it holds.
