@@ -64,7 +64,11 @@ def far(stage: Stage) -> int:
 
 @pytest.mark.parametrize(
     "setting",
-    [{"max_window_seconds": 3_599}, {"max_deadline_seconds": 120}, {"idle_close_seconds": HOUR - 1}],
+    [
+        {"max_window_seconds": 3_599},
+        {"max_deadline_seconds": 120},
+        {"idle_close_seconds": HOUR - 1},
+    ],
 )
 def test_limits_that_no_transaction_could_meet_are_refused(make, setting):
     with pytest.raises(ValidationError) as refused:
