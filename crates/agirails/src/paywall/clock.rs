@@ -13,7 +13,7 @@ use super::lock;
 use crate::{client::ACTPClient, error::Result};
 
 /// How far two clocks that agree are apart at most, in seconds.
-pub(super) const TOLERANCE: u64 = 300;
+const TOLERANCE: u64 = 300;
 /// How long a kernel's clock that nothing contradicts but this machine's must go on evenly until it
 /// is believed.
 const SETTLES_AFTER: Duration = Duration::from_secs(TOLERANCE);
@@ -119,6 +119,12 @@ impl Clock {
     /// once a time has passed. `None` where the kernel was never reached.
     pub(super) fn passed(&self) -> Option<u64> {
         self.reading().map(|reading| reading.early + reading.gone())
+    }
+
+    /// Whether this time has passed for certain, whatever a node may have made of the clock.
+    pub(super) fn has_surely_passed(&self, time: u64) -> bool {
+        let doubt = if self.client.network().is_local() { 0 } else { TOLERANCE };
+        self.passed().is_some_and(|now| now > time.saturating_add(doubt))
     }
 
     /// [`Self::passed`], asking the kernel where it was never reached.

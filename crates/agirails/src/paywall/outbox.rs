@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 
 use super::{
     Inner,
-    clock::TOLERANCE,
     event::Level,
     following::facts_of,
     lock,
@@ -417,7 +416,7 @@ impl Inner {
                 moved(Stage::Lost, "the chain took its escrow back: nothing is locked in it")
             }
             (Stage::Delivering, State::Committed | State::InProgress)
-                if is_final(&error) && self.is_over_by(duty, TOLERANCE) =>
+                if is_final(&error) && self.clock.has_surely_passed(duty.facts.deadline) =>
             {
                 let words = format!("it cannot be delivered, so the money is given back: {error}");
                 moved(Stage::Returning, &words)
@@ -428,12 +427,7 @@ impl Inner {
 
     /// Whether its deadline is so long ago that no block brings anything new.
     fn is_long_over(&self, duty: &Duty) -> bool {
-        self.is_over_by(duty, MISSING_FOR)
-    }
-
-    /// Whether its deadline passed so many seconds ago, by the kernel's clock and by ours.
-    fn is_over_by(&self, duty: &Duty, seconds: u64) -> bool {
-        self.clock.passed().is_some_and(|now| now > duty.facts.deadline.saturating_add(seconds))
+        self.clock.has_surely_passed(duty.facts.deadline.saturating_add(MISSING_FOR))
     }
 
     fn later(&self, duty: &Duty, error: &Error) -> Outcome {

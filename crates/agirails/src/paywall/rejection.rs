@@ -524,6 +524,7 @@ impl Terms<'_> {
                     "vault",
                     "header",
                     "signatureHeader",
+                    "ledger",
                     "maxWindowSeconds",
                     "maxDeadlineSeconds",
                     "idleCloseSeconds",

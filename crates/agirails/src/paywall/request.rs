@@ -277,7 +277,8 @@ fn read_x402(
         }
     }
     let (signature, max_price) = (text("/payload/signature")?, text("/payload/maxPrice")?);
-    let (session, service_key) = (text("/payload/session")?, text("/payload/serviceKey")?);
+    let session = text("/payload/session")?;
+    let service_key = text("/payload/serviceKey")?;
     Ok(X402Payment { transaction_id, signature, session, key, max_price, service_key })
 }
 
