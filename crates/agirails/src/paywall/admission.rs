@@ -11,13 +11,14 @@ use super::{
     Inner,
     answer::Answer,
     call::CallPayment,
+    clock::TOLERANCE,
     event::{Event, Level},
     headers,
     price::{Charge, Price, SELF_CANCELLABLE, check_price},
     rejection::{Refused, Rejection, Terms},
     request::{Incoming, parse_id},
     run::Run,
-    settings::{Settings, Unsigned},
+    settings::Unsigned,
     signer::read_session,
     store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Known, Stage},
 };
@@ -285,7 +286,7 @@ impl Inner {
         let signature = self.read_signature(payment.signature.as_deref(), self.unsigned).await?;
         let session = read_session(payment.session.as_deref())?;
         let seen = self.verify(id).await?;
-        let facts = self.accept(seen, service_key).await?;
+        let facts = self.accept(charge, seen, service_key).await?;
         if let Some(price) = price {
             self.check_amount(&facts, least(charge, price, key)).await?;
         }
@@ -358,7 +359,12 @@ impl Inner {
 
     /// Whether a transaction is taken here. One that the store knows was; for one that is new it is
     /// decided whether it is meant for this service, and how long it may lock the pay.
-    async fn accept(&self, seen: Seen, service_key: Option<B256>) -> Result<Facts, Refused> {
+    async fn accept(
+        &self,
+        charge: &Charge,
+        seen: Seen,
+        service_key: Option<B256>,
+    ) -> Result<Facts, Refused> {
         let facts = seen.facts;
         if seen.service_hash.is_none() {
             return Ok(facts);
@@ -367,13 +373,15 @@ impl Inner {
         if !bound && !self.one_store {
             return Err(Rejection::other_service().into());
         }
-        let Settings { max_window_seconds, max_deadline_seconds, .. } = self.settings;
-        if facts.window_seconds > max_window_seconds {
-            return Err(Rejection::window_too_long(facts.window_seconds, max_window_seconds).into());
+        let longest_window = self.settings.max_window_seconds;
+        if facts.window_seconds > longest_window {
+            return Err(Rejection::window_too_long(facts.window_seconds, longest_window).into());
         }
         let left = facts.deadline.saturating_sub(self.clock.now().await?);
-        if left > max_deadline_seconds {
-            return Err(Rejection::deadline_too_far(left, max_deadline_seconds).into());
+        let longest = charge.longest(&self.settings);
+        // Whoever chose the longest may have a clock that is ahead of ours.
+        if left > longest.saturating_add(TOLERANCE) {
+            return Err(Rejection::deadline_too_far(left, longest).into());
         }
         Ok(Facts { bound, ..facts })
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::settings::Deliver;
+use super::settings::{Deliver, Settings};
 use crate::{
     error::{Code, Error, Result},
     protocol::{Usdc, money},
@@ -209,6 +209,14 @@ impl Charge {
             Some(lasts) => lasts + min_seconds_left,
             None => DEFAULT_LIFETIME.max(min_seconds_left * 2),
         }
+    }
+
+    /// How much time a transaction may have left when it is used for the first time: a bundle that is
+    /// sold for longer may last as long.
+    pub(super) fn longest(&self, settings: &Settings) -> u64 {
+        let min_seconds_left = self.min_seconds_left.unwrap_or(settings.min_seconds_left);
+        let sold = self.lasts.map_or(0, |lasts| lasts.saturating_add(min_seconds_left));
+        settings.max_deadline_seconds.max(sold)
     }
 
     /// How a call at this price can be paid for: how many calls with how much.

@@ -538,6 +538,7 @@ impl Terms<'_> {
 
     fn accept(&self, offer: Offer, is_bundled: bool) -> Value {
         let kind = if is_bundled || offer.calls > 1 { "prepaid" } else { "single" };
+        let longest = self.charge.longest(self.settings);
         let seconds = self.charge.lifetime(self.min_seconds_left, kind == "prepaid");
         let mut accept = json!({
             "scheme": "actp-escrow",
@@ -545,7 +546,7 @@ impl Terms<'_> {
             "amount": offer.amount.0.to_string(),
             "asset": self.network.usdc.to_string(),
             "payTo": self.provider,
-            "maxTimeoutSeconds": seconds.min(self.settings.max_deadline_seconds),
+            "maxTimeoutSeconds": seconds.min(longest),
             "extra": {
                 "flow": "escrow",
                 "kind": kind,
@@ -558,7 +559,7 @@ impl Terms<'_> {
                 "signature": if self.signature_required { "required" } else { "optional" },
                 "serviceHash": self.service,
                 "minSecondsLeft": self.min_seconds_left,
-                "maxDeadlineSeconds": self.settings.max_deadline_seconds,
+                "maxDeadlineSeconds": longest,
                 "idleCloseSeconds": self.settings.idle_close_seconds,
                 "disputeWindowSeconds": OFFERED_WINDOW.min(self.settings.max_window_seconds),
                 "maxWindowSeconds": self.settings.max_window_seconds,

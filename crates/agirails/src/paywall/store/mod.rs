@@ -38,7 +38,7 @@ pub(super) struct Facts {
     pub(super) bound: bool,
 }
 
-/// How far a payment is. It only ever moves down this list.
+/// How far a payment is. By itself it only ever moves down this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     /// Calls may be claimed.
