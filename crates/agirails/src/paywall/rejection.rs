@@ -286,6 +286,17 @@ impl Rejection {
         Self::new(429, "too_many_lookups", "Too Many Requests", detail).later(1)
     }
 
+    pub(super) fn too_many_repeats_of_one() -> Self {
+        let detail =
+            "Long answers to calls of this transaction are being sent already; read them first";
+        Self::new(429, "too_many_repeats", "Too Many Requests", detail).later(5)
+    }
+
+    pub(super) fn too_many_repeats() -> Self {
+        let detail = "The service is sending too many long answers again; try again";
+        Self::new(503, "too_many_answers", "Too Many Answers", detail).later(5)
+    }
+
     pub(super) fn resting(left: std::time::Duration) -> Self {
         let detail = "Too many calls with this transaction failed; try again later. Nothing was \
                       taken for them";
