@@ -133,9 +133,10 @@ class Base:
             max_window_seconds: the longest dispute window of transactions that are served, seconds:
                 7 days.
             max_deadline_seconds: the most time that a transaction may have left before its deadline
-                when it is used for the first time, seconds: 7 days.
+                when it is used for the first time, seconds: 7 days; more where a charge's bundles
+                last longer.
             idle_close_seconds: after how long without an answered call a balance is delivered of
-                which calls were served, seconds: a day.
+                which calls were served, seconds: a day, at least an hour.
             max_body_bytes: the longest request body, bytes: 16 MiB.
             body_seconds: how long a request body may take to arrive, seconds: 60.
             body_budget_bytes: how many bytes of request bodies the process holds at once, a quarter

@@ -42,7 +42,7 @@ pub use protocol::{
     CreateTransaction, DisputeWindow, Event, EventRecord, LinkEscrow, Refusal, State, Transaction,
     TransactionId, Usdc,
 };
-pub use storage::Storage;
+pub use storage::{Storage, back_up};
 pub use wallet::{
     KEY_PASSWORD_VARIABLE, KEYSTORE_VARIABLE, KeyEnvironment, KeySources, PRIVATE_KEY_VARIABLE,
     Password, PrivateKey, ResolvedKey, SessionKey, Wallet, resolve_key,
