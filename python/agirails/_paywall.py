@@ -215,7 +215,8 @@ class Base:
             price_text: what the price page says in place of a number where the price is a
                 function, such as "0.05 to 0.50 USDC".
             lasts: for how many seconds from its purchase on calls can be made with a bundle, 300
-                to 2_592_000 (30 days); what is left of it then goes to you. Where None, until
+                to 2_592_000 (30 days), and no longer than the paywall's `idle_close_seconds` and
+                `max_deadline_seconds` allow; what is left of it then goes to you. Where None, until
                 `min_seconds_left` before the end of an hour.
 
         Raises:

@@ -290,7 +290,7 @@ impl Paywall {
     /// # Errors
     /// As [`Self::charge`].
     pub fn check_charge(&self, charge: &Charge) -> Result<()> {
-        charge.check(self.inner.settings.closing_seconds)?;
+        charge.check(&self.inner.settings)?;
         self.inner.cheapest.fetch_min(charge.floor().0, Ordering::Relaxed);
         Ok(())
     }
