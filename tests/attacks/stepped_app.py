@@ -8,7 +8,8 @@ from agirails import ACTPClient
 from agirails.asgi import Paywall
 
 app = FastAPI()
-paywall = Paywall(ACTPClient("testnet"), app=app)
+# Its payer binds no transaction: this is the only store of the key.
+paywall = Paywall(ACTPClient("testnet"), app=app, one_store=True)
 
 
 @app.post("/api/slow")

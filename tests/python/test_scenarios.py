@@ -12,6 +12,9 @@ from support import chain_kernel
 from agirails import ValidationError, _agirails
 from agirails.testing import Devnet
 
+# Some scenarios pause the kernel before they connect.
+pytestmark = pytest.mark.filterwarnings("default::agirails.NetworkWarning")
+
 SCENARIOS = _agirails._scenarios()
 Finish = Callable[[Any], Any] | None
 
