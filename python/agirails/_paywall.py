@@ -51,6 +51,7 @@ class Settings(TypedDict, total=False):
     store: str | PathLike[str] | None
     public_url: str | None
     unsigned: Literal["serve", "refuse"] | None
+    one_store: bool | None
     deliver: Literal["outbox", "confirmed"] | None
     vary_on: Sequence[str] | None
     min_seconds_left: int | None
@@ -59,6 +60,9 @@ class Settings(TypedDict, total=False):
     wait_seconds: float | None
     confirm_wait_seconds: float | None
     give_up_after: int | None
+    max_window_seconds: int | None
+    max_deadline_seconds: int | None
+    idle_close_seconds: int | None
     max_body_bytes: int | None
     body_seconds: float | None
     body_budget_bytes: int | None
@@ -106,7 +110,12 @@ class Base:
             public_url: the URL under which callers reach the application, such as
                 "https://example.com/shop". Set it where a proxy changes host or path.
             unsigned: what to do with a request that its payer did not sign: "serve" or "refuse".
-                The default is "serve" on mock and testnet, "refuse" on mainnet.
+                The default is "serve" on mock, local chains and Base Sepolia, else "refuse".
+                Closing a transaction always needs its payer's signature.
+            one_store: whether no other store serves for this client's key. Then transactions are
+                served whose service hash does not name this store's service, as the recipe's
+                consumers make them. The default is True on mock, local chains and Base Sepolia,
+                else False.
             deliver: when a response leaves: "outbox" (default), as soon as it is durable, and the
                 delivery on chain follows; or "confirmed", when the delivery stands on chain.
             vary_on: names of further request headers that can change an answer. Two requests that
@@ -118,8 +127,16 @@ class Base:
             lease_seconds: how long the claim of a process that died is kept for it, seconds: 15.
             wait_seconds: how long a repeat waits for the run that is under way, seconds: 30.
             confirm_wait_seconds: how long a response waits with deliver="confirmed", seconds: 60.
-            give_up_after: after how many failed runs a payment of which nothing was served is
-                given back: 5.
+            give_up_after: after how many failed runs in a row a payment is given up, whichever its
+                calls: 5. It is given back where nothing was served; else it has to wait longer
+                before every further run.
+            max_window_seconds: the longest dispute window of transactions that are served, seconds:
+                7 days.
+            max_deadline_seconds: the most time that a transaction may have left before its deadline
+                when it is used for the first time, seconds: 7 days; more where a charge's bundles
+                last longer.
+            idle_close_seconds: after how long without an answered call a balance is delivered of
+                which calls were served, seconds: a day, at least an hour.
             max_body_bytes: the longest request body, bytes: 16 MiB.
             body_seconds: how long a request body may take to arrive, seconds: 60.
             body_budget_bytes: how many bytes of request bodies the process holds at once, a quarter
@@ -198,7 +215,8 @@ class Base:
             price_text: what the price page says in place of a number where the price is a
                 function, such as "0.05 to 0.50 USDC".
             lasts: for how many seconds from its purchase on calls can be made with a bundle, 300
-                to 2_592_000 (30 days); what is left of it then goes to you. Where None, until
+                to 2_592_000 (30 days), and no longer than the paywall's `idle_close_seconds` and
+                `max_deadline_seconds` allow; what is left of it then goes to you. Where None, until
                 `min_seconds_left` before the end of an hour.
 
         Raises:
@@ -259,6 +277,14 @@ class Base:
                 "@paywall.charge(...)"
             )
         return payment
+
+    @property
+    def service_hash(self) -> str:
+        """What transactions are bound to: the serviceHash of the offers, 0x and 64 hex digits.
+
+        It is kept in the store, and so is the same for all workers that share it.
+        """
+        return self._core.service_hash
 
     def __repr__(self) -> str:
         return f"<Paywall of {self._provider}>"

@@ -90,14 +90,45 @@ class Paywall(Base):
         """Ends an open payment now: delivers it where something was served, else gives it back.
 
         Returns:
-            Its stage, such as "delivering"; "open" where a call is running; None where no call was
-            ever made with it.
+            Its stage, such as "delivering"; "open" where a call is running, or where nothing was
+            served and it is not bound to this service (`refund` gives such a one back); None where
+            no call was ever made with it.
 
         Raises:
             ValidationError: tx_id is not a transaction id.
             StorageError: the store cannot be used.
         """
         stage: str | None = self._core.close(tx_id)
+        return stage
+
+    def refund(self, tx_id: str) -> str:
+        """Gives a transaction back in full, by the provider's own decision.
+
+        No call is served with it any more, and it becomes CANCELLED on chain. What was served with
+        it is not paid, since the protocol knows no partial refund; a call that is running is
+        rejected when it ends. The decision is durable when this returns, and is carried out in the
+        background. Asked again, it changes nothing. A transaction that another store of the same
+        key serves is given back as well.
+
+        Args:
+            tx_id: the transaction, 0x and 64 hex digits.
+
+        Returns:
+            "returning", or "returned" once CANCELLED stands on chain.
+
+        Raises:
+            TransactionNotFoundError: the kernel does not know it.
+            UnauthorizedError: it is another provider's.
+            InvalidStateTransitionError: it is delivered, settled, disputed or not funded, or its
+                delivery is under way.
+            ValidationError: that is no transaction id.
+            StorageError: the store cannot be used.
+
+        Example:
+            >>> paywall.refund(tx_id)
+            'returning'
+        """
+        stage: str = self._core.refund(tx_id)
         return stage
 
     def owed(self) -> int:

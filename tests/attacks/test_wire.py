@@ -41,8 +41,15 @@ def service(parties):
         coding = request.args["coding"]
         return Response(packed(coding), headers={"Content-Encoding": coding})
 
-    app.add_url_rule("/free", "free", answer, methods=["POST"])
-    app.add_url_rule("/paid", "paid", paywall.charge("1.00")(answer), methods=["POST"])
+    @app.post("/free")
+    def free():
+        return answer()
+
+    @app.post("/paid")
+    @paywall.charge("1.00")
+    def paid():
+        return answer()
+
     with serving(app) as url:
         yield url
 

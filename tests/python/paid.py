@@ -101,7 +101,7 @@ def flask_app(client: Any, runs: list[Any], **settings: Any) -> tuple[Any, Any]:
                 client.mock.advance_time(150)
                 # The paywall looks at the kernel's clock every second.
                 time.sleep(1.5)
-                yield "what nobody pays for"
+                yield "what comes too late"
 
         return stream_with_context(generated()), 500 if "broken" in request.args else 200
 
@@ -325,17 +325,19 @@ async def asked(
 class Stage:
     """A provider with a paid service, and consumers around it, on one state."""
 
-    def __init__(self, directory: Path, kind: str, **settings: Any) -> None:
+    def __init__(self, directory: Path, kind: str, key: str | None = None, **settings: Any) -> None:
         self.directory, self.kind, self.runs = directory, kind, []
-        self.provider = self.client()
+        self.provider = self.client(key)
         self.consumer = self.client()
         self.stranger = self.client()
         self.app, self.paywall = MAKERS[kind](self.provider, self.runs, **settings)
 
-    def client(self) -> ACTPClient:
-        return ACTPClient(private_key=new_key(), state_directory=self.directory)
+    def client(self, key: str | None = None) -> ACTPClient:
+        return ACTPClient(private_key=key or new_key(), state_directory=self.directory)
 
     def fund(self, amount: int = PRICE, **options: Any) -> str:
+        """A transaction that is bound to this service."""
+        options.setdefault("metadata", self.paywall.service_hash)
         return fund(self.consumer, self.provider.address, amount, **options)
 
     def ask(self, method: str, target: str, body: Any = b"", **headers: str) -> Reply:

@@ -599,8 +599,9 @@ class TestWrap:
         provider, consumer = (
             ACTPClient(private_key=new_key(), state_directory=tmp_path) for _ in range(2)
         )
-        app = Starlette(routes=[Mount("/prefix", Paywall(provider).wrap(self.echo, {}))])
-        tx_id = fund(consumer, provider.address)
+        paywall = Paywall(provider)
+        app = Starlette(routes=[Mount("/prefix", paywall.wrap(self.echo, {}))])
+        tx_id = fund(consumer, provider.address, metadata=paywall.service_hash)
         target = f"/api/payments/{tx_id}/close"
         for signed, status in ((target, 401), (f"/prefix{target}", 202)):
             signature = sign_request(consumer, tx_id, "POST", signed, b"")

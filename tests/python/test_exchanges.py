@@ -211,20 +211,24 @@ class Stage:
             given = {"none": None, "malformed": "nonsense", "unknown": new_hash()}[kind]
             return given, {} if given is None else {"X-AGIRAILS-TX-ID": given}
         if kind != "same":
-            tx_id = fund(self.consumer, self.provider.address, SETTINGS["amount"])
+            amount, service = SETTINGS["amount"], self.page("/api/pricing")["serviceHash"]
+            tx_id = fund(self.consumer, self.provider.address, amount, metadata=service)
         assert tx_id is not None, "the first request of an exchange has no id to repeat"
         signer = self.stranger if kind == "stranger" else self.consumer
         at = int(time.time()) - 301 if kind == "stale" else None
         signed = sign_request(signer, tx_id, asked["method"], target, body, timestamp=at)
         return tx_id, {"X-AGIRAILS-TX-ID": tx_id, "X-AGIRAILS-SIGNATURE": signed}
 
-    def calls(self, tx_id: str) -> int | None:
+    def page(self, path: str) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        connection.request("GET", f"/api/payments/{tx_id}")
+        connection.request("GET", path)
         answer = connection.getresponse()
         page = json.loads(answer.read())
         connection.close()
-        return page["calls"] if answer.status == 200 else None
+        return page
+
+    def calls(self, tx_id: str) -> int | None:
+        return self.page(f"/api/payments/{tx_id}").get("calls")
 
 
 @pytest.fixture(scope="module", params=SERVICES)

@@ -26,7 +26,6 @@ from support import (
 from test_bad_input import in_own_mounts
 
 from agirails import ACTPClient, State, ValidationError, usdc_base_units
-from agirails._paywall import BrokenOff
 from agirails.asgi import Paywall as AsgiPaywall
 from agirails.flask import Paywall as FlaskPaywall
 from agirails.testing import Devnet
@@ -324,13 +323,6 @@ class TestStreams:
             stage.pay(tx_id, b"", "GET", "/api/stream/2?raise")
         assert [payment.attempt for payment in stage.runs] == [1, 2]
         assert stage.consumer.advanced.get_transaction(tx_id).state is State.COMMITTED
-
-    def test_that_outlast_their_transaction_break_off(self, tmp_path):
-        stage = Stage(tmp_path, "flask")
-        tx_id = stage.fund(deadline=stage.consumer.advanced.now() + 200)
-        with pytest.raises(BrokenOff):
-            stage.pay(tx_id, b"", "GET", "/api/stream/2?late")
-        stage.becomes(tx_id, State.CANCELLED)
 
     def test_that_are_no_success_take_nothing(self, stage):
         tx_id = stage.fund()

@@ -29,7 +29,7 @@ use crate::{
     convert::{self, Any, Maybe, optional},
     errors::OrRaise,
     run::{
-        Effect::{Commits, Moves, Reads},
+        Effect::{Commits, Glances, Moves, Reads},
         Style, run, run_sync,
     },
 };
@@ -180,6 +180,19 @@ impl _Paywall {
         let id = convert::transaction_id(tx_id)?;
         let core = self.core.clone();
         run(py, self.style, Moves, async move { core.close(id).await }, convert::plain)
+    }
+
+    /// Gives a transaction back, whatever was served with it.
+    fn refund(&self, py: Python<'_>, tx_id: Any<'_, '_>) -> Object {
+        let id = convert::transaction_id(tx_id)?;
+        let core = self.core.clone();
+        run(py, self.style, Moves, async move { core.refund(id).await }, convert::plain)
+    }
+
+    /// What transactions are bound to.
+    #[getter]
+    fn service_hash(&self) -> String {
+        self.core.service_hash().to_string()
     }
 
     /// How many deliveries and refunds are owed on chain.
@@ -543,6 +556,26 @@ impl _Exchange {
         run(py, self.style, Commits, call, maybe_answer)
     }
 
+    /// Whether the answer is a kept one that is long: its body is empty, and comes from next_piece.
+    #[getter]
+    fn has_rest(&self) -> PyResult<bool> {
+        self.slot.with(|exchange| exchange.rest_bytes().is_some())
+    }
+
+    /// The next piece of a long kept answer; None at its end.
+    fn next_piece(&self, py: Python<'_>) -> Object {
+        let (slot, mut exchange) = (self.slot.clone(), self.slot.take()?);
+        let call = async move {
+            let piece = exchange.next_piece().await;
+            slot.put_back(exchange);
+            piece
+        };
+        run(py, self.style, Glances, call, |py, piece: Option<Vec<u8>>| match piece {
+            Some(piece) => PyBytes::new(py, &piece).into_py_any(py),
+            None => Ok(py.None()),
+        })
+    }
+
     /// The payment that the handler runs for.
     #[getter]
     fn payment(&self) -> PyResult<Option<CallPayment>> {
@@ -759,6 +792,12 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, Place)> {
         match name.cast::<PyString>()?.to_str()? {
             "store" => place = read_place(&value)?,
             "unsigned" => settings.unsigned = Some(read_unsigned(&value)?),
+            "one_store" => settings.one_store = Some(convert::flag("one_store", &value)?),
+            "max_window_seconds" => settings.max_window_seconds = number("max_window_seconds")?,
+            "max_deadline_seconds" => {
+                settings.max_deadline_seconds = number("max_deadline_seconds")?;
+            }
+            "idle_close_seconds" => settings.idle_close_seconds = number("idle_close_seconds")?,
             "deliver" => settings.deliver = read_deliver(&value)?,
             "min_seconds_left" => settings.min_seconds_left = number("min_seconds_left")?,
             "closing_seconds" => settings.closing_seconds = number("closing_seconds")?,

@@ -13,8 +13,7 @@ pub const NETWORK_VARIABLE: &str = "AGIRAILS_NETWORK";
 
 /// Base. Whatever runs on it is mainnet, however it is configured.
 pub(crate) const MAINNET_CHAIN_ID: u64 = 8_453;
-/// Base Sepolia.
-#[cfg(feature = "chain")]
+/// Base Sepolia, whose USDC anybody can mint.
 pub(crate) const TESTNET_CHAIN_ID: u64 = 84_532;
 /// Local development chains: anvil's, hardhat's.
 pub(crate) const LOCAL_CHAIN_ID: u64 = 31_337;
@@ -167,7 +166,7 @@ impl NetworkProfile {
     pub fn testnet() -> Self {
         Self {
             name: "base-sepolia".to_owned(),
-            chain_id: 84_532,
+            chain_id: TESTNET_CHAIN_ID,
             rpc_urls: rpc_urls("BASE_SEPOLIA_RPC", "https://sepolia.base.org"),
             contracts: Contracts {
                 actp_kernel: address!("9d25A874f046185d9237Cd4954C88D2B74B0021b"),
@@ -313,6 +312,12 @@ impl Network {
     /// Whether this is a local development chain, or the embedded kernel.
     pub const fn is_local(&self) -> bool {
         self.chain_id == LOCAL_CHAIN_ID
+    }
+
+    /// Whether the money here is for tests: the embedded kernel, a local development chain, or Base
+    /// Sepolia. Every other chain is treated like mainnet.
+    pub const fn has_test_money(&self) -> bool {
+        self.is_local() || self.chain_id == TESTNET_CHAIN_ID
     }
 
     /// The embedded kernel's network. Its addresses are derived from their role's name, so

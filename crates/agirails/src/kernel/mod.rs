@@ -121,7 +121,8 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// `getTransaction(bytes32)`.
     async fn get_transaction(&self, id: TransactionId) -> Result<Transaction>;
 
-    /// [`Self::get_transaction`] for many, `None` for an unknown id.
+    /// [`Self::get_transaction`] of several, in their order; `None` for those that the kernel does
+    /// not know.
     async fn get_transactions(&self, ids: &[TransactionId]) -> Result<Vec<Option<Transaction>>> {
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {

@@ -10,12 +10,15 @@ use tokio::{sync::futures::Notified, time::Instant};
 use super::{
     Inner,
     answer::Answer,
+    call::CallPayment,
+    clock::TOLERANCE,
     event::{Event, Level},
     headers,
-    price::{Charge, Price, check_price},
+    price::{Charge, Price, SELF_CANCELLABLE, check_price},
     rejection::{Refused, Rejection, Terms},
+    repeat::{Repeat, Repeated},
     request::{Incoming, parse_id},
-    run::{CallPayment, Run},
+    run::Run,
     settings::Unsigned,
     signer::read_session,
     store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Known, Stage},
@@ -26,6 +29,7 @@ use crate::{
         DisputeWindow, State, TransactionId, Usdc,
         error::SignatureError,
         paid_request::{CLOCK_SKEW_SECONDS, PaidRequest, RequestSignature, SignedSession},
+        service::is_bound,
     },
 };
 
@@ -45,8 +49,25 @@ pub enum Entry {
     Answer(Answer),
 }
 
+/// What becomes of a request, where a long answer is given again piece by piece.
+#[derive(Debug)]
+pub(super) enum Admitted {
+    Run(Box<Run>),
+    Answer(Answer),
+    Repeat(Repeated),
+}
+
 /// Transactions that were verified. They do not change before their deadline.
-pub(super) type Verified = LruCache<TransactionId, Facts>;
+pub(super) type Verified = LruCache<TransactionId, Seen>;
+
+/// A transaction as it was verified.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    /// Of one that is new to the store, they do not say yet whether it is bound.
+    pub(super) facts: Facts,
+    /// The service hash of one that is new to the store. The store knows of all others.
+    service_hash: Option<B256>,
+}
 
 /// A payment as far as it can be judged before its request's body is there.
 #[derive(Debug, Clone)]
@@ -73,6 +94,13 @@ struct Checked {
     is_x402: bool,
 }
 
+impl Seen {
+    /// Whether it is bound to this service, by the key that its requester tells.
+    pub(super) fn is_bound(&self, service: B256, key: Option<B256>) -> bool {
+        self.service_hash.map_or(self.facts.bound, |hash| is_bound(hash, service, key))
+    }
+}
+
 impl Inner {
     /// Lets a request in, or answers it. `plausible` is what [`Self::plausible`] made of the
     /// request's head, where it was asked before.
@@ -82,14 +110,16 @@ impl Inner {
         incoming: &Incoming,
         price: Option<Usdc>,
         plausible: Option<Plausible>,
-    ) -> Entry {
+    ) -> Admitted {
         let outcome = match price_of(charge, price) {
             Some(price) => self.admit(charge, incoming, price, plausible).await,
             None => Err(Rejection::no_price().into()),
         };
         match outcome {
-            Ok(entry) => entry,
-            Err(refused) => Entry::Answer(self.turn_away(charge, incoming, price, refused).await),
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                Admitted::Answer(self.turn_away(charge, incoming, price, refused).await)
+            }
         }
     }
 
@@ -180,6 +210,8 @@ impl Inner {
             charge,
             price,
             min_seconds_left: self.min_seconds_left(charge),
+            settings: &self.settings,
+            service: self.service,
             signature_required: self.unsigned == Unsigned::Refuse,
             resource: String::new(),
             base: String::new(),
@@ -197,14 +229,14 @@ impl Inner {
         incoming: &Incoming,
         price: Usdc,
         plausible: Option<Plausible>,
-    ) -> Result<Entry, Refused> {
+    ) -> Result<Admitted, Refused> {
         let plausible = match plausible {
             Some(plausible) => plausible,
             None => self.plausible(charge, incoming, Some(price)).await?,
         };
         let checked = self.check(charge, incoming, price, plausible).await?;
         if let Err(refused) = self.check_now(charge, &checked).await {
-            return self.earlier(charge, &checked).await?.map(Entry::Answer).ok_or(refused);
+            return self.earlier(charge, &checked).await?.map(Admitted::Repeat).ok_or(refused);
         }
         self.claim(charge, checked).await
     }
@@ -212,9 +244,12 @@ impl Inner {
     /// What may have changed since the same request was answered: the price and the time left.
     async fn check_now(&self, charge: &Charge, checked: &Checked) -> Result<(), Refused> {
         // A call that takes the whole transaction is worth all of it, every time: a run that failed
-        // leaves nothing behind that another route could be opened with.
+        // leaves nothing behind that another route could be opened with. A balance was worth its
+        // bundle when it was first used, by the prices of that time; too small to be sold for any
+        // bundle, it pays for none.
         let takes_all = checked.request.idempotency_key.is_empty();
-        if takes_all && checked.facts.amount < checked.least {
+        let least = if takes_all { checked.least } else { checked.least.min(SELF_CANCELLABLE) };
+        if checked.facts.amount < least {
             return Err(Rejection::too_little(checked.facts.amount, checked.least).into());
         }
         if let Some(most) = checked.most.filter(|most| checked.price > *most) {
@@ -258,9 +293,11 @@ impl Inner {
             check_key(charge, price, key)?;
         }
         let most = payment.most()?;
-        let signature = self.read_signature(payment.signature.as_deref()).await?;
+        let service_key = payment.service_key()?;
+        let signature = self.read_signature(payment.signature.as_deref(), self.unsigned).await?;
         let session = read_session(payment.session.as_deref())?;
-        let facts = self.verify(id).await?;
+        let seen = self.verify(id).await?;
+        let facts = self.accept(charge, seen, service_key).await?;
         if let Some(price) = price {
             self.check_amount(&facts, least(charge, price, key)).await?;
         }
@@ -292,9 +329,10 @@ impl Inner {
     pub(super) async fn read_signature(
         &self,
         given: Option<&str>,
+        unsigned: Unsigned,
     ) -> Result<Option<RequestSignature>, Refused> {
         let Some(text) = given else {
-            return match self.unsigned {
+            return match unsigned {
                 Unsigned::Refuse => Err(Rejection::signature_required().into()),
                 Unsigned::Serve => Ok(None),
             };
@@ -313,25 +351,54 @@ impl Inner {
     }
 
     /// The transaction, read once: what protocol rules say cannot change is never asked again.
-    async fn verify(&self, id: TransactionId) -> Result<Facts, Refused> {
-        if let Some(facts) = self.remembered(id) {
-            return Ok(facts);
+    async fn verify(&self, id: TransactionId) -> Result<Seen, Refused> {
+        if let Some(seen) = self.remembered(id) {
+            return Ok(seen);
         }
         let turn = self.process.get().lookups.turn(id);
         let _turn = turn.lock().await;
-        if let Some(facts) = self.remembered(id) {
-            return Ok(facts);
+        if let Some(seen) = self.remembered(id) {
+            return Ok(seen);
         }
-        let facts = match self.payment_of(id).await? {
-            Some(payment) => payment.facts,
+        let seen = match self.payment_of(id).await? {
+            Some(payment) => Seen { facts: payment.facts, service_hash: None },
             None => self.look_up(id).await?.0,
         };
-        self.remember(facts);
-        Ok(facts)
+        self.remember(seen);
+        Ok(seen)
+    }
+
+    /// Whether a transaction is taken here. One that the store knows was; for one that is new it is
+    /// decided whether it is meant for this service, and how long it may lock the pay.
+    async fn accept(
+        &self,
+        charge: &Charge,
+        seen: Seen,
+        service_key: Option<B256>,
+    ) -> Result<Facts, Refused> {
+        let facts = seen.facts;
+        if seen.service_hash.is_none() {
+            return Ok(facts);
+        }
+        let bound = seen.is_bound(self.service, service_key);
+        if !bound && !self.one_store {
+            return Err(Rejection::other_service().into());
+        }
+        let longest_window = self.settings.max_window_seconds;
+        if facts.window_seconds > longest_window {
+            return Err(Rejection::window_too_long(facts.window_seconds, longest_window).into());
+        }
+        let left = facts.deadline.saturating_sub(self.clock.now().await?);
+        let longest = charge.longest(&self.settings);
+        // Whoever chose the longest may have a clock that is ahead of ours.
+        if left > longest.saturating_add(TOLERANCE) {
+            return Err(Rejection::deadline_too_far(left, longest).into());
+        }
+        Ok(Facts { bound, ..facts })
     }
 
     /// A transaction as the kernel has it now, COMMITTED or IN_PROGRESS.
-    pub(super) async fn look_up(&self, id: TransactionId) -> Result<(Facts, State), Refused> {
+    pub(super) async fn look_up(&self, id: TransactionId) -> Result<(Seen, State), Refused> {
         let process = self.process.get();
         if process.lookups.is_unknown(id) {
             return Err(Rejection::not_found().into());
@@ -364,15 +431,17 @@ impl Inner {
             amount: transaction.amount,
             deadline: transaction.deadline,
             window_seconds,
+            bound: false,
         };
-        Ok((facts, transaction.state))
+        let service_hash = Some(transaction.service_hash);
+        Ok((Seen { facts, service_hash }, transaction.state))
     }
 
     async fn claim(
         self: &Arc<Self>,
         charge: &Arc<Charge>,
         checked: Checked,
-    ) -> Result<Entry, Refused> {
+    ) -> Result<Admitted, Refused> {
         let process = self.process.get();
         let request = ClaimRequest {
             facts: checked.facts,
@@ -382,6 +451,7 @@ impl Inner {
             least: checked.least,
             owner: process.owner,
             lease: self.settings.lease,
+            give_up_after: self.settings.give_up_after,
         };
         let mut patience = Patience::of(self.settings.wait);
         loop {
@@ -395,7 +465,9 @@ impl Inner {
                     let call = CallId { transaction: checked.facts.id, key: request.key };
                     let claim = Claim { call, owner: process.owner, attempt, price: checked.price };
                     self.store_health.succeeded();
-                    return Ok(Entry::Run(Box::new(Run::new(
+                    // From now on the store knows it.
+                    self.remember(Seen { facts: checked.facts, service_hash: None });
+                    return Ok(Admitted::Run(Box::new(Run::new(
                         self.clone(),
                         charge.clone(),
                         claim,
@@ -405,7 +477,7 @@ impl Inner {
                     ))));
                 }
                 Claimed::Answered(kept) => {
-                    return self.repeat(charge, &checked, kept).await.map(Entry::Answer);
+                    return self.repeat(charge, &checked, kept).await.map(Admitted::Repeat);
                 }
                 Claimed::Running { lease_left } => {
                     patience.nap(lease_left, answered).await?;
@@ -414,6 +486,7 @@ impl Inner {
                 Claimed::OtherRequest => Rejection::used(),
                 Claimed::OtherKind if request.key.is_empty() => Rejection::key_required(),
                 Claimed::OtherKind => Rejection::used(),
+                Claimed::Resting { left } => Rejection::resting(left),
                 Claimed::NoBalance { left } if left == checked.facts.amount => {
                     Rejection::too_little(left, checked.least.max(checked.price))
                 }
@@ -424,6 +497,7 @@ impl Inner {
                 Claimed::Closed(Stage::Delivering | Stage::Delivered) => {
                     Rejection::wrong_state(State::Delivered)
                 }
+                Claimed::Closed(Stage::Left) => Rejection::left(),
                 Claimed::Closed(_) => Rejection::wrong_state(State::Cancelled),
             };
             return Err(rejection.into());
@@ -435,7 +509,7 @@ impl Inner {
         self: &Arc<Self>,
         charge: &Charge,
         checked: &Checked,
-    ) -> Result<Option<Answer>, Refused> {
+    ) -> Result<Option<Repeated>, Refused> {
         let process = self.process.get();
         let key = checked.request.idempotency_key.clone();
         let call = CallId { transaction: checked.facts.id, key };
@@ -463,9 +537,12 @@ impl Inner {
         charge: &Charge,
         checked: &Checked,
         kept: Kept,
-    ) -> Result<Answer, Refused> {
+    ) -> Result<Repeated, Refused> {
         let Kept { index, content_hash, answered_at, answer } = kept;
-        let Some(mut answer) = answer else { return Err(Rejection::not_kept().into()) };
+        let Some(answer) = answer else { return Err(Rejection::not_kept().into()) };
+        let key = &checked.request.idempotency_key;
+        let call = CallId { transaction: checked.facts.id, key: key.clone() };
+        let (mut answer, rest) = Repeat::begin(self, call, answer)?;
         if !self.confirmed(charge, checked.facts.id).await? {
             return Err(Rejection::unconfirmed().into());
         }
@@ -480,12 +557,12 @@ impl Inner {
                 ..Event::new(Level::Info, "repeated", "a kept answer was given again")
             });
         }
-        let key = &checked.request.idempotency_key;
-        let receipt = self.receipt(facts, key, index, content_hash, answered_at).await;
+        let receipt =
+            self.receipt(facts.id, facts.requester, key, index, content_hash, answered_at).await;
         headers::make_private(&mut answer.headers);
         let (payer, price) = (facts.requester, checked.price);
         let answer = self.with_receipt(answer, &receipt, payer, price, checked.is_x402);
-        Ok(answer.with(headers::REPLAY, "1"))
+        Ok(Repeated { answer: answer.with(headers::REPLAY, "1"), rest })
     }
 
     /// A payment as the store has it.
@@ -515,12 +592,12 @@ impl Inner {
         }
     }
 
-    fn remembered(&self, id: TransactionId) -> Option<Facts> {
+    fn remembered(&self, id: TransactionId) -> Option<Seen> {
         super::lock(&self.verified).get(&id).copied()
     }
 
-    fn remember(&self, facts: Facts) {
-        super::lock(&self.verified).put(facts.id, facts);
+    fn remember(&self, seen: Seen) {
+        super::lock(&self.verified).put(seen.facts.id, seen);
     }
 }
 

@@ -25,8 +25,8 @@ pub enum Level {
 pub struct Event {
     /// How much it matters.
     pub level: Level,
-    /// What kind of event it is: `served`, `repeated`, `run_failed`, `rejected`, or `background`
-    /// for what no call caused.
+    /// What kind of event it is: `served`, `repeated`, `run_failed`, `stream_cut`, `rejected`, or
+    /// `background` for what no call caused.
     pub name: &'static str,
     /// What happened, in words.
     pub message: Cow<'static, str>,
@@ -48,7 +48,7 @@ pub struct Event {
     pub took: Option<Duration>,
     /// Why a run failed ([`super::Reason`]) or a request was rejected.
     pub reason: Option<&'static str>,
-    /// What became of a failed run's payment: `usable`, `returning`, `closed`, `taken_over`,
+    /// What became of a failed run's payment: `usable`, `returning`, `left`, `closed`, `taken_over`,
     /// `unknown`.
     pub outcome: Option<&'static str>,
 }

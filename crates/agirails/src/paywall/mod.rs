@@ -30,9 +30,11 @@
 mod admission;
 mod answer;
 mod builtin_routes;
+mod call;
 mod clock;
 mod event;
 mod exchange;
+mod following;
 mod headers;
 mod health;
 #[cfg(feature = "tower")]
@@ -43,6 +45,7 @@ mod price;
 mod process;
 mod reason;
 mod rejection;
+mod repeat;
 mod request;
 mod response;
 mod run;
@@ -51,22 +54,34 @@ mod signer;
 mod store;
 
 use std::{
+    collections::HashSet,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::SystemTime,
 };
 
-use alloy_primitives::{hex, keccak256};
+use alloy_primitives::{B256, hex, keccak256};
 use lru::LruCache;
 
 #[cfg(feature = "tower")]
 pub use self::layer::{Pages, PaidBody, PaywallLayer, PaywallService};
+use self::{
+    admission::Admitted,
+    clock::Clock,
+    event::Listener,
+    health::StoreHealth,
+    meters::Meters,
+    process::Process,
+    request::PublicUrl,
+    store::{Scope, Store},
+};
 pub use self::{
     admission::Entry,
     answer::{Answer, Headers},
+    call::CallPayment,
     event::{Event, Level},
     exchange::{DRAIN_BYTES, DRAIN_TIME, Exchange},
     headers::HIDDEN_HEADERS,
@@ -74,12 +89,8 @@ pub use self::{
     reason::Reason,
     request::{Incoming, RequestHead},
     response::{Action, Chunk, Head},
-    run::{CallPayment, End, Run},
+    run::{End, Run},
     settings::{Deliver, Settings, Unsigned},
-};
-use self::{
-    clock::Clock, event::Listener, health::StoreHealth, meters::Meters, process::Process,
-    request::PublicUrl, store::Store,
 };
 use crate::{
     client::ACTPClient,
@@ -103,6 +114,9 @@ struct Inner {
     client: ACTPClient,
     settings: Settings,
     unsigned: Unsigned,
+    one_store: bool,
+    /// What transactions are bound to.
+    service: B256,
     public: PublicUrl,
     store: Box<dyn Store>,
     store_health: StoreHealth,
@@ -114,6 +128,10 @@ struct Inner {
     /// The least that any call may cost, in base units.
     cheapest: AtomicU64,
     warned: AtomicBool,
+    /// Since when the store works as a copy of another one, once it was asked.
+    restored: OnceLock<Option<u64>>,
+    /// What is not given back for that, and was told.
+    spared: Mutex<HashSet<TransactionId>>,
     process: Renewed<Process>,
 }
 
@@ -180,12 +198,11 @@ impl PaywallBuilder {
                 .with_hint("give the provider's client its private key or keystore"));
         }
         let network = client.network();
-        let scope = format!(
-            "{}-{}-{}",
-            network.chain_id,
-            hex::encode(&network.kernel[..4]),
-            hex::encode(&client.address()[..4])
-        );
+        let scope = Scope {
+            chain_id: network.chain_id,
+            kernel: network.kernel,
+            provider: client.address(),
+        };
         let place = place.unwrap_or_else(|| Place::Sqlite(client.storage().clone()));
         let store: Box<dyn Store> = match place {
             Place::Sqlite(storage) => Box::new(
@@ -193,16 +210,20 @@ impl PaywallBuilder {
             ),
             Place::Postgres(url) => open_database(&url, &scope).await?,
         };
-        let unsigned = settings.unsigned.unwrap_or(match network.is_mainnet() {
-            true => Unsigned::Refuse,
-            false => Unsigned::Serve,
+        let unsigned = settings.unsigned.unwrap_or(match network.has_test_money() {
+            true => Unsigned::Serve,
+            false => Unsigned::Refuse,
         });
+        let one_store = settings.one_store.unwrap_or(network.has_test_money());
+        let service = store.service().await?;
         let paywall = Paywall {
             inner: Arc::new(Inner {
                 clock: Clock::new(client.clone()),
                 client,
                 settings,
                 unsigned,
+                one_store,
+                service,
                 public,
                 store,
                 store_health: StoreHealth::default(),
@@ -212,6 +233,8 @@ impl PaywallBuilder {
                 charges: Mutex::default(),
                 cheapest: AtomicU64::new(u64::MAX),
                 warned: AtomicBool::new(false),
+                restored: OnceLock::new(),
+                spared: Mutex::default(),
                 process: Renewed::new(Process::new),
             }),
         };
@@ -221,12 +244,12 @@ impl PaywallBuilder {
 }
 
 #[cfg(feature = "postgres")]
-async fn open_database(url: &str, scope: &str) -> Result<Box<dyn Store>> {
+async fn open_database(url: &str, scope: &Scope) -> Result<Box<dyn Store>> {
     Ok(Box::new(store::PostgresStore::connect(url, scope, DATABASE_WAIT).await?))
 }
 
 #[cfg(not(feature = "postgres"))]
-async fn open_database(_url: &str, _scope: &str) -> Result<Box<dyn Store>> {
+async fn open_database(_url: &str, _scope: &Scope) -> Result<Box<dyn Store>> {
     Err(Error::new(Code::InvalidSettings, "this build has no PostgreSQL store")
         .with_hint("build agirails with the feature postgres"))
 }
@@ -267,7 +290,7 @@ impl Paywall {
     /// # Errors
     /// As [`Self::charge`].
     pub fn check_charge(&self, charge: &Charge) -> Result<()> {
-        charge.check(self.inner.settings.closing_seconds)?;
+        charge.check(&self.inner.settings)?;
         self.inner.cheapest.fetch_min(charge.floor().0, Ordering::Relaxed);
         Ok(())
     }
@@ -281,7 +304,17 @@ impl Paywall {
         price: Option<Usdc>,
     ) -> Entry {
         self.tend();
-        self.inner.enter(charge, incoming, price, None).await
+        match self.inner.enter(charge, incoming, price, None).await {
+            Admitted::Run(run) => Entry::Run(run),
+            Admitted::Answer(answer) => Entry::Answer(answer),
+            Admitted::Repeat(repeated) => Entry::Answer(match repeated.whole().await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let refused = self.inner.store_failed(error);
+                    self.inner.turn_away(charge, incoming, price, refused).await
+                }
+            }),
+        }
     }
 
     /// All checks but the claim: the rejection that a request would get, `None` where it would go on
@@ -294,6 +327,12 @@ impl Paywall {
     ) -> Option<Answer> {
         self.tend();
         self.inner.look(charge, incoming, price).await
+    }
+
+    /// What transactions are bound to: the `serviceHash` of its offers. It is kept in the store, and
+    /// so is the same for all workers that share it.
+    pub fn service_hash(&self) -> B256 {
+        self.inner.service
     }
 
     /// The longest request body that adapters read.
@@ -327,8 +366,9 @@ impl Paywall {
     }
 
     /// Ends an open payment now: delivers it where something was served, else gives it back.
-    /// Returns where it stands, such as `"delivering"`, and `"open"` where a call is running;
-    /// `None` where no call was ever made with it.
+    /// Returns where it stands, such as `"delivering"`, and `"open"` where a call is running, or
+    /// where nothing was served and it is not bound to this service: [`Self::refund`] gives such a
+    /// one back. `None` where no call was ever made with it.
     ///
     /// # Errors
     /// The storage's codes.
@@ -337,6 +377,38 @@ impl Paywall {
         let stage = self.inner.store.close(id).await?;
         self.inner.process.get().wake();
         Ok(stage.map(store::Stage::as_str))
+    }
+
+    /// Gives a transaction back in full, by the provider's own decision: no call is served with it
+    /// any more, and it becomes CANCELLED on chain. What was served with it is not paid, since the
+    /// protocol knows no partial refund; a call that is running is rejected when it ends.
+    ///
+    /// The decision is durable when this returns; the outbox carries it out, whatever happens to
+    /// this process. Returns `"returning"`, and `"returned"` once CANCELLED stands on chain. Asked
+    /// again, it changes nothing. A transaction that another store of the same key serves is given
+    /// back as well.
+    ///
+    /// # Errors
+    /// [`crate::Refusal::InvalidTransition`] for a transaction that is delivered, settled, disputed or
+    /// not funded, or whose delivery is under way; [`crate::Refusal::OnlyProvider`] for another
+    /// provider's; [`crate::Refusal::TxMissing`]; the kernel's and the storage's codes.
+    ///
+    /// ```
+    /// use agirails::{ACTPClient, Address, Refusal, TransactionId, paywall::Paywall};
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
+    /// let provider = Address::repeat_byte(0xaa);
+    /// let client = ACTPClient::builder().address(provider).in_memory().connect().await?;
+    /// let paywall = Paywall::builder(client).open().await?;
+    /// let unknown = paywall.refund(TransactionId::ZERO).await.unwrap_err();
+    /// assert_eq!(unknown.refusal(), Some(Refusal::TxMissing));
+    /// # Ok::<(), agirails::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn refund(&self, id: TransactionId) -> Result<&'static str> {
+        self.tend();
+        self.inner.refund(id).await.map(store::Stage::as_str)
     }
 
     /// How many deliveries and refunds are owed on chain.
@@ -367,8 +439,8 @@ impl Inner {
             self.listener.tell(
                 Level::Warning,
                 "an unsigned request was served: a transaction id is public, so anybody could \
-                 have made it. On mainnet such requests are refused; unsigned=\"refuse\" does \
-                 that here too",
+                 have made it. Where money is real, such requests are refused; unsigned=\"refuse\" \
+                 does that here too",
             );
         }
     }

@@ -14,17 +14,18 @@ use tokio::task::JoinSet;
 use super::{
     Inner,
     event::Level,
+    following::facts_of,
     lock,
     process::Process,
-    store::{Duty, Facts, Outcome, Stage},
+    store::{Duty, Outcome, Stage},
 };
 use crate::{
     error::{Code, Error, Result, Retry},
     kernel::{Role, TransactionQuery, Transition},
     protocol::{
-        DisputeWindow, Refusal, State, Transaction, TransactionId,
+        Refusal, State, Transaction, TransactionId,
         proof::{DeliveryProof, encode_window},
-        receipt::merkle_root,
+        receipt::merkle_levels,
     },
 };
 
@@ -171,6 +172,10 @@ struct Tender {
     flush: Every,
     lead: Every,
     close: Every,
+    idle: Every,
+    follow: Chore,
+    /// The payment that was followed last.
+    followed: Arc<Mutex<TransactionId>>,
     sweep: Chore,
     prune: Chore,
     /// Until when nobody else sends.
@@ -183,12 +188,17 @@ struct Tender {
 impl Tender {
     fn new(inner: &Inner, process: Arc<Process>) -> Self {
         // What runs on this machine is cheap to ask, mode mock too.
-        let sweep = Duration::from_secs(if inner.is_local() { 2 } else { 30 });
+        let is_local = inner.is_local();
+        let sweep = Duration::from_secs(if is_local { 2 } else { 30 });
+        let follow = Duration::from_secs(if is_local { 1 } else { 5 });
         Self {
             process,
             flush: Every::new(Duration::from_secs(1)),
             lead: Every::new(LEADERSHIP / 3),
             close: Every::new(Duration::from_secs(1)),
+            idle: Every::new(sweep),
+            follow: Chore::new(follow),
+            followed: Arc::default(),
             sweep: Chore::new(sweep),
             prune: Chore::new(Duration::from_secs(600)),
             leads_until: None,
@@ -200,9 +210,15 @@ impl Tender {
 
     async fn turn(&mut self, inner: &Arc<Inner>) -> Result<()> {
         while self.duties.try_join_next().is_some() {}
+        inner.cut_streams(&self.process).await?;
         inner.release_abandoned(&self.process).await?;
         if self.flush.is_due() {
             inner.flush_meters().await?;
+        }
+        // What is owed does not wait for it.
+        if let Err(error) = inner.store.tidy().await {
+            let words = format!("the paywall's log was not brought into its file: {error}");
+            self.complaint.tell(inner, Level::Warning, words);
         }
         if self.lead.is_due() {
             self.take_the_lead(inner).await?;
@@ -215,6 +231,10 @@ impl Tender {
         {
             inner.store.close_expiring(now + inner.settings.closing_seconds).await?;
         }
+        if self.idle.is_due() {
+            inner.close_idle().await?;
+        }
+        self.follow.begin(inner.clone().follow_and_tell(self.followed.clone()));
         self.sweep.begin(inner.clone().sweep_and_tell());
         self.prune.begin(inner.clone().prune_and_tell());
         self.begin_duties(inner).await
@@ -355,12 +375,22 @@ impl Inner {
 
     /// The Merkle root over the calls. Once it is fixed, it is what is delivered.
     async fn fix_content_hash(&self, id: TransactionId) -> Result<B256> {
-        let calls = self.store.calls(id).await?;
-        let leaves: Vec<_> = calls.iter().map(|call| call.content_hash).collect();
-        let root = merkle_root(&leaves).ok_or_else(|| {
+        let root = self.close_tree(id).await?.ok_or_else(|| {
             Error::new(Code::Internal, format!("{id} is to be delivered, and nothing was served"))
         })?;
         self.store.set_content_hash(id, root).await
+    }
+
+    /// Keeps the tree over the calls of a closed payment, so that nobody has to read all of them
+    /// again. Its root; `None` where nothing was served.
+    pub(super) async fn close_tree(&self, id: TransactionId) -> Result<Option<B256>> {
+        let calls = self.store.calls(id).await?;
+        let levels = merkle_levels(calls.iter().map(|call| call.content_hash).collect());
+        // One call is its own root.
+        if calls.len() > 1 {
+            self.store.keep_tree(id, &levels).await?;
+        }
+        Ok(levels.last().and_then(|top| top.first()).copied())
     }
 
     async fn cancel(&self, id: TransactionId) -> Result<()> {
@@ -483,6 +513,8 @@ impl Inner {
     /// expire, and what a chain took back is done again.
     async fn sweep(&self) -> Result<()> {
         let now = self.clock.passed_by_now().await?;
+        // Its time as a copy begins when it is opened, not when somebody first asks.
+        self.restored().await?;
         for state in [State::Committed, State::InProgress] {
             let mut query = TransactionQuery {
                 role: Some(Role::Provider),
@@ -508,18 +540,25 @@ impl Inner {
         let &Transaction { id, state, deadline, .. } = transaction;
         if let Some(payment) = self.store.payment(id).await? {
             let is_served = payment.calls > 0 && now <= deadline;
+            let is_long_over = deadline.saturating_add(MISSING_FOR) < now;
             let to = match payment.stage {
                 Stage::Delivered => Stage::Delivering,
                 Stage::Returned => Stage::Returning,
                 // It stands after all.
                 Stage::Lost if is_served => Stage::Delivering,
                 Stage::Lost => Stage::Returning,
-                Stage::Open | Stage::Delivering | Stage::Returning => return Ok(()),
+                // Nobody can be paid for it any more.
+                Stage::Left if is_long_over => Stage::Returning,
+                Stage::Left | Stage::Open | Stage::Delivering | Stage::Returning => return Ok(()),
             };
             let again = Outcome::Moved { to, trouble: None };
             return self.store.settle(id, payment.stage, &again).await;
         }
         let is_over = match state {
+            // Another store of the key may be serving it, for as long as it can be delivered.
+            _ if transaction.service_hash != self.service => {
+                deadline.saturating_add(MISSING_FOR) < now
+            }
             State::Committed => deadline <= now + self.settings.closing_seconds,
             // Somebody is at work on it, until it cannot be delivered any more.
             _ => deadline < now,
@@ -527,26 +566,42 @@ impl Inner {
         if !is_over || !self.settings.give_back_unclaimed {
             return Ok(());
         }
+        if self.may_have_been_served(transaction).await? {
+            if lock(&self.spared).insert(id) {
+                let words = format!(
+                    "{id} was made before this store was restored from a copy, which does not know it: it \
+                     may have been served, and is not given back; cancel it by hand if it was not"
+                );
+                self.listener.tell(Level::Warning, words);
+            }
+            return Ok(());
+        }
         if self.client.kernel().agree() > 1
             && self.client.kernel().confirm_transaction(id).await? != *transaction
         {
             return Ok(());
         }
-        let window_seconds = match transaction.dispute_window {
-            DisputeWindow::Seconds(seconds) => seconds,
-            DisputeWindow::EndsAt(_) => 0,
-        };
-        let facts = Facts {
-            id,
-            requester: transaction.requester,
-            amount: transaction.amount,
-            deadline,
-            window_seconds,
-        };
         self.listener.tell(Level::Info, format!("{id} was never used and is given back"));
-        self.store.give_back(&facts).await?;
+        self.store.give_back(&facts_of(transaction)).await?;
         self.process.get().wake();
         Ok(())
+    }
+}
+
+impl Inner {
+    /// Since when the store works as a copy of another one.
+    async fn restored(&self) -> Result<Option<u64>> {
+        if let Some(known) = self.restored.get() {
+            return Ok(*known);
+        }
+        let found = self.store.restored(self.clock.now().await?).await?;
+        Ok(*self.restored.get_or_init(|| found))
+    }
+
+    /// Whether a transaction that the store does not know may be one that it has forgotten: the store is
+    /// a copy, and was put to work after the transaction was made.
+    pub(super) async fn may_have_been_served(&self, transaction: &Transaction) -> Result<bool> {
+        Ok(self.restored().await?.is_some_and(|since| transaction.created_at <= since))
     }
 }
 
@@ -585,7 +640,7 @@ mod tests {
     use alloy_primitives::Address;
 
     use super::*;
-    use crate::protocol::Usdc;
+    use crate::{paywall::store::Facts, protocol::Usdc};
 
     fn duty(stage: Stage, tries: u32) -> Duty {
         let facts = Facts {
@@ -594,6 +649,7 @@ mod tests {
             amount: Usdc(100_000),
             deadline: 1_800_000_000,
             window_seconds: 3_600,
+            bound: true,
         };
         let (content_hash, answered_at, age) = (None, 1_799_999_000, Duration::ZERO);
         Duty { facts, stage, content_hash, answered_at, tries, age }

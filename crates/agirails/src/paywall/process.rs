@@ -15,7 +15,9 @@ use lru::LruCache;
 use tokio::sync::{Mutex as Turn, Notify, oneshot};
 
 use super::{
+    call::Live,
     lock,
+    repeat::Repeats,
     signer::Wallets,
     store::{Claim, Owner},
 };
@@ -55,7 +57,12 @@ pub(super) struct Process {
     pub(super) is_tending: AtomicBool,
     /// What request bodies hold that are being read.
     pub(super) body_bytes: Arc<AtomicUsize>,
+    /// Long answers that are being given again.
+    pub(super) repeats: Repeats,
+    /// One tree is made at a time.
+    pub(super) trees: Turn<()>,
     running: Mutex<HashSet<Claim>>,
+    streams: Mutex<HashMap<Claim, Arc<Live>>>,
     abandoned: Mutex<Vec<Claim>>,
 }
 
@@ -70,7 +77,10 @@ impl Process {
             wallets: Wallets::default(),
             is_tending: AtomicBool::new(false),
             body_bytes: Arc::default(),
+            repeats: Repeats::default(),
+            trees: Turn::default(),
             running: Mutex::default(),
+            streams: Mutex::default(),
             abandoned: Mutex::default(),
         }
     }
@@ -90,6 +100,23 @@ impl Process {
         self.let_go(claim);
         lock(&self.abandoned).push(claim.clone());
         self.wake();
+    }
+
+    /// Ends this stream when its transaction is closed, from now on.
+    pub(super) fn tend_stream(&self, live: &Arc<Live>) {
+        lock(&self.streams).insert(live.claim.clone(), live.clone());
+    }
+
+    pub(super) fn leave_stream(&self, claim: &Claim) {
+        lock(&self.streams).remove(claim);
+    }
+
+    pub(super) fn streams(&self) -> Vec<Arc<Live>> {
+        lock(&self.streams).values().cloned().collect()
+    }
+
+    pub(super) fn runs(&self, claim: &Claim) -> bool {
+        lock(&self.running).contains(claim)
     }
 
     pub(super) fn running(&self) -> Vec<Claim> {

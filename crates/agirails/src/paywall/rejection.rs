@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use alloy_primitives::B256;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Map, Value, json};
 
@@ -9,6 +10,7 @@ use super::{
     answer::Answer,
     headers::{PAYMENT_REQUIRED, PAYMENT_SIGNATURE},
     price::{Charge, Offer},
+    settings::Settings,
 };
 use crate::{
     error::Error,
@@ -19,11 +21,14 @@ use crate::{
             CLOCK_SKEW_SECONDS, IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PRICE_ABOVE_MAXIMUM,
             SESSION_FORM, SESSION_HEADER, SIGNATURE_FORM, SIGNATURE_HEADER, TRANSACTION_HEADER,
         },
+        service::SERVICE_KEY_HEADER,
     },
 };
 
 /// The longest PAYMENT-REQUIRED, characters: what proxies take of a response's headers.
 const LONGEST_CHALLENGE: usize = 2_048;
+/// The dispute window that offers name, seconds: the kernel's own default.
+const OFFERED_WINDOW: u64 = 172_800;
 
 /// A rejection. `reason` is its stable name, in metrics and as the problem's type.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,6 +89,11 @@ impl Rejection {
     pub(super) fn malformed_max_price() -> Self {
         let detail = format!("{MAX_PRICE_HEADER} must be a number of base units of USDC");
         Self::new(400, "invalid_max_price", "Invalid Max Price", detail)
+    }
+
+    pub(super) fn malformed_service_key() -> Self {
+        let detail = format!("{SERVICE_KEY_HEADER} must be 0x and 64 hex digits");
+        Self::new(400, "invalid_service_key", "Invalid Service Key", detail)
     }
 
     pub(super) fn malformed_payment(problem: impl fmt::Display) -> Self {
@@ -155,6 +165,43 @@ impl Rejection {
         let detail = format!("Transaction is {state}, expected COMMITTED or IN_PROGRESS");
         Self::new(402, "wrong_state", "Invalid Transaction State", detail)
             .with("currentState", state.to_string())
+    }
+
+    /// Nothing in it says that the transaction is meant for this service, and another store of the
+    /// provider's key may have served it.
+    pub(super) fn other_service() -> Self {
+        let detail = format!(
+            "The transaction is not bound to this service: create it with the serviceHash of the \
+             offer, or with keccak256(serviceHash, key) and send the key in {SERVICE_KEY_HEADER}. \
+             The provider can give this one back"
+        );
+        Self::new(402, "other_service", "Transaction Not For This Service", detail)
+    }
+
+    pub(super) fn window_too_long(given: u64, most: u64) -> Self {
+        let detail = format!(
+            "The transaction's dispute window is {given} seconds, and this service takes at most \
+             {most}: create one with a shorter window"
+        );
+        Self::new(402, "window_too_long", "Dispute Window Too Long", detail)
+            .with("maxWindowSeconds", most)
+    }
+
+    pub(super) fn deadline_too_far(left: u64, most: u64) -> Self {
+        let detail = format!(
+            "The transaction's deadline is in {left} seconds, and this service takes at most \
+             {most}: create one with an earlier deadline"
+        );
+        Self::new(402, "deadline_too_far", "Transaction Deadline Too Far", detail)
+            .with("maxDeadlineSeconds", most)
+    }
+
+    /// It failed too often, and is not given back before its deadline.
+    pub(super) fn left() -> Self {
+        let detail = "Too many calls with this transaction failed, so it is served no more. It is \
+                      not bound to this service: its provider gives it back once its deadline has \
+                      passed, or when asked";
+        Self::new(402, "given_up", "Transaction Given Up", detail)
     }
 
     pub(super) fn too_little(provided: Usdc, required: Usdc) -> Self {
@@ -229,13 +276,32 @@ impl Rejection {
     }
 
     pub(super) fn not_kept() -> Self {
-        let detail = "This request was answered with a stream that was too long to be kept";
+        let detail = "This request was answered with a stream that was too long to be kept, or that \
+                      outlasted its transaction";
         Self::new(410, "answer_not_kept", "Answer Not Kept", detail)
     }
 
     pub(super) fn too_many() -> Self {
         let detail = "Too many unknown transactions are being looked up; try again";
         Self::new(429, "too_many_lookups", "Too Many Requests", detail).later(1)
+    }
+
+    pub(super) fn too_many_repeats_of_one() -> Self {
+        let detail =
+            "Long answers to calls of this transaction are being sent already; read them first";
+        Self::new(429, "too_many_repeats", "Too Many Requests", detail).later(5)
+    }
+
+    pub(super) fn too_many_repeats() -> Self {
+        let detail = "The service is sending too many long answers again; try again";
+        Self::new(503, "too_many_answers", "Too Many Answers", detail).later(5)
+    }
+
+    pub(super) fn resting(left: std::time::Duration) -> Self {
+        let detail = "Too many calls with this transaction failed; try again later. Nothing was \
+                      taken for them";
+        let seconds = u32::try_from(left.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        Self::new(429, "too_many_failures", "Too Many Failed Calls", detail).later(seconds)
     }
 
     pub(super) fn still_running() -> Self {
@@ -291,6 +357,13 @@ impl Rejection {
         let detail = "No call was ever made with this transaction here, and its provider may be at \
                       work on it by other means: ask the provider to cancel it";
         Self::new(409, "not_ours_to_close", "Not Ours To Close", detail)
+    }
+
+    pub(super) fn not_bound_here() -> Self {
+        let detail = "Nothing was served here with this transaction, and it is not bound to this \
+                      service: another one of the same provider may have served it. Its provider \
+                      can give it back, and does so once its deadline has passed";
+        Self::new(409, "not_bound_here", "Not Bound To This Service", detail)
     }
 
     pub(super) fn no_price() -> Self {
@@ -391,6 +464,9 @@ pub(super) struct Terms<'a> {
     pub(super) charge: &'a Charge,
     pub(super) price: Usdc,
     pub(super) min_seconds_left: u64,
+    pub(super) settings: &'a Settings,
+    /// What transactions are bound to.
+    pub(super) service: B256,
     pub(super) signature_required: bool,
     /// The URL of what is sold, absolute where the host is known.
     pub(super) resource: String,
@@ -455,7 +531,15 @@ impl Terms<'_> {
         let mut accepts = self.accepts();
         for offer in accepts.as_array_mut().into_iter().flatten() {
             if let Some(extra) = offer.get_mut("extra").and_then(Value::as_object_mut) {
-                for name in ["vault", "header", "signatureHeader"] {
+                for name in [
+                    "vault",
+                    "header",
+                    "signatureHeader",
+                    "ledger",
+                    "maxWindowSeconds",
+                    "maxDeadlineSeconds",
+                    "idleCloseSeconds",
+                ] {
                     extra.remove(name);
                 }
             }
@@ -465,6 +549,7 @@ impl Terms<'_> {
 
     fn accept(&self, offer: Offer, is_bundled: bool) -> Value {
         let kind = if is_bundled || offer.calls > 1 { "prepaid" } else { "single" };
+        let longest = self.charge.longest(self.settings);
         let seconds = self.charge.lifetime(self.min_seconds_left, kind == "prepaid");
         let mut accept = json!({
             "scheme": "actp-escrow",
@@ -472,7 +557,7 @@ impl Terms<'_> {
             "amount": offer.amount.0.to_string(),
             "asset": self.network.usdc.to_string(),
             "payTo": self.provider,
-            "maxTimeoutSeconds": seconds,
+            "maxTimeoutSeconds": seconds.min(longest),
             "extra": {
                 "flow": "escrow",
                 "kind": kind,
@@ -483,8 +568,12 @@ impl Terms<'_> {
                 "header": TRANSACTION_HEADER,
                 "signatureHeader": SIGNATURE_HEADER,
                 "signature": if self.signature_required { "required" } else { "optional" },
+                "serviceHash": self.service,
                 "minSecondsLeft": self.min_seconds_left,
-                "disputeWindowSeconds": 172_800,
+                "maxDeadlineSeconds": longest,
+                "idleCloseSeconds": self.settings.idle_close_seconds,
+                "disputeWindowSeconds": OFFERED_WINDOW.min(self.settings.max_window_seconds),
+                "maxWindowSeconds": self.settings.max_window_seconds,
             },
         });
         if let Some(ledger) = self.ledger {

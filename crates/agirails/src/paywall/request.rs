@@ -21,6 +21,7 @@ use crate::{
             IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PaidRequest, SESSION_HEADER, SIGNATURE_HEADER,
             TRANSACTION_HEADER,
         },
+        service::SERVICE_KEY_HEADER,
         target::canonical_target,
     },
 };
@@ -49,6 +50,8 @@ pub struct Incoming {
     pub idempotency_key: Option<String>,
     /// The header [`MAX_PRICE_HEADER`].
     pub max_price: Option<String>,
+    /// The header [`SERVICE_KEY_HEADER`].
+    pub service_key: Option<String>,
     /// The header `PAYMENT-SIGNATURE`, in which x402 clients send all of these.
     pub payment_signature: Option<String>,
     /// The request headers that can change the answer, in one canonical string of bytes. Two
@@ -72,6 +75,7 @@ impl Incoming {
             session: None,
             idempotency_key: None,
             max_price: None,
+            service_key: None,
             payment_signature: None,
             variant: vec![],
             origin: String::new(),
@@ -99,6 +103,7 @@ impl Incoming {
             session: self.session.as_deref().map(|text| text.trim().into()),
             key: self.idempotency_key.as_deref().map(Cow::Borrowed),
             max_price: self.max_price.as_deref().map(|text| text.trim().into()),
+            service_key: self.service_key.as_deref().map(|text| text.trim().into()),
             is_x402: false,
         };
         if let Some(given) = &self.payment_signature {
@@ -146,7 +151,7 @@ impl Incoming {
 }
 
 /// Exactly `0x` and 64 hex digits: what a chain prints.
-pub(super) fn parse_id(text: &str) -> Option<TransactionId> {
+pub(super) fn parse_id(text: &str) -> Option<B256> {
     (text.len() == 66).then(|| text.parse().ok()).flatten()
 }
 
@@ -157,6 +162,7 @@ pub(super) struct Payment<'a> {
     pub(super) session: Option<Cow<'a, str>>,
     pub(super) key: Option<Cow<'a, str>>,
     pub(super) max_price: Option<Cow<'a, str>>,
+    pub(super) service_key: Option<Cow<'a, str>>,
     pub(super) is_x402: bool,
 }
 
@@ -186,6 +192,7 @@ impl<'a> Payment<'a> {
         fill(&mut self.session, read.session, SESSION_HEADER)?;
         fill(&mut self.key, read.key, IDEMPOTENCY_HEADER)?;
         fill(&mut self.max_price, read.max_price, MAX_PRICE_HEADER)?;
+        fill(&mut self.service_key, read.service_key, SERVICE_KEY_HEADER)?;
         self.is_x402 = true;
         Ok(())
     }
@@ -197,6 +204,12 @@ impl<'a> Payment<'a> {
         let number = is_number.then(|| text.parse().ok()).flatten();
         number.map(|units| Some(Usdc(units))).ok_or_else(Rejection::malformed_max_price)
     }
+
+    /// The key that the transaction's service hash was made with, where its request tells one.
+    pub(super) fn service_key(&self) -> std::result::Result<Option<B256>, Rejection> {
+        let Some(text) = &self.service_key else { return Ok(None) };
+        parse_id(text).map(Some).ok_or_else(Rejection::malformed_service_key)
+    }
 }
 
 struct X402Payment {
@@ -205,11 +218,12 @@ struct X402Payment {
     session: Option<String>,
     key: Option<String>,
     max_price: Option<String>,
+    service_key: Option<String>,
 }
 
 /// Reads an x402 v2 `PaymentPayload`: base64 of its JSON. `accepted` is one of the offers of the
 /// 402; `payload` holds `transactionId` and, where it is signed, `signature`, both as our headers
-/// have them, and `maxPrice`; the extension `payment-identifier` holds the idempotency key.
+/// have them, and `maxPrice` and `serviceKey`; the extension `payment-identifier` holds the idempotency key.
 fn read_x402(
     given: &str,
     network: &Network,
@@ -264,7 +278,8 @@ fn read_x402(
     }
     let (signature, max_price) = (text("/payload/signature")?, text("/payload/maxPrice")?);
     let session = text("/payload/session")?;
-    Ok(X402Payment { transaction_id, signature, session, key, max_price })
+    let service_key = text("/payload/serviceKey")?;
+    Ok(X402Payment { transaction_id, signature, session, key, max_price, service_key })
 }
 
 /// How long a request's body is, as far as its headers say.
@@ -378,6 +393,7 @@ impl Incoming {
             session: None,
             idempotency_key: None,
             max_price: None,
+            service_key: None,
             payment_signature: None,
             variant: vec![],
             origin: public.origin.clone(),
@@ -393,6 +409,7 @@ impl Incoming {
                 20 if name.eq_ignore_ascii_case(SIGNATURE_HEADER) => &mut incoming.signature,
                 18 if name.eq_ignore_ascii_case(SESSION_HEADER) => &mut incoming.session,
                 20 if name.eq_ignore_ascii_case(MAX_PRICE_HEADER) => &mut incoming.max_price,
+                22 if name.eq_ignore_ascii_case(SERVICE_KEY_HEADER) => &mut incoming.service_key,
                 15 if name.eq_ignore_ascii_case(IDEMPOTENCY_HEADER) => {
                     &mut incoming.idempotency_key
                 }

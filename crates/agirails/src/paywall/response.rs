@@ -160,8 +160,8 @@ impl Response {
         head
     }
 
-    /// One piece of the body. `is_closed` says whether the transaction is closed by now.
-    pub(super) fn chunk(&mut self, piece: &[u8], is_closed: bool) -> Chunk {
+    /// One piece of the body.
+    pub(super) fn chunk(&mut self, piece: &[u8]) -> Chunk {
         match &mut self.phase {
             Phase::Waiting => self.breaks(Reason::NeverEnded),
             Phase::Broken(_) => Chunk::Break,
@@ -176,7 +176,6 @@ impl Response {
                 answer.body.extend_from_slice(piece.get(..room).unwrap_or(piece));
                 Chunk::Hold
             }
-            Phase::Stream(_) if is_closed => self.breaks(Reason::TransactionClosed),
             Phase::Stream(stream) => {
                 if !stream.held.is_empty() && !piece.is_empty() {
                     return self.breaks(Reason::WrongLength);
@@ -202,6 +201,17 @@ impl Response {
                 }
             }
         }
+    }
+
+    /// Ends a stream where it is, because its transaction is about to be closed. What was sent of it;
+    /// `None` where there is no stream, or nothing was sent.
+    pub(super) fn cut(&mut self) -> Option<Whole> {
+        if !self.is_streaming() {
+            return None;
+        }
+        let broken = Phase::Broken(Reason::TransactionClosed);
+        let Phase::Stream(stream) = std::mem::replace(&mut self.phase, broken) else { return None };
+        (stream.length > 0).then(|| stream.whole())
     }
 
     fn breaks(&mut self, reason: Reason) -> Chunk {
@@ -244,22 +254,27 @@ impl Response {
                 Ending::Whole(Box::new(whole), Action::Buffer)
             }
             Phase::Stream(stream) => {
-                let Stream { status, headers, announced, hasher, length, kept, held } = *stream;
-                if announced.is_some_and(|announced| announced != length) {
+                if stream.announced.is_some_and(|announced| announced != stream.length) {
                     return Ending::Failed(Reason::WrongLength);
                 }
-                let answer = Answer { status, headers, body: vec![] };
-                let kept_headers = headers::kept(&answer.headers);
-                let whole = Whole {
-                    status,
-                    content_type: answer.content_type().to_owned(),
-                    body_hash: hasher.finalize(),
-                    kept: kept.map(|body| Answer { status, headers: kept_headers, body }),
-                    answer,
-                    held,
-                };
-                Ending::Whole(Box::new(whole), Action::Stream)
+                Ending::Whole(Box::new(stream.whole()), Action::Stream)
             }
+        }
+    }
+}
+
+impl Stream {
+    fn whole(self) -> Whole {
+        let Self { status, headers, hasher, kept, held, .. } = self;
+        let answer = Answer { status, headers, body: vec![] };
+        let kept_headers = headers::kept(&answer.headers);
+        Whole {
+            status,
+            content_type: answer.content_type().to_owned(),
+            body_hash: hasher.finalize(),
+            kept: kept.map(|body| Answer { status, headers: kept_headers, body }),
+            answer,
+            held,
         }
     }
 }

@@ -1,73 +1,39 @@
 //! One run of a handler: what becomes of its answer, and of its claim.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use alloy_primitives::{Address, B256, Bytes, hex, keccak256};
+use alloy_primitives::{Address, B256, Bytes};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
 use super::{
     Inner,
     answer::{Answer, Headers},
+    call::{CallPayment, Live},
     event::{Event, Level},
-    headers,
+    headers, lock,
     price::Charge,
+    process::Process,
     reason::Reason,
     rejection::{Refused, Rejection},
     response::{Action, Chunk, Ending, Head, Limits, Response, Whole},
     settings::Deliver,
-    store::{AnswerRequest, Claim, Ended, Facts, Stage},
+    store::{AnswerRequest, Claim, Ended, Stage},
 };
 use crate::{
     error::{Error, Result},
     protocol::{
         TransactionId, Usdc,
         paid_request::{PaidRequest, TRANSACTION_HEADER},
-        receipt::{CallRecord, RECEIPT_HEADER, Receipt},
+        receipt::{RECEIPT_HEADER, Receipt},
     },
 };
 
-/// What a handler may know of the payment it runs for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CallPayment {
-    /// The transaction.
-    pub transaction_id: TransactionId,
-    /// Who pays.
-    pub requester: Address,
-    /// What this call takes.
-    pub price: Usdc,
-    /// What the whole transaction holds.
-    pub amount: Usdc,
-    /// Unix seconds.
-    pub deadline: u64,
-    /// The call's own key; `None` for a call that takes the whole transaction.
-    pub call_key: Option<String>,
-    /// The same for every run of this call, and for no other call: pass it on to whatever the
-    /// handler calls, so that a run after a crash does nothing twice.
-    pub idempotency_key: String,
-    /// The how many-th run of this call it is, from 1.
-    pub attempt: u32,
-}
-
-impl CallPayment {
-    pub(super) fn of(facts: &Facts, key: &str, price: Usdc, attempt: u32, inner: &Inner) -> Self {
-        let network = inner.client.network();
-        let mut seed = network.chain_id.to_be_bytes().to_vec();
-        seed.extend(network.kernel.as_slice());
-        seed.extend(facts.id.as_slice());
-        seed.extend(key.as_bytes());
-        Self {
-            transaction_id: facts.id,
-            requester: facts.requester,
-            price,
-            amount: facts.amount,
-            deadline: facts.deadline,
-            call_key: (!key.is_empty()).then(|| key.to_owned()),
-            idempotency_key: hex::encode(&keccak256(seed)[..16]),
-            attempt,
-        }
-    }
-}
+/// How long before a transaction is closed a stream is cut: by then it must be kept what was sent.
+const CUT_SECONDS: u64 = 2;
 
 /// The right to run a handler once, and all that is decided about its response.
 ///
@@ -77,11 +43,7 @@ impl CallPayment {
 /// well.
 pub struct Run {
     inner: Arc<Inner>,
-    charge: Arc<Charge>,
-    claim: Claim,
-    request: PaidRequest,
-    payment: CallPayment,
-    response: Response,
+    live: Arc<Live>,
     is_x402: bool,
     begun: std::time::Instant,
     is_open: bool,
@@ -124,21 +86,23 @@ impl Run {
         };
         let response = Response::new(&request.method, limits);
         let begun = std::time::Instant::now();
-        Self { inner, charge, claim, request, payment, response, is_x402, begun, is_open: true }
+        let live = Arc::new(Live::new(charge, claim, request, payment, response));
+        Self { inner, live, is_x402, begun, is_open: true }
     }
 
     /// What the handler may know.
     pub fn payment(&self) -> &CallPayment {
-        &self.payment
+        &self.live.payment
     }
 
     /// The handler's status and headers; `length` is its body's, where it is known. Says what to
     /// do with the body, and which headers to send.
     pub fn head(&mut self, status: u16, given: Headers, length: Option<usize>) -> Head {
-        let mut head = self.response.head(status, given, length);
+        let mut head = lock(&self.live.response).head(status, given, length);
         if head.action == Action::Stream {
+            self.inner.process.get().tend_stream(&self.live);
             headers::make_private(&mut head.headers);
-            let id = self.payment.transaction_id.to_string();
+            let id = self.live.payment.transaction_id.to_string();
             head.headers.push((TRANSACTION_HEADER.to_owned(), id.into_bytes()));
         }
         head
@@ -147,17 +111,18 @@ impl Run {
     /// One piece of the handler's body. After [`Chunk::Break`], [`Self::abort`] the run: it knows
     /// the reason.
     pub fn chunk(&mut self, piece: &[u8]) -> Chunk {
-        let is_closed = self.response.is_streaming() && self.seconds_left() == Some(0);
-        self.response.chunk(piece, is_closed)
+        self.inner.cut_if_due(&self.live);
+        lock(&self.live.response).chunk(piece)
     }
 
     /// How long a caller who does not read may hold a stream up: what has not ended when the
-    /// transaction is closed is not paid for. A caller who is given up is served to the end like
+    /// transaction is closed is cut. A caller who is given up is served to the end like
     /// one who went away. `None` where no stream is under way.
     pub fn patience(&self) -> Option<Duration> {
         const LONGEST: Duration = Duration::from_secs(30);
-        self.response.is_streaming().then(|| {
-            let left = self.seconds_left().map(Duration::from_secs);
+        let is_streaming = lock(&self.live.response).is_streaming();
+        is_streaming.then(|| {
+            let left = self.inner.seconds_left(&self.live.payment).map(Duration::from_secs);
             left.map_or(LONGEST, |left| LONGEST.min(left / 4))
         })
     }
@@ -168,8 +133,16 @@ impl Run {
     /// Where a success could not be kept, what comes back is a rejection, or the word to break the
     /// stream off: the caller never has a whole answer that is not delivered.
     pub async fn end(mut self) -> End {
-        let is_streaming = self.response.is_streaming();
-        let response = std::mem::replace(&mut self.response, Response::broken_off());
+        let response = {
+            let mut response = lock(&self.live.response);
+            let is_cut = self.live.is_cut();
+            (!is_cut).then(|| std::mem::replace(&mut *response, Response::broken_off()))
+        };
+        let Some(response) = response else {
+            self.end_cut().await;
+            return End::Broken;
+        };
+        let is_streaming = response.is_streaming();
         let (whole, action) = match response.end() {
             Ending::Whole(whole, action) => (*whole, action),
             Ending::Failed(reason @ Reason::Status(_)) => {
@@ -189,7 +162,7 @@ impl Run {
         let (status, answer, held) = match self.keep(whole).await {
             Ok((receipt, mut answer, held)) => {
                 headers::make_private(&mut answer.headers);
-                let (payer, price) = (self.payment.requester, self.payment.price);
+                let (payer, price) = (self.live.payment.requester, self.live.payment.price);
                 let answer = self.inner.with_receipt(answer, &receipt, payer, price, self.is_x402);
                 (answer.status, answer, held)
             }
@@ -209,7 +182,7 @@ impl Run {
         let Answer { status, headers, body } = answer;
         let length = body.len();
         // It is in memory already: whatever its length, there is nothing to stream.
-        self.response.collect_all();
+        lock(&self.live.response).collect_all();
         let head = self.head(status, headers, Some(length));
         let _ = self.chunk(&body);
         match self.end().await {
@@ -223,8 +196,24 @@ impl Run {
     /// of it. `detail` says more, such as the name of an exception; it must not be a message, which
     /// may carry secrets.
     pub async fn abort(mut self, reason: Reason, detail: &str) {
-        let reason = self.response.broken().unwrap_or(reason);
-        self.give_back(reason, detail).await;
+        if self.live.is_cut() {
+            return self.end_cut().await;
+        }
+        let broken = lock(&self.live.response).broken();
+        self.give_back(broken.unwrap_or(reason), detail).await;
+    }
+
+    /// A stream that was cut is paid as far as it was sent.
+    async fn end_cut(&mut self) {
+        match self.inner.finish_cut(&self.live).await {
+            Ok(()) => self.leave(),
+            Err(error) => {
+                let message = format!("{}: {error}", self.live.charge.name);
+                let event = self.event(Level::Error, "run_failed", message);
+                self.inner.listener.tell_of(&event);
+                self.abandon();
+            }
+        }
     }
 
     /// Makes the answer durable: proof, answer to repeat, duty to deliver.
@@ -232,25 +221,16 @@ impl Run {
         &mut self,
         whole: Whole,
     ) -> std::result::Result<(Receipt, Answer, Vec<u8>), Lost> {
-        let Whole { status, content_type, body_hash, answer, kept, held } = whole;
-        let record =
-            CallRecord { request: &self.request, status, content_type: &content_type, body_hash };
         let not_kept = |cause| Lost(Reason::NotKept, Rejection::answer_lost(), Some(cause));
-        let content_hash = record.content_hash().map_err(|error| not_kept(error.into()))?;
+        let content_hash = self.live.content_hash(&whole).map_err(not_kept)?;
+        let Whole { answer, kept, held, .. } = whole;
         let answered_at = self.inner.clock.now().await.unwrap_or_else(|_| super::wall_seconds());
-        if answered_at > self.payment.deadline {
+        if answered_at > self.live.payment.deadline {
             // It cannot be delivered any more.
             self.abandon();
             return Err(Lost(Reason::TooLate, Rejection::too_late(), None));
         }
-        let request = AnswerRequest {
-            claim: self.claim.clone(),
-            content_hash,
-            answered_at,
-            answer: kept,
-            route: self.charge.name.clone(),
-            close_below: self.inner.cheapest().min(self.charge.floor()),
-        };
+        let request = self.inner.answer_request(&self.live, content_hash, answered_at, kept);
         let ended = self.inner.store.answer(&request).await;
         let (stage, index) = match ended {
             Ok(Ended::Done { stage, index }) => (stage, index),
@@ -269,35 +249,21 @@ impl Run {
             }
         };
         self.leave();
-        self.inner.meters.served(&self.charge.name, self.begun.elapsed());
+        self.inner.meters.served(&self.live.charge.name, self.begun.elapsed());
         if stage == Stage::Delivering {
             self.inner.process.get().wake();
         }
-        let id = self.payment.transaction_id;
-        match self.inner.confirmed(&self.charge, id).await {
+        let id = self.live.payment.transaction_id;
+        match self.inner.confirmed(&self.live.charge, id).await {
             Ok(true) => {}
             Ok(false) => return Err(Lost(Reason::Unconfirmed, Rejection::unconfirmed(), None)),
             Err(Refused(rejection, cause)) => {
                 return Err(Lost(Reason::Unconfirmed, rejection, cause));
             }
         }
-        let facts = Facts {
-            id,
-            requester: self.payment.requester,
-            amount: self.payment.amount,
-            deadline: self.payment.deadline,
-            window_seconds: 0,
-        };
-        let key = &self.claim.call.key;
-        let receipt = self.inner.receipt(&facts, key, index, content_hash, answered_at).await;
+        let (payer, key) = (self.live.payment.requester, &self.live.claim.call.key);
+        let receipt = self.inner.receipt(id, payer, key, index, content_hash, answered_at).await;
         Ok((receipt, answer, held))
-    }
-
-    /// The seconds until the transaction is closed, whatever is running; `None` where the kernel's
-    /// time was never heard of.
-    fn seconds_left(&self) -> Option<u64> {
-        let closes = self.payment.deadline.saturating_sub(self.inner.settings.closing_seconds);
-        self.inner.clock.passed().map(|now| closes.saturating_sub(now))
     }
 
     async fn give_back(&mut self, reason: Reason, detail: &str) {
@@ -306,8 +272,8 @@ impl Run {
 
     /// Gives the claim back, and tells what became of it.
     async fn tell_given_back(&mut self, reason: Reason, detail: &str, request_id: Option<String>) {
-        self.inner.meters.failed(&self.charge.name);
-        let attempts = (self.claim.attempt, self.inner.settings.give_up_after);
+        self.inner.meters.failed(&self.live.charge.name);
+        let attempts = (self.live.claim.attempt, self.inner.settings.give_up_after);
         let released = self.release().await;
         let (outcome, words) = outcome(&released, attempts);
         let level = if released.is_err() { Level::Error } else { Level::Warning };
@@ -315,7 +281,7 @@ impl Run {
             "" => format!("{reason}"),
             detail => format!("{reason} {detail}"),
         };
-        let message = format!("{}: {why}; {words}", self.charge.name);
+        let message = format!("{}: {why}; {words}", self.live.charge.name);
         let mut event = self.event(level, "run_failed", message);
         event.reason = Some(reason.as_str());
         event.outcome = Some(outcome);
@@ -328,7 +294,7 @@ impl Run {
 
     async fn release(&mut self) -> Result<Ended> {
         let released =
-            self.inner.store.release(&self.claim, self.inner.settings.give_up_after).await;
+            self.inner.store.release(&self.live.claim, self.inner.settings.give_up_after).await;
         match &released {
             Ok(ended) => {
                 self.leave();
@@ -354,9 +320,9 @@ impl Run {
         action: Action,
     ) -> End {
         let request_id = super::request_id();
-        self.inner.meters.refused(&self.charge.name, rejection.reason);
+        self.inner.meters.refused(&self.live.charge.name, rejection.reason);
         let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
-        let message = format!("{}: {reason}{cause}", self.charge.name);
+        let message = format!("{}: {reason}{cause}", self.live.charge.name);
         let mut event = self.event(Level::Error, "run_failed", message);
         event.reason = Some(reason.as_str());
         event.status = Some(rejection.status);
@@ -383,11 +349,11 @@ impl Run {
         message: impl Into<std::borrow::Cow<'static, str>>,
     ) -> Event {
         Event {
-            route: Some(self.charge.name.clone()),
-            transaction: Some(self.payment.transaction_id),
-            requester: Some(self.payment.requester),
-            price: Some(self.payment.price),
-            attempt: Some(self.payment.attempt),
+            route: Some(self.live.charge.name.clone()),
+            transaction: Some(self.live.payment.transaction_id),
+            requester: Some(self.live.payment.requester),
+            price: Some(self.live.payment.price),
+            attempt: Some(self.live.payment.attempt),
             took: Some(self.begun.elapsed()),
             ..Event::new(level, name, message)
         }
@@ -395,12 +361,17 @@ impl Run {
 
     fn leave(&mut self) {
         self.is_open = false;
-        self.inner.process.get().let_go(&self.claim);
+        self.inner.process.get().leave_stream(&self.live.claim);
+        self.inner.process.get().let_go(&self.live.claim);
     }
 
     fn abandon(&mut self) {
         self.is_open = false;
-        self.inner.process.get().abandon(&self.claim);
+        // What is left to do for a stream that was cut is done by whoever tends it.
+        if !self.live.has_work() {
+            self.inner.process.get().leave_stream(&self.live.claim);
+        }
+        self.inner.process.get().abandon(&self.live.claim);
     }
 }
 
@@ -420,7 +391,15 @@ fn outcome(
         ),
         Ok(Ended::Done { stage: Stage::Returning, .. }) => (
             "returning",
-            format!("that was run {attempt} of {most}: the transaction is given back").into(),
+            format!("{most} runs in a row failed: the transaction is given back").into(),
+        ),
+        Ok(Ended::Done { stage: Stage::Left, .. }) => (
+            "left",
+            format!(
+                "{most} runs in a row failed: the transaction is served no more. It is not bound \
+                 to this service, so it is given back once its deadline has passed, or by refund()"
+            )
+            .into(),
         ),
         Ok(Ended::Done { stage, .. }) => {
             ("closed", format!("nothing was taken; the transaction is {}", stage.as_str()).into())
@@ -441,12 +420,12 @@ fn outcome(
 impl Drop for Run {
     fn drop(&mut self) {
         // A forked child that drops its copy must not give back what its parent runs.
-        if self.is_open && self.claim.owner == self.inner.process.get().owner {
+        if self.is_open && self.live.claim.owner == self.inner.process.get().owner {
             self.abandon();
-            self.inner.meters.failed(&self.charge.name);
+            self.inner.meters.failed(&self.live.charge.name);
             let message = format!(
                 "{}: {}; its claim is given back in the background",
-                self.charge.name,
+                self.live.charge.name,
                 Reason::Dropped
             );
             let mut event = self.event(Level::Warning, "run_failed", message);
@@ -459,11 +438,101 @@ impl Drop for Run {
 
 impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Run").field("payment", &self.payment).finish_non_exhaustive()
+        f.debug_struct("Run").field("payment", &self.live.payment).finish_non_exhaustive()
     }
 }
 
 impl Inner {
+    /// The seconds until a transaction is closed, whatever is running; `None` where the kernel's time
+    /// was never heard of.
+    fn seconds_left(&self, payment: &CallPayment) -> Option<u64> {
+        let closes = payment.deadline.saturating_sub(self.settings.closing_seconds);
+        self.clock.passed().map(|now| closes.saturating_sub(now))
+    }
+
+    fn answer_request(
+        &self,
+        live: &Live,
+        content_hash: B256,
+        answered_at: u64,
+        answer: Option<Answer>,
+    ) -> AnswerRequest {
+        AnswerRequest {
+            claim: live.claim.clone(),
+            content_hash,
+            answered_at,
+            answer,
+            route: live.charge.name.clone(),
+            close_below: self.cheapest().min(live.charge.floor()),
+        }
+    }
+
+    /// Ends a stream whose transaction is about to be closed: what was sent of it counts as served.
+    fn cut_if_due(&self, live: &Live) {
+        if self.seconds_left(&live.payment).is_none_or(|left| left > CUT_SECONDS) {
+            return;
+        }
+        let mut response = lock(&live.response);
+        let Some(whole) = response.cut() else { return };
+        // The parts of a record are text and numbers, which always have JSON.
+        if let Ok(content_hash) = live.content_hash(&whole) {
+            let answered_at = self.clock.passed().unwrap_or_else(super::wall_seconds);
+            let request = self.answer_request(live, content_hash, answered_at, None);
+            *lock(&live.cut) = Some(request);
+            live.is_cut.store(true, Ordering::Release);
+        }
+    }
+
+    /// Keeps what was served of a stream that was cut.
+    async fn finish_cut(&self, live: &Live) -> Result<()> {
+        let Some(request) = lock(&live.cut).take() else { return Ok(()) };
+        let ended = match self.store.answer(&request).await {
+            Ok(ended) => ended,
+            Err(error) => {
+                *lock(&live.cut) = Some(request);
+                self.store_health.failed();
+                return Err(error);
+            }
+        };
+        let (words, outcome) = match ended {
+            Ended::Done { stage, .. } => {
+                if stage == Stage::Delivering {
+                    self.process.get().wake();
+                }
+                self.meters.served(&live.charge.name, Duration::ZERO);
+                ("what was sent of it is paid", None)
+            }
+            Ended::TakenOver => ("another run of the same call has taken over", Some("taken_over")),
+            Ended::Closed => {
+                ("it was closed before, and what was sent is not paid", Some("closed"))
+            }
+        };
+        let message = format!("{}: a stream outlasted its transaction: {words}", live.charge.name);
+        self.listener.tell_of(&Event {
+            route: Some(live.charge.name.clone()),
+            transaction: Some(live.payment.transaction_id),
+            requester: Some(live.payment.requester),
+            price: Some(live.payment.price),
+            reason: Some(Reason::TransactionClosed.as_str()),
+            outcome,
+            ..Event::new(Level::Warning, "stream_cut", message)
+        });
+        Ok(())
+    }
+
+    /// Looks after the streams of this process: whether or not their handlers make another piece, and
+    /// whether or not their callers read.
+    pub(super) async fn cut_streams(&self, process: &Process) -> Result<()> {
+        for live in process.streams() {
+            self.cut_if_due(&live);
+            self.finish_cut(&live).await?;
+            if !process.runs(&live.claim) {
+                process.leave_stream(&live.claim);
+            }
+        }
+        Ok(())
+    }
+
     /// Waits for the delivery where the route wants that; whether it stands, or need not.
     pub(super) async fn confirmed(
         self: &Arc<Self>,
@@ -479,14 +548,15 @@ impl Inner {
     /// The provider's statement of a call, signed where there is a key.
     pub(super) async fn receipt(
         &self,
-        facts: &Facts,
+        transaction_id: TransactionId,
+        requester: Address,
         key: &str,
         index: u64,
         content_hash: B256,
         delivered_at: u64,
     ) -> Receipt {
         let mut receipt = Receipt {
-            transaction_id: facts.id,
+            transaction_id,
             idempotency_key: key.to_owned(),
             index,
             content_hash,
@@ -496,14 +566,14 @@ impl Inner {
         };
         let network = self.client.network();
         if let Some(wallet) = self.client.wallet() {
-            let message = receipt.message(facts.requester, network.chain_id);
+            let message = receipt.message(requester, network.chain_id);
             match wallet.sign_delivery(message, network.kernel).await {
                 Ok(signed) => {
                     receipt.signature = Some(Bytes::from(signed.signature.as_bytes().to_vec()));
                 }
                 Err(error) => self.listener.tell(
                     Level::Error,
-                    format!("a receipt of {} goes out unsigned: {error}", facts.id),
+                    format!("a receipt of {transaction_id} goes out unsigned: {error}"),
                 ),
             }
         }

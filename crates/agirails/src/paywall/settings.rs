@@ -2,7 +2,14 @@
 
 use std::time::Duration;
 
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    protocol::rules::MIN_DISPUTE_WINDOW_SECONDS,
+};
+
+const DAY: u64 = 86_400;
+/// Consumers count on it: in less, they could not use up what they paid for.
+const LEAST_IDLE_SECONDS: u64 = 3_600;
 
 /// When a paid response leaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,8 +34,13 @@ pub enum Unsigned {
 /// kernel's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Requests without a signature: by default served on mock and testnet, refused on mainnet.
+    /// Requests without a signature: by default served on mock, local chains and Base Sepolia,
+    /// refused everywhere else. Closing a payment always needs its requester's signature.
     pub unsigned: Option<Unsigned>,
+    /// Whether this store is the only one of the provider's key, so that transactions are served
+    /// whose service hash does not name this store's service: by default on mock, local chains and
+    /// Base Sepolia. With a second store of the key, each would serve them.
+    pub one_store: Option<bool>,
     /// When a paid response leaves.
     pub deliver: Deliver,
     /// How much time a transaction must have left before its deadline for a call to be run: 120.
@@ -42,8 +54,19 @@ pub struct Settings {
     pub wait: Duration,
     /// How long a response waits for its delivery, with [`Deliver::Confirmed`]: 60 s.
     pub confirm_wait: Duration,
-    /// After how many failed runs of a call a payment of which nothing was served is given back: 5.
+    /// After how many failed runs since its last answer a payment is given up, whichever its calls:
+    /// given back where nothing was served, else made to wait longer before every further run: 5.
     pub give_up_after: u32,
+    /// The longest dispute window of transactions that are served, seconds: 7 days. The pay is
+    /// locked for as long.
+    pub max_window_seconds: u64,
+    /// The most time that a transaction may have left before its deadline when it is used for the
+    /// first time, seconds: 7 days; more where a charge's bundles last longer. The pay of a balance is
+    /// locked for as long.
+    pub max_deadline_seconds: u64,
+    /// After how long without an answered call a balance is delivered of which calls were served,
+    /// seconds: a day, at least an hour. What is left of it is forfeited.
+    pub idle_close_seconds: u64,
     /// The longest request body: 16 MiB.
     pub max_body_bytes: usize,
     /// How long a request body may take from its first byte to its last: 60 s.
@@ -78,6 +101,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             unsigned: None,
+            one_store: None,
             deliver: Deliver::default(),
             min_seconds_left: 120,
             closing_seconds: 60,
@@ -85,6 +109,9 @@ impl Default for Settings {
             wait: Duration::from_secs(30),
             confirm_wait: Duration::from_secs(60),
             give_up_after: 5,
+            max_window_seconds: 7 * DAY,
+            max_deadline_seconds: 7 * DAY,
+            idle_close_seconds: DAY,
             max_body_bytes: 16 << 20,
             body_time: Duration::from_secs(60),
             body_budget_bytes: 128 << 20,
@@ -121,6 +148,19 @@ impl Settings {
         }
         if self.body_time.is_zero() {
             return refuse("body_seconds", "0".to_owned(), "must be above 0");
+        }
+        if self.max_window_seconds < MIN_DISPUTE_WINDOW_SECONDS {
+            let problem =
+                format!("must be at least {MIN_DISPUTE_WINDOW_SECONDS}, the protocol's least");
+            return refuse("max_window_seconds", self.max_window_seconds.to_string(), &problem);
+        }
+        if self.max_deadline_seconds <= self.min_seconds_left {
+            let problem = format!("must be more than min_seconds_left, {}", self.min_seconds_left);
+            return refuse("max_deadline_seconds", self.max_deadline_seconds.to_string(), &problem);
+        }
+        if self.idle_close_seconds < LEAST_IDLE_SECONDS {
+            let problem = format!("must be at least {LEAST_IDLE_SECONDS}, an hour");
+            return refuse("idle_close_seconds", self.idle_close_seconds.to_string(), &problem);
         }
         if self.give_up_after == 0 {
             return refuse("give_up_after", "0".to_owned(), "must be at least 1");

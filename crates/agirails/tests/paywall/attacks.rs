@@ -4,9 +4,9 @@
 use std::{sync::Arc, time::Duration};
 
 use agirails::{
-    ACTPClient, Event, TransactionId, U256, Usdc,
+    ACTPClient, B256, Event, State, Storage, TransactionId, U256, Usdc,
     paywall::{Answer, Charge, Entry, Incoming, Paywall, Settings, Unsigned},
-    protocol::paid_request::PaidRequest,
+    protocol::{paid_request::PaidRequest, service::bound_service_hash},
 };
 use agirails_devnet::{Fault, FaultProxy, Rule};
 use rusqlite::Connection;
@@ -345,4 +345,89 @@ async fn a_store_that_stays_locked_refuses_everybody_and_uses_nothing() {
     }
     let entry = paywall.enter(&charge, &unpaid, None).await;
     assert_eq!(refusal(entry), refused(402, "Payment Required"));
+}
+
+/// A transaction whose service hash was made with a key: only whoever tells the key is served, and
+/// only by the service that it was made for.
+#[tokio::test]
+async fn a_transaction_of_one_service_buys_nothing_at_another() {
+    let stage = Stage::new().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let settings = Settings { one_store: Some(false), ..Settings::default() };
+    let open = async |storage| {
+        let builder = stage.builder().settings(settings.clone()).storage(storage);
+        builder.open().await.unwrap()
+    };
+    let ours = open(Storage::Directory(stage.directory.path().to_owned())).await;
+    let theirs = open(Storage::Directory(elsewhere.path().to_owned())).await;
+    assert_ne!(ours.service_hash(), theirs.service_hash());
+    let (here, there) = (charge(&ours, CENTS_10), charge(&theirs, CENTS_10));
+
+    let secret = B256::repeat_byte(7);
+    let id = stage.funded_with(CENTS_10, bound_service_hash(ours.service_hash(), secret)).await;
+    let with = async |key: Option<&str>| {
+        let mut request = stage.signed(id, None, b"{}").await;
+        request.service_key = key.map(str::to_owned);
+        request
+    };
+    let told = with(Some(&secret.to_string())).await;
+    let other = refused(402, "Transaction Not For This Service");
+    assert_eq!(refusal(theirs.enter(&there, &told, None).await), other);
+    assert_eq!(refusal(ours.enter(&here, &with(None).await, None).await), other);
+    let wrong = with(Some(&B256::repeat_byte(8).to_string())).await;
+    assert_eq!(refusal(ours.enter(&here, &wrong, None).await), other);
+    let malformed = with(Some("0x07")).await;
+    let invalid = refused(400, "Invalid Service Key");
+    assert_eq!(refusal(ours.enter(&here, &malformed, None).await), invalid);
+
+    let served = run(ours.enter(&here, &told, None).await);
+    assert_eq!(served.finish(ok("here")).await.status, 200);
+    stage.becomes(id, State::Delivered).await;
+}
+
+/// The service's own value is on every offer: a foreign client may use it as it is, and a
+/// transaction that names another one is not closed here.
+#[tokio::test]
+async fn a_close_needs_the_key_of_what_was_never_used() {
+    let stage = Stage::new().await;
+    let paywall = strict(&stage).await;
+    let secret = B256::repeat_byte(7);
+    let hash = bound_service_hash(paywall.service_hash(), secret);
+    let id = stage.funded_with(CENTS_10, hash).await;
+    let close = async |key: Option<B256>| {
+        let target = format!("/api/payments/{id}/close");
+        let mut request = stage.signed_by(2, id, None, &target, b"").await;
+        request.service_key = key.map(|key| key.to_string());
+        paywall.page(&request).await.unwrap()
+    };
+    let unbound = close(None).await;
+    assert_eq!(
+        (unbound.status, &json(&unbound)["error"]),
+        (409, &"Not Bound To This Service".into())
+    );
+    assert_eq!(stage.state(id).await, State::Committed);
+    assert_eq!(close(Some(secret)).await.status, 202);
+    stage.becomes(id, State::Cancelled).await;
+}
+
+/// A price that is worked out from something that makes no other request.
+#[tokio::test]
+async fn a_failed_run_at_a_low_price_pays_for_no_dear_one() {
+    let stage = Stage::new().await;
+    let paywall = strict(&stage).await;
+    let priced = paywall.charge(Charge::per_request("POST /api/generate")).unwrap();
+    let (low, high) = (CENTS_10, Usdc(5_000_000));
+    for key in [None, Some("call")] {
+        let id = stage.funded(Usdc(1_000_000)).await;
+        let request = stage.signed(id, key, b"{}").await;
+        let failing = run(paywall.enter(&priced, &request, Some(low)).await);
+        failing.finish(Answer::new(422, "no")).await;
+        let dear = refusal(paywall.enter(&priced, &request, Some(high)).await);
+        assert_eq!(dear, refused(402, "Insufficient Payment"));
+        let again = run(paywall.enter(&priced, &request, Some(low)).await);
+        assert_eq!(again.finish(ok("cheap")).await.status, 200);
+        // The answer that was paid for is given again, whatever a call costs now.
+        let repeated = answer(paywall.enter(&priced, &request, Some(high)).await);
+        assert_eq!((repeated.status, body(&repeated).as_str()), (200, "cheap"));
+    }
 }

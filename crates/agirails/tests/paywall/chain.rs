@@ -10,7 +10,7 @@ use agirails::{
 };
 use agirails_devnet::Devnet;
 
-use crate::fixture::{CENTS_10, answer, charge, client, ok, run};
+use crate::fixture::{CENTS_10, answer, charge, client, ok, run, service_in};
 
 pub struct Local {
     pub devnet: Devnet,
@@ -42,7 +42,8 @@ impl Local {
     pub async fn funded(&self, amount: Usdc, seconds: u64) -> TransactionId {
         let deadline = self.consumer.now().await.unwrap() + seconds;
         let (requester, provider) = (self.consumer.address(), self.provider.address());
-        let request = CreateTransaction::new(requester, provider, amount, deadline);
+        let mut request = CreateTransaction::new(requester, provider, amount, deadline);
+        request.service_hash = service_in(self.directory.path());
         let id = self.consumer.create_transaction(&request).await.unwrap();
         self.consumer.link_escrow(id).await.unwrap();
         id

@@ -7,7 +7,8 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, CreateTransaction, Mode, NetworkProfile, PrivateKey, State, TransactionId, Usdc,
+    ACTPClient, B256, CreateTransaction, Mode, NetworkProfile, PrivateKey, State, TransactionId,
+    Usdc,
     paywall::{Answer, Charge, Entry, Incoming, Paywall, PaywallBuilder, Run},
     protocol::paid_request::PaidRequest,
 };
@@ -31,6 +32,28 @@ pub async fn client(
         builder = builder.mode(Mode::Testnet).network_profile(profile.clone());
     }
     builder.connect().await.unwrap()
+}
+
+/// The paywalls' file below this directory, where one was opened.
+pub fn store_in(directory: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(directory.join(".actp")).ok()?;
+    let mut files = files.map(|file| file.unwrap().path());
+    let is_store = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("paywall-") && name.ends_with(".sqlite3")
+    };
+    files.find(is_store)
+}
+
+/// What transactions for the paywalls below this directory are bound to; zero where none was opened
+/// yet.
+pub fn service_in(directory: &Path) -> B256 {
+    let Some(path) = store_in(directory) else { return B256::ZERO };
+    let file = Connection::open(path).unwrap();
+    file.busy_timeout(Duration::from_secs(10)).unwrap();
+    let sql = "SELECT value FROM meta WHERE name = 'service'";
+    let service: [u8; 32] = file.query_row(sql, [], |row| row.get(0)).unwrap();
+    service.into()
 }
 
 pub struct Stage {
@@ -65,13 +88,23 @@ impl Stage {
     }
 
     pub async fn funded_for(&self, amount: Usdc, seconds: u64) -> TransactionId {
+        self.fund(amount, seconds, service_in(self.directory.path())).await
+    }
+
+    /// One that is bound to something else than the paywall of this stage.
+    pub async fn funded_with(&self, amount: Usdc, service_hash: B256) -> TransactionId {
+        self.fund(amount, 3_600, service_hash).await
+    }
+
+    async fn fund(&self, amount: Usdc, seconds: u64, service_hash: B256) -> TransactionId {
         let deadline = self.requester.now().await.unwrap() + seconds;
-        let request = CreateTransaction::new(
+        let mut request = CreateTransaction::new(
             self.requester.address(),
             self.provider.address(),
             amount,
             deadline,
         );
+        request.service_hash = service_hash;
         let id = self.requester.create_transaction(&request).await.unwrap();
         self.requester.link_escrow(id).await.unwrap();
         id
@@ -94,13 +127,7 @@ impl Stage {
 
     /// The file that its paywalls share.
     pub fn store_file(&self) -> PathBuf {
-        let files = std::fs::read_dir(self.directory.path().join(".actp")).unwrap();
-        let mut files = files.map(|file| file.unwrap().path());
-        let is_store = |path: &PathBuf| {
-            let name = path.file_name().unwrap().to_str().unwrap();
-            name.starts_with("paywall-") && name.ends_with(".sqlite3")
-        };
-        files.find(is_store).unwrap()
+        store_in(self.directory.path()).unwrap()
     }
 
     /// Changes that file by other hands.

@@ -159,7 +159,9 @@ async fn a_requester_gets_back_at_once_what_it_never_used() {
     let id = sold.stage.funded(CENTS_10).await;
     assert_eq!(sold.close(id, 3).await.status, 401);
     assert_eq!(sold.stage.state(id).await, State::Committed);
-    assert_eq!(json(&sold.close(id, 2).await)["stage"], "returning");
+    // The outbox may have been quicker than the answer.
+    let stage = json(&sold.close(id, 2).await)["stage"].clone();
+    assert!(stage == "returning" || stage == "returned", "{stage}");
     sold.stage.becomes(id, State::Cancelled).await;
 }
 

@@ -16,11 +16,14 @@ use alloy_primitives::{Address, B256, keccak256};
 
 use super::{
     AnswerRequest, Backlog, CallId, Claim, ClaimRequest, Claimed, Counters, Duty, Ended, Facts,
-    Known, Outcome, Owner, Stage, Store,
+    KeptAnswer, KeptBody, Known, Outcome, Owner, PIECE_BYTES, Stage, Store,
 };
 use crate::{
     paywall::answer::Answer,
-    protocol::{TransactionId, Usdc},
+    protocol::{
+        TransactionId, Usdc,
+        receipt::{merkle_levels, merkle_places},
+    },
 };
 
 macro_rules! suite {
@@ -31,6 +34,9 @@ macro_rules! suite {
             an_answer_is_kept_and_told_again,
             an_answer_may_be_longer_than_what_is_kept,
             bytes_come_back_as_they_were,
+            a_long_body_comes_in_pieces,
+            one_call_is_found_by_itself,
+            a_closed_tree_is_kept_as_long_as_its_payment,
             another_request_with_the_same_key_is_refused,
             a_running_claim_is_told_to_the_same_request_only,
             the_outcomes_of_a_claim_come_in_their_order,
@@ -48,7 +54,17 @@ macro_rules! suite {
             the_call_that_leaves_too_little_closes,
             a_running_call_keeps_a_payment_open,
             claims_that_fail_too_often_return_the_payment,
+            failed_runs_count_for_the_payment_whatever_their_keys,
+            failing_payments_rest,
+            an_answer_ends_the_rest,
+            failed_runs_of_what_ended_are_forgotten,
             what_was_served_is_never_returned,
+            what_is_not_bound_is_never_given_back,
+            idle_balances_are_delivered,
+            open_payments_come_in_order,
+            what_others_moved_is_open_no_more,
+            a_refund_gives_back_whatever_was_served,
+            a_store_keeps_its_service,
             closing_before_the_time,
             closing_waits_for_running_calls,
             closing_does_not_wait_for_the_lost,
@@ -67,6 +83,7 @@ macro_rules! suite {
             a_call_is_known_without_being_claimed,
             who_comes_too_late_is_told_why,
             the_backlog_says_what_is_owed,
+            an_original_is_no_copy,
             one_of_many_claims_runs,
             random_calls_are_served_once,
             random_losses_are_fenced_off,
@@ -105,7 +122,20 @@ fn facts(name: &str, amount: u64) -> Facts {
         amount: Usdc(amount),
         deadline: NOW + 1_000,
         window_seconds: 3_600,
+        bound: true,
     }
+}
+
+/// The same request on a payment that is not bound to the store's service.
+fn unbound(mut request: ClaimRequest) -> ClaimRequest {
+    request.facts.bound = false;
+    request
+}
+
+/// The same request where so many failed runs are allowed.
+fn patiently(give_up_after: u32, mut request: ClaimRequest) -> ClaimRequest {
+    request.give_up_after = give_up_after;
+    request
 }
 
 /// A request on a payment of 100.
@@ -118,6 +148,7 @@ fn ask(name: &str, key: &str, price: u64) -> ClaimRequest {
         least: Usdc(1),
         owner: US,
         lease: LONG,
+        give_up_after: u32::MAX,
     }
 }
 
@@ -151,6 +182,12 @@ async fn run(store: &dyn Store, request: &ClaimRequest) -> Claim {
 
 fn body(text: &str) -> Answer {
     Answer::new(200, text)
+}
+
+/// An answer whose body is short, as it is kept.
+fn kept_as(answer: &Answer) -> KeptAnswer {
+    let Answer { status, headers, body } = answer.clone();
+    KeptAnswer { status, headers, body: KeptBody::Whole(body) }
 }
 
 fn answer_to(claim: &Claim) -> AnswerRequest {
@@ -249,7 +286,7 @@ pub(super) async fn an_answer_is_kept_and_told_again(store: &dyn Store, two: &dy
         };
         assert_eq!((kept.index, kept.answered_at), (0, NOW));
         assert_eq!(kept.content_hash, keccak256("k"));
-        assert_eq!(kept.answer, Some(body("k")));
+        assert_eq!(kept.answer, Some(kept_as(&body("k"))));
     }
     serve(two, &ask("a", "l", 10)).await;
     let calls = store.calls(id("a")).await.unwrap();
@@ -282,23 +319,117 @@ pub(super) async fn bytes_come_back_as_they_were(store: &dyn Store, _: &dyn Stor
     let request_to_keep = AnswerRequest { answer: Some(answer.clone()), ..answer_to(&claim) };
     done(store.answer(&request_to_keep).await.unwrap());
     match store.claim(&request).await.unwrap() {
-        Claimed::Answered(kept) => assert_eq!(kept.answer, Some(answer)),
+        Claimed::Answered(kept) => assert_eq!(kept.answer, Some(kept_as(&answer))),
         other => panic!("{other:?}"),
     }
     assert_eq!(store.calls(id("a")).await.unwrap()[0].key, key);
 
-    // Nothing at all is something else than no answer, and a megabyte is none too many.
-    for (key, body) in [("empty", vec![]), ("long", vec![b'x'; 1 << 20])] {
+    // Nothing at all is something else than no answer.
+    for (key, body) in [("empty", vec![]), ("longest", vec![b'x'; PIECE_BYTES])] {
         let request = ask("a", key, 10);
         let claim = run(store, &request).await;
         let answer = Answer::new(204, body);
         let to_keep = AnswerRequest { answer: Some(answer.clone()), ..answer_to(&claim) };
         done(store.answer(&to_keep).await.unwrap());
         match store.claim(&request).await.unwrap() {
-            Claimed::Answered(kept) => assert_eq!(kept.answer, Some(answer)),
+            Claimed::Answered(kept) => assert_eq!(kept.answer, Some(kept_as(&answer))),
             other => panic!("{other:?}"),
         }
     }
+}
+
+pub(super) async fn a_long_body_comes_in_pieces(store: &dyn Store, two: &dyn Store) {
+    for (key, length) in [("odd", 3 * PIECE_BYTES + 7), ("even", 2 * PIECE_BYTES)] {
+        let body: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+        let request = ask("a", key, 10);
+        let claim = run(store, &request).await;
+        let answer = Answer::new(201, body.clone()).with("X-Kind", "long");
+        done(
+            store
+                .answer(&AnswerRequest { answer: Some(answer), ..answer_to(&claim) })
+                .await
+                .unwrap(),
+        );
+        let kept = KeptAnswer {
+            status: 201,
+            headers: vec![("X-Kind".to_owned(), b"long".to_vec())],
+            body: KeptBody::Pieces { length: length as u64 },
+        };
+        match two.claim(&request).await.unwrap() {
+            Claimed::Answered(found) => assert_eq!(found.answer, Some(kept.clone())),
+            other => panic!("{other:?}"),
+        }
+        match two.known(&claim.call, request.digest).await.unwrap() {
+            Known::Answered(found) => assert_eq!(found.answer, Some(kept)),
+            other => panic!("{other:?}"),
+        }
+        let (mut read, mut number) = (vec![], 0);
+        loop {
+            let piece = two.piece(&claim.call, number).await.unwrap();
+            assert!(piece.len() <= PIECE_BYTES);
+            if piece.is_empty() {
+                break;
+            }
+            read.extend(piece);
+            number += 1;
+        }
+        assert!(read == body, "{key} came back as other bytes");
+    }
+    // None of another call, and none of one that runs.
+    let running = run(store, &ask("a", "running", 10)).await;
+    assert!(store.piece(&running.call, 0).await.unwrap().is_empty());
+    // They go with their payment.
+    let call = CallId { transaction: id("a"), key: "odd".to_owned() };
+    done(store.release(&running, 9).await.unwrap());
+    store.close(id("a")).await.unwrap();
+    store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    tokio::time::sleep(TICK).await;
+    assert_eq!(store.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
+    assert!(store.piece(&call, 0).await.unwrap().is_empty());
+}
+
+pub(super) async fn one_call_is_found_by_itself(store: &dyn Store, two: &dyn Store) {
+    for key in ["k", "l"] {
+        serve(store, &ask("a", key, 10)).await;
+    }
+    let running = run(store, &ask("a", "running", 10)).await;
+    let find = async |name: &str, key: &str| {
+        let call = CallId { transaction: id(name), key: key.to_owned() };
+        two.answered(&call).await.unwrap()
+    };
+    let found = find("a", "l").await.unwrap();
+    assert_eq!(store.calls(id("a")).await.unwrap()[1], found);
+    assert_eq!((found.index, found.content_hash), (1, keccak256("l")));
+    assert_eq!(find("a", &running.call.key).await, None);
+    assert_eq!(find("a", "").await, None);
+    assert_eq!(find("b", "k").await, None);
+}
+
+pub(super) async fn a_closed_tree_is_kept_as_long_as_its_payment(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    serve(store, &ask("a", "", 100)).await;
+    serve(store, &ask("b", "", 100)).await;
+    // Rows that are full, and such as are not.
+    let leaves: Vec<_> = (0_u32..300).map(|leaf| keccak256(leaf.to_be_bytes())).collect();
+    let levels = merkle_levels(leaves);
+    store.keep_tree(id("a"), &levels).await.unwrap();
+    // The first one stays.
+    two.keep_tree(id("a"), &merkle_levels(vec![B256::ZERO; 300])).await.unwrap();
+    for index in [0, 1, 63, 64, 65, 255, 256, 298, 299] {
+        let places = merkle_places(300, index);
+        let places: Vec<_> = places.iter().map(|(level, place, _)| (*level, *place)).collect();
+        let expected: Vec<_> =
+            places.iter().map(|(level, place)| levels[*level as usize][*place as usize]).collect();
+        assert_eq!(two.nodes(id("a"), &places).await.unwrap(), expected, "{index}");
+    }
+    assert!(store.nodes(id("a"), &[]).await.unwrap().is_empty());
+    assert!(store.nodes(id("b"), &[(0, 0)]).await.unwrap().is_empty());
+    store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    tokio::time::sleep(TICK).await;
+    assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
+    assert!(store.nodes(id("a"), &[(0, 0)]).await.unwrap().is_empty());
 }
 
 pub(super) async fn another_request_with_the_same_key_is_refused(
@@ -577,6 +708,178 @@ pub(super) async fn claims_that_fail_too_often_return_the_payment(
     assert_eq!(done(store.release(&other, 1).await.unwrap()), Stage::Returning);
 }
 
+pub(super) async fn failed_runs_count_for_the_payment_whatever_their_keys(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    for (number, key) in ["k", "l", "m"].into_iter().enumerate() {
+        let claim = run(two, &ask("a", key, 10)).await;
+        assert_eq!(claim.attempt, 1);
+        let expected = if number < 2 { Stage::Open } else { Stage::Returning };
+        assert_eq!(done(store.release(&claim, 3).await.unwrap()), expected);
+    }
+    // What was served in between begins the count anew.
+    for key in ["k", "l"] {
+        let claim = run(store, &ask("b", key, 10)).await;
+        assert_eq!(done(store.release(&claim, 3).await.unwrap()), Stage::Open);
+    }
+    serve(store, &ask("b", "good", 10)).await;
+    let claim = run(store, &ask("b", "m", 10)).await;
+    assert_eq!(done(store.release(&claim, 3).await.unwrap()), Stage::Open);
+    run(store, &patiently(3, ask("b", "n", 10))).await;
+}
+
+pub(super) async fn failing_payments_rest(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("a", "good", 10)).await;
+    for key in ["k", "l", "m", "n", "o", "p", "q", "r"] {
+        let claim = run(two, &ask("a", key, 10)).await;
+        done(store.release(&claim, 2).await.unwrap());
+    }
+    // For twice as long with every failure from the second on.
+    match two.claim(&patiently(2, ask("a", "next", 10))).await.unwrap() {
+        Claimed::Resting { left } => {
+            assert!(left <= Duration::from_secs(64) && left > Duration::from_secs(32), "{left:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Nothing was reserved for a call that has to wait, and kept answers are given all the same.
+    assert_eq!(books(store, "a").await, (10, 0, 1));
+    let answered = two.claim(&patiently(2, ask("a", "good", 10))).await.unwrap();
+    assert!(matches!(answered, Claimed::Answered(_)), "{answered:?}");
+    // A payment of which nothing was served rests while a run of it lasts.
+    run(store, &ask("b", "slow", 10)).await;
+    let claim = run(store, &ask("b", "k", 10)).await;
+    assert_eq!(done(store.release(&claim, 1).await.unwrap()), Stage::Open);
+    let resting = store.claim(&patiently(1, ask("b", "l", 10))).await.unwrap();
+    assert!(matches!(resting, Claimed::Resting { .. }), "{resting:?}");
+}
+
+pub(super) async fn an_answer_ends_the_rest(store: &dyn Store, _: &dyn Store) {
+    let slow = run(store, &ask("a", "slow", 10)).await;
+    let claim = run(store, &ask("a", "k", 10)).await;
+    done(store.release(&claim, 1).await.unwrap());
+    done(store.answer(&answer_to(&slow)).await.unwrap());
+    run(store, &patiently(1, ask("a", "k", 10))).await;
+}
+
+pub(super) async fn failed_runs_of_what_ended_are_forgotten(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("a", "good", 10)).await;
+    let claim = run(store, &ask("a", "bad", 10)).await;
+    done(store.release(&claim, 9).await.unwrap());
+    let bad = || async { two.claim(&other(ask("a", "bad", 10))).await.unwrap() };
+    assert_eq!(bad().await, Claimed::OtherRequest);
+    store.close(id("a")).await.unwrap();
+    store.settle(id("a"), Stage::Delivering, &later(LONG, "no gas")).await.unwrap();
+    assert_eq!(bad().await, Claimed::OtherRequest);
+    store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    assert_eq!(bad().await, Claimed::Closed(Stage::Delivered));
+    assert_eq!(two.calls(id("a")).await.unwrap().len(), 1);
+}
+
+pub(super) async fn what_is_not_bound_is_never_given_back(store: &dyn Store, two: &dyn Store) {
+    let claim = run(store, &unbound(ask("failed", "", 100))).await;
+    assert!(!two.payment(id("failed")).await.unwrap().unwrap().facts.bound);
+    assert_eq!(done(store.release(&claim, 1).await.unwrap()), Stage::Left);
+    let closed = Claimed::Closed(Stage::Left);
+    assert_eq!(two.claim(&unbound(ask("failed", "", 100))).await.unwrap(), closed);
+
+    let claim = run(store, &unbound(ask("open", "k", 10))).await;
+    done(store.release(&claim, 9).await.unwrap());
+    assert_eq!(two.close(id("open")).await.unwrap(), Some(Stage::Open));
+    assert_eq!(two.close_expiring(OVER).await.unwrap(), 1);
+    assert_eq!(stage(store, "open").await, Stage::Left);
+    assert!(due(store).await.is_empty());
+
+    // What was served here is owed like any other.
+    serve(store, &unbound(ask("served", "k", 10))).await;
+    assert_eq!(two.close(id("served")).await.unwrap(), Some(Stage::Delivering));
+    // What was left is forgotten some time.
+    tokio::time::sleep(TICK).await;
+    assert_eq!(store.prune(Duration::ZERO, OVER, 9).await.unwrap(), 2);
+}
+
+pub(super) async fn idle_balances_are_delivered(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("idle", "k", 10)).await;
+    serve(store, &ask("busy", "k", 10)).await;
+    run(store, &ask("busy", "l", 10)).await;
+    run(store, &ask("unserved", "k", 10)).await;
+    serve(store, &ask("lost", "k", 10)).await;
+    run(store, &briefly(ask("lost", "l", 10))).await;
+    assert_eq!(two.close_idle(NOW - 1).await.unwrap(), 0);
+    assert_eq!(two.close_idle(NOW).await.unwrap(), 2);
+    let stages = async |name| stage(store, name).await;
+    assert_eq!(stages("idle").await, Stage::Delivering);
+    assert_eq!(stages("lost").await, Stage::Delivering);
+    assert_eq!((stages("busy").await, stages("unserved").await), (Stage::Open, Stage::Open));
+    assert_eq!(due(two).await.len(), 2);
+}
+
+pub(super) async fn open_payments_come_in_order(store: &dyn Store, two: &dyn Store) {
+    let mut ids = vec![];
+    for name in ["a", "b", "c"] {
+        run(store, &ask(name, "k", 10)).await;
+        ids.push(id(name));
+    }
+    serve(store, &ask("closed", "", 100)).await;
+    ids.sort_unstable();
+    assert_eq!(two.open_payments(B256::ZERO, 2).await.unwrap(), ids[..2]);
+    assert_eq!(two.open_payments(ids[1], 2).await.unwrap(), ids[2..]);
+    assert!(two.open_payments(ids[2], 2).await.unwrap().is_empty());
+}
+
+pub(super) async fn what_others_moved_is_open_no_more(store: &dyn Store, two: &dyn Store) {
+    let overtake = async |name| {
+        two.overtake(id(name), Stage::Returned, Stage::Lost, "by others").await.unwrap()
+    };
+    serve(store, &ask("served", "k", 10)).await;
+    let running = run(store, &ask("unserved", "k", 10)).await;
+    assert_eq!(overtake("served").await, Some(Stage::Lost));
+    assert_eq!(overtake("unserved").await, Some(Stage::Returned));
+    assert_eq!(overtake("unknown").await, None);
+    for name in ["served", "unserved"] {
+        let payment = store.payment(id(name)).await.unwrap().unwrap();
+        assert_eq!(payment.trouble.as_deref(), Some("by others"));
+    }
+    assert_eq!(store.answer(&answer_to(&running)).await.unwrap(), Ended::Closed);
+    assert!(due(store).await.is_empty());
+    // What is owed already is left to its duty.
+    serve(store, &ask("owed", "", 100)).await;
+    assert_eq!(overtake("owed").await, Some(Stage::Delivering));
+    tokio::time::sleep(TICK).await;
+    assert_eq!(store.prune(Duration::ZERO, OVER, 9).await.unwrap(), 2);
+}
+
+pub(super) async fn a_refund_gives_back_whatever_was_served(store: &dyn Store, two: &dyn Store) {
+    assert_eq!(store.refund(&facts("unknown", 100)).await.unwrap(), Stage::Returning);
+    serve(store, &ask("served", "k", 10)).await;
+    let running = run(store, &ask("served", "l", 10)).await;
+    assert_eq!(two.refund(&facts("served", 100)).await.unwrap(), Stage::Returning);
+    assert_eq!(two.refund(&facts("served", 100)).await.unwrap(), Stage::Returning);
+    assert_eq!(store.answer(&answer_to(&running)).await.unwrap(), Ended::Closed);
+    assert_eq!(due(store).await.len(), 2);
+    // Kept answers are given again.
+    let kept = store.claim(&ask("served", "k", 10)).await.unwrap();
+    assert!(matches!(kept, Claimed::Answered(_)), "{kept:?}");
+    // What is delivered, or about to be, is not.
+    serve(store, &ask("owed", "", 100)).await;
+    assert_eq!(two.refund(&facts("owed", 100)).await.unwrap(), Stage::Delivering);
+    store.settle(id("owed"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    assert_eq!(two.refund(&facts("owed", 100)).await.unwrap(), Stage::Delivered);
+    // What was left is.
+    let claim = run(store, &unbound(ask("left", "", 100))).await;
+    assert_eq!(done(store.release(&claim, 1).await.unwrap()), Stage::Left);
+    assert_eq!(two.refund(&facts("left", 100)).await.unwrap(), Stage::Returning);
+    store.settle(id("left"), Stage::Returning, &moved(Stage::Returned)).await.unwrap();
+    assert_eq!(two.refund(&facts("left", 100)).await.unwrap(), Stage::Returned);
+}
+
+pub(super) async fn a_store_keeps_its_service(store: &dyn Store, two: &dyn Store) {
+    let service = store.service().await.unwrap();
+    assert!(!service.is_zero());
+    assert_eq!(two.service().await.unwrap(), service);
+    assert_eq!(store.service().await.unwrap(), service);
+}
+
 pub(super) async fn what_was_served_is_never_returned(store: &dyn Store, _: &dyn Store) {
     serve(store, &ask("a", "k", 10)).await;
     let claim = run(store, &ask("a", "l", 10)).await;
@@ -844,7 +1147,7 @@ pub(super) async fn a_call_is_known_without_being_claimed(store: &dyn Store, two
     assert_eq!(known(&other(request.clone())).await, Known::Nothing);
     done(store.answer(&answer_to(&claim)).await.unwrap());
     match known(&request).await {
-        Known::Answered(kept) => assert_eq!(kept.answer, Some(body("k"))),
+        Known::Answered(kept) => assert_eq!(kept.answer, Some(kept_as(&body("k")))),
         other => panic!("{other:?}"),
     }
     assert_eq!(known(&other(request)).await, Known::Nothing);
@@ -900,6 +1203,14 @@ fn at_once<W: AsyncFnOnce() + Send>(workers: Vec<W>) {
             });
         }
     });
+}
+
+pub(super) async fn an_original_is_no_copy(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("a", "k", 10)).await;
+    for (store, now) in [(store, NOW), (two, NOW + 1)] {
+        store.tidy().await.unwrap();
+        assert_eq!(store.restored(now).await.unwrap(), None);
+    }
 }
 
 pub(super) async fn one_of_many_claims_runs(one: &dyn Store, two: &dyn Store) {
@@ -973,7 +1284,7 @@ async fn random_calls(one: &dyn Store, two: &dyn Store, lease: Duration) {
                         let call = claim_of(&request, 0).call;
                         // Whoever gave it may not have written it down yet.
                         if let Some((answer, _)) = look().answers.get(&call) {
-                            assert_eq!(kept.answer.as_ref(), Some(answer));
+                            assert_eq!(kept.answer, Some(kept_as(answer)));
                         }
                         continue;
                     }
@@ -1052,7 +1363,7 @@ async fn random_calls(one: &dyn Store, two: &dyn Store, lease: Duration) {
             else {
                 panic!("{call:?} was answered");
             };
-            assert_eq!(kept.answer.as_ref(), Some(answer));
+            assert_eq!(kept.answer, Some(kept_as(answer)));
             assert_eq!(kept.content_hash, keccak256(&answer.body));
         }
     }

@@ -11,17 +11,51 @@ mod sqlite;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, hex};
 use async_trait::async_trait;
 
 #[cfg(feature = "postgres")]
 pub(super) use self::postgres::PostgresStore;
 pub(super) use self::sqlite::SqliteStore;
-use super::answer::Answer;
+use super::answer::{Answer, Headers};
 use crate::{
     error::Result,
     protocol::{TransactionId, Usdc},
 };
+
+/// How many bytes of a body are read at once. A longer one is kept in pieces of this length.
+pub(super) const PIECE_BYTES: usize = 64 << 10;
+/// How many hashes of a tree's level are kept in one row.
+pub(super) const HASHES: usize = 64;
+
+/// Whose payments a store keeps: one provider's on one network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Scope {
+    pub(super) chain_id: u64,
+    pub(super) kernel: Address,
+    pub(super) provider: Address,
+}
+
+impl Scope {
+    /// What sets it apart from all others.
+    fn name(&self) -> String {
+        let Self { chain_id, kernel, provider } = self;
+        format!("{chain_id}-{}-{}", hex::encode(kernel), hex::encode(provider))
+    }
+
+    /// What earlier versions called it, which other providers may share.
+    fn former_name(&self) -> String {
+        let Self { chain_id, kernel, provider } = self;
+        format!("{chain_id}-{}-{}", hex::encode(&kernel[..4]), hex::encode(&provider[..4]))
+    }
+
+    #[cfg(test)]
+    fn of(name: &str) -> Self {
+        let hash = alloy_primitives::keccak256(name);
+        let address = Address::from_slice(&hash[..20]);
+        Self { chain_id: 31_337, kernel: address, provider: address }
+    }
+}
 
 /// A transaction as it was verified once. Nothing of it changes before its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +67,12 @@ pub(super) struct Facts {
     pub(super) deadline: u64,
     /// The dispute window's length.
     pub(super) window_seconds: u64,
+    /// Whether its service hash names the store's service. What is not bound may have been served by
+    /// another store of the same key, so this one never gives it back by itself.
+    pub(super) bound: bool,
 }
 
-/// How far a payment is. It only ever moves down this list.
+/// How far a payment is. By itself it only ever moves down this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     /// Calls may be claimed.
@@ -50,16 +87,20 @@ pub(super) enum Stage {
     Returned,
     /// Neither is possible any more; the operator was told.
     Lost,
+    /// Nothing was served here and nothing will be; as it is not bound to this store's service,
+    /// nothing is owed on chain either.
+    Left,
 }
 
 impl Stage {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Open,
         Self::Delivering,
         Self::Delivered,
         Self::Returning,
         Self::Returned,
         Self::Lost,
+        Self::Left,
     ];
 
     pub(super) const fn as_str(self) -> &'static str {
@@ -70,7 +111,13 @@ impl Stage {
             Self::Returning => "returning",
             Self::Returned => "returned",
             Self::Lost => "lost",
+            Self::Left => "left",
         }
+    }
+
+    /// Whether nothing more becomes of it by itself.
+    const fn is_ended(self) -> bool {
+        matches!(self, Self::Delivered | Self::Returned | Self::Lost | Self::Left)
     }
 
     /// As the stores keep it.
@@ -126,7 +173,13 @@ pub(super) struct ClaimRequest {
     pub(super) owner: Owner,
     /// How long the claim stands without being renewed.
     pub(super) lease: Duration,
+    /// After how many failed runs since the payment's last answer its next runs have to wait.
+    pub(super) give_up_after: u32,
 }
+
+/// How long a payment rests after so many failed runs more than are allowed, in seconds: doubled
+/// with each, up to about an hour. Whoever makes calls fail on purpose runs few of them for nothing.
+const REST_DOUBLINGS: u32 = 12;
 
 /// The answer to a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +195,8 @@ pub(super) enum Claimed {
     OtherRequest,
     /// A call without a key takes all, and there are calls with keys; or the other way round.
     OtherKind,
+    /// Too many of the payment's runs failed: it may be tried again after this time.
+    Resting { left: Duration },
     /// The balance does not cover the price.
     NoBalance { left: Usdc },
     /// The payment is not open any more, and holds no answer to this request.
@@ -156,7 +211,24 @@ pub(super) struct Kept {
     /// Unix seconds.
     pub(super) answered_at: u64,
     /// `None` where it was streamed and longer than the limit.
-    pub(super) answer: Option<Answer>,
+    pub(super) answer: Option<KeptAnswer>,
+}
+
+/// A response as it was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeptAnswer {
+    pub(super) status: u16,
+    pub(super) headers: Headers,
+    pub(super) body: KeptBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum KeptBody {
+    Whole(Vec<u8>),
+    /// It is longer than [`PIECE_BYTES`]: [`Store::piece`] brings it.
+    Pieces {
+        length: u64,
+    },
 }
 
 /// A running claim, named so that only its own attempt is meant.
@@ -271,6 +343,9 @@ pub(super) fn revenue_counter(route: &str) -> String {
 /// deadlines, which are the kernel's.
 #[async_trait]
 pub(super) trait Store: fmt::Debug + Send + Sync {
+    /// The id of the service that this store keeps, made once: transactions are bound to it.
+    async fn service(&self) -> Result<B256>;
+
     /// A payment as it stands; `None` where no call was ever claimed on it.
     async fn payment(&self, id: TransactionId) -> Result<Option<Payment>>;
 
@@ -278,10 +353,11 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     ///
     /// In this order: an answer of the same request → Answered; another request's key →
     /// `OtherRequest`; a running claim whose lease stands → Running; payment not open → Closed; other
-    /// kind → `OtherKind` (the payment's first claim decides whether its calls have keys); the price
+    /// kind → `OtherKind` (the payment's first claim decides whether its calls have keys); too many failed
+    /// runs a moment ago → Resting; the price
     /// not covered by `amount - spent - reserved`, or on an unknown payment `amount < least` →
     /// `NoBalance`, and nothing is inserted; else the price is reserved (a claim that is taken over
-    /// gives back what it held before) and Run returned.
+    /// gives back what it held before, and counts as failed) and Run returned.
     async fn claim(&self, request: &ClaimRequest) -> Result<Claimed>;
 
     /// What became of this very request so far. Nothing is claimed.
@@ -297,17 +373,39 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     async fn answer(&self, request: &AnswerRequest) -> Result<Ended>;
 
     /// Gives a claim back: the price returns to the balance, and the same request may be claimed
-    /// again. From `give_up_after` attempts on, a payment of which nothing was ever served and nothing runs is
-    /// moved to Returning. Refused as an answer is.
+    /// again. From `give_up_after` failed runs of the payment on, whichever its calls, one of which nothing was ever
+    /// served and nothing runs is moved to Returning, or, unbound, to Left. Refused as an answer is.
     async fn release(&self, claim: &Claim, give_up_after: u32) -> Result<Ended>;
 
     /// Ends an open payment before its time: Delivering where something was served, else
     /// Returning. `None` where it is unknown; the stage as it is where it was closed before, and Open where a call
-    /// is running.
+    /// is running, or where nothing was served and it is not bound.
     async fn close(&self, id: TransactionId) -> Result<Option<Stage>>;
 
-    /// Ends all open payments whose deadline is at most this, running calls or not; returns how many.
+    /// Ends all open payments whose deadline is at most this, running calls or not; returns how many. What was never
+    /// served becomes Returning, or, unbound, Left.
     async fn close_expiring(&self, deadline: u64) -> Result<u64>;
+
+    /// Delivers open payments whose last answer came at most at this time, by the kernel's clock, and of which nothing
+    /// runs; returns how many. What was never served is not idle.
+    async fn close_idle(&self, answered_at: u64) -> Result<u64>;
+
+    /// Open payments in the order of their ids, behind this one.
+    async fn open_payments(&self, after: TransactionId, limit: u32) -> Result<Vec<TransactionId>>;
+
+    /// An open payment was moved on chain by other hands: it enters `served` where something was served, else
+    /// `unserved`. The stage it is at now; `None` where it is unknown.
+    async fn overtake(
+        &self,
+        id: TransactionId,
+        unserved: Stage,
+        served: Stage,
+        trouble: &str,
+    ) -> Result<Option<Stage>>;
+
+    /// Has a transaction given back whatever was served of it, on its provider's own word: from Open, Lost, Left, or
+    /// unknown to Returning. The stage it is at now, where that was another.
+    async fn refund(&self, facts: &Facts) -> Result<Stage>;
 
     /// Takes in a transaction of which no call was ever claimed, to be given back. Without effect where it is known.
     async fn give_back(&self, facts: &Facts) -> Result<()>;
@@ -315,13 +413,27 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// Duties at this stage whose time has come, the nearest deadline first.
     async fn duties(&self, stage: Stage, limit: u32) -> Result<Vec<Duty>>;
 
+    /// A piece of the kept body of a call, counted from 0: empty behind its end.
+    async fn piece(&self, call: &CallId, number: u64) -> Result<Vec<u8>>;
+
+    /// An answered call; `None` where there is no such one.
+    async fn answered(&self, call: &CallId) -> Result<Option<CallRow>>;
+
     /// The answered calls of a payment in the order of their index.
     async fn calls(&self, id: TransactionId) -> Result<Vec<CallRow>>;
+
+    /// Keeps the tree over the calls of a payment that is closed, from its leaves to its root. Without
+    /// effect where it is kept already.
+    async fn keep_tree(&self, id: TransactionId, levels: &[Vec<B256>]) -> Result<()>;
+
+    /// Nodes of a kept tree by level and place; fewer where it is not kept.
+    async fn nodes(&self, id: TransactionId, places: &[(u32, u64)]) -> Result<Vec<B256>>;
 
     /// Fixes the content hash of a delivery, before it is sent: the first one stays. Returns the one that stands.
     async fn set_content_hash(&self, id: TransactionId, hash: B256) -> Result<B256>;
 
-    /// Writes down what became of a duty that was at this stage; without effect where it is at another.
+    /// Writes down what became of a duty that was at this stage; without effect where it is at another. Failed runs
+    /// of what has ended are forgotten.
     async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<()>;
 
     /// Takes or renews a lease for this owner; `false` while another's stands.
@@ -340,6 +452,38 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// Forgets up to `limit` payments that ended longer ago than this, with their calls; returns how many. None whose
     /// deadline is not over `now`, by the kernel's clock: its id could be spent again.
     async fn prune(&self, age: Duration, now: u64, limit: u32) -> Result<u64>;
+
+    /// Since when this store works as a copy of another one; `now` where it begins to just now, and
+    /// `None` where it is the original. What was claimed between the copy and that time, it does not
+    /// know.
+    async fn restored(&self, now: u64) -> Result<Option<u64>>;
+
+    /// Brings what is written to where it stays, without making anybody wait: called now and then.
+    async fn tidy(&self) -> Result<()>;
+}
+
+/// A level of a tree, in rows.
+fn rows_of_level(level: &[B256]) -> impl Iterator<Item = (u64, Vec<u8>)> {
+    (0..).zip(level.chunks(HASHES).map(|hashes| hashes.concat()))
+}
+
+/// Which row of its level a node is in, and where there.
+const fn row_of_node(place: u64) -> (u64, usize) {
+    (place / HASHES as u64, place as usize % HASHES)
+}
+
+/// A node in its row.
+fn node_in_row(row: &[u8], at: usize) -> Option<B256> {
+    row.get(at * 32..(at + 1) * 32).and_then(|hash| B256::try_from(hash).ok())
+}
+
+/// A service's id, if its store has none yet.
+fn fresh_service() -> B256 {
+    let [one, other] = [super::random(), super::random()];
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(&one);
+    bytes[16..].copy_from_slice(&other);
+    B256::from(bytes)
 }
 
 /// A label's value as Prometheus reads it, which knows these three escapes and no others.

@@ -1,7 +1,7 @@
 -- The paywall's tables, version 1. Run once, in one transaction, by the first process that finds no
 -- `agirails_paywall` here.
 --
--- Stages are numbered as in the code: 0 open, 1 delivering, 2 delivered, 3 returning, 4 returned, 5 lost.
+-- Stages are numbered as in the code: 0 open, 1 delivering, 2 delivered, 3 returning, 4 returned, 5 lost, 6 left.
 
 CREATE TABLE agirails_paywall.version (
     number integer NOT NULL

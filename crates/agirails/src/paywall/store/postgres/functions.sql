@@ -2,8 +2,9 @@
 --
 -- Every step is one function, so that it is one round trip and one transaction of its own. They
 -- run under READ COMMITTED: whoever changes a payment locks its row first and its calls after it,
--- and reads the clock once the lock is there. Names are written out in full, whatever the session's
--- search_path.
+-- and reads the clock once the lock is there. Every function looks for operators and functions in
+-- pg_catalog alone: whoever may create in another schema of the session's search_path could have his
+-- own run as ours.
 
 DO $$
 DECLARE
@@ -17,17 +18,20 @@ $$;
 
 -- A time from now. Times come as microseconds.
 CREATE FUNCTION agirails_paywall.after(moment timestamptz, microseconds bigint)
-RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
+RETURNS timestamptz LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
     SELECT moment + microseconds * interval '1 microsecond'
 $$;
 
 CREATE FUNCTION agirails_paywall.microseconds(length interval)
-RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+RETURNS bigint LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
     SELECT greatest((extract(epoch FROM length) * 1000000)::bigint, 0)
 $$;
 
 CREATE FUNCTION agirails_paywall.add(p_scope text, p_names text[], p_values bigint[])
-RETURNS void LANGUAGE sql AS $$
+RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO agirails_paywall.counter AS c (scope, name, part, value)
     SELECT p_scope, more.name, pg_backend_pid() % 64, more.value
     FROM unnest(p_names, p_values) AS more (name, value)
@@ -40,10 +44,12 @@ CREATE FUNCTION agirails_paywall.claim(
     p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint,
     p_key bytea, p_digest bytea, p_price bigint, p_least bigint,
     p_owner bytea, p_ticket bytea, p_lease bigint,
+    p_bound boolean, p_give_up_after bigint, p_doublings bigint, p_piece integer,
     OUT outcome text, OUT attempt integer, OUT lease_left bigint, OUT balance bigint, OUT stage smallint,
     OUT index bigint, OUT content_hash bytea, OUT answered_at bigint,
-    OUT status integer, OUT header_names bytea[], OUT header_values bytea[], OUT body bytea
-) LANGUAGE plpgsql AS $$
+    OUT status integer, OUT header_names bytea[], OUT header_values bytea[], OUT body bytea, OUT length bigint
+) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     known agirails_paywall.payment;
@@ -53,8 +59,9 @@ DECLARE
     held bigint := 0;
 BEGIN
     -- An answer is final: it needs no lock, and leaves nothing to commit.
-    SELECT 'answered', c.index, c.content_hash, c.answered_at, c.status, c.header_names, c.header_values, c.body
-    INTO outcome, index, content_hash, answered_at, status, header_names, header_values, body
+    SELECT 'answered', c.index, c.content_hash, c.answered_at, c.status, c.header_names, c.header_values,
+        CASE WHEN octet_length(c.body) <= p_piece THEN c.body END, octet_length(c.body)
+    INTO outcome, index, content_hash, answered_at, status, header_names, header_values, body, length
     FROM agirails_paywall.call c
     WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key AND c.state = 2 AND c.digest = p_digest;
     IF FOUND THEN
@@ -70,8 +77,9 @@ BEGIN
             balance := p_amount;
             RETURN;
         END IF;
-        INSERT INTO agirails_paywall.payment (scope, id, requester, amount, deadline, window_seconds, stage, keyed)
-        VALUES (p_scope, p_id, p_requester, p_amount, p_deadline, p_window, 0, length(p_key) > 0)
+        INSERT INTO agirails_paywall.payment
+            (scope, id, requester, amount, deadline, window_seconds, stage, keyed, bound)
+        VALUES (p_scope, p_id, p_requester, p_amount, p_deadline, p_window, 0, length(p_key) > 0, p_bound)
         ON CONFLICT DO NOTHING;
     END LOOP;
 
@@ -91,7 +99,10 @@ BEGIN
             status := call.status;
             header_names := call.header_names;
             header_values := call.header_values;
-            body := call.body;
+            length := octet_length(call.body);
+            IF length <= p_piece THEN
+                body := call.body;
+            END IF;
             RETURN;
         END IF;
         IF call.state = 1 THEN
@@ -117,6 +128,14 @@ BEGIN
         outcome := 'other_kind';
         RETURN;
     END IF;
+    IF known.failures >= p_give_up_after THEN
+        lease_left := agirails_paywall.microseconds(known.failed_at - moment
+            + 2 ^ least(known.failures - p_give_up_after, p_doublings) * interval '1 second');
+        IF lease_left > 0 THEN
+            outcome := 'resting';
+            RETURN;
+        END IF;
+    END IF;
     balance := known.amount - known.spent - known.reserved + held;
     IF balance < p_price THEN
         outcome := 'no_balance';
@@ -125,7 +144,10 @@ BEGIN
 
     UPDATE agirails_paywall.payment p
     SET reserved = p.reserved - held + p_price,
-        running = p.running + CASE WHEN call.state = 1 THEN 0 ELSE 1 END
+        running = p.running + CASE WHEN call.state = 1 THEN 0 ELSE 1 END,
+        -- A run that got lost is one that failed.
+        failures = p.failures + CASE WHEN call.state = 1 THEN 1 ELSE 0 END,
+        failed_at = CASE WHEN call.state = 1 THEN moment ELSE p.failed_at END
     WHERE p.scope = p_scope AND p.id = p_id;
     attempt := coalesce(call.attempt, 0) + 1;
     INSERT INTO agirails_paywall.call AS c
@@ -141,7 +163,8 @@ $$;
 
 CREATE FUNCTION agirails_paywall.renew(
     p_scope text, p_payments bytea[], p_keys bytea[], p_owners bytea[], p_attempts integer[], p_lease bigint
-) RETURNS void LANGUAGE sql AS $$
+) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     UPDATE agirails_paywall.call c
     SET leased_until = agirails_paywall.after(clock_timestamp(), p_lease)
     FROM unnest(p_payments, p_keys, p_owners, p_attempts) AS mine (payment, key, owner, attempt)
@@ -157,7 +180,8 @@ CREATE FUNCTION agirails_paywall.answer(
     p_status integer, p_header_names bytea[], p_header_values bytea[], p_body bytea,
     p_calls_counter text, p_revenue_counter text, p_close_below bigint,
     OUT stage smallint, OUT place bigint
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     known agirails_paywall.payment;
@@ -194,7 +218,7 @@ BEGIN
     WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key;
     UPDATE agirails_paywall.payment p
     SET spent = p.spent + call.price, reserved = p.reserved - call.price,
-        calls = p.calls + 1, running = p.running - 1,
+        calls = p.calls + 1, running = p.running - 1, failures = 0,
         answered_at = greatest(p.answered_at, p_answered_at),
         stage = CASE WHEN closes THEN 1 ELSE 0 END,
         owed_since = CASE WHEN closes THEN moment END,
@@ -212,12 +236,13 @@ $$;
 CREATE FUNCTION agirails_paywall.release(
     p_scope text, p_id bytea, p_key bytea, p_owner bytea, p_attempt integer, p_give_up_after bigint,
     OUT stage smallint, OUT place bigint
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     known agirails_paywall.payment;
     call agirails_paywall.call;
-    gives_up boolean;
+    target smallint := 0;
     moment timestamptz;
 BEGIN
     SELECT * INTO known FROM agirails_paywall.payment p
@@ -242,22 +267,27 @@ BEGIN
     END IF;
 
     moment := clock_timestamp();
-    gives_up := call.attempt >= p_give_up_after AND known.calls = 0 AND known.running = 1;
+    IF known.failures + 1 >= p_give_up_after AND known.calls = 0 AND known.running = 1 THEN
+        target := CASE WHEN known.bound THEN 3 ELSE 6 END;
+    END IF;
     UPDATE agirails_paywall.call c SET state = 0
     WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key;
     UPDATE agirails_paywall.payment p
     SET reserved = p.reserved - call.price, running = p.running - 1,
-        stage = CASE WHEN gives_up THEN 3 ELSE 0 END,
-        owed_since = CASE WHEN gives_up THEN moment END,
-        due_at = CASE WHEN gives_up THEN moment END
+        failures = p.failures + 1, failed_at = moment,
+        stage = target,
+        owed_since = CASE WHEN target = 3 THEN moment END,
+        due_at = CASE WHEN target = 3 THEN moment END,
+        ended_at = CASE WHEN target = 6 THEN moment END
     WHERE p.scope = p_scope AND p.id = p_id;
-    stage := CASE WHEN gives_up THEN 3 ELSE 0 END;
+    stage := target;
     place := known.calls;
 END
 $$;
 
 -- The stage the payment is at now; NULL where it is unknown.
-CREATE FUNCTION agirails_paywall.close(p_scope text, p_id bytea) RETURNS smallint LANGUAGE plpgsql AS $$
+CREATE FUNCTION agirails_paywall.close(p_scope text, p_id bytea) RETURNS smallint LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     known agirails_paywall.payment;
@@ -280,6 +310,9 @@ BEGIN
     ) THEN
         RETURN 0;
     END IF;
+    IF known.calls = 0 AND NOT known.bound THEN
+        RETURN 0;
+    END IF;
     target := CASE WHEN known.calls > 0 THEN 1 ELSE 3 END;
     UPDATE agirails_paywall.payment p SET stage = target, owed_since = moment, due_at = moment
     WHERE p.scope = p_scope AND p.id = p_id;
@@ -288,37 +321,118 @@ END
 $$;
 
 CREATE FUNCTION agirails_paywall.close_expiring(p_scope text, p_deadline bigint)
-RETURNS bigint LANGUAGE sql AS $$
+RETURNS bigint LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     WITH expiring AS (
         SELECT p.id FROM agirails_paywall.payment p
         WHERE p.scope = p_scope AND p.stage = 0 AND p.deadline <= p_deadline
         ORDER BY p.id FOR UPDATE
     ), closed AS (
         UPDATE agirails_paywall.payment p
-        SET stage = CASE WHEN p.calls > 0 THEN 1 ELSE 3 END,
-            owed_since = clock_timestamp(), due_at = clock_timestamp()
+        SET stage = CASE WHEN p.calls > 0 THEN 1 WHEN p.bound THEN 3 ELSE 6 END,
+            owed_since = clock_timestamp(), due_at = clock_timestamp(), ended_at = clock_timestamp()
         FROM expiring WHERE p.scope = p_scope AND p.id = expiring.id
         RETURNING 1
     )
     SELECT count(*) FROM closed
 $$;
 
+CREATE FUNCTION agirails_paywall.close_idle(p_scope text, p_answered_at bigint)
+RETURNS bigint LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    WITH idle AS (
+        SELECT p.id FROM agirails_paywall.payment p
+        WHERE p.scope = p_scope AND p.stage = 0 AND p.calls > 0 AND p.answered_at <= p_answered_at
+        ORDER BY p.id FOR UPDATE
+    ), closed AS (
+        UPDATE agirails_paywall.payment p
+        SET stage = 1, owed_since = clock_timestamp(), due_at = clock_timestamp()
+        FROM idle WHERE p.scope = p_scope AND p.id = idle.id AND NOT EXISTS (
+            SELECT FROM agirails_paywall.call c WHERE c.scope = p_scope AND c.payment = p.id
+                AND c.state = 1 AND c.leased_until > clock_timestamp()
+        )
+        RETURNING 1
+    )
+    SELECT count(*) FROM closed
+$$;
+
+-- The stage the payment is at now; NULL where it is unknown.
+CREATE FUNCTION agirails_paywall.overtake(
+    p_scope text, p_id bytea, p_unserved smallint, p_served smallint, p_trouble text
+) RETURNS smallint LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    known agirails_paywall.payment;
+    target smallint;
+BEGIN
+    SELECT * INTO known FROM agirails_paywall.payment p
+    WHERE p.scope = p_scope AND p.id = p_id FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    IF known.stage <> 0 THEN
+        RETURN known.stage;
+    END IF;
+    target := CASE WHEN known.calls > 0 THEN p_served ELSE p_unserved END;
+    UPDATE agirails_paywall.payment p
+    SET stage = target, trouble = p_trouble, ended_at = clock_timestamp()
+    WHERE p.scope = p_scope AND p.id = p_id;
+    RETURN target;
+END
+$$;
+
 CREATE FUNCTION agirails_paywall.give_back(
-    p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint
-) RETURNS void LANGUAGE sql AS $$
+    p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint,
+    p_bound boolean
+) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO agirails_paywall.payment
-        (scope, id, requester, amount, deadline, window_seconds, stage, owed_since, due_at)
-    VALUES (p_scope, p_id, p_requester, p_amount, p_deadline, p_window, 3, clock_timestamp(), clock_timestamp())
+        (scope, id, requester, amount, deadline, window_seconds, bound, stage, owed_since, due_at)
+    VALUES (p_scope, p_id, p_requester, p_amount, p_deadline, p_window, p_bound, 3,
+        clock_timestamp(), clock_timestamp())
     ON CONFLICT DO NOTHING
+$$;
+
+-- The stage the payment is at now.
+CREATE FUNCTION agirails_paywall.refund(
+    p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint,
+    p_bound boolean
+) RETURNS smallint LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    known agirails_paywall.payment;
+BEGIN
+    PERFORM agirails_paywall.give_back(
+        p_scope, p_id, p_requester, p_amount, p_deadline, p_window, p_bound);
+    SELECT * INTO known FROM agirails_paywall.payment p
+    WHERE p.scope = p_scope AND p.id = p_id FOR UPDATE;
+    IF known.stage NOT IN (0, 5, 6) THEN
+        RETURN known.stage;
+    END IF;
+    UPDATE agirails_paywall.payment p
+    SET stage = 3, owed_since = clock_timestamp(), due_at = clock_timestamp(), tries = 0, trouble = NULL,
+        ended_at = NULL
+    WHERE p.scope = p_scope AND p.id = p_id;
+    RETURN 3;
+END
+$$;
+
+-- The service's id: the first that anybody proposed.
+CREATE FUNCTION agirails_paywall.service(p_scope text, p_fresh bytea) RETURNS bytea LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO agirails_paywall.meta (scope, name, value) VALUES (p_scope, 'service', p_fresh)
+    ON CONFLICT DO NOTHING;
+    SELECT m.value FROM agirails_paywall.meta m WHERE m.scope = p_scope AND m.name = 'service'
 $$;
 
 -- Those whose time has come, the nearest deadline first.
 CREATE FUNCTION agirails_paywall.duties(p_scope text, p_stage smallint, p_limit bigint)
 RETURNS TABLE (
-    id bytea, requester bytea, amount bigint, deadline bigint, window_seconds bigint,
+    id bytea, requester bytea, amount bigint, deadline bigint, window_seconds bigint, bound boolean,
     stage smallint, content_hash bytea, answered_at bigint, tries integer, age bigint
-) LANGUAGE sql AS $$
-    SELECT p.id, p.requester, p.amount, p.deadline, p.window_seconds,
+) LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p.id, p.requester, p.amount, p.deadline, p.window_seconds, p.bound,
         p.stage, p.content_hash, p.answered_at, p.tries,
         agirails_paywall.microseconds(clock_timestamp() - p.owed_since)
     FROM agirails_paywall.payment p
@@ -331,7 +445,8 @@ $$;
 
 CREATE FUNCTION agirails_paywall.settle(
     p_scope text, p_id bytea, p_stage smallint, p_to smallint, p_after bigint, p_trouble text
-) RETURNS void LANGUAGE sql AS $$
+) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     UPDATE agirails_paywall.payment p
     SET trouble = p_trouble,
         stage = coalesce(p_to, p.stage),
@@ -342,12 +457,18 @@ CREATE FUNCTION agirails_paywall.settle(
             WHEN p_to IN (1, 3) THEN clock_timestamp()
             ELSE p.due_at
         END,
-        ended_at = CASE WHEN p_to IN (2, 4, 5) THEN clock_timestamp() END
-    WHERE p.scope = p_scope AND p.id = p_id AND p.stage = p_stage
+        ended_at = CASE WHEN p_to IN (2, 4, 5, 6) THEN clock_timestamp() END
+    WHERE p.scope = p_scope AND p.id = p_id AND p.stage = p_stage;
+    -- Failed runs of what has ended are of no use to anybody.
+    DELETE FROM agirails_paywall.call c
+    WHERE p_to IN (2, 4, 5, 6) AND c.scope = p_scope AND c.payment = p_id AND c.state = 0
+        AND EXISTS (SELECT FROM agirails_paywall.payment p
+            WHERE p.scope = p_scope AND p.id = p_id AND p.stage = p_to)
 $$;
 
 CREATE FUNCTION agirails_paywall.take_lease(p_scope text, p_name text, p_owner bytea, p_lease bigint)
-RETURNS bigint LANGUAGE sql AS $$
+RETURNS bigint LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     WITH taken AS (
         INSERT INTO agirails_paywall.lease AS l (scope, name, owner, leased_until)
         VALUES (p_scope, p_name, p_owner, agirails_paywall.after(clock_timestamp(), p_lease))
@@ -364,7 +485,8 @@ CREATE FUNCTION agirails_paywall.backlog(
     p_scope text,
     OUT deliveries bigint, OUT returns bigint, OUT open bigint, OUT lost bigint,
     OUT oldest bigint, OUT trouble text
-) LANGUAGE sql AS $$
+) LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     SELECT
         count(*) FILTER (WHERE p.stage = 1),
         count(*) FILTER (WHERE p.stage = 3),
@@ -380,15 +502,18 @@ $$;
 
 -- None whose deadline is not over: its id could be spent again.
 CREATE FUNCTION agirails_paywall.prune(p_scope text, p_age bigint, p_now bigint, p_limit bigint)
-RETURNS bigint LANGUAGE sql AS $$
+RETURNS bigint LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     WITH old AS (
         SELECT p.id FROM agirails_paywall.payment p
-        WHERE p.scope = p_scope AND p.stage IN (2, 4, 5)
+        WHERE p.scope = p_scope AND p.stage IN (2, 4, 5, 6)
             AND p.ended_at < agirails_paywall.after(clock_timestamp(), -p_age)
             AND p.deadline < p_now
         ORDER BY p.ended_at LIMIT p_limit
         -- What another process forgets already is left to it.
         FOR UPDATE SKIP LOCKED
+    ), trees AS (
+        DELETE FROM agirails_paywall.tree t USING old WHERE t.scope = p_scope AND t.payment = old.id
     ), calls AS (
         DELETE FROM agirails_paywall.call c USING old WHERE c.scope = p_scope AND c.payment = old.id
     ), payments AS (
@@ -396,4 +521,38 @@ RETURNS bigint LANGUAGE sql AS $$
         RETURNING 1
     )
     SELECT count(*) FROM payments
+$$;
+
+-- What an earlier version kept under the first digits of the addresses is the first one's who comes
+-- for it. Leases are none of it: they end by themselves.
+CREATE FUNCTION agirails_paywall.adopt(p_former text, p_scope text) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM agirails_paywall.payment p WHERE p.scope = p_former)
+        AND NOT EXISTS (SELECT FROM agirails_paywall.counter c WHERE c.scope = p_former) THEN
+        RETURN;
+    END IF;
+    UPDATE agirails_paywall.payment SET scope = p_scope WHERE scope = p_former;
+    UPDATE agirails_paywall.call SET scope = p_scope WHERE scope = p_former;
+    UPDATE agirails_paywall.meta m SET scope = p_scope
+    WHERE m.scope = p_former AND NOT EXISTS (
+        SELECT FROM agirails_paywall.meta ours WHERE ours.scope = p_scope AND ours.name = m.name
+    );
+    WITH moved AS (
+        DELETE FROM agirails_paywall.counter c WHERE c.scope = p_former RETURNING c.name, c.part, c.value
+    )
+    INSERT INTO agirails_paywall.counter AS c (scope, name, part, value)
+    SELECT p_scope, moved.name, moved.part, moved.value FROM moved
+    ON CONFLICT (scope, name, part) DO UPDATE SET value = c.value + excluded.value;
+END
+$$;
+
+CREATE FUNCTION agirails_paywall.keep_tree(
+    p_scope text, p_id bytea, p_levels integer[], p_numbers bigint[], p_hashes bytea[]
+) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO agirails_paywall.tree (scope, payment, level, number, hashes)
+    SELECT p_scope, p_id, rows.level, rows.number, rows.hashes
+    FROM unnest(p_levels, p_numbers, p_hashes) AS rows (level, number, hashes)
+    ON CONFLICT DO NOTHING
 $$;

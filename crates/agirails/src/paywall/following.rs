@@ -1,0 +1,157 @@
+//! Open payments as the world treats them: others move their transactions, their requesters stop
+//! calling, and their provider may give one back.
+
+use std::sync::{Arc, Mutex};
+
+use super::{
+    Inner,
+    event::Level,
+    lock,
+    store::{Facts, Stage},
+};
+use crate::{
+    error::{Code, Error, Result},
+    protocol::{DisputeWindow, Refusal, State, Transaction, TransactionId},
+};
+
+/// How many open payments are read from the kernel at once, and how many in one round: the next
+/// round goes on behind them.
+const PAGE: u32 = 250;
+const ROUND: u32 = 2_000;
+
+impl Inner {
+    pub(super) async fn follow_and_tell(self: Arc<Self>, behind: Arc<Mutex<TransactionId>>) {
+        if let Err(error) = self.follow(&behind).await {
+            let words = format!("open payments were not looked up on chain: {error}");
+            self.listener.tell(Level::Warning, words);
+        }
+    }
+
+    /// Looks up the transactions of open payments, behind the last one that was looked up.
+    async fn follow(&self, behind: &Mutex<TransactionId>) -> Result<()> {
+        for _ in 0..ROUND / PAGE {
+            let after = *lock(behind);
+            let ids = self.store.open_payments(after, PAGE).await?;
+            if ids.is_empty() {
+                *lock(behind) = TransactionId::ZERO;
+                break;
+            }
+            let transactions = self.client.kernel().get_transactions(&ids).await?;
+            for transaction in transactions.into_iter().flatten() {
+                self.notice(&transaction).await?;
+            }
+            let is_last = ids.len() < PAGE as usize;
+            *lock(behind) = ids.last().filter(|_| !is_last).copied().unwrap_or_default();
+            if is_last {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops serving what was moved by other hands. What is lost by that is told as an error.
+    async fn notice(&self, transaction: &Transaction) -> Result<()> {
+        let (served, words) = match transaction.state {
+            State::Cancelled => (Stage::Lost, "was cancelled by other hands"),
+            State::Delivered | State::Settled | State::Disputed => {
+                (Stage::Delivered, "was delivered by other hands")
+            }
+            // A node that lags behind shows an earlier state.
+            State::Initiated | State::Quoted | State::Committed | State::InProgress => {
+                return Ok(());
+            }
+        };
+        let unserved = match served {
+            Stage::Lost => Stage::Returned,
+            stage => stage,
+        };
+        let (id, kernel) = (transaction.id, self.client.kernel());
+        if kernel.agree() > 1 && kernel.confirm_transaction(id).await?.state != transaction.state {
+            return Ok(());
+        }
+        let trouble = format!("it {words}");
+        let stage = self.store.overtake(id, unserved, served, &trouble).await?;
+        match stage {
+            Some(Stage::Lost) => {
+                let words = format!("{id} {words} after calls were served with it");
+                self.listener.tell(Level::Error, words);
+            }
+            Some(_) => {
+                self.listener.tell(Level::Warning, format!("{id} {words}: it is served no more"));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Delivers balances that nobody has called with for so long.
+    pub(super) async fn close_idle(&self) -> Result<()> {
+        let Some(now) = self.clock.passed() else { return Ok(()) };
+        let before = now.saturating_sub(self.settings.idle_close_seconds);
+        if self.store.close_idle(before).await? > 0 {
+            self.process.get().wake();
+        }
+        Ok(())
+    }
+
+    /// The provider gives a transaction back, whatever was served of it.
+    pub(super) async fn refund(&self, id: TransactionId) -> Result<Stage> {
+        let known = self.store.payment(id).await?;
+        let calls = known.as_ref().map_or(0, |payment| payment.calls);
+        let facts = match known {
+            Some(payment) => payment.facts,
+            None => {
+                let transaction = self.client.get_transaction(id).await?;
+                if transaction.provider != self.client.address() {
+                    return Err(Error::refused(Refusal::OnlyProvider, Some(&transaction)));
+                }
+                match transaction.state {
+                    State::Cancelled => return Ok(Stage::Returned),
+                    State::Committed | State::InProgress => facts_of(&transaction),
+                    state => return Err(not_refundable(id, &state.to_string())),
+                }
+            }
+        };
+        let stage = self.store.refund(&facts).await?;
+        match stage {
+            Stage::Returning => {
+                self.process.get().wake();
+                let words = format!(
+                    "{id} is given back, as its provider asked; {calls} calls were served with it"
+                );
+                self.listener.tell(Level::Info, words);
+                Ok(stage)
+            }
+            Stage::Returned => Ok(stage),
+            stage => Err(not_refundable(id, stage.as_str())),
+        }
+    }
+}
+
+/// What the store keeps of a transaction that was not verified for a call.
+pub(super) fn facts_of(transaction: &Transaction) -> Facts {
+    let window_seconds = match transaction.dispute_window {
+        DisputeWindow::Seconds(seconds) => seconds,
+        DisputeWindow::EndsAt(_) => 0,
+    };
+    Facts {
+        id: transaction.id,
+        requester: transaction.requester,
+        amount: transaction.amount,
+        deadline: transaction.deadline,
+        window_seconds,
+        bound: false,
+    }
+}
+
+fn not_refundable(id: TransactionId, stands: &str) -> Error {
+    let message = format!(
+        "transaction {id} is {stands}: only one that is COMMITTED or IN_PROGRESS, and whose \
+         delivery is not under way, can be given back"
+    );
+    Error::new(Code::Refused(Refusal::InvalidTransition), message)
+        .with_hint(
+            "after its delivery, its requester can dispute it, and the resolver can split it",
+        )
+        .with_facts(|facts| facts.transaction_id = Some(id))
+}
