@@ -51,8 +51,9 @@ const IDLE: Duration = Duration::from_secs(1);
 const LAG_PATIENCE: Duration = Duration::from_secs(6);
 /// Nonces that are looked after at a time.
 const WINDOW: usize = 100;
-/// More than any call of ours takes, and what a chain takes of one transaction (EIP-7825).
-const MOST_GAS: u64 = 16_777_216;
+/// No call of ours takes as much: the largest, a registration of a hundred services, takes 18 million.
+/// A node that says more would have us offer for gas what nobody uses.
+const MOST_GAS: u64 = 30_000_000;
 /// What taking a nonce costs: a transfer of nothing to oneself.
 const CALL_OFF_GAS: u64 = 30_000;
 
