@@ -163,6 +163,10 @@ impl Held {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = lock;
     }
 
+    fn is_held(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn is_alive(&self, owner: WorkerId) -> bool {
         let lock = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lock.as_ref().is_some_and(|lock| lock.is_alive(owner))
@@ -572,6 +576,11 @@ impl Purchase {
         let inner = self.consumer.inner.clone();
         let plan = match new {
             None => None,
+            // Whoever makes the call again has not seen this payment, and would pay beside it.
+            Some(_) if !self.held.is_held() => {
+                let message = "the purchase was given up before anything was paid";
+                return Err(Error::new(Code::InvalidSettings, message));
+            }
             Some((offer, trusted)) => {
                 // Unlike any other, so that the transaction is found by it.
                 let key = keccak256(format!(

@@ -417,3 +417,16 @@ async fn a_transaction_is_for_the_service_that_offered_it_and_for_no_other() {
 fn strict() -> Settings {
     Settings { one_store: Some(false), ..Settings::default() }
 }
+
+#[tokio::test]
+async fn a_purchase_that_nobody_waits_for_any_more_pays_nothing() {
+    let fixture = Fixture::new(CENTS_10).await;
+    let mut purchase = fixture.trusting().await.purchase(call()).unwrap();
+    let waiter = purchase.waiter();
+    let Step::Send(request) = purchase.next(None).await.unwrap() else { panic!() };
+    let wants_to_be_paid = fixture.service.answer(&request).await;
+    // Who makes the call again now does not see what this one would pay.
+    drop(waiter);
+    purchase.next(Some(HttpOutcome::Answered(wants_to_be_paid))).await.unwrap_err();
+    assert_eq!(fixture.paid().await.0, 0);
+}
