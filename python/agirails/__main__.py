@@ -1,4 +1,4 @@
-"""The command line, `agirails` or `python -m agirails`: a local chain, and encrypted keys."""
+"""The command line, `agirails` or `python -m agirails`: a local chain, encrypted keys, backups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import ACTPError, ValidationError, __version__
-from ._agirails import _keystore
+from ._agirails import _back_up, _keystore
 from .devnet import NETWORK_VARIABLE, Devnet
 
 if TYPE_CHECKING:
@@ -40,6 +40,17 @@ FOUND = """\
 A client finds the file at .actp/keystore.json of its state directory, or as `keystore`, and needs the
 password with it: ACTP_KEY_PASSWORD, or `keystore_password`. Keep a copy of the key elsewhere: nobody
 can restore it without the password.
+"""
+BACKUP = """\
+Copy the state files, while the processes that use them go on.
+
+Each file is copied as it stood at one moment, checked, and written to the disk. A copy of a file alone,
+made by other means, lacks what lies in the log beside it.
+"""
+RESTORED = """\
+To restore, stop all processes and use DIRECTORY as the state directory, or move its .actp in place of
+the old one. A paywall that opens a copy does not give back what may have been served after the copy
+was made. Keystores are not copied: keep them elsewhere.
 """
 PASSWORD_VARIABLE = "ACTP_KEY_PASSWORD"
 
@@ -114,6 +125,21 @@ def _parser() -> argparse.ArgumentParser:
         " directory (ACTP_STATE_DIR, else the working directory)",
     )
     keystore.set_defaults(run=_write_keystore)
+    backup = commands.add_parser(
+        "backup",
+        help="copy the state files, while they are in use",
+        description=BACKUP,
+        epilog=RESTORED,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    backup.add_argument("directory", type=Path, metavar="DIRECTORY", help="a new directory")
+    backup.add_argument(
+        "--state-directory",
+        type=Path,
+        metavar="DIRECTORY",
+        help="what to copy; default: ACTP_STATE_DIR, else the working directory",
+    )
+    backup.set_defaults(run=_write_backup)
     return parser
 
 
@@ -180,7 +206,7 @@ def _write_keystore(options: argparse.Namespace) -> int:
     address, keystore = _keystore(key, password)
     try:
         if options.output is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Readable for its owner only from the first byte on, and never in place of another one.
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(keystore + "\n")
@@ -188,6 +214,13 @@ def _write_keystore(options: argparse.Namespace) -> int:
         problem = f"{path} cannot be written: {error.strerror}"
         raise _refused(problem, "name a new file in a directory that exists") from None
     print(f"the key of {address} is in {path}")
+    return 0
+
+
+def _write_backup(options: argparse.Namespace) -> int:
+    state = options.state_directory or Path(os.environ.get("ACTP_STATE_DIR") or ".")
+    for path in _back_up(state, options.directory):
+        print(path)
     return 0
 
 

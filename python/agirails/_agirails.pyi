@@ -1,6 +1,7 @@
 from collections.abc import Awaitable, Coroutine, Sequence
 from decimal import Decimal
 from os import PathLike
+from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, final
 
 from .aio import AsyncACTPClient
@@ -29,6 +30,7 @@ __all__ = [
     "_Postgres",
     "_Purchase",
     "__version__",
+    "_back_up",
     "_connect",
     "_events",
     "_keystore",
@@ -464,6 +466,7 @@ class _Purchase:
     ) -> Any: ...
     def let_go(self) -> None: ...
 
+def _back_up(state_directory: Path, destination: Path) -> list[Path]: ...
 def _keystore(private_key: str, password: str) -> tuple[Address, str]: ...
 
 @final
@@ -597,6 +600,11 @@ class _Exchange:
     # _Answer | None; None: run the handler. price: what _price() made of the price function's result, 0 for a free call (it runs,
     # payment is None and head says "pass"); None where the charge has a fixed price, or the function failed (500).
     def admit(self, price: int | None = None) -> Any: ...
+    # Whether the answer of admit() is a kept one that is long: its body is empty, and its bytes come from next_piece(), whose None (bytes | None)
+    # is their end. Ask when the piece before was sent, each within `patience`; an error breaks the connection off.
+    @property
+    def has_rest(self) -> bool: ...
+    def next_piece(self) -> Any: ...
     @property
     def payment(self) -> CallPayment | None: ...
     @property

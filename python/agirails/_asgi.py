@@ -300,8 +300,21 @@ class Call:
             if self.exchange is not None and self.start is not None:
                 answer = self.exchange.decorate(answer, _pairs(self.start))
             await self.drain(answer)
+        if self.exchange is not None and self.exchange.has_rest:
+            return await self.give_again(answer, self.exchange)
         for message in _messages(answer):
             await self.pass_on(message)
+
+    async def give_again(self, answer: _Answer, exchange: _Exchange) -> None:
+        """A long answer that is kept, as its caller reads it."""
+        start, end = _messages(answer)
+        await self.pass_on(start)
+        while not self.is_gone:
+            patience, piece = exchange.patience, await exchange.next_piece()
+            if piece is None:
+                return await self.pass_on(end)
+            await self.pass_on({**end, "body": piece, "more_body": True}, patience)
+        # The caller went away, or does not read: what has no end is not taken for the whole.
 
     async def send_paid(self, exchange: _Exchange, message: Message) -> None:
         assert self.start is not None, "a response must begin with its start"

@@ -133,9 +133,10 @@ class Base:
             max_window_seconds: the longest dispute window of transactions that are served, seconds:
                 7 days.
             max_deadline_seconds: the most time that a transaction may have left before its deadline
-                when it is used for the first time, seconds: 7 days.
+                when it is used for the first time, seconds: 7 days; more where a charge's bundles
+                last longer.
             idle_close_seconds: after how long without an answered call a balance is delivered of
-                which calls were served, seconds: a day.
+                which calls were served, seconds: a day, at least an hour.
             max_body_bytes: the longest request body, bytes: 16 MiB.
             body_seconds: how long a request body may take to arrive, seconds: 60.
             body_budget_bytes: how many bytes of request bodies the process holds at once, a quarter
@@ -214,7 +215,8 @@ class Base:
             price_text: what the price page says in place of a number where the price is a
                 function, such as "0.05 to 0.50 USDC".
             lasts: for how many seconds from its purchase on calls can be made with a bundle, 300
-                to 2_592_000 (30 days); what is left of it then goes to you. Where None, until
+                to 2_592_000 (30 days), and no longer than the paywall's `idle_close_seconds` and
+                `max_deadline_seconds` allow; what is left of it then goes to you. Where None, until
                 `min_seconds_left` before the end of an hour.
 
         Raises:

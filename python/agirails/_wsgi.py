@@ -163,7 +163,13 @@ class Call:
 
     def respond(self, answer: _Answer) -> Response:
         self.environ[ANSWER] = answer
-        return respond(self.app, answer)
+        response = respond(self.app, answer)
+        exchange: _Exchange | None = self.environ.get(EXCHANGE)
+        if exchange is not None and exchange.has_rest:
+            response.response = _again(exchange)
+            # Its place is free when nobody holds it any more.
+            response.call_on_close(lambda: self.environ.pop(EXCHANGE, None))
+        return response
 
     def run(self) -> Response:
         hidden = self.hide_headers()
@@ -267,6 +273,12 @@ class _Pieces:
             pass  # nobody is there to whom the end could be denied
         finally:
             self._response.close()
+
+
+def _again(exchange: _Exchange) -> Iterator[bytes]:
+    """A long answer that is kept, as its caller reads it."""
+    while (piece := exchange.next_piece()) is not None:
+        yield piece
 
 
 def in_context(pieces: Iterator[bytes], payment: CallPayment | None) -> Iterator[bytes]:

@@ -3,10 +3,16 @@
 import pytest
 import services
 from flask import Flask
-from support import until
+from support import new_key, until
 
-from agirails import Consumer, SpendingError, State
+from agirails import ACTPClient, Consumer, SpendingError, State
 from agirails.flask import Paywall
+
+
+@pytest.fixture
+def payer(parties):
+    """With a key: what a paywall gives back before the deadline, it gives to a signature."""
+    return ACTPClient(private_key=new_key(), state_directory=parties.directory)
 
 
 @pytest.fixture
@@ -28,11 +34,11 @@ def service(parties):
         yield url, paywall
 
 
-def test_a_provider_that_ends_each_bundle_early_sells_one(parties, service):
+def test_a_provider_that_ends_each_bundle_early_sells_one(payer, service):
     url, paywall = service
-    consumer = Consumer(parties.consumer)
-    before = parties.consumer.advanced.get_balance(parties.consumer.address)
-    client = parties.consumer.advanced
+    consumer = Consumer(payer)
+    before = payer.advanced.get_balance(payer.address)
+    client = payer.advanced
     ended: list[str] = []
     codes: list[str] = []
     for number in range(6):
@@ -45,7 +51,7 @@ def test_a_provider_that_ends_each_bundle_early_sells_one(parties, service):
         ended.append(answer.payment.transaction_id)
         paywall.close(ended[-1])
         until(lambda: client.get_transaction(ended[-1]).state is State.DELIVERED)
-    took = before - parties.consumer.advanced.get_balance(parties.consumer.address)
+    took = before - payer.advanced.get_balance(payer.address)
     assert (codes, took) == (["balance_forfeited"] * 5, 1_000_000)
     # All of it counts, also what no call was made for.
     assert consumer.spent().day == 1_000_000
@@ -54,18 +60,18 @@ def test_a_provider_that_ends_each_bundle_early_sells_one(parties, service):
     assert consumer.call(f"{url}/api/generate", json={}, max_amount="0.25").status == 200
 
 
-def test_a_bundle_lasts_as_long_as_both_sides_agreed(parties, service):
+def test_a_bundle_lasts_as_long_as_both_sides_agreed(payer, service):
     url, _ = service
-    consumer = Consumer(parties.consumer)
-    now = parties.consumer.advanced.now()
+    consumer = Consumer(payer)
+    now = payer.advanced.now()
     consumer.call(f"{url}/api/daily", json={}, max_amount="0.25")
     (balance,) = consumer.balances()
     assert 86_000 < balance.usable_until - now <= 86_410
 
 
-def test_a_bundle_that_ends_too_soon_is_not_bought(parties, service):
+def test_a_bundle_that_ends_too_soon_is_not_bought(payer, service):
     url, _ = service
-    consumer = Consumer(parties.consumer)
+    consumer = Consumer(payer)
     with pytest.raises(SpendingError) as raised:
         consumer.call(f"{url}/api/generate", json={}, max_amount="0.25", lasts=86_400)
     assert raised.value.code == "untrusted_provider"
@@ -73,4 +79,4 @@ def test_a_bundle_that_ends_too_soon_is_not_bought(parties, service):
     assert consumer.spent().day == 0
     consumer.call(f"{url}/api/generate", json={}, max_amount="0.25", lasts=1_800)
     (balance,) = consumer.balances()
-    assert balance.usable_until - parties.consumer.advanced.now() <= 1_800
+    assert balance.usable_until - payer.advanced.now() <= 1_800

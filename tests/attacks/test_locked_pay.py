@@ -34,10 +34,10 @@ def test_a_far_deadline_is_rejected_with_the_limit(make):
 
 
 def test_the_limits_are_settings_and_offers_say_them(make):
-    stage = make(max_window_seconds=HOUR, max_deadline_seconds=2 * HOUR, idle_close_seconds=60)
+    stage = make(max_window_seconds=HOUR, max_deadline_seconds=2 * HOUR, idle_close_seconds=HOUR)
     extra = stage.ask("POST", "/api/generate").json["accepts"][0]["extra"]
     limits = ("maxWindowSeconds", "maxDeadlineSeconds", "idleCloseSeconds", "disputeWindowSeconds")
-    assert [extra[name] for name in limits] == [HOUR, 2 * HOUR, 60, HOUR]
+    assert [extra[name] for name in limits] == [HOUR, 2 * HOUR, HOUR, HOUR]
     assert stage.pay(stage.fund(dispute_window=2 * HOUR)).status == 402
     now = stage.consumer.advanced.now()
     assert stage.pay(stage.fund(deadline=now + 3 * HOUR)).status == 402
@@ -64,7 +64,11 @@ def far(stage: Stage) -> int:
 
 @pytest.mark.parametrize(
     "setting",
-    [{"max_window_seconds": 3_599}, {"max_deadline_seconds": 120}, {"idle_close_seconds": 0}],
+    [
+        {"max_window_seconds": 3_599},
+        {"max_deadline_seconds": 120},
+        {"idle_close_seconds": HOUR - 1},
+    ],
 )
 def test_limits_that_no_transaction_could_meet_are_refused(make, setting):
     with pytest.raises(ValidationError) as refused:

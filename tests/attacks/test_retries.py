@@ -8,10 +8,11 @@ import httpx
 import pytest
 from flask import Flask
 from services import relaying, serving
+from support import new_key
 
 import agirails.httpx
 import agirails.requests
-from agirails import AsyncConsumer, CallError, Consumer
+from agirails import ACTPClient, AsyncConsumer, CallError, Consumer
 from agirails.flask import Paywall
 
 
@@ -27,6 +28,12 @@ class Runs(list[str]):
 @pytest.fixture
 def runs():
     return Runs()
+
+
+@pytest.fixture
+def payer(parties):
+    """With a key: what a paywall gives back before the deadline, it gives to a signature."""
+    return ACTPClient(private_key=new_key(), state_directory=parties.directory)
 
 
 @pytest.fixture
@@ -62,15 +69,13 @@ class Lossy:
 
 
 @pytest.mark.parametrize("door", doors.DOORS)
-def test_a_retry_loop_pays_once_for_an_answer_that_was_lost(parties, service, runs, door):
+def test_a_retry_loop_pays_once_for_an_answer_that_was_lost(payer, service, runs, door):
     lossy = Lossy()
     with relaying(int(service.rpartition(":")[2]), lossy) as url:
         for tries in range(4):
             lossy.loses = tries < 2
             try:
-                got = door(
-                    parties.consumer, f"{url}/api/generate", [], max_amount="1.00", timeout=2
-                )
+                got = door(payer, f"{url}/api/generate", [], max_amount="1.00", timeout=2)
                 break
             except CallError as error:
                 assert error.code == "call_failed"
@@ -78,12 +83,12 @@ def test_a_retry_loop_pays_once_for_an_answer_that_was_lost(parties, service, ru
                 kept = error
     assert (tries, got.status, len(runs)) == (2, 200, 1)
     assert kept.purchase_key
-    assert Consumer(parties.consumer).spent().day == 1_000_000
+    assert Consumer(payer).spent().day == 1_000_000
 
 
-def test_the_retries_of_a_client_library_pay_once(parties, service, runs):
+def test_the_retries_of_a_client_library_pay_once(payer, service, runs):
     lossy = Lossy()
-    consumer = Consumer(parties.consumer)
+    consumer = Consumer(payer)
     transport = agirails.httpx.PayingTransport(consumer, max_amount="1.00", timeout=2)
     with (
         relaying(int(service.rpartition(":")[2]), lossy) as url,
@@ -103,11 +108,11 @@ def test_the_retries_of_a_client_library_pay_once(parties, service, runs):
     assert (answer.status_code, len(runs), consumer.spent().day) == (200, 1, 1_000_000)
 
 
-def test_a_call_that_is_cancelled_and_made_again_pays_once(parties, service, runs):
+def test_a_call_that_is_cancelled_and_made_again_pays_once(payer, service, runs):
     runs.may_end.clear()
 
     async def calls() -> int:
-        consumer = AsyncConsumer(parties.consumer)
+        consumer = AsyncConsumer(payer)
         transport = agirails.httpx.AsyncPayingTransport(consumer, max_amount="1.00")
         async with httpx.AsyncClient(transport=transport) as client:
             post = client.post(f"{service}/api/generate")
@@ -126,12 +131,12 @@ def test_a_call_that_is_cancelled_and_made_again_pays_once(parties, service, run
 
     assert asyncio.run(calls()) == 200
     assert len(runs) == 1
-    assert Consumer(parties.consumer).spent().day == 1_000_000
+    assert Consumer(payer).spent().day == 1_000_000
 
 
-def test_calls_that_are_alike_are_many_where_they_are_made_together(parties, service, runs):
+def test_calls_that_are_alike_are_many_where_they_are_made_together(payer, service, runs):
     runs.may_end.clear()
-    consumer = Consumer(parties.consumer)
+    consumer = Consumer(payer)
     url = f"{service}/api/generate"
     threads = [
         threading.Thread(target=lambda: consumer.call(url, method="POST", max_amount="1.00"))
@@ -148,13 +153,13 @@ def test_calls_that_are_alike_are_many_where_they_are_made_together(parties, ser
 
 
 @pytest.mark.parametrize("door", doors.DOORS)
-def test_a_handler_that_keeps_failing_costs_nothing_and_says_so(parties, service, runs, door):
+def test_a_handler_that_keeps_failing_costs_nothing_and_says_so(payer, service, runs, door):
     with pytest.raises(CallError) as raised:
-        door(parties.consumer, f"{service}/api/broken", [], max_amount="1.00")
+        door(payer, f"{service}/api/broken", [], max_amount="1.00")
     error = raised.value
     assert (error.code, error.status, len(runs)) == ("service_failed", 500, 3)
     assert b"no model" in error.body
     assert "no model" in str(error)
     assert "the money came back" in str(error)
     assert len(set(runs)) == 1
-    assert Consumer(parties.consumer).spent().day == 0
+    assert Consumer(payer).spent().day == 0

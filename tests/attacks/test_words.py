@@ -13,7 +13,6 @@ from support import new_address
 from agirails import ACTPClient, CallError, Consumer
 from agirails.asgi import Paywall
 
-
 LIMERICK = {"prompt": "x", "style": "limerick"}
 
 

@@ -325,15 +325,15 @@ async def asked(
 class Stage:
     """A provider with a paid service, and consumers around it, on one state."""
 
-    def __init__(self, directory: Path, kind: str, **settings: Any) -> None:
+    def __init__(self, directory: Path, kind: str, key: str | None = None, **settings: Any) -> None:
         self.directory, self.kind, self.runs = directory, kind, []
-        self.provider = self.client()
+        self.provider = self.client(key)
         self.consumer = self.client()
         self.stranger = self.client()
         self.app, self.paywall = MAKERS[kind](self.provider, self.runs, **settings)
 
-    def client(self) -> ACTPClient:
-        return ACTPClient(private_key=new_key(), state_directory=self.directory)
+    def client(self, key: str | None = None) -> ACTPClient:
+        return ACTPClient(private_key=key or new_key(), state_directory=self.directory)
 
     def fund(self, amount: int = PRICE, **options: Any) -> str:
         """A transaction that is bound to this service."""

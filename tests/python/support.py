@@ -167,6 +167,26 @@ def start_worker(name: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
+def sql(file: Path, statement: str) -> list[Any]:
+    """What a stranger's statement brings from a state file, or how many rows it changed.
+
+    In another process: locks of SQLite count per process, and this one has the SDK's own.
+    """
+    code = (
+        "import json, sqlite3, sys; database = sqlite3.connect(sys.argv[1], timeout=30);"
+        " found = database.execute(sys.argv[2]); rows = found.fetchall(); database.commit();"
+        " print(json.dumps(rows or [found.rowcount]))"
+    )
+    done = run_python("-c", code, file, statement)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def paywall_file(directory: Path) -> Path:
+    (file,) = (directory / ".actp").glob("paywall-*.sqlite3")
+    return file
+
+
 @contextmanager
 def write_lock(file: str) -> Iterator[None]:
     """Holds a state file's write lock.

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from paid import Reply, request
@@ -35,7 +35,7 @@ class Service(NamedTuple):
     provider: str
     consumer: ACTPClient
 
-    def fund(self, **options: int) -> str:
+    def fund(self, **options: Any) -> str:
         return fund(self.consumer, self.provider, PRICE, **options)
 
     def pay(self, tx_id: str, method: str, target: str, body: bytes = b"") -> Reply:
@@ -143,5 +143,6 @@ def test_a_header_of_10_mb_is_refused_and_harms_nobody(service):
 
 def test_what_nobody_calls_with_is_given_back_without_a_request(service):
     now = service.consumer.advanced.now()
-    tx_id = service.fund(deadline=now + 61)
+    bound_to = request(service.port, "GET", "/api/pricing").json["serviceHash"]
+    tx_id = service.fund(deadline=now + 61, metadata=bound_to)
     service.becomes(tx_id, State.CANCELLED)

@@ -31,5 +31,5 @@ mod supervisor;
 
 pub use devnet::{Account, Devnet, DevnetBuilder, Snapshot};
 pub use find::ANVIL_VARIABLE;
-pub use postgres::{POSTGRES_VARIABLE, Postgres};
+pub use postgres::{POSTGRES_VARIABLE, Pooler, Postgres};
 pub use proxy::{Fault, FaultProxy, Faults, Head, Rule, Stats};

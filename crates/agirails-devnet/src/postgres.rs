@@ -1,5 +1,7 @@
 //! A PostgreSQL server for tests that never outlives its owner.
 
+mod pooler;
+
 use std::{
     env,
     ffi::CString,
@@ -15,6 +17,7 @@ use std::{
 
 use agirails::{Code, Error, Result};
 
+pub use self::pooler::Pooler;
 use crate::supervisor::{self, last_words};
 
 /// The environment variable that names the directory of the `initdb` and `postgres` to use.

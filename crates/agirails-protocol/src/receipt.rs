@@ -279,19 +279,58 @@ pub fn merkle_root(leaves: &[B256]) -> Option<B256> {
     level.pop()
 }
 
+/// All levels of the tree over these leaves, from the leaves themselves to the root alone.
+///
+/// ```
+/// use agirails_protocol::{B256, receipt::{merkle_levels, merkle_root}};
+///
+/// let leaves: Vec<_> = (1..=5).map(B256::repeat_byte).collect();
+/// let levels = merkle_levels(leaves.clone());
+/// assert_eq!(levels.iter().map(Vec::len).collect::<Vec<_>>(), [5, 3, 2, 1]);
+/// assert_eq!(levels[3], [merkle_root(&leaves).unwrap()]);
+/// ```
+pub fn merkle_levels(leaves: Vec<B256>) -> Vec<Vec<B256>> {
+    let mut levels = vec![leaves];
+    while let Some(level) = levels.last().filter(|level| level.len() > 1) {
+        levels.push(parents(level));
+    }
+    levels
+}
+
+/// Where the neighbours from a leaf of `count` up to the root stand: level, place there, and whether
+/// on the left. Empty where there is no such leaf.
+///
+/// ```
+/// use agirails_protocol::receipt::merkle_places;
+///
+/// // The third of three leaves has no neighbour on its own level.
+/// assert_eq!(merkle_places(3, 2), [(1, 0, true)]);
+/// ```
+pub fn merkle_places(count: u64, index: u64) -> Vec<(u32, u64, bool)> {
+    let (mut count, mut at, mut places) = (count, index, vec![]);
+    for level in 0.. {
+        if at >= count || count < 2 {
+            break;
+        }
+        if at ^ 1 < count {
+            places.push((level, at ^ 1, at % 2 == 1));
+        }
+        (count, at) = (count.div_ceil(2), at / 2);
+    }
+    places
+}
+
 /// The neighbours from this leaf up to the root; `None` where there is no such leaf.
 pub fn merkle_branch(leaves: &[B256], index: usize) -> Option<Vec<Neighbour>> {
     leaves.get(index)?;
-    let (mut level, mut at, mut branch) = (leaves.to_vec(), index, vec![]);
-    while level.len() > 1 {
-        if at % 2 == 1 {
-            branch.push(Neighbour::Left(level[at - 1]));
-        } else if let Some(&right) = level.get(at + 1) {
-            branch.push(Neighbour::Right(right));
-        }
-        (level, at) = (parents(&level), at / 2);
-    }
-    Some(branch)
+    let levels = merkle_levels(leaves.to_vec());
+    let places = merkle_places(leaves.len() as u64, index as u64).into_iter();
+    places
+        .map(|(level, place, is_left)| {
+            let node = *levels.get(level as usize)?.get(place as usize)?;
+            Some(if is_left { Neighbour::Left(node) } else { Neighbour::Right(node) })
+        })
+        .collect()
 }
 
 /// The root that this leaf and branch lead to.

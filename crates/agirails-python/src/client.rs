@@ -1,6 +1,6 @@
 //! The client: one address, one network.
 
-use std::ffi::CString;
+use std::{ffi::CString, path::PathBuf};
 
 use agirails::{
     ACTPClient as Core, ClientBuilder, Code, Contracts, Mode, NetworkProfile, Password, PrivateKey,
@@ -233,6 +233,16 @@ pub fn _connect(py: Python<'_>, settings: &Bound<'_, PyDict>) -> PyResult<Py<PyA
 
 /// The address of a private key, and the encrypted keystore that holds it; `agirails keystore`
 /// writes it to a file.
+/// Copies the state files below a directory, while processes use them; what was written.
+#[pyfunction]
+pub fn _back_up(
+    py: Python<'_>,
+    state_directory: PathBuf,
+    destination: PathBuf,
+) -> PyResult<Vec<PathBuf>> {
+    py.detach(|| agirails::back_up(state_directory, destination)).or_raise(py)
+}
+
 #[pyfunction]
 pub fn _keystore<'py>(
     py: Python<'py>,

@@ -38,7 +38,7 @@ mod _agirails {
 
     #[pymodule_export]
     use crate::{
-        client::{_connect, _keystore, ACTPClient},
+        client::{_back_up, _connect, _keystore, ACTPClient},
         consumer::{_Consumer, _Purchase, _open_consumer},
         event::Event,
         functions::{

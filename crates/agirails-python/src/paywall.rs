@@ -29,7 +29,7 @@ use crate::{
     convert::{self, Any, Maybe, optional},
     errors::OrRaise,
     run::{
-        Effect::{Commits, Moves, Reads},
+        Effect::{Commits, Glances, Moves, Reads},
         Style, run, run_sync,
     },
     session::{core_of, wall_seconds},
@@ -555,6 +555,26 @@ impl _Exchange {
             Ok(answer)
         };
         run(py, self.style, Commits, call, maybe_answer)
+    }
+
+    /// Whether the answer is a kept one that is long: its body is empty, and comes from next_piece.
+    #[getter]
+    fn has_rest(&self) -> PyResult<bool> {
+        self.slot.with(|exchange| exchange.rest_bytes().is_some())
+    }
+
+    /// The next piece of a long kept answer; None at its end.
+    fn next_piece(&self, py: Python<'_>) -> Object {
+        let (slot, mut exchange) = (self.slot.clone(), self.slot.take()?);
+        let call = async move {
+            let piece = exchange.next_piece().await;
+            slot.put_back(exchange);
+            piece
+        };
+        run(py, self.style, Glances, call, |py, piece: Option<Vec<u8>>| match piece {
+            Some(piece) => PyBytes::new(py, &piece).into_py_any(py),
+            None => Ok(py.None()),
+        })
     }
 
     /// The payment that the handler runs for.

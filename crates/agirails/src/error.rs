@@ -145,6 +145,8 @@ codes! {
         "Another process held the state file for too long.";
     StorageUnavailable, "storage_unavailable", Storage, Never,
         "The state directory or file cannot be used.";
+    StorageExposed, "storage_exposed", Storage, Never,
+        "Another user owns the state directory or file, or could have written it.";
     StoreUnreachable, "store_unreachable", Storage, Safe,
         "The database gave no answer. A call whose answer was lost on the way may be made again.";
     StorageFull, "storage_full", Storage, Safe,

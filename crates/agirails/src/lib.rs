@@ -34,7 +34,7 @@ pub use client::{
     ACTPClient, ClientBuilder, DeliveryStatement, Evidence, MAINNET_LIMIT, RegistryClient,
     STATE_DIR_VARIABLE,
 };
-pub use error::{Code, Error, Facts, Kind, Result, Retry};
+pub use error::{AnswerBody, Code, Error, Facts, Kind, Result, Retry};
 #[cfg(feature = "chain")]
 pub use kernel::chain::{EventStream, Position, Update, WatchOptions};
 pub use network::{Contracts, Mode, NETWORK_VARIABLE, Network, NetworkProfile};
@@ -42,7 +42,7 @@ pub use protocol::{
     CreateTransaction, DisputeWindow, Event, EventRecord, LinkEscrow, Refusal, State, Transaction,
     TransactionId, Usdc,
 };
-pub use storage::Storage;
+pub use storage::{Storage, back_up};
 pub use wallet::{
     KEY_PASSWORD_VARIABLE, KEYSTORE_VARIABLE, KeyEnvironment, KeySources, PRIVATE_KEY_VARIABLE,
     Password, PrivateKey, ResolvedKey, SessionKey, Wallet, resolve_key,

@@ -2,13 +2,16 @@
 //! ended is taken over; the work of one that lives is left to it.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     hash::{BuildHasher, RandomState},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::error::{Code, Error, Result, shown_path};
+use crate::{
+    error::{Code, Error, Result, shown_path},
+    storage::permissions,
+};
 
 /// A worker of one process: a number that no other worker has. 0 is nobody.
 pub(crate) type WorkerId = i64;
@@ -71,7 +74,9 @@ fn open(path: &Path) -> Result<Arc<File>> {
     if let Some((_, file)) = files.iter().find(|(known, _)| known == path) {
         return Ok(file.clone());
     }
-    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
+    permissions::prepare_file(path)?;
+    let file =
+        permissions::options().create(true).truncate(false).read(true).write(true).open(path);
     let file = Arc::new(file.map_err(|error| {
         let message = format!("{} cannot be opened: {error}", shown_path(path));
         Error::new(Code::StorageUnavailable, message)

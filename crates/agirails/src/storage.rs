@@ -1,13 +1,22 @@
 //! State files: connections, transactions, and what other processes do to them meanwhile.
 
+mod backup;
+pub(crate) mod permissions;
+mod schema;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
+
+pub use self::backup::back_up;
 
 use crate::{
     error::{Code, Error, Result, shown_path},
@@ -27,8 +36,11 @@ const QUICK_NAP: Duration = Duration::from_micros(40);
 const LONGEST_NAP_MS: u64 = 8;
 /// A call touches a few rows here and there, and the log takes whole pages of them.
 const PAGE_BYTES: i64 = 2_048;
-/// Pages between checkpoints: 32 MB of log, so that the file is synced seldom.
-const CHECKPOINT_PAGES: i64 = 16_000;
+/// Pages between checkpoints: 4 MB of log. Much more would make whoever opens the file after a crash
+/// wait, and a copy of the file alone would lack all of it.
+const CHECKPOINT_PAGES: i64 = 2_000;
+/// What a log that a large answer made long is cut to.
+const LOG_BYTES: i64 = 16 << 20;
 
 /// Where the state is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +58,13 @@ pub enum Storage {
 pub(crate) struct Format {
     /// The file's name below `.actp/`.
     pub(crate) file: String,
+    /// Whose file it is, written into it when it is opened for the first time: a file that
+    /// belongs to somebody else is not used, whatever its name.
+    pub(crate) identity: Option<String>,
+    /// The name that an earlier version gave to it, where that is another one. Such a file is
+    /// used where it lies, since processes of that version may have it open, unless it belongs
+    /// to somebody else.
+    pub(crate) former: Option<String>,
     /// In the file's header: the file is one of ours, of this kind.
     pub(crate) application_id: i64,
     /// The n-th step makes a file of schema n out of one of schema n - 1; a new file takes them
@@ -107,6 +126,8 @@ pub(crate) struct Store {
     /// and its pages warm.
     writer: Mutex<Option<Connection>>,
     readers: Mutex<Vec<Connection>>,
+    /// Whether this process wrote since it last brought the log into the file.
+    is_log_ahead: AtomicBool,
 }
 
 /// Which file a path leads to, also when the one that was there has been replaced.
@@ -131,6 +152,15 @@ impl FileId {
     }
 }
 
+/// What was found at a path.
+enum Opened {
+    Ours(Arc<Store>),
+    /// It belongs to somebody else, and nothing was written to it.
+    Others {
+        identity: String,
+    },
+}
+
 /// Every open store, for clients to share and for a fork to close.
 static OPEN: Mutex<Vec<Weak<Store>>> = Mutex::new(Vec::new());
 
@@ -149,14 +179,44 @@ impl Store {
             Storage::Memory => None,
             Storage::Directory(directory) => Some(state_file(&directory, &format.file)?),
         };
-        let mut store = Arc::new(Self {
+        if let (Some(path), Some(former)) = (&path, &format.former) {
+            let former = path.with_file_name(former);
+            if former.exists()
+                && let Opened::Ours(store) =
+                    Self::open_at(Some(former), format.clone(), &fill).await?
+            {
+                return Ok(store);
+            }
+        }
+        match Self::open_at(path.clone(), format.clone(), &fill).await? {
+            Opened::Ours(store) => Ok(store),
+            Opened::Others { identity } => Err(Error::new(
+                Code::StorageDamaged,
+                format!(
+                    "{} belongs to {identity}, not to {}",
+                    path.as_deref().map_or_else(|| "memory".to_owned(), shown_path),
+                    format.identity.unwrap_or_default()
+                ),
+            )
+            .with_hint("it was copied or renamed: move it away; it was left as it is")),
+        }
+    }
+
+    async fn open_at(
+        path: Option<PathBuf>,
+        format: Format,
+        fill: &(impl Fn(&Connection) -> Attempt<()> + Send),
+    ) -> Result<Opened> {
+        let store = Arc::new(Self {
             format,
             path,
             file: OnceLock::new(),
             writer: Mutex::default(),
             readers: Mutex::default(),
+            // Tables that were made just now.
+            is_log_ahead: AtomicBool::new(true),
         });
-        let shared = patiently(store.format.patience, || {
+        patiently(store.format.patience, || {
             let mut open = lock(&OPEN);
             open.retain(|store| store.strong_count() > 0);
             let file = store.path.as_deref().and_then(FileId::of);
@@ -166,23 +226,28 @@ impl Store {
                     .filter_map(Weak::upgrade)
                     .find(|twin| twin.file.get() == file.as_ref())
             {
-                return Ok(Some(twin));
+                return Ok(match &twin.format.identity {
+                    identity if *identity == store.format.identity => Opened::Ours(twin),
+                    identity => Opened::Others { identity: identity.clone().unwrap_or_default() },
+                });
+            }
+            if let Some(path) = &store.path {
+                permissions::prepare_file(path)?;
             }
             let connection = store.connect()?;
-            prepare_file(&connection, &store.format, &fill)?;
+            schema::check(&connection, store.format.schema)?;
+            if let Some(identity) = prepare_file(&connection, &store.format, fill)? {
+                return Ok(Opened::Others { identity });
+            }
             if let Some(file) = store.path.as_deref().and_then(FileId::of) {
                 store.file.get_or_init(|| file);
             }
             *lock(&store.writer) = Some(connection);
             open.push(Arc::downgrade(&store));
-            Ok(None)
+            Ok(Opened::Ours(store.clone()))
         })
         .await
-        .map_err(|error| store.explain(error))?;
-        if let Some(twin) = shared {
-            store = twin;
-        }
-        Ok(store)
+        .map_err(|error| store.explain(error))
     }
 
     pub(crate) fn path(&self) -> Option<&Path> {
@@ -233,10 +298,24 @@ impl Store {
             if !keeps(&outcome) && self.path.is_some() {
                 *slot = None;
             }
+            self.is_log_ahead.fetch_or(outcome.is_ok(), Ordering::Relaxed);
             outcome
         })
         .await
         .map_err(|error| self.explain(error))
+    }
+
+    /// Brings what the log holds into the file, as far as no reader needs it there. Nobody waits for
+    /// that. A copy of the file alone then lacks the last moments only.
+    pub(crate) async fn checkpoint(&self) -> Result<()> {
+        if self.path.is_none() || !self.is_log_ahead.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.read(|connection| {
+            // One row: whether somebody else is at it, and how much was done.
+            Ok(connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+        })
+        .await
     }
 
     fn writer<'a>(
@@ -262,12 +341,15 @@ impl Store {
         // Waiting is done in `patiently`, where it blocks no thread.
         connection.busy_timeout(Duration::ZERO)?;
         connection.set_prepared_statement_cache_capacity(64);
+        harden(&connection)?;
         check_header(&connection, &self.format)?;
+        connection.pragma_update(None, "cell_size_check", true)?;
         // Takes effect in a new file only.
         connection.pragma_update(None, "page_size", PAGE_BYTES)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", self.format.synchronous)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
         Ok(connection)
     }
@@ -402,10 +484,10 @@ fn nap(try_number: u32) -> Duration {
 /// connection may be opened after the process has changed its working directory.
 fn state_file(directory: &Path, name: &str) -> Result<PathBuf> {
     let directory = directory.join(".actp");
-    fs::create_dir_all(&directory)
-        .and_then(|()| fs::canonicalize(&directory))
-        .map(|directory| directory.join(name))
-        .map_err(|error| {
+    let made = permissions::create_directory(&directory);
+    permissions::check_directory(&directory)?;
+    made.and_then(|()| fs::canonicalize(&directory)).map(|directory| directory.join(name)).map_err(
+        |error| {
             let shown = shown_path(&directory);
             let problem = match error.kind() {
                 io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
@@ -423,7 +505,21 @@ fn state_file(directory: &Path, name: &str) -> Result<PathBuf> {
                     facts.value = Some(shown);
                 })
                 .with_source(error)
-        })
+        },
+    )
+}
+
+/// Nothing that somebody else wrote into the file runs as code.
+fn harden(connection: &Connection) -> rusqlite::Result<()> {
+    for (setting, is_on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+    ] {
+        connection.set_db_config(setting, is_on)?;
+    }
+    Ok(())
 }
 
 /// Refuses what is not ours before anything is written to it. One statement sees one moment:
@@ -452,19 +548,31 @@ fn check_header(connection: &Connection, format: &Format) -> Attempt<()> {
 }
 
 /// Fills a new file, and brings an old one up to date. Two processes may come here at once; the
-/// second finds it done.
+/// second finds it done. Where the file belongs to somebody else, nothing is done, and it says to whom.
 fn prepare_file(
     connection: &Connection,
     format: &Format,
     fill: &impl Fn(&Connection) -> Attempt<()>,
-) -> Attempt<()> {
+) -> Attempt<Option<String>> {
     let version = |connection: &Connection| {
         connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
     };
-    if version(connection)? == format.version() {
-        return Ok(());
+    let others = |found: &Option<String>| found.clone().filter(|_| *found != format.identity);
+    let found = schema::identity(connection)?;
+    if let Some(identity) = others(&found) {
+        return Ok(Some(identity));
+    }
+    if version(connection)? == format.version() && found == format.identity {
+        return Ok(None);
     }
     transact(connection, &mut |connection: &Connection| {
+        let found = schema::identity(connection)?;
+        if let Some(identity) = others(&found) {
+            return Ok(Some(identity));
+        }
+        if let (None, Some(identity)) = (&found, &format.identity) {
+            schema::set_identity(connection, identity)?;
+        }
         let taken = version(connection)?;
         for step in format.schema.iter().skip(usize::try_from(taken).unwrap_or_default()) {
             connection.execute_batch(step)?;
@@ -474,7 +582,7 @@ fn prepare_file(
         }
         connection.pragma_update(None, "application_id", format.application_id)?;
         connection.pragma_update(None, "user_version", format.version())?;
-        Ok(())
+        Ok(None)
     })
 }
 
@@ -514,6 +622,8 @@ mod tests {
     fn format(schema: &'static [&'static str]) -> Format {
         Format {
             file: "notes.sqlite3".to_owned(),
+            identity: None,
+            former: None,
             application_id: 0x0a51_7e58,
             schema,
             synchronous: "NORMAL",
@@ -564,5 +674,155 @@ mod tests {
         drop(open(directory.path(), &[FIRST, SECOND]).await.unwrap());
         let error = open(directory.path(), &[FIRST]).await.unwrap_err();
         assert_eq!(error.code(), Code::StorageVersion);
+    }
+
+    async fn open_as(directory: &Path, identity: &str, former: Option<&str>) -> Result<Arc<Store>> {
+        let format = Format {
+            file: format!("notes-{identity}.sqlite3"),
+            identity: Some(identity.to_owned()),
+            former: former.map(str::to_owned),
+            ..format(&[FIRST, SECOND])
+        };
+        Store::open(Storage::Directory(directory.to_owned()), format, |_| Ok(())).await
+    }
+
+    fn name(store: &Store) -> String {
+        store.path().unwrap().file_name().unwrap().to_string_lossy().into_owned()
+    }
+
+    #[tokio::test]
+    async fn an_old_file_belongs_to_the_first_one_who_comes_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(open(directory.path(), &[FIRST]).await.unwrap());
+        let former = Some("notes.sqlite3");
+        let first = open_as(directory.path(), "first", former).await.unwrap();
+        assert_eq!((name(&first).as_str(), stars(&first).await), ("notes.sqlite3", vec![3]));
+        // While it is open, and after it.
+        for _ in 0..2 {
+            let second = open_as(directory.path(), "second", former).await.unwrap();
+            assert_eq!(
+                (name(&second).as_str(), stars(&second).await),
+                ("notes-second.sqlite3", vec![])
+            );
+        }
+        drop(first);
+        let second = open_as(directory.path(), "second", former).await.unwrap();
+        assert_eq!(name(&second), "notes-second.sqlite3");
+        let first = open_as(directory.path(), "first", former).await.unwrap();
+        assert_eq!(name(&first), "notes.sqlite3");
+    }
+
+    #[tokio::test]
+    async fn a_file_of_somebody_else_is_refused_whatever_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path =
+            open_as(directory.path(), "first", None).await.unwrap().path().unwrap().to_owned();
+        fs::rename(&path, path.with_file_name("notes-second.sqlite3")).unwrap();
+        let error = open_as(directory.path(), "second", None).await.unwrap_err();
+        assert_eq!(error.code(), Code::StorageDamaged);
+        assert!(error.to_string().contains("belongs to first, not to second"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_somebody_put_into_the_schema_is_refused_by_name() {
+        let planted = [
+            ("trigger t", "CREATE TRIGGER t AFTER INSERT ON notes BEGIN DELETE FROM notes; END"),
+            ("view v", "CREATE VIEW v AS SELECT 1"),
+            ("table other", "CREATE TABLE other (a)"),
+            ("index i", "CREATE INDEX i ON notes (stars)"),
+            ("table notes", "ALTER TABLE notes ADD COLUMN more AS (stars + 1)"),
+            (
+                "table identity",
+                "DROP TABLE identity; CREATE TABLE identity (value TEXT DEFAULT 'x')",
+            ),
+        ];
+        for (what, sql) in planted {
+            let directory = tempfile::tempdir().unwrap();
+            let path =
+                open_as(directory.path(), "us", None).await.unwrap().path().unwrap().to_owned();
+            let stranger = Connection::open(&path).unwrap();
+            stranger.execute_batch(sql).unwrap();
+            let error = open_as(directory.path(), "us", None).await.unwrap_err();
+            assert_eq!(error.code(), Code::StorageDamaged, "{what}");
+            assert!(error.to_string().contains(what), "{error}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = open_as(directory.path(), "us", None).await.unwrap().path().unwrap().to_owned();
+        let stranger = Connection::open(&path).unwrap();
+        stranger.execute_batch("DROP TABLE notes").unwrap();
+        let error = open_as(directory.path(), "us", None).await.unwrap_err();
+        assert!(error.to_string().contains("lacks the table notes"), "{error}");
+    }
+
+    /// Behind the check, by somebody who has the file open too.
+    #[tokio::test]
+    async fn nothing_that_is_planted_later_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path(), &[FIRST, SECOND]).await.unwrap();
+        let stranger = Connection::open(store.path().unwrap()).unwrap();
+        let sql = "CREATE TRIGGER t AFTER INSERT ON notes BEGIN UPDATE notes SET stars = 0; END";
+        stranger.execute_batch(sql).unwrap();
+        store
+            .write(
+                |connection| Ok(connection.execute("INSERT INTO notes (text) VALUES ('n')", [])?),
+            )
+            .await
+            .unwrap();
+        assert_eq!(stars(&store).await, [3, 3]);
+        let refused = store.write(|connection| {
+            connection.pragma_update(None, "writable_schema", true)?;
+            Ok(connection.execute("DELETE FROM sqlite_schema", [])?)
+        });
+        assert!(refused.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_the_file_alone_has_what_was_brought_into_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path(), &[FIRST, SECOND]).await.unwrap();
+        let copied = || {
+            let copy = directory.path().join("copy");
+            fs::copy(store.path().unwrap(), &copy).unwrap();
+            let copy = Connection::open(copy).unwrap();
+            copy.query_row("SELECT count(*) FROM notes", [], |row| row.get::<_, i64>(0)).ok()
+        };
+        assert_eq!(copied(), None, "it lies in the log");
+        store.checkpoint().await.unwrap();
+        assert_eq!(copied(), Some(1));
+        let note = "INSERT INTO notes (text) VALUES ('more')";
+        store.write(|connection| Ok(connection.execute(note, [])?)).await.unwrap();
+        assert_eq!(copied(), Some(1));
+        store.checkpoint().await.unwrap();
+        assert_eq!(copied(), Some(2));
+    }
+
+    #[tokio::test]
+    async fn a_backup_is_of_one_moment_and_of_our_files_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let format = || Format { application_id: 0x6163_7401, ..format(&[FIRST, SECOND]) };
+        let storage = Storage::Directory(directory.path().to_owned());
+        let note = |connection: &Connection| {
+            Ok(connection.execute("INSERT INTO notes (text) VALUES ('n')", [])?)
+        };
+        let store = Store::open(storage, format(), |_| Ok(())).await.unwrap();
+        store.write(note).await.unwrap();
+        let copy = directory.path().join("copy");
+        // A writer in the middle of its transaction hinders nobody, and is not in it.
+        let writer = Connection::open(store.path().unwrap()).unwrap();
+        writer.execute_batch("BEGIN IMMEDIATE; DELETE FROM notes").unwrap();
+        let copies = back_up(directory.path(), &copy).unwrap();
+        assert_eq!(copies, [copy.join(".actp/notes.sqlite3")]);
+        writer.execute_batch("COMMIT").unwrap();
+        let copied =
+            Store::open(Storage::Directory(copy.clone()), format(), |_| Ok(())).await.unwrap();
+        assert_eq!(stars(&copied).await, [3]);
+        assert_eq!(stars(&store).await, [0; 0]);
+
+        let again = back_up(directory.path(), &copy).unwrap_err();
+        assert_eq!(again.code(), Code::StorageUnavailable);
+        let foreign = Connection::open(directory.path().join(".actp/a.sqlite3")).unwrap();
+        foreign.execute_batch("CREATE TABLE a (b)").unwrap();
+        let error = back_up(directory.path(), directory.path().join("other")).unwrap_err();
+        assert_eq!(error.code(), Code::StorageDamaged);
     }
 }

@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("storage", &[]),
     ("wallet", &["network"]),
     ("network", &[]),
-    ("process_locks", &[]),
+    ("process_locks", &["storage"]),
     ("fork", &[]),
     ("error", &[]),
 ];

@@ -331,7 +331,14 @@ fn read(offer: &Value, payer: Payer<'_>) -> Result<(Offer, u64), String> {
     if signature_required && !payer.can_sign {
         return Err("its requests must be signed, and this client has no key".to_owned());
     }
-    let usable_seconds = asked.saturating_sub(min_seconds_left);
+    let latest = more("maxDeadlineSeconds").and_then(Value::as_u64).unwrap_or(u64::MAX);
+    if latest < min_seconds_left + SLACK_SECONDS {
+        return Err("its transactions would have to end before a call could be made".to_owned());
+    }
+    let idle_seconds = more("idleCloseSeconds").and_then(Value::as_u64);
+    // What may be ended when nobody has used it for a while is there for no longer.
+    let usable_seconds =
+        asked.min(latest).saturating_sub(min_seconds_left).min(idle_seconds.unwrap_or(u64::MAX));
     let lasts = match payer.lasts.filter(|_| kind == PaymentKind::Prepaid) {
         Some(wanted) if wanted > usable_seconds => {
             return Err(format!(
@@ -340,7 +347,7 @@ fn read(offer: &Value, payer: Payer<'_>) -> Result<(Offer, u64), String> {
         }
         // Funding and the first call take their time too.
         Some(wanted) => (min_seconds_left + wanted).max(min_seconds_left + SLACK_SECONDS),
-        None => asked.clamp(min_seconds_left + SLACK_SECONDS, LONGEST_SECONDS),
+        None => asked.clamp(min_seconds_left + SLACK_SECONDS, LONGEST_SECONDS).min(latest),
     };
     let service = match more("serviceHash").map(|hash| hash.as_str().and_then(parse_service)) {
         None => None,
@@ -357,7 +364,7 @@ fn read(offer: &Value, payer: Payer<'_>) -> Result<(Offer, u64), String> {
         dispute_window,
         signature_required,
         service,
-        idle_seconds: more("idleCloseSeconds").and_then(Value::as_u64),
+        idle_seconds,
     };
     Ok((offer, calls))
 }
@@ -623,15 +630,23 @@ mod tests {
         let network = Network::mock();
         let mut offer = prepaid(100_000, 10);
         offer["maxTimeoutSeconds"] = 7_320.into();
-        let lasts = |seconds| {
+        let lasts = |offer: &Value, seconds| {
             let payer = Payer { lasts: Some(seconds), ..payer(&network) };
-            usable(std::slice::from_ref(&offer), payer).map(|usable| usable.offers[0].0.lasts)
+            usable(std::slice::from_ref(offer), payer).map(|usable| usable.offers[0].0.lasts)
         };
-        assert_eq!(lasts(7_200), Ok(7_320));
-        assert_eq!(lasts(1), Ok(420));
-        let error = lasts(7_201).unwrap_err();
+        assert_eq!(lasts(&offer, 7_200), Ok(7_320));
+        assert_eq!(lasts(&offer, 1), Ok(420));
+        let error = lasts(&offer, 7_201).unwrap_err();
         assert_eq!(error.code(), Code::NoOffer);
         assert!(error.to_string().contains("for 7200 seconds, and lasts is 7201"), "{error}");
+        for (name, seconds) in [("maxDeadlineSeconds", 3_720), ("idleCloseSeconds", 3_600)] {
+            let mut shorter = offer.clone();
+            shorter["extra"][name] = seconds.into();
+            assert_eq!(lasts(&shorter, 3_600), Ok(3_720));
+            assert!(lasts(&shorter, 3_601).is_err());
+        }
+        offer["extra"]["maxDeadlineSeconds"] = 419.into();
+        assert!(lasts(&offer, 1).is_err());
     }
 
     #[test]

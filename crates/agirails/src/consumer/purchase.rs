@@ -979,7 +979,9 @@ impl Purchase {
         let Some(receipt) = receipt else { return Ok((content_hash, Proof::Missing)) };
         let client = &self.inner().client;
         let network = client.network();
-        let planned_at = paid.payment.planned_at;
+        // On mock the kernel's clock is this machine's, which may be ahead of the service's.
+        let ahead = client.mock().map_or(0, |_| self.clock_ahead.min(0).unsigned_abs());
+        let planned_at = paid.payment.planned_at.saturating_sub(ahead);
         let expected = Expected {
             provider: paid.payment.provider,
             requester: client.address(),

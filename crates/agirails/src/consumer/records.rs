@@ -155,17 +155,18 @@ const PURCHASE: &str = "SELECT id, digest, payment, call_key, price, funds, \
      content_hash, receipt, contradicted, key, owner FROM purchases";
 
 impl Records {
-    /// Opens or makes `.actp/consumer-<chain id>-<first 8 hex digits of the kernel>.sqlite3`
-    /// ("actb" in its header). Every commit is durable (`FULL`): what was paid must not be
+    /// Opens or makes `.actp/consumer-<chain id>-<kernel>.sqlite3` ("actb" in its header). Every commit is durable (`FULL`): what was paid must not be
     /// forgotten.
     pub(super) async fn open(
         storage: Storage,
         network: &Network,
         requester: Address,
     ) -> Result<Self> {
-        let kernel = hex::encode(&network.kernel[..4]);
+        let Network { chain_id, kernel, .. } = network;
         let format = Format {
-            file: format!("consumer-{}-{kernel}.sqlite3", network.chain_id),
+            file: format!("consumer-{chain_id}-{}.sqlite3", hex::encode(kernel)),
+            identity: Some(format!("kernel {kernel} on chain {chain_id}")),
+            former: Some(format!("consumer-{chain_id}-{}.sqlite3", hex::encode(&kernel[..4]))),
             application_id: 0x6163_7462,
             schema: &[
                 include_str!("records.sql"),

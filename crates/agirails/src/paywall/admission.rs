@@ -11,13 +11,15 @@ use super::{
     Inner,
     answer::Answer,
     call::CallPayment,
+    clock::TOLERANCE,
     event::{Event, Level},
     headers,
     price::{Charge, Price, SELF_CANCELLABLE, check_price},
     rejection::{Refused, Rejection, Terms},
+    repeat::{Repeat, Repeated},
     request::{Incoming, parse_id},
     run::Run,
-    settings::{Settings, Unsigned},
+    settings::Unsigned,
     signer::read_session,
     store::{CallId, Claim, ClaimRequest, Claimed, Facts, Kept, Known, Stage},
 };
@@ -45,6 +47,14 @@ pub enum Entry {
     Run(Box<Run>),
     /// Answer this: a rejection, or what the same request was answered before.
     Answer(Answer),
+}
+
+/// What becomes of a request, where a long answer is given again piece by piece.
+#[derive(Debug)]
+pub(super) enum Admitted {
+    Run(Box<Run>),
+    Answer(Answer),
+    Repeat(Repeated),
 }
 
 /// Transactions that were verified. They do not change before their deadline.
@@ -100,14 +110,16 @@ impl Inner {
         incoming: &Incoming,
         price: Option<Usdc>,
         plausible: Option<Plausible>,
-    ) -> Entry {
+    ) -> Admitted {
         let outcome = match price_of(charge, price) {
             Some(price) => self.admit(charge, incoming, price, plausible).await,
             None => Err(Rejection::no_price().into()),
         };
         match outcome {
-            Ok(entry) => entry,
-            Err(refused) => Entry::Answer(self.turn_away(charge, incoming, price, refused).await),
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                Admitted::Answer(self.turn_away(charge, incoming, price, refused).await)
+            }
         }
     }
 
@@ -217,14 +229,14 @@ impl Inner {
         incoming: &Incoming,
         price: Usdc,
         plausible: Option<Plausible>,
-    ) -> Result<Entry, Refused> {
+    ) -> Result<Admitted, Refused> {
         let plausible = match plausible {
             Some(plausible) => plausible,
             None => self.plausible(charge, incoming, Some(price)).await?,
         };
         let checked = self.check(charge, incoming, price, plausible).await?;
         if let Err(refused) = self.check_now(charge, &checked).await {
-            return self.earlier(charge, &checked).await?.map(Entry::Answer).ok_or(refused);
+            return self.earlier(charge, &checked).await?.map(Admitted::Repeat).ok_or(refused);
         }
         self.claim(charge, checked).await
     }
@@ -285,7 +297,7 @@ impl Inner {
         let signature = self.read_signature(payment.signature.as_deref(), self.unsigned).await?;
         let session = read_session(payment.session.as_deref())?;
         let seen = self.verify(id).await?;
-        let facts = self.accept(seen, service_key).await?;
+        let facts = self.accept(charge, seen, service_key).await?;
         if let Some(price) = price {
             self.check_amount(&facts, least(charge, price, key)).await?;
         }
@@ -358,7 +370,12 @@ impl Inner {
 
     /// Whether a transaction is taken here. One that the store knows was; for one that is new it is
     /// decided whether it is meant for this service, and how long it may lock the pay.
-    async fn accept(&self, seen: Seen, service_key: Option<B256>) -> Result<Facts, Refused> {
+    async fn accept(
+        &self,
+        charge: &Charge,
+        seen: Seen,
+        service_key: Option<B256>,
+    ) -> Result<Facts, Refused> {
         let facts = seen.facts;
         if seen.service_hash.is_none() {
             return Ok(facts);
@@ -367,13 +384,15 @@ impl Inner {
         if !bound && !self.one_store {
             return Err(Rejection::other_service().into());
         }
-        let Settings { max_window_seconds, max_deadline_seconds, .. } = self.settings;
-        if facts.window_seconds > max_window_seconds {
-            return Err(Rejection::window_too_long(facts.window_seconds, max_window_seconds).into());
+        let longest_window = self.settings.max_window_seconds;
+        if facts.window_seconds > longest_window {
+            return Err(Rejection::window_too_long(facts.window_seconds, longest_window).into());
         }
         let left = facts.deadline.saturating_sub(self.clock.now().await?);
-        if left > max_deadline_seconds {
-            return Err(Rejection::deadline_too_far(left, max_deadline_seconds).into());
+        let longest = charge.longest(&self.settings);
+        // Whoever chose the longest may have a clock that is ahead of ours.
+        if left > longest.saturating_add(TOLERANCE) {
+            return Err(Rejection::deadline_too_far(left, longest).into());
         }
         Ok(Facts { bound, ..facts })
     }
@@ -422,7 +441,7 @@ impl Inner {
         self: &Arc<Self>,
         charge: &Arc<Charge>,
         checked: Checked,
-    ) -> Result<Entry, Refused> {
+    ) -> Result<Admitted, Refused> {
         let process = self.process.get();
         let request = ClaimRequest {
             facts: checked.facts,
@@ -448,7 +467,7 @@ impl Inner {
                     self.store_health.succeeded();
                     // From now on the store knows it.
                     self.remember(Seen { facts: checked.facts, service_hash: None });
-                    return Ok(Entry::Run(Box::new(Run::new(
+                    return Ok(Admitted::Run(Box::new(Run::new(
                         self.clone(),
                         charge.clone(),
                         claim,
@@ -458,7 +477,7 @@ impl Inner {
                     ))));
                 }
                 Claimed::Answered(kept) => {
-                    return self.repeat(charge, &checked, kept).await.map(Entry::Answer);
+                    return self.repeat(charge, &checked, kept).await.map(Admitted::Repeat);
                 }
                 Claimed::Running { lease_left } => {
                     patience.nap(lease_left, answered).await?;
@@ -490,7 +509,7 @@ impl Inner {
         self: &Arc<Self>,
         charge: &Charge,
         checked: &Checked,
-    ) -> Result<Option<Answer>, Refused> {
+    ) -> Result<Option<Repeated>, Refused> {
         let process = self.process.get();
         let key = checked.request.idempotency_key.clone();
         let call = CallId { transaction: checked.facts.id, key };
@@ -518,9 +537,12 @@ impl Inner {
         charge: &Charge,
         checked: &Checked,
         kept: Kept,
-    ) -> Result<Answer, Refused> {
+    ) -> Result<Repeated, Refused> {
         let Kept { index, content_hash, answered_at, answer } = kept;
-        let Some(mut answer) = answer else { return Err(Rejection::not_kept().into()) };
+        let Some(answer) = answer else { return Err(Rejection::not_kept().into()) };
+        let key = &checked.request.idempotency_key;
+        let call = CallId { transaction: checked.facts.id, key: key.clone() };
+        let (mut answer, rest) = Repeat::begin(self, call, answer)?;
         if !self.confirmed(charge, checked.facts.id).await? {
             return Err(Rejection::unconfirmed().into());
         }
@@ -535,13 +557,12 @@ impl Inner {
                 ..Event::new(Level::Info, "repeated", "a kept answer was given again")
             });
         }
-        let key = &checked.request.idempotency_key;
         let receipt =
             self.receipt(facts.id, facts.requester, key, index, content_hash, answered_at).await;
         headers::make_private(&mut answer.headers);
         let (payer, price) = (facts.requester, checked.price);
         let answer = self.with_receipt(answer, &receipt, payer, price, checked.is_x402);
-        Ok(answer.with(headers::REPLAY, "1"))
+        Ok(Repeated { answer: answer.with(headers::REPLAY, "1"), rest })
     }
 
     /// A payment as the store has it.

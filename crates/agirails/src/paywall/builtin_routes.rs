@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
+use alloy_primitives::B256;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
@@ -14,10 +15,15 @@ use super::{
     request::{Incoming, parse_id},
     settings::Unsigned,
     signer::read_session,
-    store::{Backlog, Counters, Facts, Stage},
+    store::{Backlog, CallId, Counters, Facts, Payment, Stage},
 };
-use crate::protocol::{
-    State, TransactionId, Usdc, paid_request::TRANSACTION_HEADER, receipt::merkle_branch,
+use crate::{
+    error::Result,
+    protocol::{
+        State, TransactionId, Usdc,
+        paid_request::TRANSACTION_HEADER,
+        receipt::{Neighbour, merkle_places},
+    },
 };
 
 const PAYMENTS: &str = "/api/payments/";
@@ -167,8 +173,9 @@ impl Inner {
         let key = if key == "-" { "" } else { &key };
         let payment = self.payment_of(id).await?;
         let payment = payment.ok_or_else(Rejection::nothing_here)?;
-        let calls = self.store.calls(id).await.map_err(Refused::store)?;
-        let call = calls.iter().find(|call| call.key == key).ok_or_else(Rejection::nothing_here)?;
+        let call = CallId { transaction: id, key: key.to_owned() };
+        let call = self.store.answered(&call).await.map_err(Refused::store)?;
+        let call = call.ok_or_else(Rejection::nothing_here)?;
         let receipt = self
             .receipt(
                 id,
@@ -180,15 +187,47 @@ impl Inner {
             )
             .await;
         // The tree is complete when the payment is.
-        let branch = (payment.stage != Stage::Open).then(|| {
-            let leaves: Vec<_> = calls.iter().map(|call| call.content_hash).collect();
-            merkle_branch(&leaves, call.index as usize)
-        });
+        let branch = match payment.stage {
+            Stage::Open => None,
+            _ => Some(self.branch(&payment, call.index).await.map_err(Refused::store)?),
+        };
         Ok(Answer::json(
             200,
             &json!({"receipt": receipt, "branch": branch, "root": payment.content_hash}),
         )
         .with("Cache-Control", "no-store"))
+    }
+
+    /// The way from a call of a closed payment to its root: a node of each level, and no other call.
+    async fn branch(&self, payment: &Payment, index: u64) -> Result<Vec<Neighbour>> {
+        let places = merkle_places(payment.calls, index);
+        let nodes: Vec<_> = places.iter().map(|(level, place, _)| (*level, *place)).collect();
+        let id = payment.facts.id;
+        let mut found = self.store.nodes(id, &nodes).await?;
+        if found.len() < nodes.len() {
+            // It was closed just now, or by an earlier version: the tree is made once.
+            let process = self.process.get();
+            let _turn = process.trees.lock().await;
+            found = self.store.nodes(id, &nodes).await?;
+            if found.len() < nodes.len() {
+                self.close_tree(id).await?;
+                found = self.store.nodes(id, &nodes).await?;
+            }
+        }
+        let side = |(node, (_, _, is_left)): (B256, (u32, u64, bool))| match is_left {
+            true => Neighbour::Left(node),
+            false => Neighbour::Right(node),
+        };
+        Ok(found.into_iter().zip(places).map(side).collect())
+    }
+
+    /// Whether a copy of the store would not know what was served for this transaction.
+    async fn is_forgotten(&self, id: TransactionId) -> Result<bool, Refused> {
+        let forgotten = async {
+            let transaction = self.client.get_transaction(id).await?;
+            self.may_have_been_served(&transaction).await
+        };
+        forgotten.await.map_err(|error| Refused::because(Rejection::unverifiable(), error))
     }
 
     /// The requester has no more calls to make: what was served is delivered now, and what was
@@ -213,6 +252,7 @@ impl Inner {
                 let (seen, state) = self.look_up(id).await?;
                 let is_idle = state == State::Committed && self.settings.give_back_unclaimed;
                 let bound = seen.is_bound(self.service, service_key);
+                let is_idle = is_idle && !self.is_forgotten(id).await?;
                 let problem = match (is_idle, bound) {
                     (false, _) => Some(Rejection::not_ours_to_close()),
                     (true, false) => Some(Rejection::not_bound_here()),

@@ -13,7 +13,7 @@ use super::lock;
 use crate::{client::ACTPClient, error::Result};
 
 /// How far two clocks that agree are apart at most, in seconds.
-const TOLERANCE: u64 = 300;
+pub(super) const TOLERANCE: u64 = 300;
 /// How long a kernel's clock that nothing contradicts but this machine's must go on evenly until it
 /// is believed.
 const SETTLES_AFTER: Duration = Duration::from_secs(TOLERANCE);

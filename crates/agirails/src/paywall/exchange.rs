@@ -13,22 +13,25 @@ use std::{
 use alloy_primitives::keccak256;
 
 use super::{
-    Answer, CallPayment, Charge, Chunk, End, Entry, Head, Incoming, Paywall, Reason, Run,
-    admission::Plausible,
+    Answer, CallPayment, Charge, Chunk, End, Head, Incoming, Paywall, Reason, Run,
+    admission::{Admitted, Plausible},
     answer::Headers,
     headers,
     price::Price,
     rejection::{Refused, Rejection},
+    repeat::Repeat,
     request::{BodyLength, RequestHead},
     response::Action,
 };
-use crate::protocol::Usdc;
+use crate::{error::Result, protocol::Usdc};
 
 /// How many bytes of a body that is not wanted are read, so that its writer sees the answer: a
 /// connection that is closed while somebody writes to it loses what was sent to him.
 pub const DRAIN_BYTES: usize = 64 << 20;
 /// How long that may take.
 pub const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// How long a caller may take to read a piece of an answer that is given again.
+const REPEAT_PATIENCE: Duration = Duration::from_secs(30);
 /// Bodies are charged to the budget in steps of this size.
 const STEP: usize = 64 << 10;
 /// What share of the budget bodies may take whose request names no payment that was verified.
@@ -39,7 +42,8 @@ const UNVERIFIED_SHARE: usize = 4;
 /// In this order: [`Self::admit_head`], [`Self::body`] for each piece of the body,
 /// [`Self::admit`], then the handler; [`Self::head`], [`Self::chunk`] for each piece of its response,
 /// [`Self::end`] or [`Self::abort`]. An [`Answer`] on the way ends the request: send it, and read
-/// up to [`DRAIN_BYTES`] of what is left of the body first.
+/// up to [`DRAIN_BYTES`] of what is left of the body first. Where the answer of [`Self::admit`] is a
+/// kept one that is long, its body is empty and comes from [`Self::next_piece`].
 pub struct Exchange {
     paywall: Paywall,
     charge: Option<Arc<Charge>>,
@@ -50,6 +54,7 @@ pub struct Exchange {
     plausible: Option<Plausible>,
     stage: Stage,
     payment: Option<CallPayment>,
+    rest: Option<Repeat>,
 }
 
 #[derive(Debug)]
@@ -80,6 +85,7 @@ impl Paywall {
             plausible: None,
             stage: Stage::Reading,
             payment: None,
+            rest: None,
         }
     }
 }
@@ -229,16 +235,41 @@ impl Exchange {
         self.incoming.body_hash = keccak256(&self.body.bytes);
         let inner = self.paywall.inner.clone();
         let plausible = self.plausible.take();
-        let entry = inner.enter(&charge, &self.incoming, price, plausible).await;
+        let admitted = inner.enter(&charge, &self.incoming, price, plausible).await;
         self.stage = Stage::Over;
-        match entry {
-            Entry::Run(run) => {
+        match admitted {
+            Admitted::Run(run) => {
                 self.payment = Some(run.payment().clone());
                 self.stage = Stage::Running(run);
                 None
             }
-            Entry::Answer(answer) => Some(answer),
+            Admitted::Answer(answer) => Some(answer),
+            Admitted::Repeat(repeated) => {
+                self.rest = repeated.rest;
+                Some(repeated.answer)
+            }
         }
+    }
+
+    /// How many bytes of the answer's body [`Self::next_piece`] brings; `None` where the answer has its
+    /// whole body.
+    pub fn rest_bytes(&self) -> Option<u64> {
+        self.rest.as_ref().map(Repeat::left)
+    }
+
+    /// The next piece of a long kept answer; `None` at its end. Ask for it when the one before was
+    /// sent, so that a caller who reads slowly holds no more than that.
+    ///
+    /// # Errors
+    /// The storage's codes: break the connection off, so that nobody takes what was sent for the whole.
+    pub async fn next_piece(&mut self) -> Result<Option<Vec<u8>>> {
+        let Some(rest) = &mut self.rest else { return Ok(None) };
+        let piece = rest.next().await;
+        // Its place is free again.
+        if !matches!(piece, Ok(Some(_))) {
+            self.rest = None;
+        }
+        piece
     }
 
     /// The payment that the handler runs for; `None` before [`Self::admit`], and for a free call.
@@ -268,8 +299,11 @@ impl Exchange {
         }
     }
 
-    /// How long sending one piece of a stream may take; `None` without a limit.
+    /// How long sending one piece of a stream, or of a long kept answer, may take; `None` without a limit.
     pub fn patience(&self) -> Option<Duration> {
+        if self.rest.is_some() {
+            return Some(REPEAT_PATIENCE);
+        }
         match &self.stage {
             Stage::Running(run) => run.patience(),
             _ => None,

@@ -32,6 +32,10 @@ impl Inner {
         for _ in 0..ROUND / PAGE {
             let after = *lock(behind);
             let ids = self.store.open_payments(after, PAGE).await?;
+            if ids.is_empty() {
+                *lock(behind) = TransactionId::ZERO;
+                break;
+            }
             let transactions = self.client.kernel().get_transactions(&ids).await?;
             for transaction in transactions.into_iter().flatten() {
                 self.notice(&transaction).await?;

@@ -166,7 +166,7 @@ where
                 if !parts.headers.contains_key("expect") {
                     drain(body, answer.drain_bytes()).await;
                 }
-                return Ok(respond(answer));
+                return Ok(respond_again(answer, exchange));
             }
             match exchange.payment() {
                 Some(payment) => {
@@ -299,7 +299,7 @@ where
         Action::Buffer => respond(collect(body, exchange).await),
         Action::Stream => {
             parts.headers = header_map(head.headers);
-            let (caller, passed) = caller();
+            let (caller, passed) = caller(PIECES);
             tokio::spawn(pass_on(body, caller, exchange));
             Response::from_parts(parts, passed.boxed_unsync())
         }
@@ -371,8 +371,8 @@ async fn pass_on(
 
 type Piece = Result<Frame<Bytes>, BoxError>;
 
-fn caller() -> (Caller, Passed) {
-    let (pieces, passed) = mpsc::channel(PIECES);
+fn caller(pieces: usize) -> (Caller, Passed) {
+    let (pieces, passed) = mpsc::channel(pieces);
     let is_whole = Arc::new(AtomicBool::new(false));
     (
         Caller { pieces: Some(pieces), is_whole: is_whole.clone() },
@@ -392,6 +392,10 @@ impl Caller {
         if !matches!(timeout(patience, pieces.send(piece)).await, Ok(Ok(()))) {
             self.pieces = None;
         }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.pieces.is_none()
     }
 
     /// It is paid for now, so that it may take its time.
@@ -451,6 +455,33 @@ fn respond(answer: Answer) -> Response<PaidBody> {
         StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     *response.headers_mut() = header_map(answer.headers);
     response
+}
+
+/// An answer whose body may be long and kept, which then comes piece by piece.
+fn respond_again(answer: Answer, exchange: Exchange) -> Response<PaidBody> {
+    let mut response = respond(answer);
+    if exchange.rest_bytes().is_none() {
+        return response;
+    }
+    // The store holds the rest: none is read before it is asked for.
+    let (caller, passed) = caller(1);
+    tokio::spawn(give_again(exchange, caller));
+    *response.body_mut() = passed.boxed_unsync();
+    response
+}
+
+/// Ends where the caller does not read.
+async fn give_again(mut exchange: Exchange, mut caller: Caller) {
+    while let Some(patience) = exchange.patience() {
+        match exchange.next_piece().await {
+            Ok(Some(piece)) => caller.send(Ok(Frame::data(Bytes::from(piece))), patience).await,
+            Ok(None) => return caller.end(std::iter::empty()).await,
+            Err(error) => return caller.send(Err(error.into()), patience).await,
+        }
+        if caller.is_gone() {
+            return;
+        }
+    }
 }
 
 /// The free routes as a service: prices, health, metrics, payments. All else is 404, so it goes

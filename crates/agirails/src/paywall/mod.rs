@@ -48,6 +48,7 @@ mod price;
 mod process;
 mod reason;
 mod rejection;
+mod repeat;
 mod request;
 mod response;
 mod run;
@@ -56,9 +57,10 @@ mod signer;
 mod store;
 
 use std::{
+    collections::HashSet,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::SystemTime,
@@ -69,6 +71,16 @@ use lru::LruCache;
 
 #[cfg(feature = "tower")]
 pub use self::layer::{Pages, PaidBody, PaywallLayer, PaywallService};
+use self::{
+    admission::Admitted,
+    clock::Clock,
+    event::Listener,
+    health::StoreHealth,
+    meters::Meters,
+    process::Process,
+    request::PublicUrl,
+    store::{Scope, Store},
+};
 pub use self::{
     admission::Entry,
     answer::{Answer, Headers},
@@ -82,10 +94,6 @@ pub use self::{
     response::{Action, Chunk, Head},
     run::{End, Run},
     settings::{Deliver, Settings, Unsigned},
-};
-use self::{
-    clock::Clock, event::Listener, health::StoreHealth, meters::Meters, process::Process,
-    request::PublicUrl, store::Store,
 };
 use crate::{
     client::ACTPClient,
@@ -123,6 +131,10 @@ struct Inner {
     /// The least that any call may cost, in base units.
     cheapest: AtomicU64,
     warned: AtomicBool,
+    /// Since when the store works as a copy of another one, once it was asked.
+    restored: OnceLock<Option<u64>>,
+    /// What is not given back for that, and was told.
+    spared: Mutex<HashSet<TransactionId>>,
     process: Renewed<Process>,
 }
 
@@ -189,12 +201,11 @@ impl PaywallBuilder {
                 .with_hint("give the provider's client its private key or keystore"));
         }
         let network = client.network();
-        let scope = format!(
-            "{}-{}-{}",
-            network.chain_id,
-            hex::encode(&network.kernel[..4]),
-            hex::encode(&client.address()[..4])
-        );
+        let scope = Scope {
+            chain_id: network.chain_id,
+            kernel: network.kernel,
+            provider: client.address(),
+        };
         let place = place.unwrap_or_else(|| Place::Sqlite(client.storage().clone()));
         let store: Box<dyn Store> = match place {
             Place::Sqlite(storage) => Box::new(
@@ -225,6 +236,8 @@ impl PaywallBuilder {
                 charges: Mutex::default(),
                 cheapest: AtomicU64::new(u64::MAX),
                 warned: AtomicBool::new(false),
+                restored: OnceLock::new(),
+                spared: Mutex::default(),
                 process: Renewed::new(Process::new),
             }),
         };
@@ -234,12 +247,12 @@ impl PaywallBuilder {
 }
 
 #[cfg(feature = "postgres")]
-async fn open_database(url: &str, scope: &str) -> Result<Box<dyn Store>> {
+async fn open_database(url: &str, scope: &Scope) -> Result<Box<dyn Store>> {
     Ok(Box::new(store::PostgresStore::connect(url, scope, DATABASE_WAIT).await?))
 }
 
 #[cfg(not(feature = "postgres"))]
-async fn open_database(_url: &str, _scope: &str) -> Result<Box<dyn Store>> {
+async fn open_database(_url: &str, _scope: &Scope) -> Result<Box<dyn Store>> {
     Err(Error::new(Code::InvalidSettings, "this build has no PostgreSQL store")
         .with_hint("build agirails with the feature postgres"))
 }
@@ -280,7 +293,7 @@ impl Paywall {
     /// # Errors
     /// As [`Self::charge`].
     pub fn check_charge(&self, charge: &Charge) -> Result<()> {
-        charge.check(self.inner.settings.closing_seconds)?;
+        charge.check(&self.inner.settings)?;
         self.inner.cheapest.fetch_min(charge.floor().0, Ordering::Relaxed);
         Ok(())
     }
@@ -294,7 +307,17 @@ impl Paywall {
         price: Option<Usdc>,
     ) -> Entry {
         self.tend();
-        self.inner.enter(charge, incoming, price, None).await
+        match self.inner.enter(charge, incoming, price, None).await {
+            Admitted::Run(run) => Entry::Run(run),
+            Admitted::Answer(answer) => Entry::Answer(answer),
+            Admitted::Repeat(repeated) => Entry::Answer(match repeated.whole().await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let refused = self.inner.store_failed(error);
+                    self.inner.turn_away(charge, incoming, price, refused).await
+                }
+            }),
+        }
     }
 
     /// All checks but the claim: the rejection that a request would get, `None` where it would go on

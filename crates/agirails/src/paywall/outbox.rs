@@ -25,7 +25,7 @@ use crate::{
     protocol::{
         Refusal, State, Transaction, TransactionId,
         proof::{DeliveryProof, encode_window},
-        receipt::merkle_root,
+        receipt::merkle_levels,
     },
 };
 
@@ -215,6 +215,11 @@ impl Tender {
         if self.flush.is_due() {
             inner.flush_meters().await?;
         }
+        // What is owed does not wait for it.
+        if let Err(error) = inner.store.tidy().await {
+            let words = format!("the paywall's log was not brought into its file: {error}");
+            self.complaint.tell(inner, Level::Warning, words);
+        }
         if self.lead.is_due() {
             self.take_the_lead(inner).await?;
         }
@@ -370,12 +375,22 @@ impl Inner {
 
     /// The Merkle root over the calls. Once it is fixed, it is what is delivered.
     async fn fix_content_hash(&self, id: TransactionId) -> Result<B256> {
-        let calls = self.store.calls(id).await?;
-        let leaves: Vec<_> = calls.iter().map(|call| call.content_hash).collect();
-        let root = merkle_root(&leaves).ok_or_else(|| {
+        let root = self.close_tree(id).await?.ok_or_else(|| {
             Error::new(Code::Internal, format!("{id} is to be delivered, and nothing was served"))
         })?;
         self.store.set_content_hash(id, root).await
+    }
+
+    /// Keeps the tree over the calls of a closed payment, so that nobody has to read all of them
+    /// again. Its root; `None` where nothing was served.
+    pub(super) async fn close_tree(&self, id: TransactionId) -> Result<Option<B256>> {
+        let calls = self.store.calls(id).await?;
+        let levels = merkle_levels(calls.iter().map(|call| call.content_hash).collect());
+        // One call is its own root.
+        if calls.len() > 1 {
+            self.store.keep_tree(id, &levels).await?;
+        }
+        Ok(levels.last().and_then(|top| top.first()).copied())
     }
 
     async fn cancel(&self, id: TransactionId) -> Result<()> {
@@ -498,6 +513,8 @@ impl Inner {
     /// expire, and what a chain took back is done again.
     async fn sweep(&self) -> Result<()> {
         let now = self.clock.passed_by_now().await?;
+        // Its time as a copy begins when it is opened, not when somebody first asks.
+        self.restored().await?;
         for state in [State::Committed, State::InProgress] {
             let mut query = TransactionQuery {
                 role: Some(Role::Provider),
@@ -549,6 +566,16 @@ impl Inner {
         if !is_over || !self.settings.give_back_unclaimed {
             return Ok(());
         }
+        if self.may_have_been_served(transaction).await? {
+            if lock(&self.spared).insert(id) {
+                let words = format!(
+                    "{id} was made before this store was restored from a copy, which does not know it: it \
+                     may have been served, and is not given back; cancel it by hand if it was not"
+                );
+                self.listener.tell(Level::Warning, words);
+            }
+            return Ok(());
+        }
         if self.client.kernel().agree() > 1
             && self.client.kernel().confirm_transaction(id).await? != *transaction
         {
@@ -558,6 +585,23 @@ impl Inner {
         self.store.give_back(&facts_of(transaction)).await?;
         self.process.get().wake();
         Ok(())
+    }
+}
+
+impl Inner {
+    /// Since when the store works as a copy of another one.
+    async fn restored(&self) -> Result<Option<u64>> {
+        if let Some(known) = self.restored.get() {
+            return Ok(*known);
+        }
+        let found = self.store.restored(self.clock.now().await?).await?;
+        Ok(*self.restored.get_or_init(|| found))
+    }
+
+    /// Whether a transaction that the store does not know may be one that it has forgotten: the store is
+    /// a copy, and was put to work after the transaction was made.
+    pub(super) async fn may_have_been_served(&self, transaction: &Transaction) -> Result<bool> {
+        Ok(self.restored().await?.is_some_and(|since| transaction.created_at <= since))
     }
 }
 

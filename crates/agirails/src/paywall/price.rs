@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::settings::Deliver;
+use super::settings::{Deliver, Settings};
 use crate::{
     error::{Code, Error, Result},
     protocol::{Usdc, money},
@@ -85,7 +85,8 @@ impl Charge {
     }
 
     /// For how many seconds from its purchase on calls can be made with a bundle, 300 to 2_592_000
-    /// (30 days). What is left of it then is the provider's when it is delivered. Where it is not
+    /// (30 days), and within [`Settings::idle_close_seconds`] and
+    /// [`Settings::max_deadline_seconds`]. What is left of it then is the provider's when it is delivered. Where it is not
     /// set: until `min_seconds_left` before the end of an hour.
     pub const fn lasts(mut self, seconds: u64) -> Self {
         self.lasts = Some(seconds);
@@ -102,7 +103,7 @@ impl Charge {
     /// [`Code::InvalidAmount`] for a price of nothing or a bundle that the protocol does not take,
     /// [`Code::InvalidNumber`] for a minimum that could never be met, or a bundle that lasts too short
     /// or too long.
-    pub(super) fn check(&self, closing_seconds: u64) -> Result<()> {
+    pub(super) fn check(&self, settings: &Settings) -> Result<()> {
         if let Price::Fixed(price) = self.price {
             check_price(price)?;
             let amount = self.bundle(price);
@@ -122,27 +123,31 @@ impl Charge {
                 .with_hint("sell more calls with one transaction, or leave calls out"));
             }
         }
-        if let Some(seconds) = self.lasts
-            && !(LASTS.contains(&seconds))
-        {
-            let problem = format!("must be {} to {} seconds", LASTS.start(), LASTS.end());
-            return Err(Error::invalid(
-                Code::InvalidNumber,
-                "lasts",
-                &seconds.to_string(),
-                &problem,
-            ));
+        let refuse = |field, seconds: u64, problem: String| {
+            Err(Error::invalid(Code::InvalidNumber, field, &seconds.to_string(), &problem))
+        };
+        let Settings { closing_seconds, idle_close_seconds, max_deadline_seconds, .. } = *settings;
+        let min_seconds_left = self.min_seconds_left.unwrap_or(settings.min_seconds_left);
+        if let Some(seconds) = self.lasts {
+            if !LASTS.contains(&seconds) {
+                let problem = format!("must be {} to {} seconds", LASTS.start(), LASTS.end());
+                return refuse("lasts", seconds, problem);
+            }
+            if seconds > idle_close_seconds {
+                let problem = format!("must be at most idle_close_seconds, {idle_close_seconds}");
+                return refuse("lasts", seconds, problem);
+            }
+            if seconds.saturating_add(min_seconds_left) > max_deadline_seconds {
+                let problem = format!(
+                    "and min_seconds_left must be at most max_deadline_seconds, \
+                     {max_deadline_seconds}"
+                );
+                return refuse("lasts", seconds, problem);
+            }
         }
-        if let Some(seconds) = self.min_seconds_left
-            && seconds <= closing_seconds
-        {
+        if min_seconds_left <= closing_seconds {
             let problem = format!("must be more than closing_seconds, {closing_seconds}");
-            return Err(Error::invalid(
-                Code::InvalidNumber,
-                "min_seconds_left",
-                &seconds.to_string(),
-                &problem,
-            ));
+            return refuse("min_seconds_left", min_seconds_left, problem);
         }
         Ok(())
     }
@@ -209,6 +214,14 @@ impl Charge {
             Some(lasts) => lasts + min_seconds_left,
             None => DEFAULT_LIFETIME.max(min_seconds_left * 2),
         }
+    }
+
+    /// How much time a transaction may have left when it is used for the first time: a bundle that is
+    /// sold for longer may last as long.
+    pub(super) fn longest(&self, settings: &Settings) -> u64 {
+        let min_seconds_left = self.min_seconds_left.unwrap_or(settings.min_seconds_left);
+        let sold = self.lasts.map_or(0, |lasts| lasts.saturating_add(min_seconds_left));
+        settings.max_deadline_seconds.max(sold)
     }
 
     /// How a call at this price can be paid for: how many calls with how much.
@@ -295,9 +308,14 @@ mod tests {
 
     #[test]
     fn a_charge_the_protocol_cannot_carry_is_refused() {
-        assert!(Charge::new("GET /", Usdc(0)).check(60).is_err());
-        assert!(Charge::new("GET /", Usdc(10)).calls(10).check(60).is_err());
-        assert!(Charge::new("GET /", Usdc(10)).check(60).is_ok());
-        assert!(Charge::new("GET /", Usdc(100_000)).min_seconds_left(60).check(60).is_err());
+        let check = |charge: Charge| charge.check(&Settings::default());
+        assert!(check(Charge::new("GET /", Usdc(0))).is_err());
+        assert!(check(Charge::new("GET /", Usdc(10)).calls(10)).is_err());
+        assert!(check(Charge::new("GET /", Usdc(10))).is_ok());
+        assert!(check(Charge::new("GET /", Usdc(100_000)).min_seconds_left(60)).is_err());
+        let lasting = |seconds| check(Charge::new("GET /", Usdc(10)).lasts(seconds));
+        assert!(lasting(300).is_ok() && lasting(86_400).is_ok());
+        // No longer than an unused balance stays open.
+        assert!(lasting(299).is_err() && lasting(86_401).is_err());
     }
 }

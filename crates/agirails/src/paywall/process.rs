@@ -17,6 +17,7 @@ use tokio::sync::{Mutex as Turn, Notify, oneshot};
 use super::{
     call::Live,
     lock,
+    repeat::Repeats,
     signer::Wallets,
     store::{Claim, Owner},
 };
@@ -56,6 +57,10 @@ pub(super) struct Process {
     pub(super) is_tending: AtomicBool,
     /// What request bodies hold that are being read.
     pub(super) body_bytes: Arc<AtomicUsize>,
+    /// Long answers that are being given again.
+    pub(super) repeats: Repeats,
+    /// One tree is made at a time.
+    pub(super) trees: Turn<()>,
     running: Mutex<HashSet<Claim>>,
     streams: Mutex<HashMap<Claim, Arc<Live>>>,
     abandoned: Mutex<Vec<Claim>>,
@@ -72,6 +77,8 @@ impl Process {
             wallets: Wallets::default(),
             is_tending: AtomicBool::new(false),
             body_bytes: Arc::default(),
+            repeats: Repeats::default(),
+            trees: Turn::default(),
             running: Mutex::default(),
             streams: Mutex::default(),
             abandoned: Mutex::default(),

@@ -286,6 +286,17 @@ impl Rejection {
         Self::new(429, "too_many_lookups", "Too Many Requests", detail).later(1)
     }
 
+    pub(super) fn too_many_repeats_of_one() -> Self {
+        let detail =
+            "Long answers to calls of this transaction are being sent already; read them first";
+        Self::new(429, "too_many_repeats", "Too Many Requests", detail).later(5)
+    }
+
+    pub(super) fn too_many_repeats() -> Self {
+        let detail = "The service is sending too many long answers again; try again";
+        Self::new(503, "too_many_answers", "Too Many Answers", detail).later(5)
+    }
+
     pub(super) fn resting(left: std::time::Duration) -> Self {
         let detail = "Too many calls with this transaction failed; try again later. Nothing was \
                       taken for them";
@@ -538,6 +549,7 @@ impl Terms<'_> {
 
     fn accept(&self, offer: Offer, is_bundled: bool) -> Value {
         let kind = if is_bundled || offer.calls > 1 { "prepaid" } else { "single" };
+        let longest = self.charge.longest(self.settings);
         let seconds = self.charge.lifetime(self.min_seconds_left, kind == "prepaid");
         let mut accept = json!({
             "scheme": "actp-escrow",
@@ -545,7 +557,7 @@ impl Terms<'_> {
             "amount": offer.amount.0.to_string(),
             "asset": self.network.usdc.to_string(),
             "payTo": self.provider,
-            "maxTimeoutSeconds": seconds.min(self.settings.max_deadline_seconds),
+            "maxTimeoutSeconds": seconds.min(longest),
             "extra": {
                 "flow": "escrow",
                 "kind": kind,
@@ -558,7 +570,7 @@ impl Terms<'_> {
                 "signature": if self.signature_required { "required" } else { "optional" },
                 "serviceHash": self.service,
                 "minSecondsLeft": self.min_seconds_left,
-                "maxDeadlineSeconds": self.settings.max_deadline_seconds,
+                "maxDeadlineSeconds": longest,
                 "idleCloseSeconds": self.settings.idle_close_seconds,
                 "disputeWindowSeconds": OFFERED_WINDOW.min(self.settings.max_window_seconds),
                 "maxWindowSeconds": self.settings.max_window_seconds,

@@ -8,6 +8,8 @@ use crate::{
 };
 
 const DAY: u64 = 86_400;
+/// Consumers count on it: in less, they could not use up what they paid for.
+const LEAST_IDLE_SECONDS: u64 = 3_600;
 
 /// When a paid response leaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,10 +61,11 @@ pub struct Settings {
     /// locked for as long.
     pub max_window_seconds: u64,
     /// The most time that a transaction may have left before its deadline when it is used for the
-    /// first time, seconds: 7 days. The pay of a balance is locked for as long.
+    /// first time, seconds: 7 days; more where a charge's bundles last longer. The pay of a balance is
+    /// locked for as long.
     pub max_deadline_seconds: u64,
     /// After how long without an answered call a balance is delivered of which calls were served,
-    /// seconds: a day. What is left of it is forfeited.
+    /// seconds: a day, at least an hour. What is left of it is forfeited.
     pub idle_close_seconds: u64,
     /// The longest request body: 16 MiB.
     pub max_body_bytes: usize,
@@ -155,8 +158,9 @@ impl Settings {
             let problem = format!("must be more than min_seconds_left, {}", self.min_seconds_left);
             return refuse("max_deadline_seconds", self.max_deadline_seconds.to_string(), &problem);
         }
-        if self.idle_close_seconds == 0 {
-            return refuse("idle_close_seconds", "0".to_owned(), "must be at least 1");
+        if self.idle_close_seconds < LEAST_IDLE_SECONDS {
+            let problem = format!("must be at least {LEAST_IDLE_SECONDS}, an hour");
+            return refuse("idle_close_seconds", self.idle_close_seconds.to_string(), &problem);
         }
         if self.give_up_after == 0 {
             return refuse("give_up_after", "0".to_owned(), "must be at least 1");

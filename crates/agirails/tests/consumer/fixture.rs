@@ -15,7 +15,7 @@ use agirails::{
         PaidResponse, Purchase, Step,
     },
     kernel::TransactionQuery,
-    paywall::{Answer, Charge, Entry, Incoming, Paywall},
+    paywall::{Answer, Charge, Entry, Incoming, Paywall, PaywallBuilder},
 };
 
 pub const CENTS_10: Usdc = Usdc(100_000);
@@ -50,7 +50,11 @@ pub struct Service {
 
 impl Service {
     pub async fn of(provider: ACTPClient, price: Usdc) -> Self {
-        let paywall = Paywall::builder(provider).open().await.unwrap();
+        Self::with(Paywall::builder(provider), price).await
+    }
+
+    pub async fn with(builder: PaywallBuilder, price: Usdc) -> Self {
+        let paywall = builder.open().await.unwrap();
         let charge = paywall.charge(Charge::new("POST /api/generate", price)).unwrap();
         let charge = Arc::new(Mutex::new(charge));
         Self { paywall, charge, runs: Arc::default(), seen: Arc::default() }
@@ -71,6 +75,7 @@ impl Service {
                 "X-AGIRAILS-TX-ID" => incoming.transaction_id = Some(value.clone()),
                 "X-AGIRAILS-SIGNATURE" => incoming.signature = Some(value.clone()),
                 "Idempotency-Key" => incoming.idempotency_key = Some(value.clone()),
+                "X-AGIRAILS-SERVICE-KEY" => incoming.service_key = Some(value.clone()),
                 "X-AGIRAILS-MAX-PRICE" => incoming.max_price = Some(value.clone()),
                 _ => {}
             }

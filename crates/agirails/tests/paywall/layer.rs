@@ -276,16 +276,52 @@ async fn the_last_piece_waits_until_the_answer_is_kept() {
     .await;
     let id = server.stage.funded(CENTS_10).await;
     // Nothing can be kept of what was claimed before.
-    server.stage.rewrite(
-        "CREATE TRIGGER full BEFORE UPDATE OF content_hash ON calls
-         BEGIN SELECT raise(ABORT, 'no space'); END",
-    );
+    server.stage.rewrite("ALTER TABLE totals RENAME TO others");
     let mut answer = server.call(id, "/api/generate", "").await;
     let mut read = vec![];
     while let Ok(Some(piece)) = answer.chunk().await {
         read.extend(piece);
     }
     assert_eq!(read, b"first");
+}
+
+/// Callers who ask again and do not read.
+#[tokio::test]
+async fn a_long_answer_is_given_again_to_so_many_at_once() {
+    const LENGTH: usize = 15 << 20;
+    let server = Server::of(|paywall| {
+        let charge = charge(paywall, CENTS_10);
+        let handler = async || vec![b'x'; LENGTH];
+        Router::new()
+            .route("/api/generate", post(handler).route_layer(PaywallLayer::new(paywall, &charge)))
+    })
+    .await;
+    let id = server.stage.funded(CENTS_10).await;
+    let first = server.call(id, "/api/generate", "").await;
+    let receipt = first.headers()["x-agirails-receipt"].clone();
+    let first = first.bytes().await.unwrap();
+    assert_eq!(first.len(), LENGTH);
+    let mut held = vec![];
+    for _ in 0..8 {
+        let again = server.call(id, "/api/generate", "").await;
+        assert_eq!(again.status(), StatusCode::OK);
+        assert_eq!(again.content_length(), Some(LENGTH as u64));
+        assert_eq!(again.headers()["x-agirails-receipt"], receipt);
+        held.push(again);
+    }
+    let refused = server.call(id, "/api/generate", "").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(refused.headers().contains_key("retry-after"));
+    // Who reads it gets all of it, and makes room, as does who goes away.
+    assert!(held.pop().unwrap().bytes().await.unwrap() == first);
+    drop(held);
+    for _ in 0..200 {
+        if server.call(id, "/api/generate", "").await.status() == StatusCode::OK {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no place was given back");
 }
 
 #[tokio::test]

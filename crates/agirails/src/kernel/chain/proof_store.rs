@@ -14,8 +14,8 @@ use crate::{
     storage::{self, Attempt, Format, Storage, Store},
 };
 
-/// Opens or makes `.actp/chain-<chain id>-<first 8 hex digits of the kernel>.sqlite3` ("actc" in
-/// its header): proofs of deliveries, and the sender's journal.
+/// Opens or makes `.actp/chain-<chain id>-<kernel>.sqlite3` ("actc" in its header): proofs of
+/// deliveries, and the sender's journal.
 ///
 /// Every commit is durable (`FULL`): the journal must not forget what was sent.
 ///
@@ -27,7 +27,9 @@ pub(crate) async fn open_file(
     kernel: Address,
 ) -> Result<Arc<Store>> {
     let format = Format {
-        file: format!("chain-{chain_id}-{}.sqlite3", hex::encode(&kernel[..4])),
+        file: format!("chain-{chain_id}-{}.sqlite3", hex::encode(kernel)),
+        identity: Some(format!("kernel {kernel} on chain {chain_id}")),
+        former: Some(format!("chain-{chain_id}-{}.sqlite3", hex::encode(&kernel[..4]))),
         application_id: 0x6163_7463,
         schema: &[
             concat!(
@@ -156,6 +158,6 @@ mod tests {
         let storage = Storage::Directory(directory.path().to_owned());
         let file = open_file(storage, 8_453, Address::repeat_byte(0xa1)).await.unwrap();
         let name = file.path().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
-        assert_eq!(name, "chain-8453-a1a1a1a1.sqlite3");
+        assert_eq!(name, format!("chain-8453-{}.sqlite3", "a1".repeat(20)));
     }
 }

@@ -36,6 +36,8 @@ use crate::{
 fn format() -> Format {
     Format {
         file: "kernel.sqlite3".to_owned(),
+        identity: None,
+        former: None,
         application_id: 0x6163_7470,
         schema: &[include_str!("schema.sql"), include_str!("ledger_id.sql")],
         synchronous: "NORMAL",

@@ -16,11 +16,14 @@ use alloy_primitives::{Address, B256, keccak256};
 
 use super::{
     AnswerRequest, Backlog, CallId, Claim, ClaimRequest, Claimed, Counters, Duty, Ended, Facts,
-    Known, Outcome, Owner, Stage, Store,
+    KeptAnswer, KeptBody, Known, Outcome, Owner, PIECE_BYTES, Stage, Store,
 };
 use crate::{
     paywall::answer::Answer,
-    protocol::{TransactionId, Usdc},
+    protocol::{
+        TransactionId, Usdc,
+        receipt::{merkle_levels, merkle_places},
+    },
 };
 
 macro_rules! suite {
@@ -31,6 +34,9 @@ macro_rules! suite {
             an_answer_is_kept_and_told_again,
             an_answer_may_be_longer_than_what_is_kept,
             bytes_come_back_as_they_were,
+            a_long_body_comes_in_pieces,
+            one_call_is_found_by_itself,
+            a_closed_tree_is_kept_as_long_as_its_payment,
             another_request_with_the_same_key_is_refused,
             a_running_claim_is_told_to_the_same_request_only,
             the_outcomes_of_a_claim_come_in_their_order,
@@ -77,6 +83,7 @@ macro_rules! suite {
             a_call_is_known_without_being_claimed,
             who_comes_too_late_is_told_why,
             the_backlog_says_what_is_owed,
+            an_original_is_no_copy,
             one_of_many_claims_runs,
             random_calls_are_served_once,
             random_losses_are_fenced_off,
@@ -177,6 +184,12 @@ fn body(text: &str) -> Answer {
     Answer::new(200, text)
 }
 
+/// An answer whose body is short, as it is kept.
+fn kept_as(answer: &Answer) -> KeptAnswer {
+    let Answer { status, headers, body } = answer.clone();
+    KeptAnswer { status, headers, body: KeptBody::Whole(body) }
+}
+
 fn answer_to(claim: &Claim) -> AnswerRequest {
     AnswerRequest {
         claim: claim.clone(),
@@ -273,7 +286,7 @@ pub(super) async fn an_answer_is_kept_and_told_again(store: &dyn Store, two: &dy
         };
         assert_eq!((kept.index, kept.answered_at), (0, NOW));
         assert_eq!(kept.content_hash, keccak256("k"));
-        assert_eq!(kept.answer, Some(body("k")));
+        assert_eq!(kept.answer, Some(kept_as(&body("k"))));
     }
     serve(two, &ask("a", "l", 10)).await;
     let calls = store.calls(id("a")).await.unwrap();
@@ -306,23 +319,117 @@ pub(super) async fn bytes_come_back_as_they_were(store: &dyn Store, _: &dyn Stor
     let request_to_keep = AnswerRequest { answer: Some(answer.clone()), ..answer_to(&claim) };
     done(store.answer(&request_to_keep).await.unwrap());
     match store.claim(&request).await.unwrap() {
-        Claimed::Answered(kept) => assert_eq!(kept.answer, Some(answer)),
+        Claimed::Answered(kept) => assert_eq!(kept.answer, Some(kept_as(&answer))),
         other => panic!("{other:?}"),
     }
     assert_eq!(store.calls(id("a")).await.unwrap()[0].key, key);
 
-    // Nothing at all is something else than no answer, and a megabyte is none too many.
-    for (key, body) in [("empty", vec![]), ("long", vec![b'x'; 1 << 20])] {
+    // Nothing at all is something else than no answer.
+    for (key, body) in [("empty", vec![]), ("longest", vec![b'x'; PIECE_BYTES])] {
         let request = ask("a", key, 10);
         let claim = run(store, &request).await;
         let answer = Answer::new(204, body);
         let to_keep = AnswerRequest { answer: Some(answer.clone()), ..answer_to(&claim) };
         done(store.answer(&to_keep).await.unwrap());
         match store.claim(&request).await.unwrap() {
-            Claimed::Answered(kept) => assert_eq!(kept.answer, Some(answer)),
+            Claimed::Answered(kept) => assert_eq!(kept.answer, Some(kept_as(&answer))),
             other => panic!("{other:?}"),
         }
     }
+}
+
+pub(super) async fn a_long_body_comes_in_pieces(store: &dyn Store, two: &dyn Store) {
+    for (key, length) in [("odd", 3 * PIECE_BYTES + 7), ("even", 2 * PIECE_BYTES)] {
+        let body: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+        let request = ask("a", key, 10);
+        let claim = run(store, &request).await;
+        let answer = Answer::new(201, body.clone()).with("X-Kind", "long");
+        done(
+            store
+                .answer(&AnswerRequest { answer: Some(answer), ..answer_to(&claim) })
+                .await
+                .unwrap(),
+        );
+        let kept = KeptAnswer {
+            status: 201,
+            headers: vec![("X-Kind".to_owned(), b"long".to_vec())],
+            body: KeptBody::Pieces { length: length as u64 },
+        };
+        match two.claim(&request).await.unwrap() {
+            Claimed::Answered(found) => assert_eq!(found.answer, Some(kept.clone())),
+            other => panic!("{other:?}"),
+        }
+        match two.known(&claim.call, request.digest).await.unwrap() {
+            Known::Answered(found) => assert_eq!(found.answer, Some(kept)),
+            other => panic!("{other:?}"),
+        }
+        let (mut read, mut number) = (vec![], 0);
+        loop {
+            let piece = two.piece(&claim.call, number).await.unwrap();
+            assert!(piece.len() <= PIECE_BYTES);
+            if piece.is_empty() {
+                break;
+            }
+            read.extend(piece);
+            number += 1;
+        }
+        assert!(read == body, "{key} came back as other bytes");
+    }
+    // None of another call, and none of one that runs.
+    let running = run(store, &ask("a", "running", 10)).await;
+    assert!(store.piece(&running.call, 0).await.unwrap().is_empty());
+    // They go with their payment.
+    let call = CallId { transaction: id("a"), key: "odd".to_owned() };
+    done(store.release(&running, 9).await.unwrap());
+    store.close(id("a")).await.unwrap();
+    store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    tokio::time::sleep(TICK).await;
+    assert_eq!(store.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
+    assert!(store.piece(&call, 0).await.unwrap().is_empty());
+}
+
+pub(super) async fn one_call_is_found_by_itself(store: &dyn Store, two: &dyn Store) {
+    for key in ["k", "l"] {
+        serve(store, &ask("a", key, 10)).await;
+    }
+    let running = run(store, &ask("a", "running", 10)).await;
+    let find = async |name: &str, key: &str| {
+        let call = CallId { transaction: id(name), key: key.to_owned() };
+        two.answered(&call).await.unwrap()
+    };
+    let found = find("a", "l").await.unwrap();
+    assert_eq!(store.calls(id("a")).await.unwrap()[1], found);
+    assert_eq!((found.index, found.content_hash), (1, keccak256("l")));
+    assert_eq!(find("a", &running.call.key).await, None);
+    assert_eq!(find("a", "").await, None);
+    assert_eq!(find("b", "k").await, None);
+}
+
+pub(super) async fn a_closed_tree_is_kept_as_long_as_its_payment(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    serve(store, &ask("a", "", 100)).await;
+    serve(store, &ask("b", "", 100)).await;
+    // Rows that are full, and such as are not.
+    let leaves: Vec<_> = (0_u32..300).map(|leaf| keccak256(leaf.to_be_bytes())).collect();
+    let levels = merkle_levels(leaves);
+    store.keep_tree(id("a"), &levels).await.unwrap();
+    // The first one stays.
+    two.keep_tree(id("a"), &merkle_levels(vec![B256::ZERO; 300])).await.unwrap();
+    for index in [0, 1, 63, 64, 65, 255, 256, 298, 299] {
+        let places = merkle_places(300, index);
+        let places: Vec<_> = places.iter().map(|(level, place, _)| (*level, *place)).collect();
+        let expected: Vec<_> =
+            places.iter().map(|(level, place)| levels[*level as usize][*place as usize]).collect();
+        assert_eq!(two.nodes(id("a"), &places).await.unwrap(), expected, "{index}");
+    }
+    assert!(store.nodes(id("a"), &[]).await.unwrap().is_empty());
+    assert!(store.nodes(id("b"), &[(0, 0)]).await.unwrap().is_empty());
+    store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    tokio::time::sleep(TICK).await;
+    assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
+    assert!(store.nodes(id("a"), &[(0, 0)]).await.unwrap().is_empty());
 }
 
 pub(super) async fn another_request_with_the_same_key_is_refused(
@@ -1040,7 +1147,7 @@ pub(super) async fn a_call_is_known_without_being_claimed(store: &dyn Store, two
     assert_eq!(known(&other(request.clone())).await, Known::Nothing);
     done(store.answer(&answer_to(&claim)).await.unwrap());
     match known(&request).await {
-        Known::Answered(kept) => assert_eq!(kept.answer, Some(body("k"))),
+        Known::Answered(kept) => assert_eq!(kept.answer, Some(kept_as(&body("k")))),
         other => panic!("{other:?}"),
     }
     assert_eq!(known(&other(request)).await, Known::Nothing);
@@ -1096,6 +1203,14 @@ fn at_once<W: AsyncFnOnce() + Send>(workers: Vec<W>) {
             });
         }
     });
+}
+
+pub(super) async fn an_original_is_no_copy(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("a", "k", 10)).await;
+    for (store, now) in [(store, NOW), (two, NOW + 1)] {
+        store.tidy().await.unwrap();
+        assert_eq!(store.restored(now).await.unwrap(), None);
+    }
 }
 
 pub(super) async fn one_of_many_claims_runs(one: &dyn Store, two: &dyn Store) {
@@ -1169,7 +1284,7 @@ async fn random_calls(one: &dyn Store, two: &dyn Store, lease: Duration) {
                         let call = claim_of(&request, 0).call;
                         // Whoever gave it may not have written it down yet.
                         if let Some((answer, _)) = look().answers.get(&call) {
-                            assert_eq!(kept.answer.as_ref(), Some(answer));
+                            assert_eq!(kept.answer, Some(kept_as(answer)));
                         }
                         continue;
                     }
@@ -1248,7 +1363,7 @@ async fn random_calls(one: &dyn Store, two: &dyn Store, lease: Duration) {
             else {
                 panic!("{call:?} was answered");
             };
-            assert_eq!(kept.answer.as_ref(), Some(answer));
+            assert_eq!(kept.answer, Some(kept_as(answer)));
             assert_eq!(kept.content_hash, keccak256(&answer.body));
         }
     }

@@ -179,6 +179,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let format = Format {
             file: "commits.sqlite3".to_owned(),
+            identity: None,
+            former: None,
             application_id: 0x6163_7478,
             schema: &["CREATE TABLE steps (number INTEGER)"],
             synchronous: "NORMAL",

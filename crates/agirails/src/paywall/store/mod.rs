@@ -11,17 +11,51 @@ mod sqlite;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, hex};
 use async_trait::async_trait;
 
 #[cfg(feature = "postgres")]
 pub(super) use self::postgres::PostgresStore;
 pub(super) use self::sqlite::SqliteStore;
-use super::answer::Answer;
+use super::answer::{Answer, Headers};
 use crate::{
     error::Result,
     protocol::{TransactionId, Usdc},
 };
+
+/// How many bytes of a body are read at once. A longer one is kept in pieces of this length.
+pub(super) const PIECE_BYTES: usize = 64 << 10;
+/// How many hashes of a tree's level are kept in one row.
+pub(super) const HASHES: usize = 64;
+
+/// Whose payments a store keeps: one provider's on one network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Scope {
+    pub(super) chain_id: u64,
+    pub(super) kernel: Address,
+    pub(super) provider: Address,
+}
+
+impl Scope {
+    /// What sets it apart from all others.
+    fn name(&self) -> String {
+        let Self { chain_id, kernel, provider } = self;
+        format!("{chain_id}-{}-{}", hex::encode(kernel), hex::encode(provider))
+    }
+
+    /// What earlier versions called it, which other providers may share.
+    fn former_name(&self) -> String {
+        let Self { chain_id, kernel, provider } = self;
+        format!("{chain_id}-{}-{}", hex::encode(&kernel[..4]), hex::encode(&provider[..4]))
+    }
+
+    #[cfg(test)]
+    fn of(name: &str) -> Self {
+        let hash = alloy_primitives::keccak256(name);
+        let address = Address::from_slice(&hash[..20]);
+        Self { chain_id: 31_337, kernel: address, provider: address }
+    }
+}
 
 /// A transaction as it was verified once. Nothing of it changes before its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +72,7 @@ pub(super) struct Facts {
     pub(super) bound: bool,
 }
 
-/// How far a payment is. It only ever moves down this list.
+/// How far a payment is. By itself it only ever moves down this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     /// Calls may be claimed.
@@ -177,7 +211,24 @@ pub(super) struct Kept {
     /// Unix seconds.
     pub(super) answered_at: u64,
     /// `None` where it was streamed and longer than the limit.
-    pub(super) answer: Option<Answer>,
+    pub(super) answer: Option<KeptAnswer>,
+}
+
+/// A response as it was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeptAnswer {
+    pub(super) status: u16,
+    pub(super) headers: Headers,
+    pub(super) body: KeptBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum KeptBody {
+    Whole(Vec<u8>),
+    /// It is longer than [`PIECE_BYTES`]: [`Store::piece`] brings it.
+    Pieces {
+        length: u64,
+    },
 }
 
 /// A running claim, named so that only its own attempt is meant.
@@ -362,8 +413,21 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// Duties at this stage whose time has come, the nearest deadline first.
     async fn duties(&self, stage: Stage, limit: u32) -> Result<Vec<Duty>>;
 
+    /// A piece of the kept body of a call, counted from 0: empty behind its end.
+    async fn piece(&self, call: &CallId, number: u64) -> Result<Vec<u8>>;
+
+    /// An answered call; `None` where there is no such one.
+    async fn answered(&self, call: &CallId) -> Result<Option<CallRow>>;
+
     /// The answered calls of a payment in the order of their index.
     async fn calls(&self, id: TransactionId) -> Result<Vec<CallRow>>;
+
+    /// Keeps the tree over the calls of a payment that is closed, from its leaves to its root. Without
+    /// effect where it is kept already.
+    async fn keep_tree(&self, id: TransactionId, levels: &[Vec<B256>]) -> Result<()>;
+
+    /// Nodes of a kept tree by level and place; fewer where it is not kept.
+    async fn nodes(&self, id: TransactionId, places: &[(u32, u64)]) -> Result<Vec<B256>>;
 
     /// Fixes the content hash of a delivery, before it is sent: the first one stays. Returns the one that stands.
     async fn set_content_hash(&self, id: TransactionId, hash: B256) -> Result<B256>;
@@ -388,6 +452,29 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// Forgets up to `limit` payments that ended longer ago than this, with their calls; returns how many. None whose
     /// deadline is not over `now`, by the kernel's clock: its id could be spent again.
     async fn prune(&self, age: Duration, now: u64, limit: u32) -> Result<u64>;
+
+    /// Since when this store works as a copy of another one; `now` where it begins to just now, and
+    /// `None` where it is the original. What was claimed between the copy and that time, it does not
+    /// know.
+    async fn restored(&self, now: u64) -> Result<Option<u64>>;
+
+    /// Brings what is written to where it stays, without making anybody wait: called now and then.
+    async fn tidy(&self) -> Result<()>;
+}
+
+/// A level of a tree, in rows.
+fn rows_of_level(level: &[B256]) -> impl Iterator<Item = (u64, Vec<u8>)> {
+    (0..).zip(level.chunks(HASHES).map(|hashes| hashes.concat()))
+}
+
+/// Which row of its level a node is in, and where there.
+const fn row_of_node(place: u64) -> (u64, usize) {
+    (place / HASHES as u64, place as usize % HASHES)
+}
+
+/// A node in its row.
+fn node_in_row(row: &[u8], at: usize) -> Option<B256> {
+    row.get(at * 32..(at + 1) * 32).and_then(|hash| B256::try_from(hash).ok())
 }
 
 /// A service's id, if its store has none yet.

@@ -28,20 +28,20 @@ use self::{
 };
 use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
-    Facts, Kept, Known, Outcome, Owner, Payment, REST_DOUBLINGS, Stage, Store, calls_counter,
-    revenue_counter,
+    Facts, Kept, KeptAnswer, KeptBody, Known, Outcome, Owner, PIECE_BYTES, Payment, REST_DOUBLINGS,
+    Scope, Stage, Store, calls_counter, node_in_row, revenue_counter, row_of_node, rows_of_level,
 };
 use crate::{
-    error::{Code, Error, Result},
-    paywall::answer::Answer,
+    error::{Code, Error, Result, shown_words},
     protocol::{TransactionId, Usdc},
 };
 
 /// The n-th step makes tables of version n out of those of version n - 1. Steps are only ever added.
-const TABLES: [&str; 3] = [
+const TABLES: [&str; 4] = [
     include_str!("postgres.sql"),
     include_str!("postgres/deadlines.sql"),
     include_str!("postgres/services.sql"),
+    include_str!("postgres/kept.sql"),
 ];
 const FUNCTIONS: &str = include_str!("postgres/functions.sql");
 /// The schema that this version reads and writes.
@@ -56,6 +56,7 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Payments and claims of one scope in a PostgreSQL database.
 pub(in crate::paywall) struct PostgresStore {
     pool: Pool,
+    /// In every row, with the provider's whole address in it.
     scope: String,
 }
 
@@ -73,7 +74,7 @@ impl PostgresStore {
     /// until `give_up`, which may be zero. Stores of different scopes do not see each other.
     pub(in crate::paywall) async fn connect(
         url: &str,
-        scope: &str,
+        scope: &Scope,
         give_up: Duration,
     ) -> Result<Self> {
         Self::connect_within(url, scope, give_up, Limits::USUAL).await
@@ -81,7 +82,7 @@ impl PostgresStore {
 
     async fn connect_within(
         url: &str,
-        scope: &str,
+        scope: &Scope,
         give_up: Duration,
         limits: Limits,
     ) -> Result<Self> {
@@ -93,7 +94,10 @@ impl PostgresStore {
             }
             time::sleep(PAUSE).await;
         }
-        Ok(Self { pool, scope: text(scope) })
+        let (former, scope) = (scope.former_name(), scope.name());
+        const SQL: &str = "SELECT agirails_paywall.adopt($1, $2)";
+        pool.ask(Again::Harmless, SQL, &[(&former, Type::TEXT), (&scope, Type::TEXT)]).await?;
+        Ok(Self { pool, scope })
     }
 
     async fn ask(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
@@ -111,6 +115,19 @@ const FOUND: &str = "SELECT to_regnamespace('agirails_paywall') IS NOT NULL,
     to_regclass('agirails_paywall.version') IS NOT NULL,
     current_setting('server_encoding')";
 const TAKEN: &str = "SELECT number FROM agirails_paywall.version";
+/// What stands in the schema and belongs to a role that could run code as this one by it.
+const STRANGE: &str = "SELECT thing.kind || ' ' || thing.name, role.rolname::text
+    FROM (
+        SELECT 'schema' AS kind, n.nspname::text AS name, n.nspowner AS owner
+        FROM pg_namespace n WHERE n.nspname = 'agirails_paywall'
+        UNION ALL
+        SELECT 'relation', c.relname::text, c.relowner
+        FROM pg_class c WHERE c.relnamespace = to_regnamespace('agirails_paywall')
+        UNION ALL
+        SELECT 'function', p.proname::text, p.proowner
+        FROM pg_proc p WHERE p.pronamespace = to_regnamespace('agirails_paywall')
+    ) thing JOIN pg_roles role ON role.oid = thing.owner
+    WHERE NOT role.rolsuper AND NOT pg_has_role(current_user, role.oid, 'MEMBER') LIMIT 1";
 
 /// Brings the schema to this version.
 async fn migrate(pool: &Pool) -> Result<()> {
@@ -122,6 +139,19 @@ async fn migrate(pool: &Pool) -> Result<()> {
             format!("the database {} is encoded as {encoding}, not as UTF8", pool.shown()),
         )
         .with_hint("make one with createdb --encoding=UTF8 --template=template0"));
+    }
+    if let Some(strange) = pool.ask(Again::Harmless, STRANGE, &[]).await?.first() {
+        let (thing, role): (&str, &str) = (value(strange, 0)?, value(strange, 1)?);
+        let message = format!(
+            "in {} the {} belongs to {}",
+            pool.shown(),
+            shown_words(thing),
+            shown_words(role)
+        );
+        return Err(Error::new(Code::StorageExposed, message).with_hint(
+            "that role could run code as this one: use another database; where you trust it, \
+             make this role a member of it",
+        ));
     }
     let taken = match value(first(&found)?, 1)? {
         true => value::<i32>(first(&pool.ask(Again::Harmless, TAKEN, &[]).await?)?, 0)?,
@@ -147,7 +177,7 @@ async fn update(pool: &Pool) -> Result<()> {
     let in_words = |cause| errors::in_words(cause, pool.shown());
     let mut link = pool.connect().await?;
     let transaction = link.client.transaction().await.map_err(in_words)?;
-    let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
+    let lock = format!("{}; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})", pool.settings());
     transaction.batch_execute(&lock).await.map_err(in_words)?;
     let found = transaction.query_typed(FOUND, &[]).await.map_err(in_words)?;
     let taken = match value(first(&found)?, 1)? {
@@ -199,7 +229,7 @@ impl Store for PostgresStore {
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Claimed> {
         const SQL: &str = "SELECT * FROM agirails_paywall.claim(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
         let mut ticket = [0_u8; 16];
         getrandom::fill(&mut ticket).map_err(|error| {
             Error::new(Code::Internal, "the system gives no random numbers").with_source(error)
@@ -225,6 +255,7 @@ impl Store for PostgresStore {
                     (&facts.bound, Type::BOOL),
                     (&i64::from(request.give_up_after), Type::INT8),
                     (&i64::from(REST_DOUBLINGS), Type::INT8),
+                    (&(PIECE_BYTES as i32), Type::INT4),
                 ],
             )
             .await?;
@@ -250,7 +281,8 @@ impl Store for PostgresStore {
     async fn known(&self, call: &CallId, digest: B256) -> Result<Known> {
         const SQL: &str = "SELECT state = 2, 0,
             agirails_paywall.microseconds(leased_until - clock_timestamp()), 0, 0,
-            index, content_hash, answered_at, status, header_names, header_values, body
+            index, content_hash, answered_at, status, header_names, header_values,
+            CASE WHEN octet_length(body) <= $5 THEN body END, octet_length(body)::bigint
             FROM agirails_paywall.call
             WHERE scope = $1 AND payment = $2 AND key = $3 AND digest = $4
                 AND (state = 2 OR state = 1 AND leased_until > clock_timestamp())";
@@ -262,6 +294,7 @@ impl Store for PostgresStore {
                     (&call.transaction.as_slice(), Type::BYTEA),
                     (&call.key.as_bytes(), Type::BYTEA),
                     (&digest.as_slice(), Type::BYTEA),
+                    (&(PIECE_BYTES as i32), Type::INT4),
                 ],
             )
             .await?;
@@ -429,15 +462,97 @@ impl Store for PostgresStore {
             WHERE scope = $1 AND payment = $2 AND state = 2 ORDER BY index";
         let rows =
             self.ask(SQL, &[(&self.scope, Type::TEXT), (&id.as_slice(), Type::BYTEA)]).await?;
-        let call = |row: &Row| {
-            Ok(CallRow {
-                key: utf8(value(row, 0)?)?,
-                index: unsigned(row, 1)?,
-                content_hash: hash(value(row, 2)?)?,
-                answered_at: unsigned(row, 3)?,
-            })
+        rows.iter().map(call_row).collect()
+    }
+
+    async fn piece(&self, call: &CallId, number: u64) -> Result<Vec<u8>> {
+        const SQL: &str = "SELECT substring(body FROM $4 FOR $5) FROM agirails_paywall.call
+            WHERE scope = $1 AND payment = $2 AND key = $3 AND state = 2";
+        let first = i32::try_from(number.saturating_mul(PIECE_BYTES as u64).saturating_add(1));
+        // PostgreSQL's values are no longer than that.
+        let Ok(first) = first else { return Ok(vec![]) };
+        let rows = self
+            .ask(
+                SQL,
+                &[
+                    (&self.scope, Type::TEXT),
+                    (&call.transaction.as_slice(), Type::BYTEA),
+                    (&call.key.as_bytes(), Type::BYTEA),
+                    (&first, Type::INT4),
+                    (&(PIECE_BYTES as i32), Type::INT4),
+                ],
+            )
+            .await?;
+        let Some(row) = rows.first() else { return Ok(vec![]) };
+        Ok(value::<Option<Vec<u8>>>(row, 0)?.unwrap_or_default())
+    }
+
+    async fn answered(&self, call: &CallId) -> Result<Option<CallRow>> {
+        const SQL: &str = "SELECT key, index, content_hash, answered_at FROM agirails_paywall.call
+            WHERE scope = $1 AND payment = $2 AND key = $3 AND state = 2";
+        let parameters: [Parameter<'_>; 3] = [
+            (&self.scope, Type::TEXT),
+            (&call.transaction.as_slice(), Type::BYTEA),
+            (&call.key.as_bytes(), Type::BYTEA),
+        ];
+        self.ask(SQL, &parameters).await?.first().map(call_row).transpose()
+    }
+
+    async fn keep_tree(&self, id: TransactionId, levels: &[Vec<B256>]) -> Result<()> {
+        const SQL: &str = "SELECT agirails_paywall.keep_tree($1, $2, $3, $4, $5)";
+        let (mut at, mut numbers, mut rows) = (vec![], vec![], vec![]);
+        for (level, hashes) in (0_i32..).zip(levels) {
+            for (number, row) in rows_of_level(hashes) {
+                at.push(level);
+                numbers.push(at_most(number));
+                rows.push(row);
+            }
+        }
+        self.ask(
+            SQL,
+            &[
+                (&self.scope, Type::TEXT),
+                (&id.as_slice(), Type::BYTEA),
+                (&at, Type::INT4_ARRAY),
+                (&numbers, Type::INT8_ARRAY),
+                (&rows, Type::BYTEA_ARRAY),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn nodes(&self, id: TransactionId, places: &[(u32, u64)]) -> Result<Vec<B256>> {
+        const SQL: &str = "SELECT t.hashes
+            FROM unnest($3, $4) WITH ORDINALITY AS wanted (level, number, place)
+            JOIN agirails_paywall.tree t
+                ON t.scope = $1 AND t.payment = $2 AND t.level = wanted.level AND t.number = wanted.number
+            ORDER BY wanted.place";
+        if places.is_empty() {
+            return Ok(vec![]);
+        }
+        let levels: Vec<i32> = places.iter().map(|(level, _)| number(*level)).collect();
+        let numbers: Vec<i64> =
+            places.iter().map(|(_, place)| at_most(row_of_node(*place).0)).collect();
+        let rows = self
+            .ask(
+                SQL,
+                &[
+                    (&self.scope, Type::TEXT),
+                    (&id.as_slice(), Type::BYTEA),
+                    (&levels, Type::INT4_ARRAY),
+                    (&numbers, Type::INT8_ARRAY),
+                ],
+            )
+            .await?;
+        if rows.len() < places.len() {
+            return Ok(vec![]);
+        }
+        let node = |(row, (_, place)): (&Row, &(u32, u64))| {
+            node_in_row(value(row, 0)?, row_of_node(*place).1)
+                .ok_or_else(|| damaged("a tree that lacks a node"))
         };
-        rows.iter().map(call).collect()
+        rows.iter().zip(places).map(node).collect()
     }
 
     async fn set_content_hash(&self, id: TransactionId, content_hash: B256) -> Result<B256> {
@@ -535,6 +650,27 @@ impl Store for PostgresStore {
         ];
         self.ask_one::<i64>(SQL, &parameters).await.and_then(positive)
     }
+
+    async fn restored(&self, now: u64) -> Result<Option<u64>> {
+        const BEGIN: &str = "UPDATE agirails_paywall.restored SET at = $1 WHERE at = 0";
+        const SQL: &str = "SELECT max(at) FROM agirails_paywall.restored";
+        self.ask(BEGIN, &[(&at_most(now), Type::INT8)]).await?;
+        self.ask_one::<Option<i64>>(SQL, &[]).await?.map(positive).transpose()
+    }
+
+    /// The server does that.
+    async fn tidy(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn call_row(row: &Row) -> Result<CallRow> {
+    Ok(CallRow {
+        key: utf8(value(row, 0)?)?,
+        index: unsigned(row, 1)?,
+        content_hash: hash(value(row, 2)?)?,
+        answered_at: unsigned(row, 3)?,
+    })
 }
 
 /// Facts in the database's types.
@@ -680,13 +816,17 @@ fn kept(row: &Row) -> Result<Kept> {
     })
 }
 
-fn answer(row: &Row) -> Result<Option<Answer>> {
+fn answer(row: &Row) -> Result<Option<KeptAnswer>> {
     let Some(status) = value::<Option<i32>>(row, 8)? else { return Ok(None) };
     let status = u16::try_from(status).map_err(|_| damaged("a status that HTTP has not"))?;
     let (names, values): (Vec<&[u8]>, Vec<&[u8]>) = (value(row, 9)?, value(row, 10)?);
     let headers =
         names.into_iter().zip(values).map(|(name, value)| Ok((utf8(name)?, value.to_vec())));
-    Ok(Some(Answer { status, headers: headers.collect::<Result<_>>()?, body: value(row, 11)? }))
+    let body = match value(row, 11)? {
+        Some(body) => KeptBody::Whole(body),
+        None => KeptBody::Pieces { length: unsigned(row, 12)? },
+    };
+    Ok(Some(KeptAnswer { status, headers: headers.collect::<Result<_>>()?, body }))
 }
 
 #[cfg(test)]

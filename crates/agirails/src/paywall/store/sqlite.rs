@@ -11,13 +11,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 
 use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
-    Facts, Kept, Known, Outcome, Owner, Payment, REST_DOUBLINGS, Stage, Store,
-    group_commit::GroupCommit,
+    Facts, Kept, KeptAnswer, KeptBody, Known, Outcome, Owner, PIECE_BYTES, Payment, REST_DOUBLINGS,
+    Scope, Stage, Store, group_commit::GroupCommit, node_in_row, row_of_node, rows_of_level,
 };
 use crate::{
-    error::Result,
+    error::{Code, Error, Result},
     fork::Renewed,
-    paywall::answer::Answer,
     protocol::{TransactionId, Usdc},
     storage::{self, Attempt, Format, Storage},
 };
@@ -33,6 +32,7 @@ const ANSWERED: i64 = 1;
 #[derive(Debug)]
 pub(in crate::paywall) struct SqliteStore {
     file: Arc<storage::Store>,
+    provider: Address,
     /// A forked child's writers wait for one another, not for the parent's.
     commits: Renewed<GroupCommit>,
 }
@@ -42,16 +42,20 @@ impl SqliteStore {
     /// survives everything that can happen to processes, and a power cut may take the last ones.
     pub(in crate::paywall) async fn open(
         storage: Storage,
-        scope: &str,
+        scope: &Scope,
         survives_power_cut: bool,
     ) -> Result<Self> {
+        let Scope { chain_id, kernel, provider } = scope;
         let format = Format {
-            file: format!("paywall-{scope}.sqlite3"),
+            file: format!("paywall-{}.sqlite3", scope.name()),
+            identity: Some(format!("{provider} at kernel {kernel} on chain {chain_id}")),
+            former: Some(format!("paywall-{}.sqlite3", scope.former_name())),
             application_id: 0x6163_7477,
             schema: &[
                 include_str!("sqlite.sql"),
                 include_str!("sqlite/deadlines.sql"),
                 include_str!("sqlite/services.sql"),
+                include_str!("sqlite/kept.sql"),
             ],
             synchronous: if survives_power_cut { "FULL" } else { "NORMAL" },
             patience: PATIENCE,
@@ -61,7 +65,7 @@ impl SqliteStore {
             let file = file.clone();
             move || GroupCommit::new(file.clone())
         });
-        Ok(Self { file, commits })
+        Ok(Self { file, provider: *provider, commits })
     }
 
     async fn write<T: Send + 'static>(
@@ -86,12 +90,17 @@ impl Store for SqliteStore {
     }
 
     async fn payment(&self, id: TransactionId) -> Result<Option<Payment>> {
-        self.file.read(|connection| payment(connection, id)).await
+        self.file.read(|connection| payment(connection, self.provider, id)).await
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Claimed> {
-        let request = request.clone();
-        self.write(move |connection| claim(connection, &request)).await
+        // An answer is final: those who ask for it again are no writers.
+        let call = CallId { transaction: request.facts.id, key: request.key.clone() };
+        if let Known::Answered(kept) = self.known(&call, request.digest).await? {
+            return Ok(Claimed::Answered(kept));
+        }
+        let (request, provider) = (request.clone(), self.provider);
+        self.write(move |connection| claim(connection, provider, &request)).await
     }
 
     async fn known(&self, call: &CallId, digest: B256) -> Result<Known> {
@@ -128,15 +137,17 @@ impl Store for SqliteStore {
     }
 
     async fn answer(&self, request: &AnswerRequest) -> Result<Ended> {
-        let request = request.clone();
-        self.write(move |connection| answer(connection, &request)).await
+        let (request, provider) = (request.clone(), self.provider);
+        self.write(move |connection| answer(connection, provider, &request)).await
     }
 
     async fn release(&self, claim: &Claim, give_up_after: u32) -> Result<Ended> {
-        let claim = claim.clone();
+        let (claim, provider) = (claim.clone(), self.provider);
         self.write(move |connection| {
             let id = claim.call.transaction;
-            let Some(before) = payment(connection, id)? else { return Ok(Ended::TakenOver) };
+            let Some(before) = payment(connection, provider, id)? else {
+                return Ok(Ended::TakenOver);
+            };
             if before.stage != Stage::Open || !fail_claim(connection, &claim)? {
                 return too_late(connection, &claim);
             }
@@ -154,8 +165,9 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self, id: TransactionId) -> Result<Option<Stage>> {
+        let provider = self.provider;
         self.write(move |connection| {
-            let Some(payment) = payment(connection, id)? else { return Ok(None) };
+            let Some(payment) = payment(connection, provider, id)? else { return Ok(None) };
             let is_served = payment.calls > 0;
             let may_close = (is_served || payment.facts.bound) && !is_running(connection, id)?;
             if payment.stage != Stage::Open || !may_close {
@@ -169,24 +181,29 @@ impl Store for SqliteStore {
     }
 
     async fn close_expiring(&self, deadline: u64) -> Result<u64> {
+        let provider = self.provider;
         self.write(move |connection| {
             let sql = "UPDATE payments SET \
-                       stage = CASE WHEN calls > 0 THEN 1 WHEN bound THEN 3 ELSE 6 END, since = ?2, next_try = 0, tries = 0, trouble = NULL \
-                       WHERE stage = 0 AND deadline <= ?1";
+                       stage = CASE WHEN calls > 0 THEN 1 WHEN bound THEN 3 ELSE 6 END, \
+                       since = ?2, next_try = 0, tries = 0, trouble = NULL \
+                       WHERE stage = 0 AND deadline <= ?1 AND coalesce(provider, ?3) = ?3";
             let mut statement = connection.prepare_cached(sql)?;
-            Ok(statement.execute(params![deadline as i64, now_ms()])? as u64)
+            let done = params![deadline as i64, now_ms(), provider.as_slice()];
+            Ok(statement.execute(done)? as u64)
         })
         .await
     }
 
     async fn close_idle(&self, answered_at: u64) -> Result<u64> {
+        let provider = self.provider;
         self.write(move |connection| {
             let sql = "UPDATE payments SET stage = 1, since = ?2, next_try = 0, tries = 0, \
                        trouble = NULL WHERE stage = 0 AND calls > 0 AND answered_at <= ?1 \
                        AND NOT EXISTS (SELECT 1 FROM calls WHERE payment = payments.id \
-                       AND state = 0 AND lease_until > ?2)";
+                       AND state = 0 AND lease_until > ?2) AND coalesce(provider, ?3) = ?3";
             let mut statement = connection.prepare_cached(sql)?;
-            Ok(statement.execute(params![answered_at as i64, now_ms()])? as u64)
+            let idle = params![answered_at as i64, now_ms(), provider.as_slice()];
+            Ok(statement.execute(idle)? as u64)
         })
         .await
     }
@@ -194,11 +211,11 @@ impl Store for SqliteStore {
     async fn open_payments(&self, after: TransactionId, limit: u32) -> Result<Vec<TransactionId>> {
         self.file
             .read(|connection| {
-                let sql =
-                    "SELECT id FROM payments WHERE stage = 0 AND id > ?1 ORDER BY id LIMIT ?2";
+                let sql = "SELECT id FROM payments WHERE stage = 0 AND id > ?1 \
+                           AND coalesce(provider, ?3) = ?3 ORDER BY id LIMIT ?2";
                 let mut statement = connection.prepare_cached(sql)?;
-                let rows =
-                    statement.query_map(params![after.as_slice(), limit], |row| hash(row, 0))?;
+                let page = params![after.as_slice(), limit, self.provider.as_slice()];
+                let rows = statement.query_map(page, |row| hash(row, 0))?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
             .await
@@ -211,9 +228,9 @@ impl Store for SqliteStore {
         served: Stage,
         trouble: &str,
     ) -> Result<Option<Stage>> {
-        let trouble = trouble.to_owned();
+        let (trouble, provider) = (trouble.to_owned(), self.provider);
         self.write(move |connection| {
-            let Some(payment) = payment(connection, id)? else { return Ok(None) };
+            let Some(payment) = payment(connection, provider, id)? else { return Ok(None) };
             if payment.stage != Stage::Open {
                 return Ok(Some(payment.stage));
             }
@@ -227,10 +244,10 @@ impl Store for SqliteStore {
     }
 
     async fn refund(&self, facts: &Facts) -> Result<Stage> {
-        let facts = *facts;
+        let (facts, provider) = (*facts, self.provider);
         self.write(move |connection| {
-            insert(connection, &facts, None, Stage::Returning)?;
-            let stage = payment(connection, facts.id)?.map(|payment| payment.stage);
+            insert(connection, provider, &facts, None, Stage::Returning)?;
+            let stage = payment(connection, provider, facts.id)?.map(|payment| payment.stage);
             if let Some(Stage::Open | Stage::Lost | Stage::Left) = stage {
                 enter(connection, facts.id, Stage::Returning)?;
                 return Ok(Stage::Returning);
@@ -241,9 +258,9 @@ impl Store for SqliteStore {
     }
 
     async fn give_back(&self, facts: &Facts) -> Result<()> {
-        let facts = *facts;
+        let (facts, provider) = (*facts, self.provider);
         self.write(move |connection| {
-            insert(connection, &facts, None, Stage::Returning)?;
+            insert(connection, provider, &facts, None, Stage::Returning)?;
             Ok(())
         })
         .await
@@ -255,10 +272,10 @@ impl Store for SqliteStore {
                 // Both stages are named, as the index names them.
                 let sql = format!(
                     "SELECT {DUTY} FROM payments WHERE stage = ?1 AND stage IN (1, 3) \
-                     AND next_try <= ?2 ORDER BY deadline LIMIT ?3"
+                     AND next_try <= ?2 AND coalesce(provider, ?4) = ?4 ORDER BY deadline LIMIT ?3"
                 );
                 let mut statement = connection.prepare_cached(&sql)?;
-                let due = params![stage.number(), now_ms(), limit];
+                let due = params![stage.number(), now_ms(), limit, self.provider.as_slice()];
                 let rows = statement.query_map(due, duty)?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
@@ -271,15 +288,68 @@ impl Store for SqliteStore {
                 let sql = "SELECT key, position, content_hash, answered_at FROM calls \
                            WHERE payment = ?1 AND state = 1 ORDER BY position";
                 let mut statement = connection.prepare_cached(sql)?;
-                let rows = statement.query_map([id.as_slice()], |row| {
-                    Ok(CallRow {
-                        key: row.get(0)?,
-                        index: number(row, 1)?,
-                        content_hash: hash(row, 2)?,
-                        answered_at: number(row, 3)?,
-                    })
-                })?;
+                let rows = statement.query_map([id.as_slice()], call_row)?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn piece(&self, call: &CallId, number: u64) -> Result<Vec<u8>> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT bytes FROM pieces \
+                           WHERE payment = ?1 AND key = ?2 AND number = ?3";
+                let mut statement = connection.prepare_cached(sql)?;
+                let piece = params![call.transaction.as_slice(), call.key, number as i64];
+                let bytes = statement.query_row(piece, |row| row.get(0)).optional()?;
+                Ok(bytes.unwrap_or_default())
+            })
+            .await
+    }
+
+    async fn answered(&self, call: &CallId) -> Result<Option<CallRow>> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT key, position, content_hash, answered_at FROM calls \
+                           WHERE payment = ?1 AND key = ?2 AND state = 1";
+                let mut statement = connection.prepare_cached(sql)?;
+                let call = params![call.transaction.as_slice(), call.key];
+                Ok(statement.query_row(call, call_row).optional()?)
+            })
+            .await
+    }
+
+    async fn keep_tree(&self, id: TransactionId, levels: &[Vec<B256>]) -> Result<()> {
+        let levels = levels.to_vec();
+        self.write(move |connection| {
+            let sql = "INSERT OR IGNORE INTO trees (payment, level, number, hashes) \
+                       VALUES (?1, ?2, ?3, ?4)";
+            let mut statement = connection.prepare_cached(sql)?;
+            for (level, hashes) in levels.iter().enumerate() {
+                for (number, row) in rows_of_level(hashes) {
+                    statement.execute(params![id.as_slice(), level as i64, number as i64, row])?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn nodes(&self, id: TransactionId, places: &[(u32, u64)]) -> Result<Vec<B256>> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT hashes FROM trees \
+                           WHERE payment = ?1 AND level = ?2 AND number = ?3";
+                let mut statement = connection.prepare_cached(sql)?;
+                let mut nodes = vec![];
+                for (level, place) in places {
+                    let (number, at) = row_of_node(*place);
+                    let row = params![id.as_slice(), level, number as i64];
+                    let found = statement
+                        .query_row(row, |row| Ok(node_in_row(row.get_ref(0)?.as_blob()?, at)));
+                    nodes.extend(found.optional()?.flatten());
+                }
+                Ok(nodes)
             })
             .await
     }
@@ -407,20 +477,42 @@ impl Store for SqliteStore {
     }
 
     async fn prune(&self, age: Duration, now: u64, limit: u32) -> Result<u64> {
+        let provider = self.provider;
         self.write(move |connection| {
             let before = now_ms() - ms(age);
             let sql = "SELECT id FROM payments WHERE stage IN (2, 4, 5, 6) AND since < ?1 \
-                       AND deadline < ?2 LIMIT ?3";
+                       AND deadline < ?2 AND coalesce(provider, ?4) = ?4 LIMIT ?3";
             let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map(params![before, now as i64, limit], |row| row.get(0))?;
+            let old = params![before, now as i64, limit, provider.as_slice()];
+            let rows = statement.query_map(old, |row| row.get(0))?;
             let ids = rows.collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
             for id in &ids {
-                connection.prepare_cached("DELETE FROM calls WHERE payment = ?1")?.execute([id])?;
-                connection.prepare_cached("DELETE FROM payments WHERE id = ?1")?.execute([id])?;
+                for sql in [
+                    "DELETE FROM pieces WHERE payment = ?1",
+                    "DELETE FROM trees WHERE payment = ?1",
+                    "DELETE FROM calls WHERE payment = ?1",
+                    "DELETE FROM payments WHERE id = ?1",
+                ] {
+                    connection.prepare_cached(sql)?.execute([id])?;
+                }
             }
             Ok(ids.len() as u64)
         })
         .await
+    }
+
+    async fn restored(&self, now: u64) -> Result<Option<u64>> {
+        self.write(move |connection| {
+            connection.execute("UPDATE restored SET at = ?1 WHERE at = 0", [now as i64])?;
+            let at: Option<i64> =
+                connection.query_row("SELECT max(at) FROM restored", [], |row| row.get(0))?;
+            Ok(at.map(|at| at as u64))
+        })
+        .await
+    }
+
+    async fn tidy(&self) -> Result<()> {
+        self.file.checkpoint().await
     }
 }
 
@@ -442,7 +534,7 @@ impl Call {
     }
 }
 
-fn claim(connection: &Connection, request: &ClaimRequest) -> Attempt<Claimed> {
+fn claim(connection: &Connection, provider: Address, request: &ClaimRequest) -> Attempt<Claimed> {
     let id = request.facts.id;
     let earlier = call(connection, id, &request.key)?;
     if let Some(earlier) = &earlier {
@@ -458,13 +550,13 @@ fn claim(connection: &Connection, request: &ClaimRequest) -> Attempt<Claimed> {
         return Ok(Claimed::Running { lease_left });
     }
     let is_keyed = !request.key.is_empty();
-    match payment_and_kind(connection, id)? {
+    match payment_and_kind(connection, provider, id)? {
         None => {
             let amount = request.facts.amount;
             if amount < request.least || amount < request.price {
                 return Ok(Claimed::NoBalance { left: amount });
             }
-            insert(connection, &request.facts, Some(is_keyed), Stage::Open)?;
+            insert(connection, provider, &request.facts, Some(is_keyed), Stage::Open)?;
             reserve(connection, id, request.price.0 as i64)?;
         }
         Some((payment, kind)) => {
@@ -509,18 +601,20 @@ fn claim(connection: &Connection, request: &ClaimRequest) -> Attempt<Claimed> {
     Ok(Claimed::Run { attempt })
 }
 
-fn answer(connection: &Connection, request: &AnswerRequest) -> Attempt<Ended> {
+fn answer(connection: &Connection, provider: Address, request: &AnswerRequest) -> Attempt<Ended> {
     let AnswerRequest { claim, answer, .. } = request;
     let id = claim.call.transaction;
-    let Some(before) = payment(connection, id)? else { return Ok(Ended::TakenOver) };
+    let Some(before) = payment(connection, provider, id)? else { return Ok(Ended::TakenOver) };
     if before.stage != Stage::Open {
         return too_late(connection, claim);
     }
     // Pairs of text and bytes always have JSON.
     let headers =
         answer.as_ref().map(|answer| serde_json::to_vec(&answer.headers).unwrap_or_default());
+    let body = answer.as_ref().map(|answer| answer.body.as_slice());
+    let long = body.filter(|body| body.len() > PIECE_BYTES);
     let sql = "UPDATE calls SET state = 1, position = ?5, content_hash = ?6, answered_at = ?7, \
-               status = ?8, headers = ?9, body = ?10 WHERE payment = ?1 AND key = ?2 \
+               status = ?8, headers = ?9, body = ?10, length = ?11 WHERE payment = ?1 AND key = ?2 \
                AND state = 0 AND owner = ?3 AND attempt = ?4";
     let ended = connection.prepare_cached(sql)?.execute(params![
         id.as_slice(),
@@ -532,10 +626,18 @@ fn answer(connection: &Connection, request: &AnswerRequest) -> Attempt<Ended> {
         request.answered_at as i64,
         answer.as_ref().map(|answer| answer.status),
         headers,
-        answer.as_ref().map(|answer| answer.body.as_slice()),
+        body.filter(|_| long.is_none()),
+        long.map(|body| body.len() as i64),
     ])?;
     if ended == 0 {
         return Ok(Ended::TakenOver);
+    }
+    if let Some(body) = long {
+        let sql = "INSERT INTO pieces (payment, key, number, bytes) VALUES (?1, ?2, ?3, ?4)";
+        let mut statement = connection.prepare_cached(sql)?;
+        for (number, bytes) in (0_i64..).zip(body.chunks(PIECE_BYTES)) {
+            statement.execute(params![id.as_slice(), claim.call.key, number, bytes])?;
+        }
     }
     let sql = "UPDATE payments SET reserved = reserved - ?2, spent = spent + ?2, \
                calls = calls + 1, answered_at = ?3, failures = 0 WHERE id = ?1";
@@ -618,13 +720,14 @@ fn reserve(connection: &Connection, id: TransactionId, more: i64) -> Attempt<()>
 
 fn insert(
     connection: &Connection,
+    provider: Address,
     facts: &Facts,
     keyed: Option<bool>,
     stage: Stage,
 ) -> Attempt<()> {
     let sql = "INSERT OR IGNORE INTO payments \
-               (id, requester, amount, deadline, window, keyed, stage, since, bound) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+               (id, requester, amount, deadline, window, keyed, stage, since, bound, provider) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
     connection.prepare_cached(sql)?.execute(params![
         facts.id.as_slice(),
         facts.requester.as_slice(),
@@ -635,6 +738,7 @@ fn insert(
         stage.number(),
         now_ms(),
         facts.bound,
+        provider.as_slice(),
     ])?;
     Ok(())
 }
@@ -654,7 +758,7 @@ fn is_running(connection: &Connection, id: TransactionId) -> Attempt<bool> {
 
 fn call(connection: &Connection, id: TransactionId, key: &str) -> Attempt<Option<Call>> {
     let sql = "SELECT digest, state, attempt, lease_until, price, position, content_hash, \
-               answered_at, status, headers, body FROM calls WHERE payment = ?1 AND key = ?2";
+               answered_at, status, headers, body, length FROM calls WHERE payment = ?1 AND key = ?2";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_row(params![id.as_slice(), key], |row| {
         let state = row.get(1)?;
@@ -680,25 +784,44 @@ fn call(connection: &Connection, id: TransactionId, key: &str) -> Attempt<Option
     Ok(found.optional()?)
 }
 
-fn kept_answer(row: &Row<'_>) -> rusqlite::Result<Option<Answer>> {
+fn call_row(row: &Row<'_>) -> rusqlite::Result<CallRow> {
+    Ok(CallRow {
+        key: row.get(0)?,
+        index: number(row, 1)?,
+        content_hash: hash(row, 2)?,
+        answered_at: number(row, 3)?,
+    })
+}
+
+fn kept_answer(row: &Row<'_>) -> rusqlite::Result<Option<KeptAnswer>> {
     let Some(status) = row.get(8)? else { return Ok(None) };
     let headers: Vec<u8> = row.get(9)?;
     let headers = serde_json::from_slice(&headers).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(9, Type::Blob, Box::new(error))
     })?;
-    Ok(Some(Answer { status, headers, body: row.get(10)? }))
+    let body = match row.get::<_, Option<i64>>(11)? {
+        Some(_) => KeptBody::Pieces { length: number(row, 11)? },
+        None => KeptBody::Whole(row.get(10)?),
+    };
+    Ok(Some(KeptAnswer { status, headers, body }))
 }
 
-fn payment(connection: &Connection, id: TransactionId) -> Attempt<Option<Payment>> {
-    Ok(payment_and_kind(connection, id)?.map(|(payment, _)| payment))
+fn payment(
+    connection: &Connection,
+    provider: Address,
+    id: TransactionId,
+) -> Attempt<Option<Payment>> {
+    Ok(payment_and_kind(connection, provider, id)?.map(|(payment, _)| payment))
 }
 
+/// Nothing is done with another provider's payment, however it came to be here.
 fn payment_and_kind(
     connection: &Connection,
+    provider: Address,
     id: TransactionId,
 ) -> Attempt<Option<(Payment, Option<bool>)>> {
     let sql = "SELECT requester, amount, deadline, window, bound, stage, spent, reserved, calls, \
-               content_hash, trouble, keyed FROM payments WHERE id = ?1";
+               content_hash, trouble, keyed, provider FROM payments WHERE id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_row([id.as_slice()], |row| {
         let payment = Payment {
@@ -710,9 +833,16 @@ fn payment_and_kind(
             content_hash: optional_hash(row, 9)?,
             trouble: row.get(10)?,
         };
-        Ok((payment, row.get(11)?))
+        Ok((payment, row.get(11)?, row.get::<_, Option<[u8; 20]>>(12)?))
     });
-    Ok(found.optional()?)
+    match found.optional()? {
+        Some((.., Some(other))) if other != provider => Err(Error::new(
+            Code::StorageDamaged,
+            format!("{id} is a payment to {}, not to {provider}", Address::from(other)),
+        )
+        .into()),
+        found => Ok(found.map(|(payment, kind, _)| (payment, kind))),
+    }
 }
 
 const DUTY: &str = "id, requester, amount, deadline, window, bound, stage, content_hash, \
@@ -784,10 +914,30 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let open = async || {
             let storage = Storage::Directory(directory.path().to_owned());
-            SqliteStore::open(storage, "test", true).await.unwrap()
+            SqliteStore::open(storage, &Scope::of("test"), true).await.unwrap()
         };
         (open().await, open().await, directory)
     }
 
     conformance::suite!(file);
+
+    #[tokio::test]
+    async fn a_copy_knows_since_when_it_is_at_work() {
+        let (store, _, directory) = file().await;
+        let copy = directory.path().join("copy");
+        let copies = storage::back_up(directory.path(), &copy).unwrap();
+        assert_eq!(copies.len(), 1);
+        assert_eq!(store.restored(1).await.unwrap(), None);
+        let open = async |place: &std::path::Path| {
+            let storage = Storage::Directory(place.to_owned());
+            SqliteStore::open(storage, &Scope::of("test"), true).await.unwrap()
+        };
+        let restored = open(&copy).await;
+        assert_eq!(restored.restored(1_000).await.unwrap(), Some(1_000));
+        assert_eq!(restored.restored(2_000).await.unwrap(), Some(1_000));
+        // A copy of the copy lacks what came later.
+        let again = directory.path().join("again");
+        storage::back_up(&copy, &again).unwrap();
+        assert_eq!(open(&again).await.restored(3_000).await.unwrap(), Some(3_000));
+    }
 }

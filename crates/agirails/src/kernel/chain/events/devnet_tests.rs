@@ -27,6 +27,8 @@ fn logs_of(devnet: &Devnet, urls: &[&str]) -> Logs {
     let rpc = Rpc::new(RpcSettings { urls, ..RpcSettings::default() }).unwrap();
     let format = Format {
         file: "chain.sqlite".to_owned(),
+        identity: None,
+        former: None,
         application_id: 0x0a51_7e57,
         schema: &[index::SCHEMA],
         synchronous: "NORMAL",

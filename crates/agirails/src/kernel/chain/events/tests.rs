@@ -446,6 +446,8 @@ proptest! {
 fn logs(chain: &Arc<Fake>) -> Logs {
     let format = Format {
         file: "chain.sqlite".to_owned(),
+        identity: None,
+        former: None,
         application_id: 0x0a51_7e57,
         schema: &[index::SCHEMA],
         synchronous: "NORMAL",

@@ -30,8 +30,9 @@ pub(super) struct Address {
 
 impl Address {
     /// Reads a URL as libpq does, with these differences: without `sslmode` a server on this
-    /// machine is asked without TLS, and whoever answers with TLS must have a certificate that is
-    /// good for its name, so that `require` means what libpq calls `verify-full`.
+    /// machine is asked without TLS, and every other one must offer it; whoever answers with TLS must
+    /// have a certificate that is good for its name, so that `require` means what libpq calls
+    /// `verify-full`. Whoever is on the way would otherwise be told the password.
     pub(super) fn read(url: &str, connect: Duration) -> Result<Self> {
         let rest =
             ["postgres://", "postgresql://"].iter().find_map(|scheme| url.strip_prefix(scheme));
@@ -86,7 +87,7 @@ impl Address {
         let mode =
             tls_settings.mode.unwrap_or_else(|| match config.get_hosts().iter().all(is_here) {
                 true => SslMode::Disable,
-                false => SslMode::Prefer,
+                false => SslMode::Require,
             });
         config.ssl_mode(mode);
         let tls = match mode {
@@ -201,7 +202,11 @@ mod tests {
         assert_eq!(mode("postgres://a@127.0.0.1/d"), SslMode::Disable);
         assert_eq!(mode("postgres://a@localhost:1/d"), SslMode::Disable);
         assert_eq!(mode("postgres://a@%2Ftmp/d"), SslMode::Disable);
-        assert_eq!(mode("postgres://a@example.org/d"), SslMode::Prefer);
+        assert_eq!(mode("postgres://a@example.org/d"), SslMode::Require);
+        assert_eq!(mode("postgres://a@localhost,example.org/d"), SslMode::Require);
+        // A name is who must answer, wherever it is sought.
+        assert_eq!(mode("postgres://a@example.org/d?hostaddr=127.0.0.1"), SslMode::Require);
+        assert_eq!(mode("postgres://a@example.org/d?sslmode=prefer"), SslMode::Prefer);
         assert_eq!(mode("postgres://a@example.org/d?sslmode=disable"), SslMode::Disable);
         for strict in ["require", "verify-ca", "verify-full"] {
             let url = format!("postgresql://a@localhost/d?sslmode={strict}&sslrootcert=system");

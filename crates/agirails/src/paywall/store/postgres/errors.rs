@@ -61,8 +61,9 @@ pub(super) fn in_words(cause: Cause, shown: &str) -> Error {
         let error = unreachable(shown, &words);
         return match tls || words.contains("certificate") {
             true => error.with_hint(
-                "the server must offer TLS, with a certificate for the host's name from an authority that this \
-                 system trusts, or that sslrootcert= names; sslmode=disable connects without TLS",
+                "a server that is not on this machine must offer TLS (sslmode=require is the default), with a \
+                 certificate for the host's name from an authority that this system trusts, or that sslrootcert= \
+                 names; on a network that nobody else reaches, choose sslmode=disable",
             ),
             false => error,
         };

@@ -2,8 +2,9 @@
 --
 -- Every step is one function, so that it is one round trip and one transaction of its own. They
 -- run under READ COMMITTED: whoever changes a payment locks its row first and its calls after it,
--- and reads the clock once the lock is there. Names are written out in full, whatever the session's
--- search_path.
+-- and reads the clock once the lock is there. Every function looks for operators and functions in
+-- pg_catalog alone: whoever may create in another schema of the session's search_path could have his
+-- own run as ours.
 
 DO $$
 DECLARE
@@ -17,17 +18,20 @@ $$;
 
 -- A time from now. Times come as microseconds.
 CREATE FUNCTION agirails_paywall.after(moment timestamptz, microseconds bigint)
-RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
+RETURNS timestamptz LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
     SELECT moment + microseconds * interval '1 microsecond'
 $$;
 
 CREATE FUNCTION agirails_paywall.microseconds(length interval)
-RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+RETURNS bigint LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
     SELECT greatest((extract(epoch FROM length) * 1000000)::bigint, 0)
 $$;
 
 CREATE FUNCTION agirails_paywall.add(p_scope text, p_names text[], p_values bigint[])
-RETURNS void LANGUAGE sql AS $$
+RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO agirails_paywall.counter AS c (scope, name, part, value)
     SELECT p_scope, more.name, pg_backend_pid() % 64, more.value
     FROM unnest(p_names, p_values) AS more (name, value)
@@ -40,11 +44,12 @@ CREATE FUNCTION agirails_paywall.claim(
     p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint,
     p_key bytea, p_digest bytea, p_price bigint, p_least bigint,
     p_owner bytea, p_ticket bytea, p_lease bigint,
-    p_bound boolean, p_give_up_after bigint, p_doublings bigint,
+    p_bound boolean, p_give_up_after bigint, p_doublings bigint, p_piece integer,
     OUT outcome text, OUT attempt integer, OUT lease_left bigint, OUT balance bigint, OUT stage smallint,
     OUT index bigint, OUT content_hash bytea, OUT answered_at bigint,
-    OUT status integer, OUT header_names bytea[], OUT header_values bytea[], OUT body bytea
-) LANGUAGE plpgsql AS $$
+    OUT status integer, OUT header_names bytea[], OUT header_values bytea[], OUT body bytea, OUT length bigint
+) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     known agirails_paywall.payment;
@@ -54,8 +59,9 @@ DECLARE
     held bigint := 0;
 BEGIN
     -- An answer is final: it needs no lock, and leaves nothing to commit.
-    SELECT 'answered', c.index, c.content_hash, c.answered_at, c.status, c.header_names, c.header_values, c.body
-    INTO outcome, index, content_hash, answered_at, status, header_names, header_values, body
+    SELECT 'answered', c.index, c.content_hash, c.answered_at, c.status, c.header_names, c.header_values,
+        CASE WHEN octet_length(c.body) <= p_piece THEN c.body END, octet_length(c.body)
+    INTO outcome, index, content_hash, answered_at, status, header_names, header_values, body, length
     FROM agirails_paywall.call c
     WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key AND c.state = 2 AND c.digest = p_digest;
     IF FOUND THEN
@@ -93,7 +99,10 @@ BEGIN
             status := call.status;
             header_names := call.header_names;
             header_values := call.header_values;
-            body := call.body;
+            length := octet_length(call.body);
+            IF length <= p_piece THEN
+                body := call.body;
+            END IF;
             RETURN;
         END IF;
         IF call.state = 1 THEN
@@ -154,7 +163,8 @@ $$;
 
 CREATE FUNCTION agirails_paywall.renew(
     p_scope text, p_payments bytea[], p_keys bytea[], p_owners bytea[], p_attempts integer[], p_lease bigint
-) RETURNS void LANGUAGE sql AS $$
+) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     UPDATE agirails_paywall.call c
     SET leased_until = agirails_paywall.after(clock_timestamp(), p_lease)
     FROM unnest(p_payments, p_keys, p_owners, p_attempts) AS mine (payment, key, owner, attempt)
@@ -170,7 +180,8 @@ CREATE FUNCTION agirails_paywall.answer(
     p_status integer, p_header_names bytea[], p_header_values bytea[], p_body bytea,
     p_calls_counter text, p_revenue_counter text, p_close_below bigint,
     OUT stage smallint, OUT place bigint
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     known agirails_paywall.payment;
@@ -225,7 +236,8 @@ $$;
 CREATE FUNCTION agirails_paywall.release(
     p_scope text, p_id bytea, p_key bytea, p_owner bytea, p_attempt integer, p_give_up_after bigint,
     OUT stage smallint, OUT place bigint
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     known agirails_paywall.payment;
@@ -274,7 +286,8 @@ END
 $$;
 
 -- The stage the payment is at now; NULL where it is unknown.
-CREATE FUNCTION agirails_paywall.close(p_scope text, p_id bytea) RETURNS smallint LANGUAGE plpgsql AS $$
+CREATE FUNCTION agirails_paywall.close(p_scope text, p_id bytea) RETURNS smallint LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     known agirails_paywall.payment;
@@ -308,7 +321,8 @@ END
 $$;
 
 CREATE FUNCTION agirails_paywall.close_expiring(p_scope text, p_deadline bigint)
-RETURNS bigint LANGUAGE sql AS $$
+RETURNS bigint LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     WITH expiring AS (
         SELECT p.id FROM agirails_paywall.payment p
         WHERE p.scope = p_scope AND p.stage = 0 AND p.deadline <= p_deadline
@@ -324,7 +338,8 @@ RETURNS bigint LANGUAGE sql AS $$
 $$;
 
 CREATE FUNCTION agirails_paywall.close_idle(p_scope text, p_answered_at bigint)
-RETURNS bigint LANGUAGE sql AS $$
+RETURNS bigint LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     WITH idle AS (
         SELECT p.id FROM agirails_paywall.payment p
         WHERE p.scope = p_scope AND p.stage = 0 AND p.calls > 0 AND p.answered_at <= p_answered_at
@@ -344,7 +359,8 @@ $$;
 -- The stage the payment is at now; NULL where it is unknown.
 CREATE FUNCTION agirails_paywall.overtake(
     p_scope text, p_id bytea, p_unserved smallint, p_served smallint, p_trouble text
-) RETURNS smallint LANGUAGE plpgsql AS $$
+) RETURNS smallint LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     known agirails_paywall.payment;
     target smallint;
@@ -368,7 +384,8 @@ $$;
 CREATE FUNCTION agirails_paywall.give_back(
     p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint,
     p_bound boolean
-) RETURNS void LANGUAGE sql AS $$
+) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO agirails_paywall.payment
         (scope, id, requester, amount, deadline, window_seconds, bound, stage, owed_since, due_at)
     VALUES (p_scope, p_id, p_requester, p_amount, p_deadline, p_window, p_bound, 3,
@@ -380,7 +397,8 @@ $$;
 CREATE FUNCTION agirails_paywall.refund(
     p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint,
     p_bound boolean
-) RETURNS smallint LANGUAGE plpgsql AS $$
+) RETURNS smallint LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     known agirails_paywall.payment;
 BEGIN
@@ -400,7 +418,8 @@ END
 $$;
 
 -- The service's id: the first that anybody proposed.
-CREATE FUNCTION agirails_paywall.service(p_scope text, p_fresh bytea) RETURNS bytea LANGUAGE sql AS $$
+CREATE FUNCTION agirails_paywall.service(p_scope text, p_fresh bytea) RETURNS bytea LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO agirails_paywall.meta (scope, name, value) VALUES (p_scope, 'service', p_fresh)
     ON CONFLICT DO NOTHING;
     SELECT m.value FROM agirails_paywall.meta m WHERE m.scope = p_scope AND m.name = 'service'
@@ -411,7 +430,8 @@ CREATE FUNCTION agirails_paywall.duties(p_scope text, p_stage smallint, p_limit 
 RETURNS TABLE (
     id bytea, requester bytea, amount bigint, deadline bigint, window_seconds bigint, bound boolean,
     stage smallint, content_hash bytea, answered_at bigint, tries integer, age bigint
-) LANGUAGE sql AS $$
+) LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     SELECT p.id, p.requester, p.amount, p.deadline, p.window_seconds, p.bound,
         p.stage, p.content_hash, p.answered_at, p.tries,
         agirails_paywall.microseconds(clock_timestamp() - p.owed_since)
@@ -425,7 +445,8 @@ $$;
 
 CREATE FUNCTION agirails_paywall.settle(
     p_scope text, p_id bytea, p_stage smallint, p_to smallint, p_after bigint, p_trouble text
-) RETURNS void LANGUAGE sql AS $$
+) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     UPDATE agirails_paywall.payment p
     SET trouble = p_trouble,
         stage = coalesce(p_to, p.stage),
@@ -446,7 +467,8 @@ CREATE FUNCTION agirails_paywall.settle(
 $$;
 
 CREATE FUNCTION agirails_paywall.take_lease(p_scope text, p_name text, p_owner bytea, p_lease bigint)
-RETURNS bigint LANGUAGE sql AS $$
+RETURNS bigint LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     WITH taken AS (
         INSERT INTO agirails_paywall.lease AS l (scope, name, owner, leased_until)
         VALUES (p_scope, p_name, p_owner, agirails_paywall.after(clock_timestamp(), p_lease))
@@ -463,7 +485,8 @@ CREATE FUNCTION agirails_paywall.backlog(
     p_scope text,
     OUT deliveries bigint, OUT returns bigint, OUT open bigint, OUT lost bigint,
     OUT oldest bigint, OUT trouble text
-) LANGUAGE sql AS $$
+) LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     SELECT
         count(*) FILTER (WHERE p.stage = 1),
         count(*) FILTER (WHERE p.stage = 3),
@@ -479,7 +502,8 @@ $$;
 
 -- None whose deadline is not over: its id could be spent again.
 CREATE FUNCTION agirails_paywall.prune(p_scope text, p_age bigint, p_now bigint, p_limit bigint)
-RETURNS bigint LANGUAGE sql AS $$
+RETURNS bigint LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     WITH old AS (
         SELECT p.id FROM agirails_paywall.payment p
         WHERE p.scope = p_scope AND p.stage IN (2, 4, 5, 6)
@@ -488,6 +512,8 @@ RETURNS bigint LANGUAGE sql AS $$
         ORDER BY p.ended_at LIMIT p_limit
         -- What another process forgets already is left to it.
         FOR UPDATE SKIP LOCKED
+    ), trees AS (
+        DELETE FROM agirails_paywall.tree t USING old WHERE t.scope = p_scope AND t.payment = old.id
     ), calls AS (
         DELETE FROM agirails_paywall.call c USING old WHERE c.scope = p_scope AND c.payment = old.id
     ), payments AS (
@@ -495,4 +521,38 @@ RETURNS bigint LANGUAGE sql AS $$
         RETURNING 1
     )
     SELECT count(*) FROM payments
+$$;
+
+-- What an earlier version kept under the first digits of the addresses is the first one's who comes
+-- for it. Leases are none of it: they end by themselves.
+CREATE FUNCTION agirails_paywall.adopt(p_former text, p_scope text) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM agirails_paywall.payment p WHERE p.scope = p_former)
+        AND NOT EXISTS (SELECT FROM agirails_paywall.counter c WHERE c.scope = p_former) THEN
+        RETURN;
+    END IF;
+    UPDATE agirails_paywall.payment SET scope = p_scope WHERE scope = p_former;
+    UPDATE agirails_paywall.call SET scope = p_scope WHERE scope = p_former;
+    UPDATE agirails_paywall.meta m SET scope = p_scope
+    WHERE m.scope = p_former AND NOT EXISTS (
+        SELECT FROM agirails_paywall.meta ours WHERE ours.scope = p_scope AND ours.name = m.name
+    );
+    WITH moved AS (
+        DELETE FROM agirails_paywall.counter c WHERE c.scope = p_former RETURNING c.name, c.part, c.value
+    )
+    INSERT INTO agirails_paywall.counter AS c (scope, name, part, value)
+    SELECT p_scope, moved.name, moved.part, moved.value FROM moved
+    ON CONFLICT (scope, name, part) DO UPDATE SET value = c.value + excluded.value;
+END
+$$;
+
+CREATE FUNCTION agirails_paywall.keep_tree(
+    p_scope text, p_id bytea, p_levels integer[], p_numbers bigint[], p_hashes bytea[]
+) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO agirails_paywall.tree (scope, payment, level, number, hashes)
+    SELECT p_scope, p_id, rows.level, rows.number, rows.hashes
+    FROM unnest(p_levels, p_numbers, p_hashes) AS rows (level, number, hashes)
+    ON CONFLICT DO NOTHING
 $$;

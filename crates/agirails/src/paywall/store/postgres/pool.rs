@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join3;
 use tokio::{
     runtime::{self, Handle},
     sync::Semaphore,
@@ -130,7 +131,22 @@ impl Pool {
         &self.address.shown
     }
 
-    /// Sends one statement, which is one transaction, and brings its rows.
+    /// What a transaction begins with. None of it stays with the session, which may be anybody's
+    /// behind a pooler: a name is looked for in pg_catalog alone; locks are what keeps transactions
+    /// apart, and what was answered must be kept, whatever the database's own defaults. Stricter
+    /// ones stay.
+    pub(super) fn settings(&self) -> String {
+        format!(
+            "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL statement_timeout = {}; \
+             SET LOCAL lock_timeout = {}; \
+             SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
+             WHERE pg_catalog.current_setting('synchronous_commit') = 'off'",
+            self.limits.statement.as_millis(),
+            self.limits.lock.as_millis(),
+        )
+    }
+
+    /// Sends one statement in a transaction of its own, and brings its rows.
     pub(super) async fn ask(
         &self,
         again: Again,
@@ -149,19 +165,26 @@ impl Pool {
             )
             .with_hint("the database is slower than the calls come: try again"));
         };
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {}", self.settings());
         let (mut conflicts, mut broken) = (0, false);
         loop {
             let link = match connections.take(Handle::current().id()) {
                 Some(link) => link,
                 None => self.connect().await?,
             };
-            let asked = link.client.query_typed(sql, parameters);
+            // All three are sent at once, in this order: one round trip, and whoever gives up in the
+            // middle leaves no transaction open.
+            let asked = join3(
+                link.client.batch_execute(&begin),
+                link.client.query_typed(sql, parameters),
+                link.client.batch_execute("COMMIT"),
+            );
             let cause = match time::timeout(self.limits.answer, asked).await {
-                Ok(Ok(rows)) => {
+                Ok((Ok(()), Ok(rows), Ok(()))) => {
                     connections.put(link);
                     return Ok(rows);
                 }
-                Ok(Err(cause)) => cause,
+                Ok((Err(cause), ..) | (_, Err(cause), _) | (.., Err(cause))) => cause,
                 Err(_) => {
                     connections.forget();
                     let problem =
@@ -222,16 +245,6 @@ impl Pool {
                 client
             }
         };
-        // Locks are what keeps transactions apart, and what was answered must be kept: a database's
-        // own defaults may be others. Stricter ones stay.
-        let settings = format!(
-            "SET statement_timeout = {}; SET lock_timeout = {};
-             SET default_transaction_isolation = 'read committed';
-             SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
-            self.limits.statement.as_millis(),
-            self.limits.lock.as_millis(),
-        );
-        client.batch_execute(&settings).await.map_err(in_words)?;
         Ok(Link { client, runtime: Handle::current().id(), since: Instant::now() })
     }
 }

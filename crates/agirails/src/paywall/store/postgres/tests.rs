@@ -8,13 +8,13 @@ use std::{
     thread,
 };
 
-use agirails_devnet::Postgres;
+use agirails_devnet::{Pooler, Postgres};
 use alloy_primitives::keccak256;
 use tokio::runtime;
 use tokio_postgres::NoTls;
 
 use super::*;
-use crate::paywall::store::conformance;
+use crate::paywall::{answer::Answer, store::conformance};
 
 /// One server for all tests of this process; it ends with the process.
 static SERVER: LazyLock<Postgres> = LazyLock::new(|| Postgres::start().unwrap());
@@ -25,8 +25,12 @@ fn fresh(what: &str) -> String {
     format!("{what}_{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+async fn connect(url: &str, scope: &str, give_up: Duration) -> Result<PostgresStore> {
+    PostgresStore::connect(url, &Scope::of(scope), give_up).await
+}
+
 async fn store(url: &str, scope: &str) -> PostgresStore {
-    PostgresStore::connect(url, scope, Duration::ZERO).await.unwrap()
+    connect(url, scope, Duration::ZERO).await.unwrap()
 }
 
 async fn pair() -> (PostgresStore, PostgresStore, ()) {
@@ -35,6 +39,79 @@ async fn pair() -> (PostgresStore, PostgresStore, ()) {
 }
 
 conformance::suite!(pair);
+
+/// The same through a pooler, with fewer sessions than connections: each transaction gets a session
+/// that others had before.
+mod pooled {
+    use super::*;
+
+    static POOLER: LazyLock<Pooler> = LazyLock::new(|| SERVER.pooler(4).unwrap());
+
+    async fn pair() -> (PostgresStore, PostgresStore, ()) {
+        let scope = fresh("pooled");
+        let url = POOLER.database_url("postgres");
+        (store(&url, &scope).await, store(&url, &scope).await, ())
+    }
+
+    conformance::suite!(pair);
+
+    /// Nothing that a session was told stays with it, and what the database's owner chose for all
+    /// others decides nothing for us.
+    #[tokio::test]
+    async fn sessions_stay_as_they_were_and_what_is_written_is_durable() {
+        let name = fresh("shared");
+        let administrator = administrator(&SERVER.url()).await;
+        for sql in [
+            format!("CREATE DATABASE {name}"),
+            format!("ALTER DATABASE {name} SET synchronous_commit = off"),
+            format!("ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'"),
+        ] {
+            administrator.batch_execute(&sql).await.unwrap();
+        }
+        let url = POOLER.database_url(&name);
+        let store = store(&url, "a").await;
+        let owner = super::administrator(&SERVER.database_url(&name)).await;
+        owner
+            .batch_execute(
+                "CREATE TABLE public.seen (sync text, isolation text);
+                 CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO public.seen VALUES
+                     (current_setting('synchronous_commit'), current_setting('transaction_isolation'));
+                 RETURN NULL; END $$;
+                 CREATE TRIGGER looks AFTER INSERT OR UPDATE ON agirails_paywall.call
+                 FOR EACH STATEMENT EXECUTE FUNCTION public.look()",
+            )
+            .await
+            .unwrap();
+        for key in ["k", "l"] {
+            store.claim(&request(key)).await.unwrap();
+            store.answer(&answer_of(key, 1)).await.unwrap();
+        }
+        let seen =
+            owner.query("SELECT DISTINCT sync, isolation FROM public.seen", &[]).await.unwrap();
+        let seen: Vec<(String, String)> = seen.iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert_eq!(seen, [("on".to_owned(), "read committed".to_owned())]);
+
+        let others = super::administrator(&url).await;
+        for (setting, value) in [
+            ("statement_timeout", "0"),
+            ("lock_timeout", "0"),
+            ("search_path", "\"$user\", public"),
+            ("synchronous_commit", "off"),
+            ("default_transaction_isolation", "repeatable read"),
+        ] {
+            // More often than there are sessions.
+            for _ in 0..8 {
+                let shown = others.simple_query(&format!("SHOW {setting}")).await.unwrap();
+                let found = shown.iter().find_map(|message| match message {
+                    tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+                    _ => None,
+                });
+                assert_eq!(found, Some(value), "{setting}");
+            }
+        }
+    }
+}
 
 /// Another client of the server, which may do everything.
 async fn administrator(url: &str) -> tokio_postgres::Client {
@@ -129,7 +206,7 @@ async fn a_newer_schema_is_left_alone() {
     store(&url, "a").await;
     let administrator = administrator(&url).await;
     administrator.batch_execute("UPDATE agirails_paywall.version SET number = 99").await.unwrap();
-    let error = PostgresStore::connect(&url, "a", Duration::ZERO).await.unwrap_err();
+    let error = connect(&url, "a", Duration::ZERO).await.unwrap_err();
     assert_eq!(error.code(), Code::StorageVersion);
     assert!(error.hint().unwrap().contains("update"));
 }
@@ -141,11 +218,12 @@ async fn an_older_schema_is_brought_forward_with_what_is_in_it() {
     administrator.batch_execute("CREATE SCHEMA agirails_paywall").await.unwrap();
     administrator.batch_execute(TABLES[0]).await.unwrap();
     administrator
-        .batch_execute(
-            "INSERT INTO agirails_paywall.lease VALUES ('a', 'chain', '\\x01', 'infinity');
+        .batch_execute(&format!(
+            "INSERT INTO agirails_paywall.lease VALUES ('{}', 'chain', '\\x01', 'infinity');
              CREATE FUNCTION agirails_paywall.duties(p_scope text, p_limit bigint)
              RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'",
-        )
+            Scope::of("a").name()
+        ))
         .await
         .unwrap();
     let store = store(&url, "a").await;
@@ -175,9 +253,9 @@ async fn whoever_owns_the_schema_needs_no_more() {
     };
     let store = store(&of(&role), "a").await;
     assert_eq!(store.claim(&request("k")).await.unwrap(), Claimed::Run { attempt: 1 });
-    let error = PostgresStore::connect(&of(&other), "a", Duration::ZERO).await.unwrap_err();
-    assert_eq!(error.code(), Code::StorageUnavailable);
-    assert!(error.hint().unwrap().contains("agirails_paywall"), "{error:#}");
+    let error = connect(&of(&other), "a", Duration::ZERO).await.unwrap_err();
+    assert_eq!(error.code(), Code::StorageExposed);
+    assert!(error.to_string().contains(&format!("schema agirails_paywall belongs to {role}")));
 }
 
 #[tokio::test]
@@ -197,7 +275,7 @@ async fn an_encoding_that_cannot_hold_all_texts_is_refused() {
     let make = format!("CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'");
     administrator.batch_execute(&make).await.unwrap();
     let url = SERVER.database_url(&name);
-    let error = PostgresStore::connect(&url, "a", Duration::ZERO).await.unwrap_err();
+    let error = connect(&url, "a", Duration::ZERO).await.unwrap_err();
     assert_eq!(error.code(), Code::StorageUnavailable);
     assert!(error.hint().unwrap().contains("UTF8"));
 }
@@ -206,7 +284,8 @@ async fn an_encoding_that_cannot_hold_all_texts_is_refused() {
 async fn a_lock_that_others_hold_is_waited_for_in_bounds() {
     let url = new_database().await;
     let limits = Limits { lock: Duration::from_millis(200), ..Limits::USUAL };
-    let store = PostgresStore::connect_within(&url, "a", Duration::ZERO, limits).await.unwrap();
+    let store =
+        PostgresStore::connect_within(&url, &Scope::of("a"), Duration::ZERO, limits).await.unwrap();
     store.claim(&request("k")).await.unwrap();
     let administrator = administrator(&url).await;
     let lock = "BEGIN; LOCK TABLE agirails_paywall.payment";
@@ -245,13 +324,13 @@ async fn a_database_that_dies_and_comes_back_serves_again() {
     assert_eq!(error.code(), Code::StoreUnreachable, "{error:#}");
     assert!(error.hint().is_some() && !format!("{error:?}").contains(server.password()));
     assert!(started.elapsed() < Duration::from_secs(6));
-    let error = PostgresStore::connect(&server.url(), "b", Duration::ZERO).await.unwrap_err();
+    let error = connect(&server.url(), "b", Duration::ZERO).await.unwrap_err();
     assert_eq!(error.code(), Code::StoreUnreachable);
 
     // Who is patient waits for it.
     let (url, comes) =
         (server.url(), tokio::task::spawn_blocking(move || server.restart().map(|()| server)));
-    PostgresStore::connect(&url, "b", Duration::from_secs(60)).await.unwrap();
+    connect(&url, "b", Duration::from_secs(60)).await.unwrap();
     let _server = comes.await.unwrap().unwrap();
     let claimed = store.claim(&request("k")).await.unwrap();
     assert!(matches!(claimed, Claimed::Running { .. }), "{claimed:?}");
@@ -268,7 +347,9 @@ async fn a_server_that_stands_still_is_given_up() {
         ..Limits::USUAL
     };
     let store =
-        PostgresStore::connect_within(&server.url(), "a", Duration::ZERO, limits).await.unwrap();
+        PostgresStore::connect_within(&server.url(), &Scope::of("a"), Duration::ZERO, limits)
+            .await
+            .unwrap();
     store.claim(&request("k")).await.unwrap();
     server.suspend().unwrap();
     // First through a connection that there is, then through one that cannot be made.
@@ -308,7 +389,7 @@ async fn the_password_is_never_shown() {
         (format!("postgres://agirails:{wrong}@localhost:x{wrong}/db"), Code::InvalidSettings),
     ];
     for (url, code) in refused {
-        let error = PostgresStore::connect(&url, "a", Duration::ZERO).await.unwrap_err();
+        let error = connect(&url, "a", Duration::ZERO).await.unwrap_err();
         assert_eq!(error.code(), code, "{error:#}");
         assert!(error.hint().is_some(), "{error}");
         let said = format!("{error} {error:#} {error:?} {:?}", std::error::Error::source(&error));
@@ -366,6 +447,175 @@ async fn calls_that_are_given_up_disturb_no_others() {
         let _ = tokio::time::timeout(Duration::from_micros(round * 20), claim).await;
         assert!(store.payment(B256::ZERO).await.unwrap().is_none());
     }
+}
+
+/// Whoever may create in a schema of the session's search_path has nothing of his run as ours.
+#[tokio::test]
+async fn operators_and_functions_of_others_are_not_run() {
+    let url = new_database().await;
+    let administrator = administrator(&url).await;
+    let role = fresh("role");
+    administrator
+        .batch_execute(&format!(
+            "CREATE ROLE {role} LOGIN PASSWORD 'p';
+             CREATE SCHEMA agirails_paywall AUTHORIZATION {role};
+             CREATE TABLE public.loot (who text); GRANT ALL ON public.loot TO PUBLIC"
+        ))
+        .await
+        .unwrap();
+    let (_, place) = url.split_once('@').unwrap();
+    let store = store(&format!("postgres://{role}:p@{place}"), "a").await;
+    // Better matches than the system's own, for what the steps and their callers use.
+    administrator
+        .batch_execute(
+            "CREATE FUNCTION public.evil(bigint, interval) RETURNS interval LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO public.loot SELECT current_user; RETURN make_interval(secs => 60); END $$;
+             CREATE OPERATOR public.* (leftarg = bigint, rightarg = interval, function = public.evil);
+             CREATE FUNCTION public.evil(timestamptz, timestamptz) RETURNS interval LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO public.loot SELECT current_user; RETURN make_interval(secs => 60); END $$;
+             CREATE OPERATOR public.- (leftarg = timestamptz, rightarg = timestamptz, function = public.evil);
+             CREATE FUNCTION public.current_setting(varchar) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO public.loot SELECT current_user; RETURN 'off'; END $$",
+        )
+        .await
+        .unwrap();
+    administrator
+        .batch_execute(&format!("ALTER ROLE {role} SET search_path = public, pg_catalog"))
+        .await
+        .unwrap();
+    let store_again = self::store(&format!("postgres://{role}:p@{place}"), "a").await;
+    for (store, key) in [(&store, "k"), (&store_again, "l")] {
+        assert_eq!(store.claim(&request(key)).await.unwrap(), Claimed::Run { attempt: 1 });
+        let call = CallId { transaction: request(key).facts.id, key: key.to_owned() };
+        store.known(&call, request(key).digest).await.unwrap();
+        store.answer(&answer_of(key, 1)).await.unwrap();
+        store.duties(Stage::Delivering, 10).await.unwrap();
+        store.backlog().await.unwrap();
+        store.lease("chain", [1; 16], Duration::from_secs(60)).await.unwrap();
+    }
+    let loot = administrator.query("SELECT who FROM public.loot", &[]).await.unwrap();
+    assert!(loot.is_empty(), "somebody else's code ran");
+}
+
+/// A schema that somebody else made first, with functions of his own in it.
+#[tokio::test]
+async fn a_schema_with_another_roles_functions_is_refused() {
+    let url = new_database().await;
+    let administrator = administrator(&url).await;
+    let (us, mallory) = (fresh("us"), fresh("mallory"));
+    administrator
+        .batch_execute(&format!(
+            "CREATE ROLE {us} LOGIN PASSWORD 'p'; CREATE ROLE {mallory} LOGIN PASSWORD 'p';
+             CREATE SCHEMA agirails_paywall AUTHORIZATION {us}"
+        ))
+        .await
+        .unwrap();
+    let (_, place) = url.split_once('@').unwrap();
+    let ours = format!("postgres://{us}:p@{place}");
+    store(&ours, "a").await;
+    administrator
+        .batch_execute(&format!(
+            "CREATE FUNCTION agirails_paywall.after(timestamptz, integer) RETURNS timestamptz
+             LANGUAGE sql AS 'SELECT now()';
+             ALTER FUNCTION agirails_paywall.after(timestamptz, integer) OWNER TO {mallory}"
+        ))
+        .await
+        .unwrap();
+    let error = connect(&ours, "a", Duration::ZERO).await.unwrap_err();
+    assert_eq!(error.code(), Code::StorageExposed);
+    let told = format!("the function after belongs to {mallory}");
+    assert!(error.to_string().contains(&told), "{error}");
+}
+
+/// A server, or whoever is on the way to it, that offers no TLS and asks for the password.
+#[tokio::test]
+async fn a_password_is_told_to_nobody_in_the_clear() {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+    const REFUSED: &[u8] = b"N";
+    // AuthenticationCleartextPassword.
+    const ASKED: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (heard, mut told) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut caller, _)) = listener.accept().await {
+            let heard = heard.clone();
+            tokio::spawn(async move {
+                let mut bytes = [0; 1_024];
+                for answer in [REFUSED, ASKED, b""] {
+                    let Ok(read @ 1..) = caller.read(&mut bytes).await else { return };
+                    let _ = heard.send(bytes[..read].to_vec());
+                    let _ = caller.write_all(answer).await;
+                }
+            });
+        }
+    });
+    // A name that is not this machine's, and leads to it.
+    let url = format!("postgres://pay:hunter2@db.internal:{port}/pay?hostaddr=127.0.0.1");
+    let error = connect(&url, "a", Duration::ZERO).await.unwrap_err();
+    assert_eq!(error.code(), Code::StoreUnreachable, "{error:#}");
+    assert!(error.hint().unwrap().contains("sslmode=disable"), "{error:#}");
+    let mut messages = 0;
+    while let Ok(bytes) = told.try_recv() {
+        messages += 1;
+        // Eight bytes that ask for TLS, and nothing after the answer.
+        assert_eq!(bytes.len(), 8, "{:?}", String::from_utf8_lossy(&bytes));
+    }
+    assert!(messages > 0);
+}
+
+#[tokio::test]
+async fn restored_tables_know_since_when_they_are_at_work() {
+    let url = new_database().await;
+    let store = store(&url, "a").await;
+    let administrator = administrator(&url).await;
+    administrator.batch_execute("INSERT INTO agirails_paywall.restored VALUES (0)").await.unwrap();
+    assert_eq!(store.restored(1_000).await.unwrap(), Some(1_000));
+    assert_eq!(store.restored(2_000).await.unwrap(), Some(1_000));
+}
+
+/// What version 2 kept is found again, by the first of those who could have kept it.
+#[tokio::test]
+async fn what_was_kept_under_a_short_scope_is_moved_to_the_whole_one() {
+    let url = new_database().await;
+    let administrator = administrator(&url).await;
+    store(&url, "somebody").await;
+    let ours = Scope::of("ours");
+    let mut others = ours;
+    others.provider.0[19] ^= 1;
+    assert_eq!(ours.former_name(), others.former_name());
+    let former = ours.former_name();
+    let rows = format!(
+        "ALTER TABLE agirails_paywall.payment DROP CONSTRAINT payment_scope_is_whole;
+         INSERT INTO agirails_paywall.payment (scope, id, requester, amount, deadline, window_seconds, stage, keyed)
+         VALUES ('{former}', '\\x{}', '\\x{}', 100, 1900000000, 3600, 0, true);
+         INSERT INTO agirails_paywall.counter VALUES ('{former}', 'n', 0, 7);
+         ALTER TABLE agirails_paywall.payment ADD CONSTRAINT payment_scope_is_whole
+         CHECK (scope !~ '^[0-9]+-[0-9a-f]{{8}}-[0-9a-f]{{8}}$') NOT VALID",
+        "11".repeat(32),
+        "22".repeat(20),
+    );
+    administrator.batch_execute(&rows).await.unwrap();
+    let open =
+        async |scope: &Scope| PostgresStore::connect(&url, scope, Duration::ZERO).await.unwrap();
+    let (first, second, again) = (open(&ours).await, open(&others).await, open(&ours).await);
+    let id = B256::repeat_byte(0x11);
+    for store in [&first, &again] {
+        assert_eq!(store.payment(id).await.unwrap().unwrap().facts.amount, Usdc(100));
+        assert_eq!(store.counters().await.unwrap(), Counters::from([("n".to_owned(), 7)]));
+    }
+    assert_eq!(second.payment(id).await.unwrap(), None);
+    assert_eq!(second.counters().await.unwrap(), Counters::new());
+    // A worker of that version serves nothing any more.
+    let late = format!(
+        "INSERT INTO agirails_paywall.payment (scope, id, requester, amount, deadline, window_seconds, stage)
+         VALUES ('{former}', '\\x01', '\\x02', 100, 1900000000, 3600, 0)"
+    );
+    let error = administrator.batch_execute(&late).await.unwrap_err();
+    assert!(format!("{error:?}").contains("payment_scope_is_whole"), "{error:?}");
 }
 
 const ROLE: &str = "AGIRAILS_TEST_DATABASE";
