@@ -418,7 +418,7 @@ class TestFreeRoutes:
         assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
         text = metrics.body.decode()
         assert 'agirails_paywall_calls_total{route="POST /api/generate"} 1' in text
-        assert 'refusals_total{route="POST /api/generate",reason="payment_required"} 1' in text
+        assert 'rejections_total{route="POST /api/generate",reason="payment_required"} 1' in text
         page = stage.ask("GET", f"/api/payments/{tx_id}").json
         assert (page["txId"], page["calls"], page["spent"]) == (tx_id, 1, "0.10 USDC")
         refusal(stage.ask("GET", f"/api/payments/{new_hash()}"), 404, "Not Found")
