@@ -7,6 +7,8 @@ BENCH_VENV := target/bench-venv
 PEER_VENV := target/peer-venv
 BENCH_OPTIONS ?=
 FUZZ_SECONDS ?= 60
+# Without a sanitizer it takes no nightly compiler; the parsers have no unsafe code.
+FUZZ_TARGETS := headers receipts addresses offers requests events
 T ?= tests
 ZIG := ziglang==0.15.2
 
@@ -119,9 +121,17 @@ wheel: $(TOOLS) ## the wheel to publish: optimised, for every Linux since 2014; 
 	$(RELEASE)/venv/bin/python examples/demo.py
 	@ls -l $(RELEASE)/*.whl
 
-fuzz: ## the embedded kernel beside the contracts, on new random operations; FUZZ_SECONDS=60
+fuzz: ## the embedded kernel beside the contracts, and every parser of what strangers send; FUZZ_SECONDS=60 each
+	$(call step,the embedded kernel beside the contracts)
 	AGIRAILS_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test -p agirails --all-features --test differential \
 		-- --nocapture --exact the_embedded_kernel_does_what_the_contracts_do
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
+	@for target in $(FUZZ_TARGETS); do \
+		printf '\n== %s\n' "$$target"; \
+		mkdir -p fuzz/corpus/$$target; \
+		cargo fuzz run --sanitizer none --features sdk $$target fuzz/corpus/$$target fuzz/seeds/$$target \
+			-- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
 
 bench: $(TOOLS) $(NPM_TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--quick for a look
 	$(call step,Rust figures)

@@ -18,6 +18,7 @@ __all__ = [
     "Network",
     "ProofGenerator",
     "Registry",
+    "SessionKey",
     "Snapshot",
     "Transaction",
     "_Answer",
@@ -386,6 +387,34 @@ def encode_resolution(
 def service_type_hash(service_type: str) -> str: ...
 def recover_delivery_signer(message: dict[str, Any], kernel_address: str) -> Address: ...
 def verify_delivery(message: dict[str, Any], kernel_address: str) -> None: ...
+
+@final
+class SessionKey:
+    def __new__(
+        cls,
+        client: ACTPClient | AsyncACTPClient,
+        tx_id: str,
+        *,
+        valid_until: int,
+        private_key: str | None = None,
+    ) -> SessionKey: ...
+    @property
+    def address(self) -> Address: ...
+    @property
+    def typed_data(self) -> dict[str, Any]: ...
+    @property
+    def signing_hash(self) -> str: ...
+    def appoint(self, signature: str | bytes | bytearray | memoryview | None = None) -> None: ...
+    def headers(
+        self,
+        method: str,
+        target: str,
+        body: str | bytes | bytearray | memoryview = b"",
+        *,
+        idempotency_key: str = "",
+        timestamp: int | None = None,
+    ) -> dict[str, str]: ...
+
 def sign_request(
     client: ACTPClient | AsyncACTPClient,
     tx_id: str,

@@ -183,7 +183,8 @@ class CallError(ACTPError):
 
 
 class RawPrivateKeyWarning(UserWarning):
-    """A private key in the clear signs on testnet; mainnet refuses it.
+    """A private key is badly kept: in the clear, or in a keystore that mainnet refuses, on testnet; or
+    in a file that others can write.
 
     Keep the key in an encrypted keystore: pass `keystore` and `keystore_password`, or set
     ACTP_KEYSTORE_BASE64 and ACTP_KEY_PASSWORD.

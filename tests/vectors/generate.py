@@ -302,6 +302,41 @@ def signed_delivery() -> None:
     })
 
 
+# --- paid requests and session keys ---
+
+def paid_requests() -> None:
+    kernel, chain_id = "0x048c811352e8a3fECd5b0Ec4AA2c2b94083CC842", 8453
+    kinds = {
+        "PaidRequest": [("txId", "bytes32"), ("method", "string"), ("target", "string"), ("bodyHash", "bytes32"),
+                        ("idempotencyKey", "string"), ("timestamp", "uint256")],
+        "Session": [("txId", "bytes32"), ("key", "address"), ("validUntil", "uint256")],
+    }
+
+    def case(kind: str, message: dict) -> dict:
+        fields = [{"name": name, "type": type_} for name, type_ in kinds[kind]]
+        domain = [{"name": "name", "type": "string"}, {"name": "version", "type": "string"},
+                  {"name": "chainId", "type": "uint256"}, {"name": "verifyingContract", "type": "address"}]
+        typed = encode_typed_data(full_message={
+            "types": {"EIP712Domain": domain, kind: fields}, "primaryType": kind,
+            "domain": {"name": "AGIRAILS", "version": "1", "chainId": chain_id, "verifyingContract": kernel},
+            "message": {name: unhex(message[name]) if type_ == "bytes32" else message[name] for name, type_ in kinds[kind]},
+        })
+        signed = Account.sign_message(typed, (1).to_bytes(32))
+        return {"message": message, "signingHash": keccak(b"\x19\x01" + typed.header + typed.body),
+                "signature": to_hex(bytes(signed.signature))}
+
+    tx_id = "0x" + "7d" * 32
+    request = {"txId": tx_id, "method": "POST", "target": "/api/generate?x=1", "bodyHash": keccak(b'{"prompt":"hi"}'),
+               "idempotencyKey": "", "timestamp": 1_780_000_000}
+    requests = [case("PaidRequest", request), case("PaidRequest", {**request, "idempotencyKey": "call-1", "target": "/caf%C3%A9"}),
+                case("PaidRequest", {**request, "method": "GET", "bodyHash": keccak(b"")})]
+    session = {"txId": tx_id, "key": Account.from_key((2).to_bytes(32)).address, "validUntil": 1_780_003_600}
+    write("paid_request.json", {
+        "privateKey": to_hex((1).to_bytes(32)), "address": Account.from_key((1).to_bytes(32)).address,
+        "chainId": chain_id, "kernel": kernel, "requests": requests, "sessions": [case("Session", session)],
+    })
+
+
 # --- identifiers ---
 
 def dids() -> None:
@@ -510,5 +545,5 @@ def targets() -> None:
     write("target.json", [{"target": target, "canonical": canonical_target(target)} for target in targets])
 
 
-for make in (canonical_json, proofs, signed_delivery, dids, transaction_ids, service_hashes, resolutions, service_types, usdc, targets):
+for make in (canonical_json, proofs, signed_delivery, paid_requests, dids, transaction_ids, service_hashes, resolutions, service_types, usdc, targets):
     make()

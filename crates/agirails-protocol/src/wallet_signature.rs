@@ -74,7 +74,7 @@ impl WalletSignature {
                 Err(problem) => problem,
             },
             0..KEY_LENGTH => "must have at least 65 bytes",
-            ..=LONGEST_SIGNATURE => return Ok(Self(bytes)),
+            length if length <= LONGEST_SIGNATURE => return Ok(Self(bytes)),
             _ => "must have at most 2048 bytes",
         };
         Err(SignatureError::Invalid(

@@ -413,7 +413,7 @@ fn urls(value: Any<'_, '_>) -> PyResult<Vec<String>> {
 }
 
 /// A password. No message about it shows anything but its type.
-fn secret(field: &'static str, value: Any<'_, '_>) -> PyResult<Password> {
+pub fn secret(field: &'static str, value: Any<'_, '_>) -> PyResult<Password> {
     let text = value.cast::<PyString>().ok().and_then(|text| text.to_str().ok());
     text.map(Password::from).ok_or_else(|| {
         let shown = format!("<{}>", convert::type_name(value));

@@ -20,6 +20,7 @@ mod proof;
 mod registry;
 mod run;
 mod runtime;
+mod session;
 #[cfg(feature = "testkit")]
 mod testkit;
 mod transaction;
@@ -53,6 +54,7 @@ mod _agirails {
         },
         proof::{ProofGenerator, recover_delivery_signer, verify_delivery},
         registry::{AgentProfile, Registry},
+        session::SessionKey,
         transaction::Transaction,
     };
 

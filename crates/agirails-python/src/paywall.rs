@@ -32,6 +32,7 @@ use crate::{
         Effect::{Commits, Glances, Moves, Reads},
         Style, run, run_sync,
     },
+    session::{core_of, wall_seconds},
 };
 
 pyo3::import_exception!(agirails._paywall, BrokenOff);
@@ -919,15 +920,10 @@ pub fn sign_request(
     idempotency_key: Maybe<'_, '_>,
     timestamp: Maybe<'_, '_>,
 ) -> PyResult<String> {
-    let client = match client.cast::<ACTPClient>() {
-        Ok(client) => client.get().core().clone(),
-        // The awaitable client has one inside.
-        Err(_) => client.getattr("_client")?.cast::<ACTPClient>()?.get().core().clone(),
-    };
+    let client = core_of(client)?;
     let id = convert::transaction_id(tx_id)?;
     let text = |field, value| convert::text(Code::InvalidSettings, field, value);
     let body = optional(body, |body| convert::content("body", body))?.unwrap_or_default();
-    let wall = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
     let at = optional(timestamp, |at| convert::number("timestamp", at, Code::InvalidNumber))?;
     let (method, target) = (text("method", method)?, text("target", target)?);
     let mut request = agirails::protocol::paid_request::PaidRequest::new(
@@ -935,7 +931,7 @@ pub fn sign_request(
         method,
         target,
         &body,
-        at.unwrap_or(wall),
+        at.unwrap_or_else(wall_seconds),
     );
     if let Some(key) = idempotency_key {
         request.idempotency_key = text("idempotency_key", key)?.to_owned();

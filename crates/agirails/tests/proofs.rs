@@ -414,6 +414,54 @@ mod signed {
     }
 }
 
+mod paid_requests {
+    use agirails::protocol::{
+        paid_request::{PaidRequest, Session},
+        wallet_signature::{Verdict, WalletSignature},
+    };
+
+    use super::*;
+
+    #[test]
+    fn requests_and_sessions_are_those_of_another_implementation() {
+        let vectors = vectors("paid_request.json");
+        let (chain_id, kernel): (u64, Address) =
+            (read(&vectors, "chainId"), read(&vectors, "kernel"));
+        let (key, signer): (PrivateKey, Address) =
+            (text(&vectors, "privateKey").parse().unwrap(), read(&vectors, "address"));
+        let check = |case: &Value, hash: B256, typed_data: &Value| {
+            assert_eq!(hash, read::<B256>(case, "signingHash"));
+            let signature: WalletSignature = text(case, "signature").parse().unwrap();
+            assert_eq!(signature, key.sign_hash(&hash).unwrap().into());
+            assert_eq!(signature.verdict(signer, hash), Verdict::Signed);
+            assert_eq!(typed_data["domain"]["chainId"], chain_id);
+        };
+        for case in cases(&vectors["requests"]) {
+            let message = &case["message"];
+            let request = PaidRequest {
+                transaction_id: read(message, "txId"),
+                method: read(message, "method"),
+                target: read(message, "target"),
+                body_hash: read(message, "bodyHash"),
+                idempotency_key: read(message, "idempotencyKey"),
+                timestamp: read(message, "timestamp"),
+            };
+            let typed_data = request.typed_data(chain_id, kernel);
+            check(case, request.signing_hash(chain_id, kernel), &typed_data);
+        }
+        for case in cases(&vectors["sessions"]) {
+            let message = &case["message"];
+            let session = Session {
+                transaction_id: read(message, "txId"),
+                key: read(message, "key"),
+                valid_until: read(message, "validUntil"),
+            };
+            let typed_data = session.typed_data(chain_id, kernel);
+            check(case, session.signing_hash(chain_id, kernel), &typed_data);
+        }
+    }
+}
+
 mod private_key {
     use super::*;
 

@@ -18,12 +18,13 @@ use crate::{
         CreateTransaction, DisputeWindow, EventRecord, LinkEscrow, Refusal, State, Transaction,
         TransactionId, Usdc,
         did::Did,
-        paid_request::PaidRequest,
+        paid_request::{PaidRequest, Session},
         proof::{
             self, DeliveryAttestation, DeliveryMessage, DeliveryProof, ProofGenerator,
             SignedDelivery, Verification,
         },
         registry::{AgentProfile, ServiceDescriptor, service_type_hash},
+        wallet_signature::WalletSignature,
     },
     storage::Storage,
     wallet::{NO_KEY_HINT, Wallet},
@@ -411,6 +412,20 @@ impl ACTPClient {
                 .with_hint(format!("in mode mock pass private_key; on a chain {NO_KEY_HINT}"))
         })?;
         wallet.sign_request(request, self.network().chain_id, self.network().kernel).await
+    }
+
+    /// Appoints a session key with this client's key: the signature that
+    /// [`SessionKey::appointed`](crate::SessionKey::appointed) takes. It counts where this client is
+    /// the transaction's requester.
+    ///
+    /// # Errors
+    /// As [`Self::sign_request`].
+    pub async fn sign_session(&self, session: &Session) -> Result<WalletSignature> {
+        let wallet = self.wallet.as_ref().ok_or_else(|| {
+            Error::new(Code::KeyMissing, "appointing a session key needs a private key")
+                .with_hint(format!("in mode mock pass private_key; on a chain {NO_KEY_HINT}"))
+        })?;
+        wallet.sign_session(session, self.network().chain_id, self.network().kernel).await
     }
 
     /// Attests a delivery of this client, the transaction's provider, on chain (EAS, AIP-4).

@@ -39,6 +39,9 @@ mod budget;
 mod driver;
 mod encoding;
 mod funding;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod offer;
 mod purchase;
@@ -72,7 +75,8 @@ use crate::{
         id::parse_address,
         money::MAX_AMOUNT,
         paid_request::{
-            IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, SIGNATURE_HEADER, TRANSACTION_HEADER,
+            IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, SESSION_HEADER, SIGNATURE_HEADER,
+            TRANSACTION_HEADER,
         },
         receipt::Receipt,
         service::SERVICE_KEY_HEADER,
@@ -223,8 +227,13 @@ impl PaidCall {
                 .with_facts(|facts| facts.field = Some(field)))
         };
         let is = |name: &str, known: &str| name.eq_ignore_ascii_case(known);
-        const OURS: [&str; 4] =
-            [TRANSACTION_HEADER, SIGNATURE_HEADER, MAX_PRICE_HEADER, SERVICE_KEY_HEADER];
+        const OURS: [&str; 5] = [
+            TRANSACTION_HEADER,
+            SIGNATURE_HEADER,
+            SESSION_HEADER,
+            MAX_PRICE_HEADER,
+            SERVICE_KEY_HEADER,
+        ];
         for (name, value) in &self.headers {
             if OURS.iter().any(|known| is(name, known)) {
                 let hint = "leave it out: the consumer sets it";

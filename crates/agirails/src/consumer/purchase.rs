@@ -1275,7 +1275,7 @@ fn fingerprint(call: &PaidCall, digest: B256) -> B256 {
 
 /// As much of a body as an error carries.
 fn start_of(body: &Bytes) -> Bytes {
-    body.slice(..body.len().min(ERROR_BODY_BYTES)).into()
+    body.slice(..body.len().min(ERROR_BODY_BYTES))
 }
 
 fn wall_seconds() -> u64 {

@@ -35,6 +35,9 @@ mod clock;
 mod event;
 mod exchange;
 mod following;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod health;
 #[cfg(feature = "tower")]

@@ -41,7 +41,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// For how long an address without code is taken for a key's: forged signatures of its
 /// transactions, which are public, cost no question each.
-const NO_CONTRACT_FOR: Duration = Duration::from_secs(600);
+const NO_CONTRACT_FOR: Duration = Duration::from_secs(60);
 /// How many answers of each kind are remembered.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 

@@ -10,8 +10,9 @@ use super::{PrivateKey, Wallet};
 use crate::{
     error::{Code, Error, Result},
     protocol::{
-        paid_request::PaidRequest,
+        paid_request::{PaidRequest, Session},
         proof::{DeliveryMessage, SignedDelivery},
+        wallet_signature::WalletSignature,
     },
 };
 
@@ -125,6 +126,19 @@ impl dyn Wallet {
     ) -> Result<String> {
         let signature = self.sign_digest(&request.signing_hash(chain_id, kernel)).await?;
         Ok(request.signed(signature).to_string())
+    }
+
+    /// Appoints a session key, for the kernel at this address of this chain.
+    ///
+    /// # Errors
+    /// [`Code::InvalidSignature`] where the wallet gives no signature.
+    pub async fn sign_session(
+        &self,
+        session: &Session,
+        chain_id: u64,
+        kernel: Address,
+    ) -> Result<WalletSignature> {
+        self.sign_digest(&session.signing_hash(chain_id, kernel)).await.map(Into::into)
     }
 
     async fn sign_digest(&self, digest: &B256) -> Result<Signature> {

@@ -11,9 +11,9 @@ use std::{
 use agirails::{
     ACTPClient, Address, B256, Code, CreateTransaction, Error, EventRecord, LinkEscrow, Network,
     Result, Storage, Transaction, TransactionId, Usdc,
-    kernel::{AgentRegistry, Escrow, Kernel, TransactionQuery, Transition},
+    kernel::{AgentRegistry, ContractFinding, Escrow, Kernel, TransactionQuery, Transition},
     paywall::{Paywall, PaywallBuilder},
-    protocol::{Refusal, proof::DeliveryProof},
+    protocol::{Refusal, proof::DeliveryProof, wallet_signature::ContractQuestion},
 };
 use async_trait::async_trait;
 
@@ -38,12 +38,20 @@ pub struct FaultyKernel {
     kernel: Arc<dyn Kernel>,
     mood: Mutex<Mood>,
     reads: AtomicU64,
+    wallet: Mutex<ContractFinding>,
+    questions: AtomicU64,
 }
 
 impl FaultyKernel {
     pub fn of(stage: &Stage) -> Arc<Self> {
         let kernel = stage.provider.kernel().clone();
-        Arc::new(Self { kernel, mood: Mutex::new(Mood::Well), reads: AtomicU64::new(0) })
+        Arc::new(Self {
+            kernel,
+            mood: Mutex::new(Mood::Well),
+            reads: AtomicU64::new(0),
+            wallet: Mutex::new(ContractFinding::NoContract),
+            questions: AtomicU64::new(0),
+        })
     }
 
     pub fn is(&self, mood: Mood) {
@@ -53,6 +61,16 @@ impl FaultyKernel {
     /// How many transactions were read.
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::SeqCst)
+    }
+
+    /// What the contract of every wallet says of every signature.
+    pub fn wallets_say(&self, finding: ContractFinding) {
+        *self.wallet.lock().unwrap() = finding;
+    }
+
+    /// How many signatures contracts were asked about.
+    pub fn questions(&self) -> u64 {
+        self.questions.load(Ordering::SeqCst)
     }
 
     async fn mood(&self) -> Mood {
@@ -159,6 +177,13 @@ impl Kernel for FaultyKernel {
         uid: B256,
     ) -> Result<()> {
         self.kernel.anchor_attestation(sender, id, uid).await
+    }
+    async fn ask_wallet(&self, _question: &ContractQuestion) -> Result<ContractFinding> {
+        self.questions.fetch_add(1, Ordering::SeqCst);
+        match self.mood().await {
+            Mood::SeesNothing => Err(Error::new(Code::EndpointUnreachable, "no node")),
+            _ => Ok(*self.wallet.lock().unwrap()),
+        }
     }
     fn registry(&self) -> Option<&dyn AgentRegistry> {
         self.kernel.registry()

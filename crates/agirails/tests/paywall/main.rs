@@ -15,3 +15,4 @@ mod layer;
 mod outage;
 mod prepaid;
 mod promise;
+mod signers;

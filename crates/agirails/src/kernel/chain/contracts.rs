@@ -450,11 +450,11 @@ pub(crate) fn event(log: &Log) -> Option<Result<Event>> {
     Some(read(log))
 }
 
-type ReadLog = fn(&Log) -> Result<Event>;
+pub(super) type ReadLog = fn(&Log) -> Result<Event>;
 
 macro_rules! readers {
     ($($event:ident($log:ident) => $meaning:expr;)*) => {
-        const READERS: &[(alloy_primitives::B256, ReadLog)] = &[$((
+        pub(super) const READERS: &[(alloy_primitives::B256, ReadLog)] = &[$((
             kernel::$event::SIGNATURE_HASH,
             |log| {
                 let $log = kernel::$event::decode_log_data(&log.inner.data).map_err(|error| {

@@ -6,6 +6,9 @@ pub(crate) mod contracts;
 pub(crate) mod events;
 mod final_states;
 mod funding;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod generation;
 pub(crate) mod lens;
 pub(crate) mod min_block;
