@@ -46,8 +46,13 @@ pub fn request(bytes: &[u8]) {
         .collect();
     for public in [None, Some("https://example.com/market")] {
         let Ok(public) = PublicUrl::parse(public) else { return };
-        let head =
-            RequestHead { method: "post", target, mount, scheme: "https", headers: named.clone() };
+        let head = RequestHead {
+            method: "post",
+            target: &target,
+            mount: &mount,
+            scheme: "https",
+            headers: headers.iter().copied(),
+        };
         let (incoming, _) = Incoming::read(head, &public, &["X-Own".to_owned()]);
         assert!(incoming.target.starts_with('/') && incoming.target.is_ascii());
         let Ok(payment) = incoming.payment(&Network::mock(), Address::repeat_byte(0xaa)) else {
