@@ -280,6 +280,8 @@ async fn run(chain: Option<Chain>) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let stage = Stage::on(chain.as_ref().map(|chain| chain.devnet.profile())).await;
     let directory = stage.directory.path().to_owned();
+    // Their store is made first: transactions are bound to its service.
+    drop(stage.paywall().await);
     let mut before = Balances {
         requester: stage.requester.balance().await.unwrap(),
         provider: stage.provider.balance().await.unwrap(),
