@@ -265,7 +265,7 @@ async fn the_proof_is_of_the_bytes_that_the_caller_gets() {
 }
 
 #[tokio::test]
-async fn a_stream_whose_transaction_is_closed_takes_no_more_pieces() {
+async fn a_stream_whose_transaction_is_closed_takes_no_more_pieces_and_is_paid() {
     let stage = Stage::new().await;
     let paywall = stage.paywall().await;
     let charge = charge(&paywall, CENTS_10);
@@ -275,8 +275,8 @@ async fn a_stream_whose_transaction_is_closed_takes_no_more_pieces() {
     assert_eq!(served.head(200, vec![], None).action, Action::Stream);
     assert_eq!(served.chunk(b"paid for"), Chunk::Send);
     stage.provider.mock().unwrap().advance_time(150).await.unwrap();
-    stage.becomes(id, State::Cancelled).await;
-    assert_eq!(served.chunk(b"not paid for"), Chunk::Break);
+    stage.becomes(id, State::Delivered).await;
+    assert_eq!(served.chunk(b"too late"), Chunk::Break);
     served.abort(Reason::BrokeOff, "").await;
 }
 
