@@ -254,8 +254,8 @@ async fn whoever_owns_the_schema_needs_no_more() {
     let store = store(&of(&role), "a").await;
     assert_eq!(store.claim(&request("k")).await.unwrap(), Claimed::Run { attempt: 1 });
     let error = connect(&of(&other), "a", Duration::ZERO).await.unwrap_err();
-    assert_eq!(error.code(), Code::StorageExposed);
-    assert!(error.to_string().contains(&format!("schema agirails_paywall belongs to {role}")));
+    assert_eq!(error.code(), Code::StorageUnavailable);
+    assert!(error.hint().unwrap().contains("agirails_paywall"), "{error:#}");
 }
 
 #[tokio::test]
