@@ -376,7 +376,8 @@ async fn a_contract_wallet_on_a_chain_pays_signs_and_appoints() {
     // Anybody else's signature, in any of these shapes.
     let stranger = &chain.devnet.accounts()[4].private_key;
     let forge = |hash: B256| stranger.sign_hash(&hash).unwrap().as_bytes();
-    let shapes: [fn(&[u8]) -> Vec<u8>; 4] = [
+    type Shape = fn(&[u8]) -> Vec<u8>;
+    let shapes: [Shape; 4] = [
         <[u8]>::to_vec,
         |inner| [inner, &[0; 31]].concat(),
         |inner| envelope(Address::ZERO, vec![], inner),
