@@ -185,6 +185,13 @@ def test_every_refusal_of_a_paywall_is_documented_and_no_other():
     assert len(given) == len(set(given)) > 25
 
 
+def test_the_threat_model_names_every_attack_that_is_played_and_no_other():
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    played = {file.name for file in (ROOT / "tests" / "attacks").glob("test_*.py")}
+    assert played
+    assert set(re.findall(r"test_\w+\.py", page)) == played
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page.is_file()], ids=lambda page: str(page.relative_to(ROOT))
 )
