@@ -363,17 +363,20 @@ mod tests {
 
     #[test]
     fn a_session_key_signs_for_one_transaction_until_its_time() {
-        // Any 65 bytes recover to somebody: that somebody is the key, or the requester.
-        let signature = |byte: u8| -> WalletSignature {
+        // Where r is a point's x, a signature recovers to somebody, whatever was signed: that
+        // somebody is the key, or the requester.
+        let mut signatures = (1..=u8::MAX).filter_map(|byte| {
             let bytes = [[byte; 32].as_slice(), &[1; 32], &[27]].concat();
-            WalletSignature::from_bytes(bytes).unwrap()
-        };
+            let signature = WalletSignature::from_bytes(bytes).unwrap();
+            signature.recover(B256::ZERO).map(|_| signature)
+        });
+        let mut signature = || signatures.next().unwrap();
         let (chain_id, kernel) = (8453, Address::repeat_byte(7));
         let request = PaidRequest::new([1; 32].into(), "POST", "/a", b"{}", 100);
-        let signed = request.signed(signature(3));
+        let signed = request.signed(signature());
         let key = signed.signature.recover(request.signing_hash(chain_id, kernel)).unwrap();
         let session = Session { transaction_id: request.transaction_id, key, valid_until: 100 };
-        let granted = session.signed(signature(4));
+        let granted = session.signed(signature());
         let wallet = granted.signature.recover(session.signing_hash(chain_id, kernel)).unwrap();
         assert_eq!(granted.to_string().parse::<SignedSession>().unwrap(), granted);
 

@@ -37,18 +37,20 @@ unsafe extern "C" fn note(
     statement: *mut c_void,
     _nanoseconds: *mut c_void,
 ) -> c_int {
+    let statement = statement.cast();
+    // SAFETY: SQLite hands over a statement that lives through this call, and its text too. The
+    // counters are set back also where nothing is recorded: statements are kept and used again.
+    let ran = unsafe {
+        let count = |what| ffi::sqlite3_stmt_status(statement, what, 1).into();
+        Ran {
+            sql: CStr::from_ptr(ffi::sqlite3_sql(statement)).to_string_lossy().into_owned(),
+            steps: count(ffi::SQLITE_STMTSTATUS_VM_STEP),
+            scanned: count(ffi::SQLITE_STMTSTATUS_FULLSCAN_STEP),
+        }
+    };
     RECORD.with_borrow_mut(|record| {
-        let Some(record) = record else { return };
-        let statement = statement.cast();
-        // SAFETY: SQLite hands over a statement that lives through this call, and its text too.
-        unsafe {
-            let count = |what| ffi::sqlite3_stmt_status(statement, what, 1).into();
-            let sql = CStr::from_ptr(ffi::sqlite3_sql(statement)).to_string_lossy().into_owned();
-            record.push(Ran {
-                sql,
-                steps: count(ffi::SQLITE_STMTSTATUS_VM_STEP),
-                scanned: count(ffi::SQLITE_STMTSTATUS_FULLSCAN_STEP),
-            });
+        if let Some(record) = record {
+            record.push(ran);
         }
     });
     0

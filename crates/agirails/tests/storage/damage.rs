@@ -116,7 +116,10 @@ fn damaged_and_foreign_files_are_refused_and_left_as_they_are() {
 
 #[test]
 fn a_newer_file_is_refused_and_left_as_it_is() {
-    for version in [2, 3, i32::MAX] {
+    let sound = directory_with(&sound_file());
+    let file = Connection::open(state_file(sound.path())).unwrap();
+    let ours: i32 = file.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    for version in [ours + 1, ours + 2, i32::MAX] {
         let bytes = changed(&format!("PRAGMA user_version = {version}"));
         let directory = directory_with(&bytes);
         let error = run(use_it(directory.path())).unwrap_err();
