@@ -13,7 +13,7 @@ VECTORS = json.loads((ROOT / "tests" / "vectors" / "target.json").read_text())
 
 
 def guides_version():
-    guide = (ROOT / "docs" / "guide" / "consumers.md").read_text()
+    guide = (ROOT / "docs" / "guide" / "foreign-clients.md").read_text()
     code = re.search(r"```python\n(import re\n.*?)```", guide, re.DOTALL).group(1)
     scope = {}
     exec(code, scope)
