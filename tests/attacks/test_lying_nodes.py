@@ -175,8 +175,8 @@ class Service:
 
         self._client = app.test_client()
 
-    def call(self, tx_id: str) -> Any:
-        signature = sign_request(self.payer, tx_id, "POST", "/api/generate", b"")
+    def call(self, tx_id: str, signature: str = "") -> Any:
+        signature = signature or sign_request(self.payer, tx_id, "POST", "/api/generate", b"")
         headers = {"X-AGIRAILS-TX-ID": tx_id, "X-AGIRAILS-SIGNATURE": signature}
         return self._client.post("/api/generate", headers=headers)
 
@@ -208,6 +208,34 @@ def test_a_made_up_transaction_is_not_served_where_two_nodes_must_agree(chain: C
     assert (alone.call(tx_id).status_code, alone.runs) == (200, 1)
     chain.liar.lie = None
     assert service.call(fund(service.payer, service.provider)).status_code == 200
+
+
+def test_a_strangers_signature_is_not_taken_for_a_wallets_where_two_nodes_must_agree(
+    chain: Chain,
+) -> None:
+    stranger = chain.client(ATTACKER, "stranger", [chain.net.rpc_url])
+
+    def forge(service: Service) -> tuple[str, str]:
+        """A transaction of the payer, a stranger's signature, and a node that calls it a wallet's."""
+        tx_id = fund(service.payer, service.provider)
+        signature = sign_request(stranger, tx_id, "POST", "/api/generate", b"")
+        signed = signature.rpartition("0x")[2]
+
+        def lie(asked: dict[str, Any], answer: dict[str, Any]) -> None:
+            if asked["method"] == "eth_call" and signed in json.dumps(asked["params"]):
+                answer.pop("error", None)
+                answer["result"] = "0x" + word(2)
+
+        chain.liar.lie = lie
+        return tx_id, signature
+
+    service = Service(chain, [chain.liar.url, chain.net.rpc_url], agree=2)
+    tx_id, signature = forge(service)
+    assert (service.call(tx_id, signature).status_code, service.runs) == (401, 0)
+    assert service.call(tx_id).status_code == 200
+    # With one node the stranger is served.
+    alone = Service(chain, [chain.liar.url])
+    assert alone.call(*forge(alone)).status_code == 200
 
 
 def test_two_nodes_must_agree_only_where_two_are_named(chain: Chain) -> None:

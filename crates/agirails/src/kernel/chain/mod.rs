@@ -745,7 +745,7 @@ impl Kernel for ChainKernel {
     }
 
     async fn ask_wallet(&self, question: &ContractQuestion) -> Result<ContractFinding> {
-        signatures::ask(&self.reader, question).await
+        signatures::ask(&self.reader, question, self.agree).await
     }
 
     fn registry(&self) -> Option<&dyn AgentRegistry> {

@@ -117,6 +117,15 @@ impl Reader {
         plain(contract, outcome)
     }
 
+    /// The same request to so many endpoints, each by itself.
+    ///
+    /// # Errors
+    /// Those of the network, also where fewer endpoints answer.
+    pub(crate) async fn ask_each(&self, call: &Call, endpoints: usize) -> Result<Vec<Answered>> {
+        let answers = self.rpc.ask_each(call, endpoints).await?;
+        Ok(answers.into_iter().map(|(_, answered)| answered).collect())
+    }
+
     /// The same read by so many endpoints, each by itself, until all say the `same` or patience
     /// ends: then what each says.
     ///

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     reader::{Doubt, Reader},
     reverts::{self, Revert},
-    rpc::{Call, parse},
+    rpc::{Answered, Call, parse},
 };
 use crate::{error::Result, kernel::ContractFinding, protocol::wallet_signature::ContractQuestion};
 
@@ -19,21 +19,35 @@ const CODE: &[u8] = include_bytes!("signature_check.bin");
 /// deploys a wallet, do not add up to more with what a creation costs.
 const GAS: u64 = 4_000_000;
 
-/// One `eth_call`.
-pub(super) async fn ask(reader: &Reader, question: &ContractQuestion) -> Result<ContractFinding> {
+/// One `eth_call` to each of so many endpoints. Where they contradict each other the signature is
+/// nobody's: a node that lies keeps a wallet out, and lets no stranger in.
+pub(super) async fn ask(
+    reader: &Reader,
+    question: &ContractQuestion,
+    endpoints: usize,
+) -> Result<ContractFinding> {
     let ContractQuestion { wallet, hash, signature } = question;
     let arguments = (*wallet, *hash, signature.clone()).abi_encode_params();
     let data = Bytes::from([CODE, &arguments].concat());
     // No `to`: the check is created, for the length of this call.
     let call = Call::new("eth_call", json!([{"data": data, "gas": U256::from(GAS)}, "latest"]));
-    let raw = match reader.ask(vec![call], Doubt::Everything).await?.pop() {
-        Some(Ok(raw)) => parse::<Bytes>("eth_call", &raw)?,
+    let answers = match endpoints {
+        0 | 1 => reader.ask(vec![call], Doubt::Everything).await?,
+        _ => reader.ask_each(&call, endpoints).await?,
+    };
+    let findings = answers.into_iter().map(finding).collect::<Result<Vec<_>>>()?;
+    let (first, others) = findings.split_first().ok_or_else(super::lens::strange)?;
+    Ok(if others.iter().all(|other| other == first) { *first } else { ContractFinding::Refused })
+}
+
+fn finding(answered: Answered) -> Result<ContractFinding> {
+    let raw = match answered {
+        Ok(raw) => parse::<Bytes>("eth_call", &raw)?,
         // An envelope that cannot be opened, or gas without end.
-        Some(Err(refused)) if Revert::of(&refused).is_some() || is_out_of_gas(&refused.message) => {
+        Err(refused) if Revert::of(&refused).is_some() || is_out_of_gas(&refused.message) => {
             return Ok(ContractFinding::Refused);
         }
-        Some(Err(refused)) => return Err(reverts::explain(&refused)),
-        None => return Err(super::lens::strange()),
+        Err(refused) => return Err(reverts::explain(&refused)),
     };
     match U256::try_from_be_slice(&raw).filter(|_| raw.len() == 32).map(|word| word.to::<u64>()) {
         Some(0) => Ok(ContractFinding::NoContract),
