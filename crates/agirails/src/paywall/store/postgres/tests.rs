@@ -45,11 +45,25 @@ conformance::suite!(pair);
 mod pooled {
     use super::*;
 
-    static POOLER: LazyLock<Pooler> = LazyLock::new(|| SERVER.pooler(4).unwrap());
+    /// `None` where PgBouncer is not installed: the tests then say that they have no pooler. In CI
+    /// nothing may be lacking.
+    static POOLER: LazyLock<Option<Pooler>> = LazyLock::new(|| match SERVER.pooler(4) {
+        Ok(pooler) => Some(pooler),
+        Err(error) if env::var_os("CI").is_none() && error.to_string().contains("installed") => {
+            eprintln!("without a pooler: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    });
+
+    fn url_of(database: &str) -> String {
+        let direct = || SERVER.database_url(database);
+        POOLER.as_ref().map_or_else(direct, |pooler| pooler.database_url(database))
+    }
 
     async fn pair() -> (PostgresStore, PostgresStore, ()) {
         let scope = fresh("pooled");
-        let url = POOLER.database_url("postgres");
+        let url = url_of("postgres");
         (store(&url, &scope).await, store(&url, &scope).await, ())
     }
 
@@ -68,7 +82,7 @@ mod pooled {
         ] {
             administrator.batch_execute(&sql).await.unwrap();
         }
-        let url = POOLER.database_url(&name);
+        let url = url_of(&name);
         let store = store(&url, "a").await;
         let owner = super::administrator(&SERVER.database_url(&name)).await;
         owner
