@@ -338,9 +338,11 @@ def _encoded(path: str) -> str:
     return quote(path.encode("latin-1"), safe="/:@!$&'()*+,;=~")
 
 
-@functools.cache
-def _environ_names(headers: frozenset[str]) -> tuple[str, ...]:
+def _in_environ(headers: frozenset[str]) -> tuple[str, ...]:
     return tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in headers)
+
+
+_environ_names = functools.cache(_in_environ)
 
 
 def respond(app: Flask, answer: _Answer) -> Response:

@@ -377,12 +377,17 @@ class TestRefusals:
             until(lambda: raw.talking > 0)
             os.kill(os.getpid(), signal.SIGINT)
 
-        with Raw(*ENDLESS_BODY) as raw:
-            threading.Thread(target=interrupt, args=(raw,), daemon=True).start()
-            with pytest.raises(KeyboardInterrupt):
-                Consumer(payer).call(raw.url, max_amount=1, timeout=60)
-            # Nobody goes on with it.
-            until(lambda: raw.talking == 0)
+        # Event loops of other tests in this process may have left a handler of their own.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with Raw(*ENDLESS_BODY) as raw:
+                threading.Thread(target=interrupt, args=(raw,), daemon=True).start()
+                with pytest.raises(KeyboardInterrupt):
+                    Consumer(payer).call(raw.url, max_amount=1, timeout=60)
+                # Nobody goes on with it.
+                until(lambda: raw.talking == 0)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def test_of_a_call_that_is_cancelled_leave_nobody_behind(self, payer):
         async def call(url: str) -> None:
