@@ -410,14 +410,12 @@ impl Inner {
             .read(kernel, self.client.address(), id)
             .await
             .ok_or_else(Rejection::too_many)?;
-        let Some(mut transaction) = found.map_err(unverifiable)? else {
+        let Some(transaction) = found.map_err(unverifiable)? else {
             process.lookups.note_unknown(id);
             return Err(Rejection::not_found().into());
         };
         // What would be served on one node's word is asked of others too.
-        if kernel.agree() > 1 {
-            transaction = kernel.confirm_transaction(id).await.map_err(unverifiable)?;
-        }
+        let transaction = kernel.confirmed(transaction).await.map_err(unverifiable)?;
         if transaction.provider != self.client.address() {
             return Err(Rejection::other_provider().into());
         }

@@ -38,7 +38,7 @@ impl Inner {
             }
             let transactions = self.client.kernel().get_transactions(&ids).await?;
             for transaction in transactions.into_iter().flatten() {
-                self.notice(&transaction).await?;
+                self.notice(transaction).await?;
             }
             let is_last = ids.len() < PAGE as usize;
             *lock(behind) = ids.last().filter(|_| !is_last).copied().unwrap_or_default();
@@ -50,8 +50,9 @@ impl Inner {
     }
 
     /// Stops serving what was moved by other hands. What is lost by that is told as an error.
-    async fn notice(&self, transaction: &Transaction) -> Result<()> {
-        let (served, words) = match transaction.state {
+    async fn notice(&self, transaction: Transaction) -> Result<()> {
+        let Transaction { id, state, .. } = transaction;
+        let (served, words) = match state {
             State::Cancelled => (Stage::Lost, "was cancelled by other hands"),
             State::Delivered | State::Settled | State::Disputed => {
                 (Stage::Delivered, "was delivered by other hands")
@@ -65,8 +66,7 @@ impl Inner {
             Stage::Lost => Stage::Returned,
             stage => stage,
         };
-        let (id, kernel) = (transaction.id, self.client.kernel());
-        if kernel.agree() > 1 && kernel.confirm_transaction(id).await?.state != transaction.state {
+        if self.client.kernel().confirmed(transaction).await?.state != state {
             return Ok(());
         }
         let trouble = format!("it {words}");

@@ -576,9 +576,7 @@ impl Inner {
             }
             return Ok(());
         }
-        if self.client.kernel().agree() > 1
-            && self.client.kernel().confirm_transaction(id).await? != *transaction
-        {
+        if self.client.kernel().confirmed(transaction.clone()).await? != *transaction {
             return Ok(());
         }
         self.listener.tell(Level::Info, format!("{id} was never used and is given back"));

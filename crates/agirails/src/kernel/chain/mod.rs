@@ -514,10 +514,6 @@ impl Kernel for ChainKernel {
         answers.iter().zip(ids).map(|(answer, id)| read_or_missing(answer, *id)).collect()
     }
 
-    fn agree(&self) -> usize {
-        self.agree
-    }
-
     async fn confirm_transaction(&self, id: TransactionId) -> Result<Transaction> {
         if self.agree < 2 {
             return self.get_transaction(id).await;
@@ -545,6 +541,13 @@ impl Kernel for ChainKernel {
             .with_facts(|facts| facts.transaction_id = Some(id))
         })?;
         read_or_missing(&answer, id)?.ok_or_else(|| missing(id))
+    }
+
+    async fn confirmed(&self, read: Transaction) -> Result<Transaction> {
+        if self.agree < 2 {
+            return Ok(read);
+        }
+        self.confirm_transaction(read.id).await
     }
 
     async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
