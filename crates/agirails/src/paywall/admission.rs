@@ -26,7 +26,7 @@ use super::{
 use crate::{
     error::Error,
     protocol::{
-        DisputeWindow, State, TransactionId, Usdc,
+        DisputeWindow, State, Transaction, TransactionId, Usdc,
         error::SignatureError,
         paid_request::{CLOCK_SKEW_SECONDS, PaidRequest, RequestSignature, SignedSession},
         service::is_bound,
@@ -92,13 +92,6 @@ struct Checked {
     /// What its request allows the call to take.
     most: Option<Usdc>,
     is_x402: bool,
-}
-
-impl Seen {
-    /// Whether it is bound to this service, by the key that its requester tells.
-    pub(super) fn is_bound(&self, service: B256, key: Option<B256>) -> bool {
-        self.service_hash.map_or(self.facts.bound, |hash| is_bound(hash, service, key))
-    }
 }
 
 impl Inner {
@@ -362,7 +355,11 @@ impl Inner {
         }
         let seen = match self.payment_of(id).await? {
             Some(payment) => Seen { facts: payment.facts, service_hash: None },
-            None => self.look_up(id).await?.0,
+            None => {
+                let transaction = self.look_up(id).await?;
+                let service_hash = Some(transaction.service_hash);
+                Seen { facts: Facts::of(&transaction), service_hash }
+            }
         };
         self.remember(seen);
         Ok(seen)
@@ -377,10 +374,8 @@ impl Inner {
         service_key: Option<B256>,
     ) -> Result<Facts, Refused> {
         let facts = seen.facts;
-        if seen.service_hash.is_none() {
-            return Ok(facts);
-        }
-        let bound = seen.is_bound(self.service, service_key);
+        let Some(service_hash) = seen.service_hash else { return Ok(facts) };
+        let bound = is_bound(service_hash, self.service, service_key);
         if !bound && !self.one_store {
             return Err(Rejection::other_service().into());
         }
@@ -398,41 +393,30 @@ impl Inner {
     }
 
     /// A transaction as the kernel has it now, COMMITTED or IN_PROGRESS.
-    pub(super) async fn look_up(&self, id: TransactionId) -> Result<(Seen, State), Refused> {
+    pub(super) async fn look_up(&self, id: TransactionId) -> Result<Transaction, Refused> {
         let process = self.process.get();
         if process.lookups.is_unknown(id) {
             return Err(Rejection::not_found().into());
         }
-        let unverifiable = |error| Refused::because(Rejection::unverifiable(), error);
         let kernel = self.client.kernel();
         let found = process
             .lookups
             .read(kernel, self.client.address(), id)
             .await
             .ok_or_else(Rejection::too_many)?;
-        let Some(transaction) = found.map_err(unverifiable)? else {
+        let Some(transaction) = found? else {
             process.lookups.note_unknown(id);
             return Err(Rejection::not_found().into());
         };
         // What would be served on one node's word is asked of others too.
-        let transaction = kernel.confirmed(transaction).await.map_err(unverifiable)?;
+        let transaction = kernel.confirmed(transaction).await?;
         if transaction.provider != self.client.address() {
             return Err(Rejection::other_provider().into());
         }
-        let window_seconds = match (transaction.state, transaction.dispute_window) {
-            (State::Committed | State::InProgress, DisputeWindow::Seconds(seconds)) => seconds,
-            (state, _) => return Err(Rejection::wrong_state(state).into()),
-        };
-        let facts = Facts {
-            id,
-            requester: transaction.requester,
-            amount: transaction.amount,
-            deadline: transaction.deadline,
-            window_seconds,
-            bound: false,
-        };
-        let service_hash = Some(transaction.service_hash);
-        Ok((Seen { facts, service_hash }, transaction.state))
+        match (transaction.state, transaction.dispute_window) {
+            (State::Committed | State::InProgress, DisputeWindow::Seconds(_)) => Ok(transaction),
+            (state, _) => Err(Rejection::wrong_state(state).into()),
+        }
     }
 
     async fn claim(

@@ -23,6 +23,7 @@ use crate::{
         State, TransactionId, Usdc,
         paid_request::TRANSACTION_HEADER,
         receipt::{Neighbour, merkle_places},
+        service::is_bound,
     },
 };
 
@@ -221,15 +222,6 @@ impl Inner {
         Ok(found.into_iter().zip(places).map(side).collect())
     }
 
-    /// Whether a copy of the store would not know what was served for this transaction.
-    async fn is_forgotten(&self, id: TransactionId) -> Result<bool, Refused> {
-        let forgotten = async {
-            let transaction = self.client.get_transaction(id).await?;
-            self.may_have_been_served(&transaction).await
-        };
-        forgotten.await.map_err(|error| Refused::because(Rejection::unverifiable(), error))
-    }
-
     /// The requester has no more calls to make: what was served is delivered now, and what was
     /// never used is given back.
     async fn close(&self, id: TransactionId, incoming: &Incoming) -> Result<Answer, Refused> {
@@ -249,16 +241,17 @@ impl Inner {
             // No call was ever made with it: its requester may have no other way to its money, and
             // another service of the same key may be at work on it.
             None => {
-                let (seen, state) = self.look_up(id).await?;
-                let is_idle = state == State::Committed && self.settings.give_back_unclaimed;
-                let bound = seen.is_bound(self.service, service_key);
-                let is_idle = is_idle && !self.is_forgotten(id).await?;
+                let transaction = self.look_up(id).await?;
+                let bound = is_bound(transaction.service_hash, self.service, service_key);
+                let is_idle = transaction.state == State::Committed
+                    && self.settings.give_back_unclaimed
+                    && !self.may_have_been_served(&transaction).await?;
                 let problem = match (is_idle, bound) {
                     (false, _) => Some(Rejection::not_ours_to_close()),
                     (true, false) => Some(Rejection::not_bound_here()),
                     (true, true) => None,
                 };
-                (Facts { bound, ..seen.facts }, problem)
+                (Facts { bound, ..Facts::of(&transaction) }, problem)
             }
         };
         self.check_signer(

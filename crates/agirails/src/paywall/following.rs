@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    protocol::{DisputeWindow, Refusal, State, Transaction, TransactionId},
+    protocol::{Refusal, State, Transaction, TransactionId},
 };
 
 /// How many open payments are read from the kernel at once, and how many in one round: the next
@@ -107,7 +107,7 @@ impl Inner {
                 }
                 match transaction.state {
                     State::Cancelled => return Ok(Stage::Returned),
-                    State::Committed | State::InProgress => facts_of(&transaction),
+                    State::Committed | State::InProgress => Facts::of(&transaction),
                     state => return Err(not_refundable(id, &state.to_string())),
                 }
             }
@@ -125,22 +125,6 @@ impl Inner {
             Stage::Returned => Ok(stage),
             stage => Err(not_refundable(id, stage.as_str())),
         }
-    }
-}
-
-/// What the store keeps of a transaction that was not verified for a call.
-pub(super) fn facts_of(transaction: &Transaction) -> Facts {
-    let window_seconds = match transaction.dispute_window {
-        DisputeWindow::Seconds(seconds) => seconds,
-        DisputeWindow::EndsAt(_) => 0,
-    };
-    Facts {
-        id: transaction.id,
-        requester: transaction.requester,
-        amount: transaction.amount,
-        deadline: transaction.deadline,
-        window_seconds,
-        bound: false,
     }
 }
 

@@ -14,10 +14,9 @@ use tokio::task::JoinSet;
 use super::{
     Inner,
     event::Level,
-    following::facts_of,
     lock,
     process::Process,
-    store::{Duty, Outcome, Stage},
+    store::{Duty, Facts, Outcome, Stage},
 };
 use crate::{
     error::{Code, Error, Result, Retry},
@@ -580,7 +579,7 @@ impl Inner {
             return Ok(());
         }
         self.listener.tell(Level::Info, format!("{id} was never used and is given back"));
-        self.store.give_back(&facts_of(transaction)).await?;
+        self.store.give_back(&Facts::of(transaction)).await?;
         self.process.get().wake();
         Ok(())
     }
@@ -638,7 +637,7 @@ mod tests {
     use alloy_primitives::Address;
 
     use super::*;
-    use crate::{paywall::store::Facts, protocol::Usdc};
+    use crate::protocol::Usdc;
 
     fn duty(stage: Stage, tries: u32) -> Duty {
         let facts = Facts {

@@ -447,7 +447,7 @@ impl From<Rejection> for Refused {
     }
 }
 
-/// The clock could not be read: the kernel is out of reach.
+/// The kernel could not be asked: the node is out of reach, or nodes contradict each other.
 impl From<Error> for Refused {
     fn from(error: Error) -> Self {
         Self::because(Rejection::unverifiable(), error)

@@ -155,12 +155,11 @@ impl Inner {
             .map_err(|_| Rejection::too_many_contract_checks())?;
         match timeout(ANSWER, self.client.kernel().ask_wallet(question)).await {
             Ok(Ok(finding)) => Ok(wallets.learn(question, id, finding)),
-            Ok(Err(error)) => Err(Refused::because(Rejection::unverifiable(), error)),
+            Ok(Err(error)) => Err(error.into()),
             Err(_) => {
                 let message =
                     format!("the contract of the wallet {wallet} was not reached in time");
-                let error = Error::new(Code::EndpointUnreachable, message);
-                Err(Refused::because(Rejection::unverifiable(), error))
+                Err(Error::new(Code::EndpointUnreachable, message).into())
             }
         }
     }

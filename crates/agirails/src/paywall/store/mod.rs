@@ -20,7 +20,7 @@ pub(super) use self::sqlite::SqliteStore;
 use super::answer::{Answer, Headers};
 use crate::{
     error::Result,
-    protocol::{TransactionId, Usdc},
+    protocol::{DisputeWindow, Transaction, TransactionId, Usdc},
 };
 
 /// How many bytes of a body are read at once. A longer one is kept in pieces of this length.
@@ -70,6 +70,24 @@ pub(super) struct Facts {
     /// Whether its service hash names the store's service. What is not bound may have been served by
     /// another store of the same key, so this one never gives it back by itself.
     pub(super) bound: bool,
+}
+
+impl Facts {
+    /// What is kept of a transaction, before it is known to be bound to the store's service.
+    pub(super) const fn of(transaction: &Transaction) -> Self {
+        let window_seconds = match transaction.dispute_window {
+            DisputeWindow::Seconds(seconds) => seconds,
+            DisputeWindow::EndsAt(_) => 0,
+        };
+        Self {
+            id: transaction.id,
+            requester: transaction.requester,
+            amount: transaction.amount,
+            deadline: transaction.deadline,
+            window_seconds,
+            bound: false,
+        }
+    }
 }
 
 /// How far a payment is. By itself it only ever moves down this list.
