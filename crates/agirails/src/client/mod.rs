@@ -380,10 +380,7 @@ impl ACTPClient {
     /// [`Code::KeyMissing`] without a key, [`crate::Refusal::OnlyProvider`] where this client is
     /// not the transaction's provider, and [`Code::InvalidSignature`] where the wallet gives none.
     pub async fn sign_delivery(&self, statement: DeliveryStatement) -> Result<SignedDelivery> {
-        let wallet = self.wallet.as_ref().ok_or_else(|| {
-            Error::new(Code::KeyMissing, "signing a delivery needs a private key")
-                .with_hint(format!("in mode mock pass private_key; on a chain {NO_KEY_HINT}"))
-        })?;
+        let wallet = self.signer("signing a delivery")?;
         let tx = self.own_work(statement.transaction_id).await?;
         let chain_id = self.network().chain_id;
         let message = DeliveryMessage {
@@ -407,10 +404,7 @@ impl ACTPClient {
     /// # Errors
     /// [`Code::KeyMissing`] without a key, [`Code::InvalidSignature`] where the wallet gives none.
     pub async fn sign_request(&self, request: &PaidRequest) -> Result<String> {
-        let wallet = self.wallet.as_ref().ok_or_else(|| {
-            Error::new(Code::KeyMissing, "signing a request needs a private key")
-                .with_hint(format!("in mode mock pass private_key; on a chain {NO_KEY_HINT}"))
-        })?;
+        let wallet = self.signer("signing a request")?;
         wallet.sign_request(request, self.network().chain_id, self.network().kernel).await
     }
 
@@ -421,10 +415,7 @@ impl ACTPClient {
     /// # Errors
     /// As [`Self::sign_request`].
     pub async fn sign_session(&self, session: &Session) -> Result<WalletSignature> {
-        let wallet = self.wallet.as_ref().ok_or_else(|| {
-            Error::new(Code::KeyMissing, "appointing a session key needs a private key")
-                .with_hint(format!("in mode mock pass private_key; on a chain {NO_KEY_HINT}"))
-        })?;
+        let wallet = self.signer("appointing a session key")?;
         wallet.sign_session(session, self.network().chain_id, self.network().kernel).await
     }
 
@@ -544,6 +535,14 @@ impl ACTPClient {
             return Err(Error::new(Code::KeyMissing, message).with_hint(NO_KEY_HINT));
         }
         Ok(self.address)
+    }
+
+    /// The wallet, for what only a key does.
+    fn signer(&self, what: &str) -> Result<&dyn Wallet> {
+        self.wallet().ok_or_else(|| {
+            Error::new(Code::KeyMissing, format!("{what} needs a private key"))
+                .with_hint(format!("in mode mock pass private_key; on a chain {NO_KEY_HINT}"))
+        })
     }
 
     /// The most that one transaction may be worth here.
