@@ -583,9 +583,7 @@ impl Inner {
         self.process.get().wake();
         Ok(())
     }
-}
 
-impl Inner {
     /// Since when the store works as a copy of another one.
     async fn restored(&self) -> Result<Option<u64>> {
         if let Some(known) = self.restored.get() {

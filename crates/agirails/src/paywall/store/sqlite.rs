@@ -373,12 +373,12 @@ impl Store for SqliteStore {
                 Outcome::Moved { to, trouble } => {
                     let sql = "UPDATE payments SET stage = ?3, since = ?4, next_try = 0, tries = 0, \
                                trouble = ?5 WHERE id = ?1 AND stage = ?2";
-                    let (id, from, to) = (id.as_slice(), stage.number(), to.number());
+                    let (id, from) = (id.as_slice(), stage.number());
                     let moved = connection
                         .prepare_cached(sql)?
-                        .execute(params![id, from, to, now_ms(), trouble])?;
+                        .execute(params![id, from, to.number(), now_ms(), trouble])?;
                     let sql = "DELETE FROM calls WHERE payment = ?1 AND state = 2";
-                    if moved > 0 && matches!(&outcome, Outcome::Moved { to, .. } if to.is_ended()) {
+                    if moved > 0 && to.is_ended() {
                         connection.prepare_cached(sql)?.execute([id])?;
                     }
                     moved
