@@ -133,8 +133,8 @@ class Base:
             max_window_seconds: the longest dispute window of transactions that are served, seconds:
                 7 days.
             max_deadline_seconds: the most time that a transaction may have left before its deadline
-                when it is used for the first time, seconds: 7 days; more where a charge's bundles
-                last longer.
+                when it is used for the first time, seconds: 7 days. No charge's bundles may last
+                longer.
             idle_close_seconds: after how long without an answered call a balance is delivered of
                 which calls were served, seconds: a day, at least an hour.
             max_body_bytes: the longest request body, bytes: 16 MiB.

@@ -290,7 +290,7 @@ impl Inner {
         let signature = self.read_signature(payment.signature.as_deref(), self.unsigned).await?;
         let session = read_session(payment.session.as_deref())?;
         let seen = self.verify(id).await?;
-        let facts = self.accept(charge, seen, service_key).await?;
+        let facts = self.accept(seen, service_key).await?;
         if let Some(price) = price {
             self.check_amount(&facts, least(charge, price, key)).await?;
         }
@@ -367,12 +367,7 @@ impl Inner {
 
     /// Whether a transaction is taken here. One that the store knows was; for one that is new it is
     /// decided whether it is meant for this service, and how long it may lock the pay.
-    async fn accept(
-        &self,
-        charge: &Charge,
-        seen: Seen,
-        service_key: Option<B256>,
-    ) -> Result<Facts, Refused> {
+    async fn accept(&self, seen: Seen, service_key: Option<B256>) -> Result<Facts, Refused> {
         let facts = seen.facts;
         let Some(service_hash) = seen.service_hash else { return Ok(facts) };
         let bound = is_bound(service_hash, self.service, service_key);
@@ -384,7 +379,7 @@ impl Inner {
             return Err(Rejection::window_too_long(facts.window_seconds, longest_window).into());
         }
         let left = facts.deadline.saturating_sub(self.clock.now().await?);
-        let longest = charge.longest(&self.settings);
+        let longest = self.settings.max_deadline_seconds;
         // Whoever chose the longest may have a clock that is ahead of ours.
         if left > longest.saturating_add(TOLERANCE) {
             return Err(Rejection::deadline_too_far(left, longest).into());

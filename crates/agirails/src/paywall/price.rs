@@ -216,14 +216,6 @@ impl Charge {
         }
     }
 
-    /// How much time a transaction may have left when it is used for the first time: a bundle that is
-    /// sold for longer may last as long.
-    pub(super) fn longest(&self, settings: &Settings) -> u64 {
-        let min_seconds_left = self.min_seconds_left.unwrap_or(settings.min_seconds_left);
-        let sold = self.lasts.map_or(0, |lasts| lasts.saturating_add(min_seconds_left));
-        settings.max_deadline_seconds.max(sold)
-    }
-
     /// How a call at this price can be paid for: how many calls with how much.
     pub(super) fn offers(&self, price: Usdc) -> Vec<Offer> {
         let offer = |calls: u64| Offer { calls, amount: Usdc(price.0.saturating_mul(calls)) };

@@ -549,7 +549,7 @@ impl Terms<'_> {
 
     fn accept(&self, offer: Offer, is_bundled: bool) -> Value {
         let kind = if is_bundled || offer.calls > 1 { "prepaid" } else { "single" };
-        let longest = self.charge.longest(self.settings);
+        let longest = self.settings.max_deadline_seconds;
         let seconds = self.charge.lifetime(self.min_seconds_left, kind == "prepaid");
         let mut accept = json!({
             "scheme": "actp-escrow",

@@ -61,8 +61,8 @@ pub struct Settings {
     /// locked for as long.
     pub max_window_seconds: u64,
     /// The most time that a transaction may have left before its deadline when it is used for the
-    /// first time, seconds: 7 days; more where a charge's bundles last longer. The pay of a balance is
-    /// locked for as long.
+    /// first time, seconds: 7 days. The pay of a balance is locked for as long, and no charge's bundles
+    /// may last longer.
     pub max_deadline_seconds: u64,
     /// After how long without an answered call a balance is delivered of which calls were served,
     /// seconds: a day, at least an hour. What is left of it is forfeited.
