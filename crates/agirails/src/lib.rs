@@ -24,6 +24,7 @@ mod process_locks;
 mod storage;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+mod wall_clock;
 mod wallet;
 
 /// The rules, pure: the crate `agirails-protocol`.

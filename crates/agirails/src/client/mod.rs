@@ -2,7 +2,7 @@
 
 mod builder;
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{fmt, sync::Arc};
 
 use alloy_primitives::{Address, B256};
 
@@ -27,6 +27,7 @@ use crate::{
         wallet_signature::WalletSignature,
     },
     storage::Storage,
+    wall_clock::wall_seconds,
     wallet::{NO_KEY_HINT, Wallet},
 };
 
@@ -184,7 +185,7 @@ impl ACTPClient {
     pub(crate) async fn now_for_deadlines(&self) -> Result<u64> {
         const APART: u64 = 3_600;
         let told = self.now().await?;
-        let own = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
+        let own = wall_seconds();
         if self.network().is_local() || told.abs_diff(own) <= APART {
             return Ok(told);
         }

@@ -52,7 +52,7 @@ use std::{
     collections::HashSet,
     fmt,
     sync::{Arc, OnceLock},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use alloy_primitives::{Address, Bytes, hex};
@@ -82,6 +82,7 @@ use crate::{
         service::SERVICE_KEY_HEADER,
     },
     storage::Storage,
+    wall_clock::wall_seconds,
 };
 
 /// What is locked up for an untrusted provider at least: below, it could not be taken back.
@@ -522,7 +523,7 @@ impl Inner {
     async fn now(&self) -> Result<u64> {
         match self.client.mock() {
             Some(_) => self.client.now().await,
-            None => Ok(SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs())),
+            None => Ok(wall_seconds()),
         }
     }
 

@@ -30,6 +30,7 @@ use crate::{
         receipt::{CallRecord, Expected, RECEIPT_HEADER, Receipt},
         service::{SERVICE_KEY_HEADER, bound_service_hash},
     },
+    wall_clock::wall_seconds,
 };
 
 /// How often a call that is not paid yet is sent where nothing tells when to try again.
@@ -1276,10 +1277,6 @@ fn fingerprint(call: &PaidCall, digest: B256) -> B256 {
 /// As much of a body as an error carries.
 fn start_of(body: &Bytes) -> Bytes {
     body.slice(..body.len().min(ERROR_BODY_BYTES))
-}
-
-fn wall_seconds() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs())
 }
 
 fn problem(response: &HttpResponse) -> Option<Value> {

@@ -1,7 +1,7 @@
 //! After the calls: settling what is proven, disputing what is not, and taking back what was
 //! never used.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use alloy_primitives::{Address, B256};
 use serde_json::Value;
@@ -22,6 +22,7 @@ use crate::{
         receipt::{Neighbour, climb, merkle_root},
         rules::requester_can_cancel,
     },
+    wall_clock::wall_seconds,
 };
 
 /// How often a service is asked to close a balance while one of its calls still runs.
@@ -176,7 +177,7 @@ impl Consumer {
         // Signed is what is called, with the prefix that a proxy takes away.
         let url = format!("{}{page}", payment.base);
         for tries_left in (0..CLOSE_TRIES).rev() {
-            let wall = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
+            let wall = wall_seconds();
             let request = PaidRequest::new(id, "POST", &url, b"", wall);
             let headers = inner.sign(&request, payment.service_key).await?;
             let response = inner.page(&payment, "POST", &page, headers).await?;

@@ -31,6 +31,7 @@ use crate::{
         paid_request::{CLOCK_SKEW_SECONDS, PaidRequest, RequestSignature, SignedSession},
         service::is_bound,
     },
+    wall_clock::wall_seconds,
 };
 
 /// How many transactions are remembered as verified.
@@ -334,7 +335,7 @@ impl Inner {
             text.trim().parse().map_err(|error: SignatureError| {
                 Refused::because(Rejection::malformed_signature(), error.into())
             })?;
-        if signature.timestamp.abs_diff(super::wall_seconds()) > CLOCK_SKEW_SECONDS
+        if signature.timestamp.abs_diff(wall_seconds()) > CLOCK_SKEW_SECONDS
             // A kernel whose time was moved has signers that follow it.
             && signature.timestamp.abs_diff(self.clock.now().await?) > CLOCK_SKEW_SECONDS
         {

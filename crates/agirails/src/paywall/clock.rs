@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::lock;
-use crate::{client::ACTPClient, error::Result};
+use crate::{client::ACTPClient, error::Result, wall_clock::wall_seconds};
 
 /// How far two clocks that agree are apart at most, in seconds.
 pub(super) const TOLERANCE: u64 = 300;
@@ -75,7 +75,7 @@ impl Reading {
 
     /// Whether this machine's clock did not go on evenly: it was set, or the machine slept.
     fn is_uneven(&self) -> bool {
-        !agree(super::wall_seconds(), self.wall + self.gone())
+        !agree(wall_seconds(), self.wall + self.gone())
     }
 }
 
@@ -107,7 +107,7 @@ impl Clock {
                 Ok(reading) => Ok(reading.late),
                 // The machine may have slept: its own clock went on.
                 Err(_) => {
-                    let slept = super::wall_seconds().saturating_sub(reading.wall);
+                    let slept = wall_seconds().saturating_sub(reading.wall);
                     Ok(reading.late + reading.gone().max(slept))
                 }
             },
@@ -138,7 +138,7 @@ impl Clock {
     /// Asks the kernel.
     pub(super) async fn refresh(&self) -> Result<Reading> {
         let told = self.client.now().await?;
-        let (wall, at) = (super::wall_seconds(), Instant::now());
+        let (wall, at) = (wall_seconds(), Instant::now());
         let mut known = lock(&self.reading);
         let reading = match self.client.network().is_local() {
             true => Reading { early: told, late: told, told, wall, at, alone_since: None },

@@ -466,10 +466,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn wall_seconds() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs())
-}
-
 /// Bytes that no other process has.
 fn random() -> [u8; 16] {
     let mut bytes = [0; 16];

@@ -23,6 +23,7 @@ use crate::{
         },
         service::SERVICE_KEY_HEADER,
     },
+    wall_clock::wall_seconds,
 };
 
 /// The longest PAYMENT-REQUIRED, characters: what proxies take of a response's headers.
@@ -265,8 +266,7 @@ impl Rejection {
              set your clock and sign anew"
         );
         // A proxy may take the Date away.
-        Self::new(401, "stale_signature", "Signature Expired", detail)
-            .with("time", super::wall_seconds())
+        Self::new(401, "stale_signature", "Signature Expired", detail).with("time", wall_seconds())
     }
 
     pub(super) fn used() -> Self {

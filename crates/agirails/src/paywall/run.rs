@@ -30,6 +30,7 @@ use crate::{
         paid_request::{PaidRequest, TRANSACTION_HEADER},
         receipt::{RECEIPT_HEADER, Receipt},
     },
+    wall_clock::wall_seconds,
 };
 
 /// How long before a transaction is closed a stream is cut: by then it must be kept what was sent.
@@ -224,7 +225,7 @@ impl Run {
         let not_kept = |cause| Lost(Reason::NotKept, Rejection::answer_lost(), Some(cause));
         let content_hash = self.live.content_hash(&whole).map_err(not_kept)?;
         let Whole { answer, kept, held, .. } = whole;
-        let answered_at = self.inner.clock.now().await.unwrap_or_else(|_| super::wall_seconds());
+        let answered_at = self.inner.clock.now().await.unwrap_or_else(|_| wall_seconds());
         if answered_at > self.live.payment.deadline {
             // It cannot be delivered any more.
             self.abandon();
@@ -476,7 +477,7 @@ impl Inner {
         let Some(whole) = response.cut() else { return };
         // The parts of a record are text and numbers, which always have JSON.
         if let Ok(content_hash) = live.content_hash(&whole) {
-            let answered_at = self.clock.passed().unwrap_or_else(super::wall_seconds);
+            let answered_at = self.clock.passed().unwrap_or_else(wall_seconds);
             let request = self.answer_request(live, content_hash, answered_at, None);
             *lock(&live.cut) = Some(request);
             live.is_cut.store(true, Ordering::Release);

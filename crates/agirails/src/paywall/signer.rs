@@ -29,6 +29,7 @@ use crate::{
         },
         wallet_signature::{ContractQuestion, Verdict},
     },
+    wall_clock::wall_seconds,
 };
 
 /// How many contracts are asked at once.
@@ -170,7 +171,7 @@ impl Inner {
         let (chain_id, kernel) = (network.chain_id, network.kernel);
         let id = incoming.payment(network, self.client.address()).ok();
         let id = id.and_then(|payment| parse_id(&payment.transaction_id)).unwrap_or_default();
-        let now = super::wall_seconds();
+        let now = wall_seconds();
         let key = incoming.idempotency_key.as_deref().unwrap_or_default();
         let request = PaidRequest { timestamp: now, ..incoming.paid(id, key) };
         let mut typed_data = request.typed_data(chain_id, kernel);

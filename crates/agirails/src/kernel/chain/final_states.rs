@@ -3,10 +3,12 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
 };
 
-use crate::protocol::{State, TransactionId};
+use crate::{
+    protocol::{State, TransactionId},
+    wall_clock::wall_seconds,
+};
 
 /// What is older than so many seconds no reorganisation takes back.
 const STAYS_AFTER: u64 = 3_600;
@@ -19,7 +21,7 @@ pub(super) struct FinalStates(Mutex<HashMap<TransactionId, State>>);
 impl FinalStates {
     /// Takes note of a state that was just read, and since when it stands, Unix seconds.
     pub(super) fn note(&self, id: TransactionId, state: State, since: u64) {
-        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
+        let now = wall_seconds();
         let stays = since.saturating_add(STAYS_AFTER) < now;
         if stays && rank(state) >= rank(State::Delivered) {
             self.states().insert(id, state);

@@ -1,9 +1,6 @@
 //! The state file of a kernel on a chain: what the chain itself does not keep.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use alloy_primitives::{Address, hex};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -12,6 +9,7 @@ use crate::{
     error::{Code, Error, Result},
     protocol::{TransactionId, proof::DeliveryProof},
     storage::{self, Attempt, Format, Storage, Store},
+    wall_clock::wall_seconds,
 };
 
 /// Opens or makes `.actp/chain-<chain id>-<kernel>.sqlite3` ("actc" in its header): proofs of
@@ -118,7 +116,7 @@ fn find(connection: &Connection, id: TransactionId) -> Attempt<Option<String>> {
 }
 
 fn put(connection: &Connection, id: TransactionId, proof: &str) -> Attempt<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = wall_seconds();
     let sql = "INSERT OR REPLACE INTO delivery_proofs VALUES (?1, ?2, ?3)";
     connection.prepare_cached(sql)?.execute(params![id.as_slice(), proof, now as i64])?;
     Ok(())

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     MAX_SUPPLY,
     rows::{self, Stored, unless_zero},
-    too_much, wall_seconds,
+    too_much,
 };
 use crate::{
     error::{Code, Error},
@@ -20,6 +20,7 @@ use crate::{
         rules::{Call, Effect, MEDIATOR_APPROVAL_DELAY_SECONDS, Move},
     },
     storage::{Attempt, Stop},
+    wall_clock::wall_seconds,
 };
 
 /// One USDC account.

@@ -8,7 +8,7 @@ mod rows;
 use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use alloy_primitives::{Address, B256};
@@ -30,6 +30,7 @@ use crate::{
         rules::{self, Arbiters, Call, Rates},
     },
     storage::{self, Attempt, Format, Storage, Store},
+    wall_clock::wall_seconds,
 };
 
 /// The state file of this kernel ("actp" in its header).
@@ -526,8 +527,4 @@ fn party_query(role: Option<Role>, state: Option<State>) -> String {
         rows::COLUMNS,
         parts.join(" UNION ALL ")
     )
-}
-
-fn wall_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

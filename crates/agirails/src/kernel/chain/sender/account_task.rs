@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
@@ -27,6 +27,7 @@ use crate::{
         rpc::{Call, Failure, parse},
     },
     process_locks::ProcessLock,
+    wall_clock::wall_seconds,
     wallet::Wallet,
 };
 
@@ -824,8 +825,4 @@ fn refuse_all(requests: impl IntoIterator<Item = Request>, error: &Error) {
     for request in requests {
         let _ = request.reply.send(Err(error.again()));
     }
-}
-
-fn wall_seconds() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
 }
