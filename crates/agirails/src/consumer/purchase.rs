@@ -805,12 +805,10 @@ impl Purchase {
 
     async fn close_request(&self, paid: &Paid) -> Result<HttpRequest> {
         let Paid { payment, id, .. } = paid;
-        let page = format!("/api/payments/{id}/close");
+        let (page, headers) = self.inner().sign_close(payment, *id, self.signing_time()).await?;
         let mut request =
             HttpRequest { method: "POST".to_owned(), ..self.free_page(&payment.base, &page) };
-        let url = format!("{}{page}", payment.base);
-        let signed = PaidRequest::new(*id, "POST", &url, b"", self.signing_time());
-        request.headers.extend(self.inner().sign(&signed, payment.service_key).await?);
+        request.headers.extend(headers);
         Ok(request)
     }
 
@@ -1222,6 +1220,21 @@ impl Inner {
             headers.push((SIGNATURE_HEADER.to_owned(), signature));
         }
         Ok(headers)
+    }
+
+    /// The page that ends a payment at its service, with the headers that ask for it.
+    pub(super) async fn sign_close(
+        &self,
+        payment: &records::Payment,
+        id: TransactionId,
+        time: u64,
+    ) -> Result<(String, Vec<(String, String)>)> {
+        let page = format!("/api/payments/{id}/close");
+        // Signed is what is called, with the prefix that a proxy takes away.
+        let url = format!("{}{page}", payment.base);
+        let headers =
+            self.sign(&PaidRequest::new(id, "POST", &url, b"", time), payment.service_key).await?;
+        Ok((page, headers))
     }
 }
 

@@ -18,7 +18,6 @@ use crate::{
     protocol::{
         State, Transaction, TransactionId, Usdc,
         money::{cancellation_penalty, dispute_bond},
-        paid_request::PaidRequest,
         receipt::{Neighbour, climb, merkle_root},
         rules::requester_can_cancel,
     },
@@ -173,13 +172,8 @@ impl Consumer {
             Error::invalid(Code::InvalidTransactionId, "transaction_id", &id.to_string(), problem)
         })?;
         inner.records.close(payment.id).await?;
-        let page = format!("/api/payments/{id}/close");
-        // Signed is what is called, with the prefix that a proxy takes away.
-        let url = format!("{}{page}", payment.base);
         for tries_left in (0..CLOSE_TRIES).rev() {
-            let wall = wall_seconds();
-            let request = PaidRequest::new(id, "POST", &url, b"", wall);
-            let headers = inner.sign(&request, payment.service_key).await?;
+            let (page, headers) = inner.sign_close(&payment, id, wall_seconds()).await?;
             let response = inner.page(&payment, "POST", &page, headers).await?;
             let busy = matches!(response.status, 409 | 429 | 503);
             if busy && tries_left > 0 {
