@@ -231,8 +231,6 @@ pub fn _connect(py: Python<'_>, settings: &Bound<'_, PyDict>) -> PyResult<Py<PyA
     })
 }
 
-/// The address of a private key, and the encrypted keystore that holds it; `agirails keystore`
-/// writes it to a file.
 /// Copies the state files below a directory, while processes use them; what was written.
 #[pyfunction]
 pub fn _back_up(
@@ -243,6 +241,8 @@ pub fn _back_up(
     py.detach(|| agirails::back_up(state_directory, destination)).or_raise(py)
 }
 
+/// The address of a private key, and the encrypted keystore that holds it; `agirails keystore`
+/// writes it to a file.
 #[pyfunction]
 pub fn _keystore<'py>(
     py: Python<'py>,

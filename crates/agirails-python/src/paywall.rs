@@ -32,7 +32,7 @@ use crate::{
         Effect::{Commits, Glances, Moves, Reads},
         Style, run, run_sync,
     },
-    session::{core_of, wall_seconds},
+    session::{core_of, paid_request},
 };
 
 pyo3::import_exception!(agirails._paywall, BrokenOff);
@@ -922,20 +922,7 @@ pub fn sign_request(
 ) -> PyResult<String> {
     let client = core_of(client)?;
     let id = convert::transaction_id(tx_id)?;
-    let text = |field, value| convert::text(Code::InvalidSettings, field, value);
-    let body = optional(body, |body| convert::content("body", body))?.unwrap_or_default();
-    let at = optional(timestamp, |at| convert::number("timestamp", at, Code::InvalidNumber))?;
-    let (method, target) = (text("method", method)?, text("target", target)?);
-    let mut request = agirails::protocol::paid_request::PaidRequest::new(
-        id,
-        method,
-        target,
-        &body,
-        at.unwrap_or_else(wall_seconds),
-    );
-    if let Some(key) = idempotency_key {
-        request.idempotency_key = text("idempotency_key", key)?.to_owned();
-    }
+    let request = paid_request(id, method, target, body, idempotency_key, timestamp)?;
     run_sync(py, Reads, async move { client.sign_request(&request).await })
 }
 

@@ -1,9 +1,12 @@
 //! Session keys: a wallet signs once, a key of this process signs the calls.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
 
 use agirails::{
-    Address, Code, Error, PrivateKey, SessionKey as Core,
+    Address, Code, Error, PrivateKey, SessionKey as Core, TransactionId,
     protocol::{
         paid_request::{
             IDEMPOTENCY_HEADER, PaidRequest, SESSION_HEADER, SIGNATURE_HEADER, TRANSACTION_HEADER,
@@ -30,9 +33,25 @@ pub fn core_of(client: Any<'_, '_>) -> PyResult<agirails::ACTPClient> {
     }
 }
 
-/// Now, Unix seconds.
-pub fn wall_seconds() -> u64 {
-    std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs())
+/// What a paid request signs, from the arguments that Python gives.
+pub fn paid_request(
+    id: TransactionId,
+    method: Any<'_, '_>,
+    target: Any<'_, '_>,
+    body: Maybe<'_, '_>,
+    idempotency_key: Maybe<'_, '_>,
+    timestamp: Maybe<'_, '_>,
+) -> PyResult<PaidRequest> {
+    let text = |field, value| convert::text(Code::InvalidSettings, field, value);
+    let body = optional(body, |body| convert::content("body", body))?.unwrap_or_default();
+    let at = optional(timestamp, |at| convert::number("timestamp", at, Code::InvalidNumber))?;
+    let now = || SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+    let (method, target) = (text("method", method)?, text("target", target)?);
+    let mut request = PaidRequest::new(id, method, target, &body, at.unwrap_or_else(now));
+    if let Some(key) = idempotency_key {
+        request.idempotency_key = text("idempotency_key", key)?.to_owned();
+    }
+    Ok(request)
 }
 
 /// A key that signs the calls of one transaction in its requester's place.
@@ -171,20 +190,8 @@ impl SessionKey {
         idempotency_key: Maybe<'_, 'py>,
         timestamp: Maybe<'_, 'py>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let text = |field, value| convert::text(Code::InvalidSettings, field, value);
-        let body = optional(body, |body| convert::content("body", body))?.unwrap_or_default();
-        let at = optional(timestamp, |at| convert::number("timestamp", at, Code::InvalidNumber))?;
         let id = self.core.session().transaction_id;
-        let mut request = PaidRequest::new(
-            id,
-            text("method", method)?,
-            text("target", target)?,
-            &body,
-            at.unwrap_or_else(wall_seconds),
-        );
-        if let Some(key) = idempotency_key {
-            request.idempotency_key = text("idempotency_key", key)?.to_owned();
-        }
+        let request = paid_request(id, method, target, body, idempotency_key, timestamp)?;
         let signature = self.signature.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let signature = signature.ok_or_else(|| {
             Error::new(Code::KeyMissing, "no wallet has appointed this session key")
