@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+#[macro_use]
+mod kernel_in_front;
+
 use std::{
     collections::HashMap,
     fmt::Debug,
@@ -10,12 +13,12 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, Address, B256, Code, CreateTransaction, DeliveryStatement, Error, EventRecord,
-    Evidence, LinkEscrow, MAINNET_LIMIT, Network, PrivateKey, Refusal, Result, State, Transaction,
+    ACTPClient, Address, B256, Code, CreateTransaction, DeliveryStatement, Error, Evidence,
+    LinkEscrow, MAINNET_LIMIT, Network, PrivateKey, Refusal, Result, State, Transaction,
     TransactionId, Usdc,
     kernel::{
-        AgentRegistry, Attestations, DeliveryAttestation, Escrow, Kernel, TransactionQuery,
-        Transition, embedded::EmbeddedKernel,
+        Attestations, DeliveryAttestation, Kernel, TransactionQuery, Transition,
+        embedded::EmbeddedKernel,
     },
     protocol::{
         canonical_json::result_hash,
@@ -83,83 +86,44 @@ impl Attestations for Book {
     }
 }
 
-#[async_trait]
-impl Kernel for Elsewhere {
-    fn network(&self) -> &Network {
-        &self.network
-    }
-    async fn now(&self) -> Result<u64> {
-        self.kernel.now().await
-    }
-    async fn get_transaction(&self, id: TransactionId) -> Result<Transaction> {
-        self.kernel.get_transaction(id).await
-    }
-    async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
-        self.kernel.find_transactions(query).await
-    }
-    async fn events(&self, after: u64, limit: u32) -> Result<Vec<EventRecord>> {
-        self.kernel.events(after, limit).await
-    }
-    async fn escrow(&self, id: TransactionId) -> Result<Escrow> {
-        self.kernel.escrow(id).await
-    }
-    async fn delivery_proof(&self, id: TransactionId) -> Result<Option<DeliveryProof>> {
-        self.kernel.delivery_proof(id).await
-    }
-    async fn balance(&self, owner: Address) -> Result<Usdc> {
-        self.kernel.balance(owner).await
-    }
-    async fn allowance(&self, owner: Address) -> Result<Usdc> {
-        self.kernel.allowance(owner).await
-    }
-    async fn approve(&self, sender: Address, amount: Usdc) -> Result<()> {
-        self.kernel.approve(sender, amount).await
-    }
-    async fn create_transaction(
-        &self,
-        sender: Address,
-        request: &CreateTransaction,
-    ) -> Result<TransactionId> {
-        self.kernel.create_transaction(sender, request).await
-    }
-    async fn link_escrow(
-        &self,
-        sender: Address,
-        id: TransactionId,
-        link: LinkEscrow,
-    ) -> Result<B256> {
-        self.kernel.link_escrow(sender, id, link).await
-    }
-    async fn accept_quote(&self, sender: Address, id: TransactionId, amount: Usdc) -> Result<()> {
-        self.kernel.accept_quote(sender, id, amount).await
-    }
-    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
-        self.kernel.transition_state(sender, transition).await
-    }
-    async fn release_milestone(
-        &self,
-        sender: Address,
-        id: TransactionId,
-        amount: Usdc,
-    ) -> Result<()> {
-        self.kernel.release_milestone(sender, id, amount).await
-    }
-    async fn release_escrow(&self, sender: Address, id: TransactionId) -> Result<()> {
-        self.kernel.release_escrow(sender, id).await
-    }
-    async fn anchor_attestation(
-        &self,
-        sender: Address,
-        id: TransactionId,
-        uid: B256,
-    ) -> Result<()> {
-        self.kernel.anchor_attestation(sender, id, uid).await
-    }
-    fn registry(&self) -> Option<&dyn AgentRegistry> {
-        self.kernel.registry()
-    }
-    fn attestations(&self) -> Option<&dyn Attestations> {
-        self.attestations.as_ref().map(|book| book as _)
+kernel_in_front! {
+    impl Kernel for Elsewhere {
+        fn network(&self) -> &Network {
+            &self.network
+        }
+        async fn now(&self) -> Result<u64> {
+            self.kernel.now().await
+        }
+        async fn get_transaction(&self, id: TransactionId) -> Result<Transaction> {
+            self.kernel.get_transaction(id).await
+        }
+        async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
+            self.kernel.find_transactions(query).await
+        }
+        async fn balance(&self, owner: Address) -> Result<Usdc> {
+            self.kernel.balance(owner).await
+        }
+        async fn create_transaction(
+            &self,
+            sender: Address,
+            request: &CreateTransaction,
+        ) -> Result<TransactionId> {
+            self.kernel.create_transaction(sender, request).await
+        }
+        async fn link_escrow(
+            &self,
+            sender: Address,
+            id: TransactionId,
+            link: LinkEscrow,
+        ) -> Result<B256> {
+            self.kernel.link_escrow(sender, id, link).await
+        }
+        async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
+            self.kernel.transition_state(sender, transition).await
+        }
+        fn attestations(&self) -> Option<&dyn Attestations> {
+            self.attestations.as_ref().map(|book| book as _)
+        }
     }
 }
 

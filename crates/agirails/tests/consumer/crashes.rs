@@ -10,13 +10,11 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, Address, B256, CreateTransaction, EventRecord, LinkEscrow, Network, Result, State,
-    Storage, Transaction, TransactionId, Usdc,
+    ACTPClient, Address, B256, CreateTransaction, LinkEscrow, Network, Result, State, Storage,
+    Transaction, TransactionId, Usdc,
     consumer::{Budget, Consumer, HttpOutcome, Report},
-    kernel::{AgentRegistry, Escrow, Kernel, TransactionQuery, Transition},
-    protocol::proof::DeliveryProof,
+    kernel::{Kernel, TransactionQuery, Transition},
 };
-use async_trait::async_trait;
 
 use crate::{
     children,
@@ -45,80 +43,41 @@ impl Deadly {
     }
 }
 
-#[async_trait]
-impl Kernel for Deadly {
-    fn network(&self) -> &Network {
-        self.kernel.network()
-    }
-    async fn now(&self) -> Result<u64> {
-        self.around(self.kernel.now()).await
-    }
-    async fn get_transaction(&self, id: TransactionId) -> Result<Transaction> {
-        self.around(self.kernel.get_transaction(id)).await
-    }
-    async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
-        self.around(self.kernel.find_transactions(query)).await
-    }
-    async fn events(&self, after: u64, limit: u32) -> Result<Vec<EventRecord>> {
-        self.kernel.events(after, limit).await
-    }
-    async fn escrow(&self, id: TransactionId) -> Result<Escrow> {
-        self.kernel.escrow(id).await
-    }
-    async fn delivery_proof(&self, id: TransactionId) -> Result<Option<DeliveryProof>> {
-        self.kernel.delivery_proof(id).await
-    }
-    async fn balance(&self, owner: Address) -> Result<Usdc> {
-        self.around(self.kernel.balance(owner)).await
-    }
-    async fn allowance(&self, owner: Address) -> Result<Usdc> {
-        self.kernel.allowance(owner).await
-    }
-    async fn approve(&self, sender: Address, amount: Usdc) -> Result<()> {
-        self.kernel.approve(sender, amount).await
-    }
-    async fn create_transaction(
-        &self,
-        sender: Address,
-        request: &CreateTransaction,
-    ) -> Result<TransactionId> {
-        self.around(self.kernel.create_transaction(sender, request)).await
-    }
-    async fn link_escrow(
-        &self,
-        sender: Address,
-        id: TransactionId,
-        link: LinkEscrow,
-    ) -> Result<B256> {
-        self.around(self.kernel.link_escrow(sender, id, link)).await
-    }
-    async fn accept_quote(&self, sender: Address, id: TransactionId, amount: Usdc) -> Result<()> {
-        self.kernel.accept_quote(sender, id, amount).await
-    }
-    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
-        self.around(self.kernel.transition_state(sender, transition)).await
-    }
-    async fn release_milestone(
-        &self,
-        sender: Address,
-        id: TransactionId,
-        amount: Usdc,
-    ) -> Result<()> {
-        self.kernel.release_milestone(sender, id, amount).await
-    }
-    async fn release_escrow(&self, sender: Address, id: TransactionId) -> Result<()> {
-        self.kernel.release_escrow(sender, id).await
-    }
-    async fn anchor_attestation(
-        &self,
-        sender: Address,
-        id: TransactionId,
-        uid: B256,
-    ) -> Result<()> {
-        self.kernel.anchor_attestation(sender, id, uid).await
-    }
-    fn registry(&self) -> Option<&dyn AgentRegistry> {
-        self.kernel.registry()
+kernel_in_front! {
+    impl Kernel for Deadly {
+        fn network(&self) -> &Network {
+            self.kernel.network()
+        }
+        async fn now(&self) -> Result<u64> {
+            self.around(self.kernel.now()).await
+        }
+        async fn get_transaction(&self, id: TransactionId) -> Result<Transaction> {
+            self.around(self.kernel.get_transaction(id)).await
+        }
+        async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
+            self.around(self.kernel.find_transactions(query)).await
+        }
+        async fn balance(&self, owner: Address) -> Result<Usdc> {
+            self.around(self.kernel.balance(owner)).await
+        }
+        async fn create_transaction(
+            &self,
+            sender: Address,
+            request: &CreateTransaction,
+        ) -> Result<TransactionId> {
+            self.around(self.kernel.create_transaction(sender, request)).await
+        }
+        async fn link_escrow(
+            &self,
+            sender: Address,
+            id: TransactionId,
+            link: LinkEscrow,
+        ) -> Result<B256> {
+            self.around(self.kernel.link_escrow(sender, id, link)).await
+        }
+        async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
+            self.around(self.kernel.transition_state(sender, transition)).await
+        }
     }
 }
 

@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+#[macro_use]
+#[path = "../kernel_in_front/mod.rs"]
+mod kernel_in_front;
+
 mod attacks;
 mod chain;
 mod children;

@@ -9,13 +9,12 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, Address, B256, Code, CreateTransaction, Error, EventRecord, LinkEscrow, Network,
-    Result, Storage, Transaction, TransactionId, Usdc,
-    kernel::{AgentRegistry, ContractFinding, Escrow, Kernel, TransactionQuery, Transition},
+    ACTPClient, Address, B256, Code, CreateTransaction, Error, LinkEscrow, Network, Result,
+    Storage, Transaction, TransactionId, Usdc,
+    kernel::{ContractFinding, Kernel, TransactionQuery, Transition},
     paywall::{Paywall, PaywallBuilder},
-    protocol::{Refusal, proof::DeliveryProof, wallet_signature::ContractQuestion},
+    protocol::{Refusal, wallet_signature::ContractQuestion},
 };
-use async_trait::async_trait;
 
 use crate::fixture::Stage;
 
@@ -92,100 +91,61 @@ impl Stage {
     }
 }
 
-#[async_trait]
-impl Kernel for FaultyKernel {
-    fn network(&self) -> &Network {
-        self.kernel.network()
-    }
-    async fn now(&self) -> Result<u64> {
-        match self.mood().await {
-            Mood::TellsNoTime => Err(Error::new(Code::EndpointUnreachable, "no time")),
-            _ => self.kernel.now().await,
+kernel_in_front! {
+    impl Kernel for FaultyKernel {
+        fn network(&self) -> &Network {
+            self.kernel.network()
         }
-    }
-    async fn get_transaction(&self, id: TransactionId) -> Result<Transaction> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        match self.mood().await {
-            Mood::SeesNothing => Err(Refusal::TxMissing.into()),
-            _ => self.kernel.get_transaction(id).await,
+        async fn now(&self) -> Result<u64> {
+            match self.mood().await {
+                Mood::TellsNoTime => Err(Error::new(Code::EndpointUnreachable, "no time")),
+                _ => self.kernel.now().await,
+            }
         }
-    }
-    async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
-        match self.mood().await {
-            Mood::SeesNothing => Ok(vec![]),
-            _ => self.kernel.find_transactions(query).await,
+        async fn get_transaction(&self, id: TransactionId) -> Result<Transaction> {
+            self.reads.fetch_add(1, Ordering::SeqCst);
+            match self.mood().await {
+                Mood::SeesNothing => Err(Refusal::TxMissing.into()),
+                _ => self.kernel.get_transaction(id).await,
+            }
         }
-    }
-    async fn events(&self, after: u64, limit: u32) -> Result<Vec<EventRecord>> {
-        self.kernel.events(after, limit).await
-    }
-    async fn escrow(&self, id: TransactionId) -> Result<Escrow> {
-        self.kernel.escrow(id).await
-    }
-    async fn delivery_proof(&self, id: TransactionId) -> Result<Option<DeliveryProof>> {
-        self.kernel.delivery_proof(id).await
-    }
-    async fn balance(&self, owner: Address) -> Result<Usdc> {
-        self.kernel.balance(owner).await
-    }
-    async fn allowance(&self, owner: Address) -> Result<Usdc> {
-        self.kernel.allowance(owner).await
-    }
-    async fn approve(&self, sender: Address, amount: Usdc) -> Result<()> {
-        self.kernel.approve(sender, amount).await
-    }
-    async fn create_transaction(
-        &self,
-        sender: Address,
-        request: &CreateTransaction,
-    ) -> Result<TransactionId> {
-        self.kernel.create_transaction(sender, request).await
-    }
-    async fn link_escrow(
-        &self,
-        sender: Address,
-        id: TransactionId,
-        link: LinkEscrow,
-    ) -> Result<B256> {
-        self.kernel.link_escrow(sender, id, link).await
-    }
-    async fn accept_quote(&self, sender: Address, id: TransactionId, amount: Usdc) -> Result<()> {
-        self.kernel.accept_quote(sender, id, amount).await
-    }
-    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
-        match self.mood().await {
-            Mood::SeesNothing => Err(Refusal::TxMissing.into()),
-            Mood::Refuses(refusal) => Err(refusal.into()),
-            _ => self.kernel.transition_state(sender, transition).await,
+        async fn find_transactions(&self, query: &TransactionQuery) -> Result<Vec<Transaction>> {
+            match self.mood().await {
+                Mood::SeesNothing => Ok(vec![]),
+                _ => self.kernel.find_transactions(query).await,
+            }
         }
-    }
-    async fn release_milestone(
-        &self,
-        sender: Address,
-        id: TransactionId,
-        amount: Usdc,
-    ) -> Result<()> {
-        self.kernel.release_milestone(sender, id, amount).await
-    }
-    async fn release_escrow(&self, sender: Address, id: TransactionId) -> Result<()> {
-        self.kernel.release_escrow(sender, id).await
-    }
-    async fn anchor_attestation(
-        &self,
-        sender: Address,
-        id: TransactionId,
-        uid: B256,
-    ) -> Result<()> {
-        self.kernel.anchor_attestation(sender, id, uid).await
-    }
-    async fn ask_wallet(&self, _question: &ContractQuestion) -> Result<ContractFinding> {
-        self.questions.fetch_add(1, Ordering::SeqCst);
-        match self.mood().await {
-            Mood::SeesNothing => Err(Error::new(Code::EndpointUnreachable, "no node")),
-            _ => Ok(*self.wallet.lock().unwrap()),
+        async fn balance(&self, owner: Address) -> Result<Usdc> {
+            self.kernel.balance(owner).await
         }
-    }
-    fn registry(&self) -> Option<&dyn AgentRegistry> {
-        self.kernel.registry()
+        async fn create_transaction(
+            &self,
+            sender: Address,
+            request: &CreateTransaction,
+        ) -> Result<TransactionId> {
+            self.kernel.create_transaction(sender, request).await
+        }
+        async fn link_escrow(
+            &self,
+            sender: Address,
+            id: TransactionId,
+            link: LinkEscrow,
+        ) -> Result<B256> {
+            self.kernel.link_escrow(sender, id, link).await
+        }
+        async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
+            match self.mood().await {
+                Mood::SeesNothing => Err(Refusal::TxMissing.into()),
+                Mood::Refuses(refusal) => Err(refusal.into()),
+                _ => self.kernel.transition_state(sender, transition).await,
+            }
+        }
+        async fn ask_wallet(&self, _question: &ContractQuestion) -> Result<ContractFinding> {
+            self.questions.fetch_add(1, Ordering::SeqCst);
+            match self.mood().await {
+                Mood::SeesNothing => Err(Error::new(Code::EndpointUnreachable, "no node")),
+                _ => Ok(*self.wallet.lock().unwrap()),
+            }
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! The paywall's promise, through its public face.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[macro_use]
+#[path = "../kernel_in_front/mod.rs"]
+mod kernel_in_front;
+
 mod attacks;
 mod chain;
 #[cfg(feature = "tower")]
