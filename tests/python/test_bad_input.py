@@ -832,6 +832,17 @@ class TestKeys:
         assert error.value is None
         assert len(bad) < 3 or bad[2:34] not in f"{error} {error.hint}"
 
+    def test_a_session_key_is_read_as_a_client_s_key_is(self):
+        def kept(key):
+            client = ACTPClient(requester_address=new_address(), in_memory=True)
+            return agirails.SessionKey(client, new_hash(), valid_until=START, private_key=key)
+
+        key = new_key()
+        assert kept(key).address == ACTPClient(private_key=key, in_memory=True).address
+        for wrong in (7, key.encode(), key[:-1], "no hex"):
+            error = refused(lambda: kept(wrong), "invalid_private_key", names="private key")  # noqa: B023
+            assert key[2:34] not in f"{error} {error.hint}"
+
     def test_a_key_of_another_address_is_refused(self):
         refused(
             lambda: ACTPClient(

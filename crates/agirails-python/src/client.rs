@@ -413,7 +413,7 @@ fn urls(value: Any<'_, '_>) -> PyResult<Vec<String>> {
 }
 
 /// A password. No message about it shows anything but its type.
-pub fn secret(field: &'static str, value: Any<'_, '_>) -> PyResult<Password> {
+fn secret(field: &'static str, value: Any<'_, '_>) -> PyResult<Password> {
     let text = value.cast::<PyString>().ok().and_then(|text| text.to_str().ok());
     text.map(Password::from).ok_or_else(|| {
         let shown = format!("<{}>", convert::type_name(value));
@@ -423,7 +423,7 @@ pub fn secret(field: &'static str, value: Any<'_, '_>) -> PyResult<Password> {
 }
 
 /// A private key. No message about it shows anything but its type.
-fn key(value: Any<'_, '_>) -> PyResult<PrivateKey> {
+pub fn key(value: Any<'_, '_>) -> PyResult<PrivateKey> {
     let text = value.cast::<PyString>().ok().and_then(|text| text.to_str().ok());
     let Some(text) = text else {
         let shown = format!("<{}>", convert::type_name(value));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use agirails::{
-    Address, Code, Error, PrivateKey, SessionKey as Core, TransactionId,
+    Address, Code, Error, SessionKey as Core, TransactionId,
     protocol::{
         paid_request::{
             IDEMPOTENCY_HEADER, PaidRequest, SESSION_HEADER, SIGNATURE_HEADER, TRANSACTION_HEADER,
@@ -17,7 +17,7 @@ use agirails::{
 use pyo3::{prelude::*, types::PyDict};
 
 use crate::{
-    client::{ACTPClient, secret},
+    client::{ACTPClient, key},
     convert::{self, Any, Maybe, optional},
     errors::OrRaise,
     json,
@@ -105,10 +105,7 @@ impl SessionKey {
         let valid_until = convert::number("valid_until", valid_until, Code::InvalidNumber)?;
         let core = match private_key {
             None => Core::random(id, valid_until).or_raise(py)?,
-            Some(key) => {
-                let key = secret("private_key", key)?;
-                Core::of(key.as_str().parse::<PrivateKey>().or_raise(py)?, id, valid_until)
-            }
+            Some(given) => Core::of(key(given)?, id, valid_until),
         };
         Ok(Self { core, client: core_of(client)?, signature: Mutex::default() })
     }
