@@ -9,8 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What each room of this crate may use beside `error`, `fork` and `protocol`, which all may.
-const ARROWS: [(&str, &[&str]); 11] = [
+/// What each room of this crate may use beside those that all may.
+const ARROWS: [(&str, &[&str]); 12] = [
     ("paywall", &["client", "kernel", "storage", "network"]),
     ("consumer", &["client", "kernel", "storage", "network", "process_locks"]),
     ("client", &["kernel", "storage", "wallet", "network"]),
@@ -22,8 +22,9 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("process_locks", &["storage"]),
     ("fork", &[]),
     ("error", &[]),
+    ("wall_clock", &[]),
 ];
-const FOR_ALL: [&str; 3] = ["error", "fork", "protocol"];
+const FOR_ALL: [&str; 4] = ["error", "fork", "protocol", "wall_clock"];
 
 /// A module's path from the root of its crate.
 type Module = Vec<String>;
