@@ -6,9 +6,19 @@ use std::{path::Path, process::Command};
 
 use serde_json::Value;
 
+/// This machine's platform, as the compiler names it.
+fn host() -> String {
+    let version = Command::new("rustc").arg("-vV").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.unwrap().to_owned()
+}
+
 fn packages() -> Vec<Value> {
+    // Dependencies of other platforms were never downloaded here.
     let metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--offline", "--locked", "--all-features", "--format-version", "1"])
+        .args(["--filter-platform", &host()])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
