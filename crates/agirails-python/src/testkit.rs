@@ -13,7 +13,9 @@ use std::{
 use agirails::{
     Code, CreateTransaction, DisputeWindow, Error, EventRecord, LinkEscrow, Network, Refusal,
     Result, State, Transaction, TransactionId, Usdc,
-    kernel::{AgentQuery, AgentRegistry, Escrow, Kernel, Role, TransactionQuery, Transition},
+    kernel::{
+        AgentQuery, AgentRegistry, Escrow, GasCost, Kernel, Role, TransactionQuery, Transition,
+    },
     protocol::{
         proof::{DeliveryProof, ENCODED_PROOF_LENGTH},
         registry::{AgentProfile, ServiceDescriptor},
@@ -385,7 +387,7 @@ impl Kernel for Through {
         self.verb(sender, "accept_quote", |_, named| tx_amount(named, id, amount), nothing)
     }
 
-    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
+    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<GasCost> {
         let arguments = |py: Python<'_>, named: &Named<'_>| {
             tx_id(named, transition.id)?;
             named.set_item("new_state", convert::state_member(py, transition.to)?)?;
@@ -396,7 +398,8 @@ impl Kernel for Through {
                 None => named.set_item("proof", PyBytes::new(py, sendable(transition))),
             }
         };
-        self.verb(sender, "transition_state", arguments, nothing)
+        self.verb(sender, "transition_state", arguments, nothing)?;
+        Ok(GasCost::default())
     }
 
     async fn release_milestone(

@@ -17,7 +17,7 @@ use agirails::{
     LinkEscrow, MAINNET_LIMIT, Network, PrivateKey, Refusal, Result, State, Transaction,
     TransactionId, Usdc,
     kernel::{
-        Attestations, DeliveryAttestation, Kernel, TransactionQuery, Transition,
+        Attestations, DeliveryAttestation, GasCost, Kernel, TransactionQuery, Transition,
         embedded::EmbeddedKernel,
     },
     protocol::{
@@ -118,7 +118,11 @@ kernel_in_front! {
         ) -> Result<B256> {
             self.kernel.link_escrow(sender, id, link).await
         }
-        async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
+        async fn transition_state(
+        &self,
+        sender: Address,
+        transition: &Transition,
+    ) -> Result<GasCost> {
             self.kernel.transition_state(sender, transition).await
         }
         fn attestations(&self) -> Option<&dyn Attestations> {

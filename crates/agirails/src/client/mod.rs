@@ -603,7 +603,7 @@ impl ACTPClient {
     }
 
     async fn transition(&self, transition: Transition) -> Result<()> {
-        self.kernel.transition_state(self.sender()?, &transition).await
+        self.kernel.transition_state(self.sender()?, &transition).await.map(drop)
     }
 }
 

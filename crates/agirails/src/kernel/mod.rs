@@ -94,6 +94,11 @@ impl Escrow {
     }
 }
 
+/// What a sender paid for the gas of a move, in wei of the chain's own coin. 0 where moves cost no gas,
+/// and where an earlier call had sent the move already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct GasCost(pub u128);
+
 /// What a wallet's contract says of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContractFinding {
@@ -188,7 +193,15 @@ pub trait Kernel: fmt::Debug + Send + Sync {
 
     /// `transitionState`; for a dispute, approves exactly what the bond lacks before, at most the
     /// greatest share of the amount that a kernel can ask for ([`Self::dispute`] takes a limit).
-    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()>;
+    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<GasCost>;
+
+    /// What a unit of gas costs now, in wei; `None` where moves cost no gas.
+    ///
+    /// # Errors
+    /// Those of the network.
+    async fn gas_price(&self) -> Result<Option<u128>> {
+        Ok(None)
+    }
 
     /// Disputes a delivery, with a bond of this much at most; returns the bond.
     async fn dispute(&self, sender: Address, id: TransactionId, max_bond: Usdc) -> Result<Usdc> {
@@ -201,13 +214,16 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// IN_PROGRESS and DELIVERED, one right behind the other, since in between nobody but the
     /// provider can move the money. `delivery` is the transition to DELIVERED; the transaction is
     /// COMMITTED, or IN_PROGRESS already.
-    async fn deliver(&self, sender: Address, delivery: &Transition) -> Result<()> {
+    async fn deliver(&self, sender: Address, delivery: &Transition) -> Result<GasCost> {
         let begin =
             Transition { id: delivery.id, to: State::InProgress, data: vec![], proof: None };
-        match self.transition_state(sender, &begin).await {
-            Err(error) if error.refusal() != Some(Refusal::NoOp) => return Err(error),
-            _ => self.transition_state(sender, delivery).await,
-        }
+        let begun = match self.transition_state(sender, &begin).await {
+            Ok(cost) => cost,
+            Err(error) if error.refusal() == Some(Refusal::NoOp) => GasCost::default(),
+            Err(error) => return Err(error),
+        };
+        let delivered = self.transition_state(sender, delivery).await?;
+        Ok(GasCost(begun.0.saturating_add(delivered.0)))
     }
 
     /// `releaseMilestone`.

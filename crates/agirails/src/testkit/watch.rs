@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use crate::{
     error::{Error, Result},
-    kernel::{AgentQuery, AgentRegistry, Escrow, Kernel, TransactionQuery, Transition},
+    kernel::{AgentQuery, AgentRegistry, Escrow, GasCost, Kernel, TransactionQuery, Transition},
     network::Network,
     protocol::{
         CreateTransaction, EventRecord, LinkEscrow, Refusal, Transaction, TransactionId, Usdc,
@@ -185,7 +185,7 @@ impl Kernel for Watch {
         self.watch(sender, Some(id), self.kernel.accept_quote(sender, id, amount)).await
     }
 
-    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
+    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<GasCost> {
         let call = self.kernel.transition_state(sender, transition);
         self.watch(sender, Some(transition.id), call).await
     }

@@ -13,7 +13,7 @@ use agirails::{
     ACTPClient, Address, B256, CreateTransaction, LinkEscrow, Network, Result, State, Storage,
     Transaction, TransactionId, Usdc,
     consumer::{Budget, Consumer, HttpOutcome, Report},
-    kernel::{Kernel, TransactionQuery, Transition},
+    kernel::{GasCost, Kernel, TransactionQuery, Transition},
 };
 
 use crate::{
@@ -75,7 +75,11 @@ kernel_in_front! {
         ) -> Result<B256> {
             self.around(self.kernel.link_escrow(sender, id, link)).await
         }
-        async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
+        async fn transition_state(
+        &self,
+        sender: Address,
+        transition: &Transition,
+    ) -> Result<GasCost> {
             self.around(self.kernel.transition_state(sender, transition)).await
         }
     }

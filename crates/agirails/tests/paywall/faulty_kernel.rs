@@ -11,7 +11,7 @@ use std::{
 use agirails::{
     ACTPClient, Address, B256, Code, CreateTransaction, Error, LinkEscrow, Network, Result,
     Storage, Transaction, TransactionId, Usdc,
-    kernel::{ContractFinding, Kernel, TransactionQuery, Transition},
+    kernel::{ContractFinding, GasCost, Kernel, TransactionQuery, Transition},
     paywall::{Paywall, PaywallBuilder},
     protocol::{Refusal, wallet_signature::ContractQuestion},
 };
@@ -133,7 +133,11 @@ kernel_in_front! {
         ) -> Result<B256> {
             self.kernel.link_escrow(sender, id, link).await
         }
-        async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
+        async fn transition_state(
+        &self,
+        sender: Address,
+        transition: &Transition,
+    ) -> Result<GasCost> {
             match self.mood().await {
                 Mood::SeesNothing => Err(Refusal::TxMissing.into()),
                 Mood::Refuses(refusal) => Err(refusal.into()),

@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    kernel::errors::{contradiction, insufficient_balance},
+    kernel::{
+        GasCost,
+        errors::{contradiction, insufficient_balance},
+    },
     protocol::{Transaction, TransactionId, Usdc, money},
 };
 
@@ -99,9 +102,10 @@ impl ChainKernel {
         id: TransactionId,
         call: &kernel::transitionStateCall,
         most: Option<Usdc>,
-    ) -> Result<()> {
+    ) -> Result<GasCost> {
         let (data, purpose) = (call.abi_encode().into(), Purpose::Bond { most });
-        self.pull(Pull { what: "transitionState", sender, id, data, purpose }).await.map(drop)
+        let pull = Pull { what: "transitionState", sender, id, data, purpose };
+        Ok(self.pull(pull).await?.gas_cost)
     }
 
     /// Makes the call alone where the allowance suffices, else behind an approval of exactly its

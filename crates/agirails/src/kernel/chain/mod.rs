@@ -42,7 +42,8 @@ use self::{
     sender::{GasLimit, Mined, Operation, Sender, SenderSettings},
 };
 use super::{
-    AgentRegistry, Attestations, ContractFinding, Escrow, Kernel, TransactionQuery, Transition,
+    AgentRegistry, Attestations, ContractFinding, Escrow, GasCost, Kernel, TransactionQuery,
+    Transition,
     errors::{agreed_bond, check_limit, contradiction, missing, refused_creation},
 };
 use crate::{
@@ -338,8 +339,8 @@ impl ChainKernel {
         &self,
         sender: Address,
         transition: &Transition,
-        step: impl Future<Output = Result<()>> + Send,
-    ) -> Result<()> {
+        step: impl Future<Output = Result<GasCost>> + Send,
+    ) -> Result<GasCost> {
         let kept = match &transition.proof {
             Some(proof) => {
                 self.require_wallet(sender)?;
@@ -358,7 +359,7 @@ impl ChainKernel {
         outcome
     }
 
-    async fn begin_and_deliver(&self, sender: Address, delivery: &Transition) -> Result<()> {
+    async fn begin_and_deliver(&self, sender: Address, delivery: &Transition) -> Result<GasCost> {
         let id = delivery.id;
         let operation = |call: abi::transitionStateCall, gas| Operation {
             what: "transitionState",
@@ -373,7 +374,7 @@ impl ChainKernel {
         // Asked before anything is looked at: once an earlier call is mined, this one would be
         // refused as a repetition.
         match self.sender.resume(end.clone()).await {
-            Ok(Some(_)) => return Ok(()),
+            Ok(Some(mined)) => return Ok(mined.gas_cost),
             Ok(None) => {}
             // It moved nothing; whether it can be done now, the chain says.
             Err(error) if error.retry() == Retry::Never => {
@@ -381,8 +382,8 @@ impl ChainKernel {
             }
             Err(error) => return Err(self.tell(error, id).await),
         }
-        match self.send_all(vec![begin, end]).await {
-            Ok(_) => Ok(()),
+        match self.sender.send(vec![begin, end]).await {
+            Ok(mined) => Ok(GasCost(mined.iter().map(|mined| mined.gas_cost.0).sum())),
             // Begun before: the delivery alone is missing.
             Err(error) if error.refusal() == Some(Refusal::NoOp) => {
                 self.step(sender, delivery).await
@@ -391,14 +392,14 @@ impl ChainKernel {
         }
     }
 
-    async fn step(&self, sender: Address, transition: &Transition) -> Result<()> {
+    async fn step(&self, sender: Address, transition: &Transition) -> Result<GasCost> {
         let Transition { id, to, data, .. } = transition;
         let call = transition_call(transition);
         if *to == State::Disputed {
             return self.dispute_with(sender, *id, &call, None).await;
         }
         let error = match self.call(sender, "transitionState", *id, &call).await {
-            Ok(_) => return Ok(()),
+            Ok(mined) => return Ok(mined.gas_cost),
             Err(error) => error,
         };
         // Deployed kernels read a resolution with Solidity's decoder, which has no words.
@@ -497,6 +498,14 @@ impl Kernel for ChainKernel {
         let head = head.ok_or_else(lens::strange)?.map_err(|refused| reverts::explain(&refused))?;
         let head: Head = parse("eth_getBlockByNumber", &head)?;
         Ok(head.timestamp.to())
+    }
+
+    async fn gas_price(&self) -> Result<Option<u128>> {
+        let calls = vec![Call::new("eth_gasPrice", json!([]))];
+        let price = self.reader.ask(calls, Doubt::Refusals).await?.pop();
+        let price =
+            price.ok_or_else(lens::strange)?.map_err(|refused| reverts::explain(&refused))?;
+        Ok(Some(parse::<U256>("eth_gasPrice", &price)?.saturating_to()))
     }
 
     async fn get_transaction(&self, id: TransactionId) -> Result<Transaction> {
@@ -698,7 +707,7 @@ impl Kernel for ChainKernel {
             .map_err(|error| with_value(error, &bounds, "amount", amount.0))
     }
 
-    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
+    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<GasCost> {
         self.keeping(sender, transition, self.step(sender, transition)).await
     }
 
@@ -711,7 +720,7 @@ impl Kernel for ChainKernel {
     }
 
     /// Both in one go, at consecutive nonces: a block takes them together.
-    async fn deliver(&self, sender: Address, delivery: &Transition) -> Result<()> {
+    async fn deliver(&self, sender: Address, delivery: &Transition) -> Result<GasCost> {
         self.keeping(sender, delivery, self.begin_and_deliver(sender, delivery)).await
     }
 

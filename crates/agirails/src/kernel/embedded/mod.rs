@@ -17,7 +17,7 @@ use rusqlite::{OptionalExtension, params};
 
 use self::{ledger::Books, rows::Stored};
 use super::{
-    AgentRegistry, Escrow, Kernel, Role, TransactionQuery, Transition,
+    AgentRegistry, Escrow, GasCost, Kernel, Role, TransactionQuery, Transition,
     errors::{check_limit, missing, refused_creation},
 };
 use crate::{
@@ -411,7 +411,7 @@ impl Kernel for EmbeddedKernel {
         .await
     }
 
-    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<()> {
+    async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<GasCost> {
         let Transition { id, to, data, proof } = transition;
         self.write(|books| {
             books.require_running()?;
@@ -428,7 +428,8 @@ impl Kernel for EmbeddedKernel {
             }
             books.apply(stored, &effect, sender)
         })
-        .await
+        .await?;
+        Ok(GasCost::default())
     }
 
     async fn release_milestone(

@@ -610,7 +610,8 @@ impl AccountTask {
             }
             return;
         }
-        let mined = Mined { hash: attempt.hash, logs: receipt.logs };
+        let gas_cost = receipt.gas_cost();
+        let mined = Mined { hash: attempt.hash, logs: receipt.logs, gas_cost };
         in_flight.mined.insert(send, mined);
         if in_flight.mined.len() == in_flight.sends.len() {
             let InFlight { sends, mined, .. } = in_flight;

@@ -24,6 +24,7 @@ use super::{min_block::MinBlock, rpc::Rpc};
 use crate::{
     error::{Code, Error, Result},
     fork::Renewed,
+    kernel::GasCost,
     storage::Store,
     wallet::Wallet,
 };
@@ -64,6 +65,7 @@ impl Operation {
 pub(crate) struct Mined {
     pub(crate) hash: B256,
     pub(crate) logs: Vec<Log>,
+    pub(crate) gas_cost: GasCost,
 }
 
 #[derive(Debug, Clone)]

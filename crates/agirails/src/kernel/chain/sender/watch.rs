@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alloy_primitives::{Address, B256, U64};
+use alloy_primitives::{Address, B256, U64, U256};
 use alloy_rpc_types_eth::Log;
 use serde::Deserialize;
 use serde_json::json;
@@ -14,7 +14,10 @@ use serde_json::json;
 use super::journal::{Send, State};
 use crate::{
     error::Result,
-    kernel::chain::rpc::{Answered, Call, Failure, Rpc, parse},
+    kernel::{
+        GasCost,
+        chain::rpc::{Answered, Call, Failure, Rpc, parse},
+    },
 };
 
 /// Receipts asked for together with the head, so that one round trip confirms. Public endpoints
@@ -29,11 +32,25 @@ pub(super) struct Receipt {
     block_number: U64,
     status: U64,
     pub(super) logs: Vec<Log>,
+    /// What was paid is for the books alone: a node that does not tell it costs nothing.
+    #[serde(default)]
+    gas_used: U256,
+    #[serde(default)]
+    effective_gas_price: U256,
+    /// What an OP stack chain takes for its data on layer 1.
+    #[serde(default)]
+    l1_fee: Option<U256>,
 }
 
 impl Receipt {
     pub(super) fn block(&self) -> u64 {
         self.block_number.to()
+    }
+
+    pub(super) fn gas_cost(&self) -> GasCost {
+        let execution = self.gas_used.saturating_mul(self.effective_gas_price);
+        let cost = execution.saturating_add(self.l1_fee.unwrap_or_default());
+        GasCost(cost.saturating_to())
     }
 
     pub(super) fn succeeded(&self) -> bool {
