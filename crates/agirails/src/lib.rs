@@ -32,8 +32,8 @@ mod wallet;
 pub use agirails_protocol as protocol;
 pub use alloy_primitives::{Address, B256, U256};
 pub use client::{
-    ACTPClient, ClientBuilder, DeliveryStatement, Evidence, MAINNET_LIMIT, RegistryClient,
-    STATE_DIR_VARIABLE,
+    ACTPClient, ClientBuilder, DeliveryStatement, Evidence, LeastNet, MAINNET_LIMIT,
+    RegistryClient, STATE_DIR_VARIABLE, SettlementLimits,
 };
 pub use error::{AnswerBody, Code, Error, Facts, Kind, Result, Retry};
 #[cfg(feature = "chain")]

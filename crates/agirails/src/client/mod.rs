@@ -1,12 +1,16 @@
 //! The client: one address, one kernel, one method per protocol verb.
 
 mod builder;
+mod settling;
 
 use std::{fmt, sync::Arc};
 
 use alloy_primitives::{Address, B256};
 
-pub use self::builder::{ClientBuilder, STATE_DIR_VARIABLE};
+pub use self::{
+    builder::{ClientBuilder, STATE_DIR_VARIABLE},
+    settling::{LeastNet, SettlementLimits},
+};
 use crate::{
     error::{Code, Error, Result},
     kernel::{
