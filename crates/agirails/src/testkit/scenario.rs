@@ -81,7 +81,7 @@ impl<'a> Scene<'a> {
         data: &[u8],
     ) -> Result<()> {
         let transition = Transition { id, to, data: data.to_vec(), proof: None };
-        self.kernel.transition_state(by, &transition).await
+        self.kernel.transition_state(by, &transition).await.map(drop)
     }
 
     /// A transaction in this state; a dispute is the requester's.
