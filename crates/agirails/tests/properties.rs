@@ -637,7 +637,7 @@ impl Pair {
             Call::Accept(id, amount) => kernel.accept_quote(sender, *id, Usdc(*amount)).await,
             Call::Step(id, to, data) => {
                 let transition = Transition { id: *id, to: *to, data: data.clone(), proof: None };
-                kernel.transition_state(sender, &transition).await
+                kernel.transition_state(sender, &transition).await.map(drop)
             }
             Call::Milestone(id, amount) => {
                 kernel.release_milestone(sender, *id, Usdc(*amount)).await

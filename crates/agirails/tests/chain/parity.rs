@@ -49,7 +49,8 @@ async fn refusals(
     note(link(requester, id, None, None).await);
 
     let step = async |by, id, to, data: &[u8]| {
-        kernel.transition_state(by, &Transition { id, to, data: data.to_vec(), proof: None }).await
+        let transition = Transition { id, to, data: data.to_vec(), proof: None };
+        kernel.transition_state(by, &transition).await.map(drop)
     };
     note(step(stranger, unknown, State::Quoted, &[]).await);
     note(step(stranger, id, State::Committed, &[]).await);

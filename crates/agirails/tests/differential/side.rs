@@ -90,7 +90,9 @@ pub async fn send(kernel: &dyn Kernel, call: &Call) -> Result<Answer, Error> {
         Call::Accept(sender, id, amount) => {
             kernel.accept_quote(*sender, *id, Usdc(*amount)).await?;
         }
-        Call::Step(sender, transition) => kernel.transition_state(*sender, transition).await?,
+        Call::Step(sender, transition) => {
+            kernel.transition_state(*sender, transition).await?;
+        }
         Call::Milestone(sender, id, amount) => {
             kernel.release_milestone(*sender, *id, Usdc(*amount)).await?;
         }

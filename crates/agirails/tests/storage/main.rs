@@ -56,7 +56,7 @@ async fn step(
     to: State,
 ) -> agirails::Result<()> {
     let transition = Transition { id, to, data: vec![], proof: None };
-    kernel.transition_state(by, &transition).await
+    kernel.transition_state(by, &transition).await.map(drop)
 }
 
 /// A paid call of one USDC: five writes.
