@@ -13,7 +13,7 @@ use super::{
     price::{Charge, Price, sensible_calls, usdc},
     rejection::{Refused, Rejection},
     request::{Incoming, parse_id},
-    settings::Unsigned,
+    settings::{Settle, Unsigned},
     signer::read_session,
     store::{Backlog, CallId, Counters, Facts, Payment, Stage},
 };
@@ -30,6 +30,8 @@ use crate::{
 const PAYMENTS: &str = "/api/payments/";
 /// A duty that is older than this is a fault that somebody has to see to.
 const DEGRADED_SECONDS: u64 = 120;
+/// So is a settlement that is due for longer than this.
+const SETTLEMENT_DEGRADED_SECONDS: u64 = 3_600;
 
 impl Inner {
     /// The answer of a free route; `None` where the path is none.
@@ -124,13 +126,27 @@ impl Inner {
     }
 
     async fn health(&self) -> Answer {
-        match self.store.backlog().await {
-            Ok(Backlog { deliveries, returns, oldest, lost, .. }) => {
-                let is_well = oldest.as_secs() < DEGRADED_SECONDS;
+        match self.backlog().await {
+            Ok(backlog) => {
+                let Backlog { deliveries, returns, oldest, lost, .. } = backlog;
+                let is_settling = self.settings.settle == Settle::Auto;
+                let overdue = self.overdue_seconds(&backlog);
+                let is_well = oldest.as_secs() < DEGRADED_SECONDS
+                    && !(is_settling && overdue >= SETTLEMENT_DEGRADED_SECONDS);
                 let status = if is_well { "ok" } else { "degraded" };
                 let outbox =
                     json!({"depth": deliveries + returns, "oldestSeconds": oldest.as_secs()});
-                let body = json!({"status": status, "store": "ok", "outbox": outbox, "lost": lost});
+                let settlement = json!({
+                    "waiting": backlog.delivered,
+                    "due": backlog.due,
+                    "notWorthGas": backlog.small,
+                    "oldestSeconds": overdue,
+                    "disputed": backlog.disputed,
+                });
+                let body = json!({
+                    "status": status, "store": "ok", "outbox": outbox, "settlement": settlement,
+                    "lost": lost,
+                });
                 Answer::json(200, &body)
             }
             Err(error) => {
@@ -144,8 +160,8 @@ impl Inner {
     async fn metrics(&self) -> Result<Answer, Refused> {
         self.flush_meters().await.map_err(Refused::store)?;
         let counters = self.store.counters().await.map_err(Refused::store)?;
-        let backlog = self.store.backlog().await.map_err(Refused::store)?;
-        let text = prometheus(&counters, &backlog);
+        let backlog = self.backlog().await.map_err(Refused::store)?;
+        let text = prometheus(&counters, &backlog, self.overdue_seconds(&backlog));
         Ok(Answer::text(200, "text/plain; version=0.0.4; charset=utf-8", text)
             .with("Cache-Control", "no-store"))
     }
@@ -289,7 +305,7 @@ fn path_name(path: &str) -> &'static str {
 }
 
 /// Families of counters, with what they mean.
-const FAMILIES: [(&str, &str, &str); 6] = [
+const FAMILIES: [(&str, &str, &str); 13] = [
     ("agirails_paywall_calls_total", "counter", "Calls that were served and are paid."),
     (
         "agirails_paywall_revenue_base_units_total",
@@ -304,10 +320,21 @@ const FAMILIES: [(&str, &str, &str); 6] = [
         "histogram",
         "From a call's claim to its kept answer, the handler included.",
     ),
+    ("agirails_paywall_settled_total", "counter", "Payments that were settled."),
+    (
+        "agirails_paywall_paid_out_base_units_total",
+        "counter",
+        "What settled payments paid out, the fee included, in base units of USDC (6 decimals).",
+    ),
+    ("agirails_paywall_fee_base_units_total", "counter", "The protocol's fee of it."),
+    ("agirails_paywall_net_base_units_total", "counter", "What arrived of it."),
+    ("agirails_paywall_gas_wei_total", "counter", "What the provider's moves cost in gas, in wei."),
+    ("agirails_paywall_refunded_total", "counter", "Payments that were given back."),
+    ("agirails_paywall_disputed_total", "counter", "Payments that were disputed."),
 ];
 
 /// The text format 0.0.4.
-fn prometheus(counters: &Counters, backlog: &Backlog) -> String {
+fn prometheus(counters: &Counters, backlog: &Backlog, overdue_seconds: u64) -> String {
     let mut text = String::new();
     let mut lines: BTreeMap<&str, Vec<(String, String)>> = BTreeMap::new();
     for (name, value) in counters {
@@ -335,6 +362,19 @@ fn prometheus(counters: &Counters, backlog: &Backlog) -> String {
         ("outbox_oldest_seconds", "The age of the oldest of them.", backlog.oldest.as_secs()),
         ("open_payments", "Payments that calls may be made with.", backlog.open),
         ("lost_payments", "Payments that could neither be delivered nor given back.", backlog.lost),
+        ("delivered_payments", "Payments that are delivered and not settled.", backlog.delivered),
+        ("settlements_due", "Those of them whose dispute window is over.", backlog.due),
+        (
+            "settlements_not_worth_gas",
+            "Those of these that are not worth their gas.",
+            backlog.small,
+        ),
+        (
+            "settlement_oldest_seconds",
+            "For how long the first of the others is due.",
+            overdue_seconds,
+        ),
+        ("disputed_payments", "Payments that wait for the resolver.", backlog.disputed),
     ];
     for (name, help, value) in gauges {
         let name = format!("agirails_paywall_{name}");

@@ -127,6 +127,12 @@ impl Clock {
         self.passed().is_some_and(|now| now > time.saturating_add(doubt))
     }
 
+    /// [`Self::passed`], and this machine's time where the kernel was never reached: for what is written
+    /// down, and decides nothing.
+    pub(super) fn about(&self) -> u64 {
+        self.passed().unwrap_or_else(wall_seconds)
+    }
+
     /// [`Self::passed`], asking the kernel where it was never reached.
     pub(super) async fn passed_by_now(&self) -> Result<u64> {
         match self.passed() {

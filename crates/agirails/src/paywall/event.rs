@@ -25,11 +25,15 @@ pub enum Level {
 pub struct Event {
     /// How much it matters.
     pub level: Level,
-    /// What kind of event it is: `served`, `repeated`, `run_failed`, `stream_cut`, `rejected`, or
-    /// `background` for what no call caused.
+    /// What kind of event it is: `served`, `repeated`, `run_failed`, `stream_cut`, `rejected`; of payments
+    /// that were delivered `settled`, `disputed`, `resolved`; or `background` for what no call caused.
     pub name: &'static str,
     /// What happened, in words.
     pub message: Cow<'static, str>,
+    /// Of a payment that was settled: what arrived of it.
+    pub net: Option<Usdc>,
+    /// What a move's gas cost the provider, in wei.
+    pub gas_wei: Option<u64>,
     /// The request that was rejected, as its caller was told.
     pub request_id: Option<String>,
     /// The charge's name.
@@ -63,6 +67,8 @@ impl Event {
             level,
             name,
             message: message.into(),
+            net: None,
+            gas_wei: None,
             request_id: None,
             route: None,
             transaction: None,
@@ -122,6 +128,8 @@ fn trace(event: &Event) {
                 transaction = event.transaction.map(tracing::field::display),
                 requester = event.requester.map(tracing::field::display),
                 price = event.price.map(|price| price.0),
+                net = event.net.map(|net| net.0),
+                gas_wei = event.gas_wei,
                 attempt = event.attempt,
                 status = event.status,
                 seconds = event.took.map(|took| took.as_secs_f64()),

@@ -31,7 +31,7 @@ impl Inner {
     async fn follow(&self, behind: &Mutex<TransactionId>) -> Result<()> {
         for _ in 0..ROUND / PAGE {
             let after = *lock(behind);
-            let ids = self.store.open_payments(after, PAGE).await?;
+            let ids = self.store.payments_at(Stage::Open, after, PAGE).await?;
             if ids.is_empty() {
                 *lock(behind) = TransactionId::ZERO;
                 break;

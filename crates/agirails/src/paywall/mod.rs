@@ -29,6 +29,7 @@
 
 mod admission;
 mod answer;
+mod books;
 mod builtin_routes;
 mod call;
 mod clock;
@@ -53,6 +54,7 @@ mod request;
 mod response;
 mod run;
 mod settings;
+mod settlement;
 mod signer;
 mod store;
 
@@ -84,6 +86,7 @@ use self::{
 pub use self::{
     admission::Entry,
     answer::{Answer, Headers},
+    books::{PaymentQuery, PaymentRecord, ReportBy, ReportQuery, ReportRow},
     call::CallPayment,
     event::{Event, Level},
     exchange::{DRAIN_BYTES, DRAIN_TIME, Exchange},
@@ -93,10 +96,10 @@ pub use self::{
     request::{Incoming, RequestHead},
     response::{Action, Chunk, Head},
     run::{End, Run},
-    settings::{Deliver, Settings, Unsigned},
+    settings::{Deliver, Settings, Settle, Unsigned},
 };
 use crate::{
-    client::ACTPClient,
+    client::{ACTPClient, LeastNet},
     error::{Code, Error, Result},
     fork::Renewed,
     protocol::{TransactionId, Usdc},
@@ -124,6 +127,8 @@ struct Inner {
     store: Box<dyn Store>,
     store_health: StoreHealth,
     clock: Clock,
+    /// What a settlement must bring, once it was asked.
+    least_net: Mutex<Option<LeastNet>>,
     meters: Meters,
     listener: Listener,
     verified: Mutex<admission::Verified>,
@@ -230,6 +235,7 @@ impl PaywallBuilder {
                 public,
                 store,
                 store_health: StoreHealth::default(),
+                least_net: Mutex::default(),
                 meters: Meters::default(),
                 listener,
                 verified: Mutex::new(LruCache::new(admission::REMEMBERED)),
@@ -419,7 +425,7 @@ impl Paywall {
     /// # Errors
     /// The storage's codes.
     pub async fn owed(&self) -> Result<u64> {
-        let backlog = self.inner.store.backlog().await?;
+        let backlog = self.inner.backlog().await?;
         Ok(backlog.deliveries + backlog.returns)
     }
 

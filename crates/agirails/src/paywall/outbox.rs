@@ -1,5 +1,5 @@
-//! What is owed on chain, until it stands there: deliveries and refunds. And the housekeeping that
-//! must go on while nobody calls.
+//! What is owed on chain, until it stands there: deliveries, refunds and settlements. And the
+//! housekeeping that must go on while nobody calls.
 
 use std::{
     collections::HashMap,
@@ -16,11 +16,11 @@ use super::{
     event::Level,
     lock,
     process::Process,
-    store::{Duty, Facts, Outcome, Stage},
+    store::{Duty, Entry, Facts, Outcome, Stage},
 };
 use crate::{
     error::{Code, Error, Result, Retry},
-    kernel::{Role, TransactionQuery, Transition},
+    kernel::{GasCost, Role, TransactionQuery, Transition},
     protocol::{
         Refusal, State, Transaction, TransactionId,
         proof::{DeliveryProof, encode_window},
@@ -32,9 +32,10 @@ use crate::{
 const TICK: Duration = Duration::from_millis(250);
 /// How long the lease of the one who sends lasts, unless it is renewed.
 const LEADERSHIP: Duration = Duration::from_secs(9);
-/// Duties under way at once, of each kind: a chain takes them in a block together, and refunds
-/// that nobody waits for never wait behind deliveries without end.
-const AT_ONCE: [(Stage, usize); 2] = [(Stage::Delivering, 32), (Stage::Returning, 8)];
+/// Duties under way at once, of each kind: a chain takes them in a block together, and refunds and
+/// settlements that nobody waits for never wait behind deliveries without end.
+const AT_ONCE: [(Stage, usize); 3] =
+    [(Stage::Delivering, 32), (Stage::Returning, 8), (Stage::Delivered, 128)];
 /// How long until a duty is tried again: doubled from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// Where the operator has to do something first.
@@ -175,6 +176,11 @@ struct Tender {
     follow: Chore,
     /// The payment that was followed last.
     followed: Arc<Mutex<TransactionId>>,
+    /// The delivered payment that was looked up last.
+    watched: Arc<Mutex<TransactionId>>,
+    watch: Chore,
+    price: Chore,
+    recheck: Chore,
     sweep: Chore,
     prune: Chore,
     /// Until when nobody else sends.
@@ -198,6 +204,10 @@ impl Tender {
             idle: Every::new(sweep),
             follow: Chore::new(follow),
             followed: Arc::default(),
+            watched: Arc::default(),
+            watch: Chore::new(inner.settlement_period()),
+            price: Chore::new(inner.settlement_period()),
+            recheck: Chore::new(Duration::from_secs(if is_local { 5 } else { 600 })),
             sweep: Chore::new(sweep),
             prune: Chore::new(Duration::from_secs(600)),
             leads_until: None,
@@ -234,6 +244,9 @@ impl Tender {
             inner.close_idle().await?;
         }
         self.follow.begin(inner.clone().follow_and_tell(self.followed.clone()));
+        self.watch.begin(inner.clone().watch_and_tell(self.watched.clone()));
+        self.price.begin(inner.clone().price_settlements());
+        self.recheck.begin(inner.clone().recheck_and_tell());
         self.sweep.begin(inner.clone().sweep_and_tell());
         self.prune.begin(inner.clone().prune_and_tell());
         self.begin_duties(inner).await
@@ -261,7 +274,10 @@ impl Tender {
                 continue;
             }
             // Those that are under way stand among them.
-            let due = inner.store.duties(stage, 2 * places as u32).await?;
+            let due = match stage {
+                Stage::Delivered => inner.due_settlements(2 * places as u32).await?,
+                _ => inner.store.duties(stage, 2 * places as u32).await?,
+            };
             // The store may have taken its time.
             if !self.leads() {
                 break;
@@ -339,22 +355,42 @@ impl Inner {
         let id = duty.facts.id;
         let outcome = match duty.stage {
             Stage::Delivering => match self.deliver(duty).await {
-                Ok(()) => Outcome::Moved { to: Stage::Delivered, trouble: None },
+                Ok(gas) => {
+                    let over = |now: u64| now.saturating_add(duty.facts.window_seconds);
+                    let settle_at = self.clock.now().await.map_or(0, over);
+                    self.done(Stage::Delivered, gas, Entry { settle_at, ..Entry::default() })
+                }
                 Err(error) => self.judge(duty, error).await,
             },
+            Stage::Delivered => match self.settle(id).await {
+                Ok(gas) => {
+                    let entry = Entry { net: Some(duty.facts.net), ..Entry::default() };
+                    self.done(Stage::Settled, gas, entry)
+                }
+                Err(error) => self.judge_settlement(duty, error).await,
+            },
             _ => match self.cancel(id).await {
-                Ok(()) => Outcome::Moved { to: Stage::Returned, trouble: None },
+                Ok(gas) => self.done(Stage::Returned, gas, Entry::default()),
                 Err(error) => self.judge(duty, error).await,
             },
         };
-        self.tell_of(duty, &outcome);
+        match duty.stage {
+            Stage::Delivered => self.tell_of_settlement(&duty.facts, &outcome),
+            _ => self.tell_of(duty, &outcome),
+        }
         if let Err(error) = self.store.settle(id, duty.stage, &outcome).await {
             // The chain has it; the next try finds that out.
             self.listener.tell(Level::Error, format!("{id}: {error}"));
         }
     }
 
-    async fn deliver(&self, duty: &Duty) -> Result<()> {
+    /// A move that stands on chain now.
+    fn done(&self, to: Stage, gas: GasCost, entry: Entry) -> Outcome {
+        let gas = u64::try_from(gas.0).unwrap_or(u64::MAX);
+        Outcome::Moved { to, trouble: None, entry: Entry { at: self.clock.about(), gas, ..entry } }
+    }
+
+    async fn deliver(&self, duty: &Duty) -> Result<GasCost> {
         let id = duty.facts.id;
         let content_hash = match duty.content_hash {
             Some(hash) => hash,
@@ -392,7 +428,7 @@ impl Inner {
         Ok(levels.last().and_then(|top| top.first()).copied())
     }
 
-    async fn cancel(&self, id: TransactionId) -> Result<()> {
+    async fn cancel(&self, id: TransactionId) -> Result<GasCost> {
         let cancel = Transition { id, to: State::Cancelled, data: vec![], proof: None };
         self.client.kernel().transition_state(self.client.address(), &cancel).await
     }
@@ -411,29 +447,31 @@ impl Inner {
             Err(missing)
                 if missing.refusal() == Some(Refusal::TxMissing) && self.is_long_over(duty) =>
             {
-                return moved(Stage::Lost, "the kernel does not know this transaction");
+                return self.moved(Stage::Lost, "the kernel does not know this transaction");
             }
             Err(trouble) => return self.later(duty, &trouble),
         };
         match (duty.stage, state) {
             (Stage::Delivering, State::Delivered | State::Settled | State::Disputed) => {
-                Outcome::Moved { to: Stage::Delivered, trouble: None }
+                self.done(Stage::Delivered, GasCost::default(), Entry::default())
             }
             (Stage::Delivering, State::Cancelled) => {
-                moved(Stage::Lost, "it was cancelled before what was served was delivered")
+                self.moved(Stage::Lost, "it was cancelled before what was served was delivered")
             }
-            (_, State::Cancelled) => Outcome::Moved { to: Stage::Returned, trouble: None },
+            (_, State::Cancelled) => {
+                self.done(Stage::Returned, GasCost::default(), Entry::default())
+            }
             (_, State::Delivered | State::Settled | State::Disputed) => {
-                moved(Stage::Delivered, "it was delivered by other hands")
+                self.moved(Stage::Delivered, "it was delivered by other hands")
             }
             (_, State::Initiated | State::Quoted) if self.is_long_over(duty) => {
-                moved(Stage::Lost, "the chain took its escrow back: nothing is locked in it")
+                self.moved(Stage::Lost, "the chain took its escrow back: nothing is locked in it")
             }
             (Stage::Delivering, State::Committed | State::InProgress)
                 if is_final(&error) && self.clock.has_surely_passed(duty.facts.deadline) =>
             {
                 let words = format!("it cannot be delivered, so the money is given back: {error}");
-                moved(Stage::Returning, &words)
+                self.moved(Stage::Returning, &words)
             }
             _ => self.later(duty, &error),
         }
@@ -444,7 +482,12 @@ impl Inner {
         self.clock.has_surely_passed(duty.facts.deadline.saturating_add(MISSING_FOR))
     }
 
-    fn later(&self, duty: &Duty, error: &Error) -> Outcome {
+    fn moved(&self, to: Stage, trouble: &str) -> Outcome {
+        let entry = Entry { at: self.clock.about(), ..Entry::default() };
+        Outcome::Moved { to, trouble: Some(trouble.to_owned()), entry }
+    }
+
+    pub(super) fn later(&self, duty: &Duty, error: &Error) -> Outcome {
         let left = self.clock.passed().map(|now| duty.facts.deadline.saturating_sub(now));
         Outcome::Later { after: pause(duty, error, left), trouble: error.to_string() }
     }
@@ -452,8 +495,8 @@ impl Inner {
     fn tell_of(&self, duty: &Duty, outcome: &Outcome) {
         let id = duty.facts.id;
         match outcome {
-            Outcome::Moved { trouble: None, .. } => {}
-            Outcome::Moved { to, trouble: Some(trouble) } => {
+            Outcome::Moved { trouble: None, .. } | Outcome::NotBefore { .. } => {}
+            Outcome::Moved { to, trouble: Some(trouble), .. } => {
                 let words = format!("{id} is {} now: {trouble}", to.as_str());
                 self.listener.tell(Level::Error, words);
             }
@@ -480,7 +523,9 @@ impl Inner {
             let settled = process.settled.notified();
             match self.store.payment(id).await?.map(|payment| payment.stage) {
                 // More calls may come: it is delivered behind the last one.
-                Some(Stage::Delivered | Stage::Open) => return Ok(true),
+                Some(Stage::Delivered | Stage::Settled | Stage::Disputed | Stage::Open) => {
+                    return Ok(true);
+                }
                 Some(Stage::Delivering) if Instant::now() < until => {}
                 _ => return Ok(false),
             }
@@ -541,7 +586,7 @@ impl Inner {
             let is_served = payment.calls > 0 && now <= deadline;
             let is_long_over = deadline.saturating_add(MISSING_FOR) < now;
             let to = match payment.stage {
-                Stage::Delivered => Stage::Delivering,
+                Stage::Delivered | Stage::Settled | Stage::Disputed => Stage::Delivering,
                 Stage::Returned => Stage::Returning,
                 // It stands after all.
                 Stage::Lost if is_served => Stage::Delivering,
@@ -550,8 +595,9 @@ impl Inner {
                 Stage::Left if is_long_over => Stage::Returning,
                 Stage::Left | Stage::Open | Stage::Delivering | Stage::Returning => return Ok(()),
             };
-            let again = Outcome::Moved { to, trouble: None };
-            return self.store.settle(id, payment.stage, &again).await;
+            let entry = Entry { at: self.clock.about(), ..Entry::default() };
+            let again = Outcome::Moved { to, trouble: None, entry };
+            return self.store.settle(id, payment.stage, &again).await.map(drop);
         }
         let is_over = match state {
             // Another store of the key may be serving it, for as long as it can be delivered.
@@ -600,10 +646,6 @@ impl Inner {
     }
 }
 
-fn moved(to: Stage, trouble: &str) -> Outcome {
-    Outcome::Moved { to, trouble: Some(trouble.to_owned()) }
-}
-
 /// Whether the chain will never take this delivery. What a node refuses that has not seen the
 /// newest blocks may be taken by the next one.
 fn is_final(error: &Error) -> bool {
@@ -644,10 +686,11 @@ mod tests {
             amount: Usdc(100_000),
             deadline: 1_800_000_000,
             window_seconds: 3_600,
+            net: Usdc(50_000),
             bound: true,
         };
         let (content_hash, answered_at, age) = (None, 1_799_999_000, Duration::ZERO);
-        Duty { facts, stage, content_hash, answered_at, tries, age }
+        Duty { facts, stage, content_hash, answered_at, tries, age, settle_at: 0 }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    client::SettlementLimits,
     error::{Code, Error, Result},
     protocol::rules::MIN_DISPUTE_WINDOW_SECONDS,
 };
@@ -19,6 +20,17 @@ pub enum Deliver {
     Outbox,
     /// When the delivery stands on chain.
     Confirmed,
+}
+
+/// Whether the paywall has its pay paid out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Settle {
+    /// It settles what it delivered once the dispute window is over, at the provider's gas.
+    #[default]
+    Auto,
+    /// It leaves that to others: to the requester, or to a keeper. The money stays in escrow until one of
+    /// them settles.
+    Never,
 }
 
 /// What is done with requests that carry no signature of the transaction's requester.
@@ -43,6 +55,14 @@ pub struct Settings {
     pub one_store: Option<bool>,
     /// When a paid response leaves.
     pub deliver: Deliver,
+    /// Whether what was delivered is settled once its dispute window is over.
+    pub settle: Settle,
+    /// What a settlement must bring to be worth its gas. What does not waits, is counted by `/metrics` and
+    /// `/health`, and is settled once its gas is cheap enough.
+    pub settlement_limits: SettlementLimits,
+    /// For how long settlements that are due are collected, to be sent together, seconds of the kernel's
+    /// clock: 0.
+    pub settle_collect_seconds: u64,
     /// How much time a transaction must have left before its deadline for a call to be run: 120.
     pub min_seconds_left: u64,
     /// How long before its deadline a transaction is closed: delivered where something was
@@ -103,6 +123,9 @@ impl Default for Settings {
             unsigned: None,
             one_store: None,
             deliver: Deliver::default(),
+            settle: Settle::default(),
+            settlement_limits: SettlementLimits::default(),
+            settle_collect_seconds: 0,
             min_seconds_left: 120,
             closing_seconds: 60,
             lease: Duration::from_secs(15),

@@ -1,4 +1,5 @@
-//! Workers are killed at random moments, on a chain with a bad network in between too, and afterwards every call, answer and base unit is counted.
+//! Workers are killed at random moments while they serve, deliver and settle, on a chain with a bad network in between too, and afterwards every call,
+//! answer and base unit is counted.
 
 use std::{
     collections::HashMap,
@@ -16,8 +17,11 @@ use std::{
 use agirails::{
     ACTPClient, NetworkProfile, State, TransactionId, Usdc,
     kernel::{Role, TransactionQuery},
-    paywall::{Charge, Paywall, PaywallLayer, Settings},
-    protocol::receipt::{RECEIPT_HEADER, Receipt, merkle_root},
+    paywall::{Charge, Paywall, PaywallLayer, ReportQuery, Settings},
+    protocol::{
+        money::payout,
+        receipt::{RECEIPT_HEADER, Receipt, merkle_root},
+    },
 };
 use agirails_devnet::{Devnet, Fault, FaultProxy, Rule};
 use alloy_primitives::U256;
@@ -358,7 +362,8 @@ async fn run(chain: Option<Chain>) {
     for worker in &mut workers {
         worker.kill(&directory);
     }
-    count(&crowd, &directory, kills, &before).await;
+    let delivered = count(&crowd, &directory, kills, &before).await;
+    settle(&crowd, &directory, &delivered, &before).await;
 }
 
 /// Before anybody was served.
@@ -371,8 +376,81 @@ struct Balances {
     locked: Usdc,
 }
 
-/// What is true at the end, from the chain's side and from the consumers'.
-async fn count(crowd: &Crowd, directory: &Path, kills: u32, before: &Balances) {
+/// Kills workers while they settle what was delivered: all of it arrives, and nothing twice.
+async fn settle(
+    crowd: &Crowd,
+    directory: &Path,
+    delivered: &HashMap<TransactionId, Usdc>,
+    before: &Balances,
+) {
+    let client = &crowd.stage.provider;
+    let leap = 2 * 86_400 + 3_600;
+    match &crowd.chain {
+        Some(chain) => _ = chain.devnet.advance_time(leap).await.unwrap(),
+        None => _ = client.mock().unwrap().advance_time(leap).await.unwrap(),
+    }
+    let nets = delivered.values().map(|amount| payout(*amount, 100).unwrap().net.0);
+    let whole = Usdc(before.provider.0 + nets.sum::<u64>());
+    let mut arrived = before.provider;
+    let mut kills = 0;
+    let until = Instant::now() + Duration::from_secs(180);
+    while arrived < whole {
+        assert!(Instant::now() < until, "{arrived} of {whole} USDC have arrived");
+        let mut workers: Vec<_> = (0..WORKERS).map(|n| Worker::start(directory, n)).collect();
+        // The one that leads has begun: all of them die in the middle of it.
+        let mut now = arrived;
+        while now == arrived && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            now = client.balance().await.unwrap();
+        }
+        arrived = now;
+        if kills >= 2 * WORKERS && arrived < whole {
+            // The rest may come to its end.
+            while arrived < whole && Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                arrived = client.balance().await.unwrap();
+            }
+        }
+        for worker in &mut workers {
+            worker.kill(directory);
+            kills += 1;
+        }
+    }
+    // What came in between the last look at the chain and the last death is noticed.
+    let paywall = Paywall::builder(client.clone()).settings(settings()).open().await.unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    let rows = loop {
+        let rows = paywall.report(&ReportQuery::default()).await.unwrap();
+        if rows.iter().map(|row| row.settled).sum::<u64>() == delivered.len() as u64 {
+            break rows;
+        }
+        assert!(Instant::now() < until, "the books do not know all settlements: {rows:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert_eq!(client.balance().await.unwrap(), whole, "every base unit arrives, and none twice");
+    let booked: u64 = rows.iter().map(|row| row.net.0).sum();
+    assert_eq!(Usdc(before.provider.0 + booked), whole, "the books say what arrived");
+    let vault = client.kernel().balance(client.network().vault).await.unwrap();
+    assert_eq!(vault, Usdc::ZERO);
+    for (id, state) in all_of(client).await {
+        let expected = if delivered.contains_key(&id) { State::Settled } else { State::Cancelled };
+        assert_eq!(state, expected, "{id}");
+    }
+    println!(
+        "{} payments settled, {kills} workers killed meanwhile: {} USDC arrived",
+        delivered.len(),
+        Usdc(booked),
+    );
+}
+
+/// What is true at the end, from the chain's side and from the consumers'. What was delivered, and what it
+/// is worth.
+async fn count(
+    crowd: &Crowd,
+    directory: &Path,
+    kills: u32,
+    before: &Balances,
+) -> HashMap<TransactionId, Usdc> {
     let client = &crowd.stage.provider;
     // One that is left, when all others are dead, brings everything to its end.
     let paywall = Paywall::builder(client.clone()).settings(settings()).open().await.unwrap();
@@ -452,6 +530,11 @@ async fn count(crowd: &Crowd, directory: &Path, kills: u32, before: &Balances) {
         before.locked,
         Usdc(before.locked.0 - paid.0),
     );
+    let mut delivered = HashMap::new();
+    for id in leaves.into_keys() {
+        delivered.insert(id, client.get_transaction(id).await.unwrap().amount);
+    }
+    delivered
 }
 
 async fn all_of(client: &ACTPClient) -> HashMap<TransactionId, State> {

@@ -19,4 +19,5 @@ mod layer;
 mod outage;
 mod prepaid;
 mod promise;
+mod settlement;
 mod signers;

@@ -15,8 +15,9 @@ use std::{
 use alloy_primitives::{Address, B256, keccak256};
 
 use super::{
-    AnswerRequest, Backlog, CallId, Claim, ClaimRequest, Claimed, Counters, Duty, Ended, Facts,
-    KeptAnswer, KeptBody, Known, Outcome, Owner, PIECE_BYTES, Stage, Store,
+    AnswerRequest, Backlog, By, CallId, Claim, ClaimRequest, Claimed, Counters, DAY, Duty, Ended,
+    Entry, Facts, KeptAnswer, KeptBody, Known, MOVES, Outcome, Owner, PIECE_BYTES, PaymentFilter,
+    Stage, Store, Totals, net,
 };
 use crate::{
     paywall::answer::Answer,
@@ -80,6 +81,12 @@ macro_rules! suite {
             counters_add_up,
             what_ended_long_ago_is_forgotten,
             what_could_be_spent_again_is_not_forgotten,
+            settlements_come_by_their_windows_where_they_are_worth_it,
+            a_settlement_that_failed_comes_again_later,
+            the_books_add_up,
+            the_books_share_out_what_routes_earned_together,
+            the_books_outlive_the_payments,
+            payments_come_newest_first_in_pages,
             a_call_is_known_without_being_claimed,
             who_comes_too_late_is_told_why,
             the_backlog_says_what_is_owed,
@@ -122,6 +129,7 @@ fn facts(name: &str, amount: u64) -> Facts {
         amount: Usdc(amount),
         deadline: NOW + 1_000,
         window_seconds: 3_600,
+        net: net(Usdc(amount), 100),
         bound: true,
     }
 }
@@ -240,7 +248,7 @@ async fn due(store: &dyn Store) -> Vec<TransactionId> {
 }
 
 fn moved(to: Stage) -> Outcome {
-    Outcome::Moved { to, trouble: None }
+    Outcome::Moved { to, trouble: None, entry: Entry::default() }
 }
 
 fn later(after: Duration, trouble: &str) -> Outcome {
@@ -253,7 +261,7 @@ pub(super) async fn an_unknown_payment_is_none(store: &dyn Store, _: &dyn Store)
     assert_eq!(duty_of(store, "a").await, None);
     assert_eq!(store.calls(id("a")).await.unwrap(), []);
     assert_eq!(duties(store).await, []);
-    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+    assert_eq!(store.backlog(NOW, Usdc::ZERO).await.unwrap(), Backlog::default());
     assert_eq!(store.counters().await.unwrap(), Counters::new());
     let never = claim_of(&ask("a", "k", 10), 1);
     assert_eq!(store.answer(&answer_to(&never)).await.unwrap(), Ended::TakenOver);
@@ -383,6 +391,7 @@ pub(super) async fn a_long_body_comes_in_pieces(store: &dyn Store, two: &dyn Sto
     done(store.release(&running, 9).await.unwrap());
     store.close(id("a")).await.unwrap();
     store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    store.settle(id("a"), Stage::Delivered, &moved(Stage::Settled)).await.unwrap();
     tokio::time::sleep(TICK).await;
     assert_eq!(store.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
     assert!(store.piece(&call, 0).await.unwrap().is_empty());
@@ -427,6 +436,7 @@ pub(super) async fn a_closed_tree_is_kept_as_long_as_its_payment(
     assert!(store.nodes(id("a"), &[]).await.unwrap().is_empty());
     assert!(store.nodes(id("b"), &[(0, 0)]).await.unwrap().is_empty());
     store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    store.settle(id("a"), Stage::Delivered, &moved(Stage::Settled)).await.unwrap();
     tokio::time::sleep(TICK).await;
     assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
     assert!(store.nodes(id("a"), &[(0, 0)]).await.unwrap().is_empty());
@@ -596,7 +606,7 @@ pub(super) async fn only_the_latest_attempt_can_answer_or_release(
 ) {
     let first = run(store, &briefly(ask("a", "k", 10))).await;
     let second = run(two, &briefly(of(THEM, ask("a", "k", 20)))).await;
-    let forged = Claim { owner: US, ..second.clone() };
+    let forged = Claim { owner: US, ..second };
     for stale in [&first, &forged] {
         assert_eq!(store.answer(&answer_to(stale)).await.unwrap(), Ended::TakenOver);
         assert_eq!(store.release(stale, 1).await.unwrap(), Ended::TakenOver);
@@ -822,9 +832,9 @@ pub(super) async fn open_payments_come_in_order(store: &dyn Store, two: &dyn Sto
     }
     serve(store, &ask("closed", "", 100)).await;
     ids.sort_unstable();
-    assert_eq!(two.open_payments(B256::ZERO, 2).await.unwrap(), ids[..2]);
-    assert_eq!(two.open_payments(ids[1], 2).await.unwrap(), ids[2..]);
-    assert!(two.open_payments(ids[2], 2).await.unwrap().is_empty());
+    assert_eq!(two.payments_at(Stage::Open, B256::ZERO, 2).await.unwrap(), ids[..2]);
+    assert_eq!(two.payments_at(Stage::Open, ids[1], 2).await.unwrap(), ids[2..]);
+    assert!(two.payments_at(Stage::Open, ids[2], 2).await.unwrap().is_empty());
 }
 
 pub(super) async fn what_others_moved_is_open_no_more(store: &dyn Store, two: &dyn Store) {
@@ -992,7 +1002,7 @@ pub(super) async fn a_duty_that_failed_comes_again_later(store: &dyn Store, two:
     store.settle(id("a"), Stage::Delivering, &later(LONG, "no gas")).await.unwrap();
     assert!(due(two).await.is_empty());
     // It is still owed.
-    assert_eq!(two.backlog().await.unwrap().deliveries, 1);
+    assert_eq!(two.backlog(NOW, Usdc::ZERO).await.unwrap().deliveries, 1);
     assert_eq!(two.payment(id("a")).await.unwrap().unwrap().trouble.as_deref(), Some("no gas"));
     store.settle(id("a"), Stage::Delivering, &later(Duration::ZERO, "no node")).await.unwrap();
     assert_eq!(due(two).await, [id("a")]);
@@ -1005,7 +1015,8 @@ pub(super) async fn a_settled_duty_is_none_any_more(store: &dyn Store, two: &dyn
     store.give_back(&facts("returned", 100)).await.unwrap();
     serve(store, &ask("lost", "", 100)).await;
     let trouble = Some("deadline".to_owned());
-    let lost = Outcome::Moved { to: Stage::Lost, trouble: trouble.clone() };
+    let lost =
+        Outcome::Moved { to: Stage::Lost, trouble: trouble.clone(), entry: Entry::default() };
     store.settle(id("delivered"), Stage::Delivering, &later(Duration::ZERO, "x")).await.unwrap();
     store.settle(id("delivered"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
     store.settle(id("returned"), Stage::Returning, &moved(Stage::Returned)).await.unwrap();
@@ -1029,7 +1040,11 @@ pub(super) async fn a_settled_duty_is_none_any_more(store: &dyn Store, two: &dyn
 pub(super) async fn a_refused_delivery_is_returned(store: &dyn Store, two: &dyn Store) {
     serve(store, &ask("a", "", 100)).await;
     store.settle(id("a"), Stage::Delivering, &later(LONG, "refused")).await.unwrap();
-    let refused = Outcome::Moved { to: Stage::Returning, trouble: Some("refused".to_owned()) };
+    let refused = Outcome::Moved {
+        to: Stage::Returning,
+        trouble: Some("refused".to_owned()),
+        entry: Entry::default(),
+    };
     store.settle(id("a"), Stage::Delivering, &refused).await.unwrap();
     // A new duty, and due at once.
     let duty = duty_of(two, "a").await.unwrap();
@@ -1100,6 +1115,7 @@ pub(super) async fn what_ended_long_ago_is_forgotten(store: &dyn Store, two: &dy
     for name in ["a", "b", "c"] {
         serve(store, &ask(name, "", 100)).await;
         store.settle(id(name), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+        store.settle(id(name), Stage::Delivered, &moved(Stage::Settled)).await.unwrap();
         tokio::time::sleep(TICK).await;
     }
     serve(store, &ask("owed", "", 100)).await;
@@ -1124,11 +1140,213 @@ pub(super) async fn what_could_be_spent_again_is_not_forgotten(store: &dyn Store
     serve(store, &ask("a", "", 100)).await;
     store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
     tokio::time::sleep(TICK).await;
+    // Nor is what waits for its settlement.
+    assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 0);
+    store.settle(id("a"), Stage::Delivered, &moved(Stage::Settled)).await.unwrap();
+    tokio::time::sleep(TICK).await;
     for now in [0, NOW, facts("a", 100).deadline] {
         assert_eq!(two.prune(Duration::ZERO, now, 10).await.unwrap(), 0);
     }
-    assert_eq!(stage(store, "a").await, Stage::Delivered);
+    assert_eq!(stage(store, "a").await, Stage::Settled);
     assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
+}
+
+/// Delivered, with its dispute window over at this time.
+async fn deliver(store: &dyn Store, request: &ClaimRequest, settle_at: u64) {
+    serve(store, request).await;
+    let entry = Entry { at: NOW, gas: 3, settle_at, net: None };
+    let delivered = Outcome::Moved { to: Stage::Delivered, trouble: None, entry };
+    let id = request.facts.id;
+    assert!(store.settle(id, Stage::Delivering, &delivered).await.unwrap());
+}
+
+fn settled(net: u64, at: u64) -> Outcome {
+    let entry = Entry { at, gas: 4, settle_at: 0, net: Some(Usdc(net)) };
+    Outcome::Moved { to: Stage::Settled, trouble: None, entry }
+}
+
+/// A call that takes the whole of a dear transaction.
+fn dear(name: &str) -> ClaimRequest {
+    ClaimRequest { facts: facts(name, 1_000_000), price: Usdc(1_000_000), ..ask(name, "", 100) }
+}
+
+pub(super) async fn settlements_come_by_their_windows_where_they_are_worth_it(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    deliver(store, &dear("late"), NOW + 50).await;
+    deliver(store, &dear("early"), NOW + 10).await;
+    deliver(store, &ask("cheap", "", 100), NOW + 5).await;
+    serve(store, &dear("owed")).await;
+    let due = async |now, least| {
+        let due = two.settlements(now, Usdc(least), 10).await.unwrap();
+        due.iter().map(|duty| (duty.facts.id, duty.settle_at)).collect::<Vec<_>>()
+    };
+    // In the second of its end a window is not over.
+    assert_eq!(due(NOW + 5, 0).await, []);
+    let (cheap, early, late) =
+        ((id("cheap"), NOW + 5), (id("early"), NOW + 10), (id("late"), NOW + 50));
+    assert_eq!(due(NOW + 11, 0).await, [cheap, early]);
+    assert_eq!(due(NOW + 51, 0).await, [cheap, early, late]);
+    // 1 USDC brings 0.95.
+    assert_eq!(due(NOW + 51, 950_000).await, [early, late]);
+    assert_eq!(due(NOW + 51, 950_001).await, []);
+    assert_eq!(two.settlements(NOW + 51, Usdc::ZERO, 1).await.unwrap().len(), 1);
+    let backlog = two.backlog(NOW + 51, Usdc(950_000)).await.unwrap();
+    let Backlog { delivered, due: all, small, due_since, disputed, .. } = backlog;
+    assert_eq!((delivered, all, small, due_since, disputed), (3, 3, 1, Some(NOW + 10), 0));
+    // What others settled or disputed is no duty any more.
+    assert!(store.settle(id("early"), Stage::Delivered, &moved(Stage::Disputed)).await.unwrap());
+    assert!(!two.settle(id("early"), Stage::Delivered, &settled(1, NOW)).await.unwrap());
+    assert_eq!(due(NOW + 51, 950_000).await, [late]);
+    assert_eq!(two.backlog(NOW, Usdc::ZERO).await.unwrap().disputed, 1);
+    assert_eq!(two.payments_at(Stage::Disputed, B256::ZERO, 9).await.unwrap(), [id("early")]);
+    assert_eq!(two.payments_at(Stage::Delivered, B256::ZERO, 9).await.unwrap().len(), 2);
+}
+
+pub(super) async fn a_settlement_that_failed_comes_again_later(store: &dyn Store, two: &dyn Store) {
+    deliver(store, &dear("a"), NOW).await;
+    let due = async || two.settlements(NOW + 1, Usdc::ZERO, 10).await.unwrap();
+    assert_eq!(due().await[0].tries, 0);
+    store.settle(id("a"), Stage::Delivered, &later(LONG, "no gas")).await.unwrap();
+    assert_eq!(due().await, []);
+    store.settle(id("a"), Stage::Delivered, &later(Duration::ZERO, "no gas")).await.unwrap();
+    let again = due().await.remove(0);
+    assert_eq!((again.stage, again.tries), (Stage::Delivered, 2));
+    // Its window was another than was thought: that is no failure.
+    let not_yet = Outcome::NotBefore { settle_at: NOW + 9 };
+    assert!(store.settle(id("a"), Stage::Delivered, &not_yet).await.unwrap());
+    assert_eq!(due().await, []);
+    let then = two.settlements(NOW + 10, Usdc::ZERO, 10).await.unwrap();
+    assert_eq!((then[0].settle_at, then[0].tries), (NOW + 9, 2));
+}
+
+pub(super) async fn the_books_add_up(store: &dyn Store, two: &dyn Store) {
+    let tomorrow = NOW + DAY;
+    deliver(store, &dear("a"), NOW).await;
+    deliver(store, &dear("b"), NOW).await;
+    serve(store, &ask("bundle", "k", 10)).await;
+    assert!(two.settle(id("a"), Stage::Delivered, &settled(950_000, tomorrow)).await.unwrap());
+    // It was taken back, and came again.
+    assert!(two.settle(id("a"), Stage::Settled, &moved(Stage::Delivered)).await.unwrap());
+    let again = Entry { at: tomorrow, net: Some(Usdc(950_000)), ..Entry::default() };
+    let again = Outcome::Moved { to: Stage::Settled, trouble: None, entry: again };
+    assert!(two.settle(id("a"), Stage::Delivered, &again).await.unwrap());
+    // Told once more, because the word that it was done got lost.
+    assert!(!two.settle(id("a"), Stage::Delivered, &settled(950_000, tomorrow)).await.unwrap());
+    let disputed = Entry { at: NOW, ..Entry::default() };
+    let disputed = Outcome::Moved { to: Stage::Disputed, trouble: None, entry: disputed };
+    assert!(store.settle(id("b"), Stage::Delivered, &disputed).await.unwrap());
+    let returned = Entry { at: tomorrow, ..Entry::default() };
+    let returned = Outcome::Moved { to: Stage::Returned, trouble: None, entry: returned };
+    assert!(store.settle(id("b"), Stage::Disputed, &returned).await.unwrap());
+
+    let first = Totals { calls: 3, gross: 2_000_010, gas: 6, disputed: 1, ..Totals::default() };
+    let (settled, paid_out, fee, net, gas, refunded) = (1, 1_000_000, 50_000, 950_000, 4, 1);
+    let second = Totals { settled, paid_out, fee, net, gas, refunded, ..Totals::default() };
+    let all = (0, u64::MAX);
+    let report =
+        async |by, days, after: &str, limit| two.report(by, days, after, limit).await.unwrap();
+    let days = [("2027-01-15".to_owned(), first), ("2027-01-16".to_owned(), second)];
+    assert_eq!(report(By::Day, all, "", 10).await, days);
+    assert_eq!(report(By::Day, all, "", 1).await, days[..1]);
+    assert_eq!(report(By::Day, all, "2027-01-15", 10).await, days[1..]);
+    assert_eq!(report(By::Day, all, "2027-01-16", 10).await, []);
+    assert_eq!(report(By::Day, (NOW / DAY, NOW / DAY), "", 10).await, days[..1]);
+    assert_eq!(report(By::Day, (0, NOW / DAY - 1), "", 10).await, []);
+    let whole = Totals { calls: 3, gross: 2_000_010, disputed: 1, gas: 10, ..second };
+    assert_eq!(report(By::Route, all, "", 9).await, [("/summarize".to_owned(), whole)]);
+    let requester = format!("{:#x}", Address::repeat_byte(0x77));
+    assert_eq!(report(By::Customer, all, "", 9).await, [(requester.clone(), whole)]);
+    assert_eq!(report(By::Customer, all, &requester, 9).await, []);
+    let counters = store.counters().await.unwrap();
+    let told = MOVES.map(|name| counters[name]);
+    assert_eq!(told, [1, 1_000_000, 50_000, 950_000, 10, 1, 1]);
+}
+
+pub(super) async fn the_books_share_out_what_routes_earned_together(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    let bundle = |key: &str, price| ClaimRequest {
+        facts: facts("bundle", 1_000_000),
+        price: Usdc(price),
+        ..ask("bundle", key, 100)
+    };
+    for (key, route, price) in [("k", "/a", 100), ("l", "/b", 300), ("m", "/c", 200)] {
+        let claim = run(store, &bundle(key, price)).await;
+        let request = AnswerRequest { route: route.to_owned(), ..answer_to(&claim) };
+        done(store.answer(&request).await.unwrap());
+    }
+    store.close(id("bundle")).await.unwrap();
+    assert!(store.settle(id("bundle"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap());
+    assert!(store.settle(id("bundle"), Stage::Delivered, &settled(950_000, NOW)).await.unwrap());
+    let rows = two.report(By::Route, (0, u64::MAX), "", 9).await.unwrap();
+    let told: Vec<_> = rows
+        .iter()
+        .map(|(route, totals)| {
+            let Totals { gross, settled, paid_out, fee, net, gas, .. } = *totals;
+            (route.as_str(), gross, settled, paid_out, fee, net, gas)
+        })
+        .collect();
+    // A sixth, a half and a third; what is left over is the greatest one's.
+    let expected = [
+        ("/a", 100, 0, 166_666, 8_333, 158_333, 0),
+        ("/b", 300, 1, 500_001, 25_000, 475_001, 4),
+        ("/c", 200, 0, 333_333, 16_667, 316_666, 0),
+    ];
+    assert_eq!(told, expected);
+}
+
+pub(super) async fn the_books_outlive_the_payments(store: &dyn Store, two: &dyn Store) {
+    deliver(store, &dear("a"), NOW).await;
+    store.settle(id("a"), Stage::Delivered, &settled(950_000, NOW)).await.unwrap();
+    let before = store.report(By::Day, (0, u64::MAX), "", 9).await.unwrap();
+    tokio::time::sleep(TICK).await;
+    assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
+    assert_eq!(two.payment(id("a")).await.unwrap(), None);
+    assert_eq!(store.report(By::Day, (0, u64::MAX), "", 9).await.unwrap(), before);
+    assert_eq!(before[0].1.net, 950_000);
+}
+
+pub(super) async fn payments_come_newest_first_in_pages(store: &dyn Store, two: &dyn Store) {
+    let mut page = PaymentFilter { limit: 2, ..PaymentFilter::default() };
+    assert_eq!(two.payments(&page).await.unwrap(), []);
+    let mut ids = vec![];
+    for name in ["a", "b", "c", "d", "e"] {
+        deliver(store, &dear(name), NOW + 5).await;
+        ids.push(id(name));
+    }
+    store.settle(id("a"), Stage::Delivered, &settled(950_000, NOW + 9)).await.unwrap();
+    run(store, &ask("open", "k", 10)).await;
+    ids.push(id("open"));
+    let mut found = vec![];
+    loop {
+        let rows = two.payments(&page).await.unwrap();
+        let Some(last) = rows.last() else { break };
+        page.after = Some(last.payment.facts.id);
+        assert!(rows.len() <= 2);
+        found.extend(rows);
+    }
+    let times: Vec<_> = found.iter().map(|row| row.opened_at).collect();
+    assert!(times.is_sorted_by(|one, next| one >= next), "{times:?}");
+    let mut told: Vec<_> = found.iter().map(|row| row.payment.facts.id).collect();
+    told.sort_unstable();
+    ids.sort_unstable();
+    assert_eq!(told, ids);
+    let settled =
+        PaymentFilter { stage: Some(Stage::Settled), limit: 9, ..PaymentFilter::default() };
+    let rows = two.payments(&settled).await.unwrap();
+    let row = &rows[0];
+    assert_eq!(rows.len(), 1);
+    let story = (row.delivered_at, row.settle_at, row.settled_at, row.arrived, row.gas);
+    assert_eq!(story, (NOW, NOW + 5, NOW + 9, Some(Usdc(950_000)), 7));
+    assert_eq!(row.payment, two.payment(id("a")).await.unwrap().unwrap());
+    for (requester, count) in [(0x77, 6), (0x78, 0)] {
+        let requester = Some(Address::repeat_byte(requester));
+        let theirs = PaymentFilter { requester, limit: 9, ..PaymentFilter::default() };
+        assert_eq!(two.payments(&theirs).await.unwrap().len(), count);
+    }
 }
 
 pub(super) async fn a_call_is_known_without_being_claimed(store: &dyn Store, two: &dyn Store) {
@@ -1186,8 +1404,8 @@ pub(super) async fn the_backlog_says_what_is_owed(store: &dyn Store, two: &dyn S
     store.settle(id("delivered"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
     store.settle(id("third"), Stage::Returning, &later(LONG, "third's")).await.unwrap();
     store.settle(id("second"), Stage::Delivering, &later(LONG, "second's")).await.unwrap();
-    let backlog = two.backlog().await.unwrap();
-    let Backlog { deliveries, returns, open, lost, oldest, trouble } = backlog;
+    let backlog = two.backlog(NOW, Usdc::ZERO).await.unwrap();
+    let Backlog { deliveries, returns, open, lost, oldest, trouble, .. } = backlog;
     assert_eq!((deliveries, returns, open, lost), (2, 1, 1, 1));
     assert!(oldest >= TICK && oldest < LONG, "{oldest:?}");
     assert_eq!(trouble.as_deref(), Some("second's"));

@@ -20,7 +20,7 @@ pub(super) use self::sqlite::SqliteStore;
 use super::answer::{Answer, Headers};
 use crate::{
     error::Result,
-    protocol::{DisputeWindow, Transaction, TransactionId, Usdc},
+    protocol::{DisputeWindow, Transaction, TransactionId, Usdc, money::payout},
 };
 
 /// How many bytes of a body are read at once. A longer one is kept in pieces of this length.
@@ -67,6 +67,8 @@ pub(super) struct Facts {
     pub(super) deadline: u64,
     /// The dispute window's length.
     pub(super) window_seconds: u64,
+    /// What its provider gets of it when it is settled without a dispute.
+    pub(super) net: Usdc,
     /// Whether its service hash names the store's service. What is not bound may have been served by
     /// another store of the same key, so this one never gives it back by itself.
     pub(super) bound: bool,
@@ -74,7 +76,7 @@ pub(super) struct Facts {
 
 impl Facts {
     /// What is kept of a transaction, before it is known to be bound to the store's service.
-    pub(super) const fn of(transaction: &Transaction) -> Self {
+    pub(super) fn of(transaction: &Transaction) -> Self {
         let window_seconds = match transaction.dispute_window {
             DisputeWindow::Seconds(seconds) => seconds,
             DisputeWindow::EndsAt(_) => 0,
@@ -85,19 +87,25 @@ impl Facts {
             amount: transaction.amount,
             deadline: transaction.deadline,
             window_seconds,
+            net: net(transaction.amount, transaction.platform_fee_bps_locked),
             bound: false,
         }
     }
 }
 
-/// How far a payment is. By itself it only ever moves down this list.
+/// What arrives of an amount.
+pub(super) fn net(amount: Usdc, fee_bps: u16) -> Usdc {
+    payout(amount, fee_bps).map_or(Usdc::ZERO, |payout| payout.net)
+}
+
+/// How far a payment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     /// Calls may be claimed.
     Open,
     /// Something was served: it has to be DELIVERED on chain.
     Delivering,
-    /// DELIVERED stands on chain.
+    /// DELIVERED stands on chain: it can be settled once its dispute window is over.
     Delivered,
     /// Nothing will be served: it has to be CANCELLED on chain.
     Returning,
@@ -108,10 +116,14 @@ pub(super) enum Stage {
     /// Nothing was served here and nothing will be; as it is not bound to this store's service,
     /// nothing is owed on chain either.
     Left,
+    /// SETTLED stands on chain: the provider is paid.
+    Settled,
+    /// DISPUTED stands on chain: it waits for the resolver.
+    Disputed,
 }
 
 impl Stage {
-    const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Open,
         Self::Delivering,
         Self::Delivered,
@@ -119,6 +131,8 @@ impl Stage {
         Self::Returned,
         Self::Lost,
         Self::Left,
+        Self::Settled,
+        Self::Disputed,
     ];
 
     pub(super) const fn as_str(self) -> &'static str {
@@ -130,12 +144,19 @@ impl Stage {
             Self::Returned => "returned",
             Self::Lost => "lost",
             Self::Left => "left",
+            Self::Settled => "settled",
+            Self::Disputed => "disputed",
         }
     }
 
-    /// Whether nothing more becomes of it by itself.
-    const fn is_ended(self) -> bool {
-        matches!(self, Self::Delivered | Self::Returned | Self::Lost | Self::Left)
+    /// The stage of this name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.as_str() == name)
+    }
+
+    /// Whether it is served no more, and nothing is owed on chain but its settlement.
+    pub(super) const fn is_closed(self) -> bool {
+        !matches!(self, Self::Open | Self::Delivering | Self::Returning)
     }
 
     /// As the stores keep it.
@@ -299,7 +320,7 @@ pub(super) enum Known {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Duty {
     pub(super) facts: Facts,
-    /// [`Stage::Delivering`] or [`Stage::Returning`].
+    /// [`Stage::Delivering`], [`Stage::Returning`] or, where it is to be settled, [`Stage::Delivered`].
     pub(super) stage: Stage,
     /// Of a delivery, once it was found out.
     pub(super) content_hash: Option<B256>,
@@ -309,17 +330,153 @@ pub(super) struct Duty {
     pub(super) tries: u32,
     /// For how long it has been owed.
     pub(super) age: Duration,
+    /// When its dispute window is over, by the kernel's clock; 0 where that is not known.
+    pub(super) settle_at: u64,
 }
 
 /// What became of a duty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It stands on chain, or never can: [`Stage::Delivered`], [`Stage::Returned`] or [`Stage::Lost`],
-    /// or, where a delivery is refused for good, [`Stage::Returning`].
-    Moved { to: Stage, trouble: Option<String> },
+    /// It stands on chain, or never can; or, where a delivery is refused for good, it is to be given
+    /// back.
+    Moved { to: Stage, trouble: Option<String>, entry: Entry },
     /// To be tried again.
     Later { after: Duration, trouble: String },
+    /// It cannot be settled before this time, by the kernel's clock.
+    NotBefore { settle_at: u64 },
 }
+
+/// What the books say of a move on chain.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// When it was made, Unix seconds of the kernel's clock.
+    pub(super) at: u64,
+    /// What its gas cost us, in wei.
+    pub(super) gas: u64,
+    /// Of a delivery: when its dispute window is over; 0 where that is not known.
+    pub(super) settle_at: u64,
+    /// Of a settlement: what arrived, where that is known.
+    pub(super) net: Option<Usdc>,
+}
+
+/// Which payments, newest first.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PaymentFilter {
+    pub(super) stage: Option<Stage>,
+    pub(super) requester: Option<Address>,
+    /// Read on behind this one, the last of the page before.
+    pub(super) after: Option<TransactionId>,
+    pub(super) limit: u32,
+}
+
+/// A payment with its story.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PaymentRow {
+    pub(super) payment: Payment,
+    /// When its first call was claimed, by the store's clock; the others by the kernel's. 0 is never.
+    pub(super) opened_at: u64,
+    pub(super) delivered_at: u64,
+    pub(super) settle_at: u64,
+    pub(super) settled_at: u64,
+    /// What arrived, where it is settled and that is known.
+    pub(super) arrived: Option<Usdc>,
+    /// What its moves cost us, in wei.
+    pub(super) gas: u64,
+}
+
+/// What a report has a row for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Day,
+    Route,
+    Customer,
+}
+
+/// The totals of a day, a route or a customer. Amounts are base units of USDC.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// Answered calls, and what they took.
+    pub(super) calls: u64,
+    pub(super) gross: u64,
+    /// Payments that were settled: what was paid out, the protocol's fee of it, and what arrived.
+    pub(super) settled: u64,
+    pub(super) paid_out: u64,
+    pub(super) fee: u64,
+    pub(super) net: u64,
+    /// Wei that moves of these payments cost us.
+    pub(super) gas: u64,
+    pub(super) refunded: u64,
+    pub(super) disputed: u64,
+}
+
+impl Totals {
+    /// What a move on chain adds.
+    pub(super) fn of_move(
+        from: Stage,
+        to: Stage,
+        gas: u64,
+        amount: Usdc,
+        net: Option<Usdc>,
+    ) -> Self {
+        let mut totals = Self { gas, ..Self::default() };
+        match to {
+            Stage::Settled => {
+                totals.settled = 1;
+                // What a dispute's resolution left of it is not known here.
+                if let Some(net) = net {
+                    totals.paid_out = amount.0;
+                    totals.net = net.0;
+                    totals.fee = amount.0.saturating_sub(net.0);
+                }
+            }
+            Stage::Disputed => totals.disputed = 1,
+            Stage::Returned if from != Stage::Open => totals.refunded = 1,
+            _ => {}
+        }
+        totals
+    }
+
+    /// The values of [`MOVES`].
+    const fn of_moves(&self) -> [u64; 7] {
+        let Self { settled, paid_out, fee, net, gas, refunded, disputed, .. } = *self;
+        [settled, paid_out, fee, net, gas, refunded, disputed]
+    }
+
+    /// What a move adds for each of the routes whose calls took this much, the greatest first: money by
+    /// their shares, and what cannot be shared with the first. The shares add up to the whole.
+    pub(super) fn shared_out(self, routes: Vec<(String, u64)>) -> Vec<(String, Self)> {
+        let all: u128 = routes.iter().map(|(_, took)| u128::from(*took)).sum();
+        let mut routes = routes.into_iter();
+        let (main, _) = routes.next().unwrap_or_default();
+        let mut first = self;
+        let mut shares = vec![];
+        for (route, took) in routes {
+            let part = |whole: u64| (u128::from(whole) * u128::from(took) / all.max(1)) as u64;
+            let (paid_out, net) = (part(self.paid_out), part(self.net));
+            let share = Self { paid_out, net, fee: paid_out - net, ..Self::default() };
+            first.paid_out -= share.paid_out;
+            first.net -= share.net;
+            shares.push((route, share));
+        }
+        first.fee = first.paid_out.saturating_sub(first.net);
+        shares.push((main, first));
+        shares
+    }
+}
+
+/// The names of the counters of moves on chain, as they stand in [`Store::counters`].
+pub(super) const MOVES: [&str; 7] = [
+    "agirails_paywall_settled_total",
+    "agirails_paywall_paid_out_base_units_total",
+    "agirails_paywall_fee_base_units_total",
+    "agirails_paywall_net_base_units_total",
+    "agirails_paywall_gas_wei_total",
+    "agirails_paywall_refunded_total",
+    "agirails_paywall_disputed_total",
+];
+
+/// Seconds of a day of the books, which are of UTC.
+pub(super) const DAY: u64 = 86_400;
 
 /// What is owed in all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -329,6 +486,14 @@ pub(super) struct Backlog {
     /// Payments that calls may be claimed on.
     pub(super) open: u64,
     pub(super) lost: u64,
+    /// Payments that are delivered and not settled, and those of them that could be settled by now.
+    pub(super) delivered: u64,
+    pub(super) due: u64,
+    /// Those that could be settled and are not worth their gas.
+    pub(super) small: u64,
+    /// When the first of those that are worth it could be settled, by the kernel's clock.
+    pub(super) due_since: Option<u64>,
+    pub(super) disputed: u64,
     /// The age of the oldest duty.
     pub(super) oldest: Duration,
     /// Why the oldest duty that failed did.
@@ -408,8 +573,13 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// runs; returns how many. What was never served is not idle.
     async fn close_idle(&self, answered_at: u64) -> Result<u64>;
 
-    /// Open payments in the order of their ids, behind this one.
-    async fn open_payments(&self, after: TransactionId, limit: u32) -> Result<Vec<TransactionId>>;
+    /// Payments at this stage in the order of their ids, behind this one.
+    async fn payments_at(
+        &self,
+        stage: Stage,
+        after: TransactionId,
+        limit: u32,
+    ) -> Result<Vec<TransactionId>>;
 
     /// An open payment was moved on chain by other hands: it enters `served` where something was served, else
     /// `unserved`. The stage it is at now; `None` where it is unknown.
@@ -431,6 +601,26 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// Duties at this stage whose time has come, the nearest deadline first.
     async fn duties(&self, stage: Stage, limit: u32) -> Result<Vec<Duty>>;
 
+    /// Delivered payments whose dispute window was over before `now`, by the kernel's clock, of which at
+    /// least this much arrives, and whose next try has come; those that have waited longest first.
+    async fn settlements(&self, now: u64, least: Usdc, limit: u32) -> Result<Vec<Duty>>;
+
+    /// Payments with their story, newest first.
+    async fn payments(&self, filter: &PaymentFilter) -> Result<Vec<PaymentRow>>;
+
+    /// The books of these days of UTC, counted from 1970, the last one included: a row for each day
+    /// (`2026-11-27`), route or customer (its address in lower case) behind this key, in the order of the
+    /// keys, byte by byte. What is
+    /// settled counts on the day on which it was; where calls of several routes took from it, each has
+    /// its share. The books outlive the payments.
+    async fn report(
+        &self,
+        by: By,
+        days: (u64, u64),
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<(String, Totals)>>;
+
     /// A piece of the kept body of a call, counted from 0: empty behind its end.
     async fn piece(&self, call: &CallId, number: u64) -> Result<Vec<u8>>;
 
@@ -450,25 +640,27 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// Fixes the content hash of a delivery, before it is sent: the first one stays. Returns the one that stands.
     async fn set_content_hash(&self, id: TransactionId, hash: B256) -> Result<B256>;
 
-    /// Writes down what became of a duty that was at this stage; without effect where it is at another. Failed runs
-    /// of what has ended are forgotten.
-    async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<()>;
+    /// Writes down what became of a duty that was at this stage, and enters it in the books; `false`, without effect,
+    /// where it is at another. Failed runs of what is closed are forgotten.
+    async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<bool>;
 
     /// Takes or renews a lease for this owner; `false` while another's stands.
     async fn lease(&self, name: &str, owner: Owner, lease: Duration) -> Result<bool>;
 
-    /// What is owed.
-    async fn backlog(&self) -> Result<Backlog>;
+    /// What is owed, and what waits for its settlement at this time by the kernel's clock, where so much must arrive
+    /// of it.
+    async fn backlog(&self, now: u64, least: Usdc) -> Result<Backlog>;
 
     /// Adds to the counters.
     async fn count(&self, more: &Counters) -> Result<()>;
 
-    /// All counters, those of [`Store::answer`] among them:
+    /// All counters, those of [`Store::answer`] and [`Store::settle`] ([`MOVES`]) among them:
     /// `agirails_paywall_calls_total{route="…"}` and `agirails_paywall_revenue_base_units_total{route="…"}`.
     async fn counters(&self) -> Result<Counters>;
 
     /// Forgets up to `limit` payments that ended longer ago than this, with their calls; returns how many. None whose
-    /// deadline is not over `now`, by the kernel's clock: its id could be spent again.
+    /// deadline is not over `now`, by the kernel's clock: its id could be spent again. None that is delivered and not
+    /// settled: somebody owes for it.
     async fn prune(&self, age: Duration, now: u64, limit: u32) -> Result<u64>;
 
     /// Since when this store works as a copy of another one; `now` where it begins to just now, and

@@ -27,21 +27,31 @@ use self::{
     pool::{Again, Limits, Parameter, Pool},
 };
 use super::{
-    AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
-    Facts, Kept, KeptAnswer, KeptBody, Known, Outcome, Owner, PIECE_BYTES, Payment, REST_DOUBLINGS,
-    Scope, Stage, Store, calls_counter, node_in_row, revenue_counter, row_of_node, rows_of_level,
+    AnswerRequest, Backlog, By, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty,
+    Ended, Entry, Facts, Kept, KeptAnswer, KeptBody, Known, MOVES, Outcome, Owner, PIECE_BYTES,
+    Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, Scope, Stage, Store, Totals, calls_counter,
+    node_in_row, revenue_counter, row_of_node, rows_of_level,
 };
 use crate::{
     error::{Code, Error, Result, shown_words},
     protocol::{TransactionId, Usdc},
 };
 
+/// Columns of a payment.
+macro_rules! payment {
+    () => {
+        "id, requester, amount, deadline, window_seconds, net, bound, stage, spent, reserved, calls,
+        content_hash, trouble"
+    };
+}
+
 /// The n-th step makes tables of version n out of those of version n - 1. Steps are only ever added.
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 5] = [
     include_str!("postgres.sql"),
     include_str!("postgres/deadlines.sql"),
     include_str!("postgres/services.sql"),
     include_str!("postgres/kept.sql"),
+    include_str!("postgres/books.sql"),
 ];
 const FUNCTIONS: &str = include_str!("postgres/functions.sql");
 /// The schema that this version reads and writes.
@@ -210,26 +220,19 @@ impl Store for PostgresStore {
     }
 
     async fn payment(&self, id: TransactionId) -> Result<Option<Payment>> {
-        const SQL: &str = "SELECT id, requester, amount, deadline, window_seconds, bound,
-            stage, spent, reserved, calls, content_hash, trouble
-            FROM agirails_paywall.payment WHERE scope = $1 AND id = $2";
+        const SQL: &str = concat!(
+            "SELECT ",
+            payment!(),
+            " FROM agirails_paywall.payment WHERE scope = $1 AND id = $2"
+        );
         let rows =
             self.ask(SQL, &[(&self.scope, Type::TEXT), (&id.as_slice(), Type::BYTEA)]).await?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        Ok(Some(Payment {
-            facts: facts(row)?,
-            stage: stage(value(row, 6)?)?,
-            spent: usdc(row, 7)?,
-            reserved: usdc(row, 8)?,
-            calls: unsigned(row, 9)?,
-            content_hash: optional_hash(row, 10)?,
-            trouble: value(row, 11)?,
-        }))
+        rows.first().map(payment).transpose()
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Claimed> {
         const SQL: &str = "SELECT * FROM agirails_paywall.claim(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
         let mut ticket = [0_u8; 16];
         getrandom::fill(&mut ticket).map_err(|error| {
             Error::new(Code::Internal, "the system gives no random numbers").with_source(error)
@@ -256,6 +259,7 @@ impl Store for PostgresStore {
                     (&i64::from(request.give_up_after), Type::INT8),
                     (&i64::from(REST_DOUBLINGS), Type::INT8),
                     (&(PIECE_BYTES as i32), Type::INT4),
+                    (&facts.net, Type::INT8),
                 ],
             )
             .await?;
@@ -332,7 +336,7 @@ impl Store for PostgresStore {
 
     async fn answer(&self, request: &AnswerRequest) -> Result<Ended> {
         const SQL: &str = "SELECT * FROM agirails_paywall.answer(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
         let Claim { call, owner, attempt, .. } = &request.claim;
         let answer = request.answer.as_ref();
         let status = answer.map(|answer| i32::from(answer.status));
@@ -359,6 +363,7 @@ impl Store for PostgresStore {
                     (&text(&calls_counter(&request.route)), Type::TEXT),
                     (&text(&revenue_counter(&request.route)), Type::TEXT),
                     (&at_most(request.close_below.0), Type::INT8),
+                    (&text(&request.route), Type::TEXT),
                 ],
             )
             .await?;
@@ -405,13 +410,20 @@ impl Store for PostgresStore {
         self.ask_one::<i64>(SQL, &parameters).await.and_then(positive)
     }
 
-    async fn open_payments(&self, after: TransactionId, limit: u32) -> Result<Vec<TransactionId>> {
+    async fn payments_at(
+        &self,
+        stage: Stage,
+        after: TransactionId,
+        limit: u32,
+    ) -> Result<Vec<TransactionId>> {
+        // The stages are named, as the index names them.
         const SQL: &str = "SELECT id FROM agirails_paywall.payment
-            WHERE scope = $1 AND stage = 0 AND id > $2 ORDER BY id LIMIT $3";
-        let parameters: [Parameter<'_>; 3] = [
+            WHERE scope = $1 AND stage = $4 AND stage IN (0, 2, 8) AND id > $2 ORDER BY id LIMIT $3";
+        let parameters: [Parameter<'_>; 4] = [
             (&self.scope, Type::TEXT),
             (&after.as_slice(), Type::BYTEA),
             (&i64::from(limit), Type::INT8),
+            (&stage.number(), Type::INT2),
         ];
         self.ask(SQL, &parameters).await?.iter().map(|row| hash(value(row, 0)?)).collect()
     }
@@ -435,13 +447,13 @@ impl Store for PostgresStore {
     }
 
     async fn refund(&self, facts: &Facts) -> Result<Stage> {
-        const SQL: &str = "SELECT agirails_paywall.refund($1, $2, $3, $4, $5, $6, $7)";
+        const SQL: &str = "SELECT agirails_paywall.refund($1, $2, $3, $4, $5, $6, $7, $8)";
         let kept = KeptFacts::of(facts)?;
         stage(self.ask_one::<i16>(SQL, &kept.parameters(&self.scope)).await?)
     }
 
     async fn give_back(&self, facts: &Facts) -> Result<()> {
-        const SQL: &str = "SELECT agirails_paywall.give_back($1, $2, $3, $4, $5, $6, $7)";
+        const SQL: &str = "SELECT agirails_paywall.give_back($1, $2, $3, $4, $5, $6, $7, $8)";
         let kept = KeptFacts::of(facts)?;
         self.ask(SQL, &kept.parameters(&self.scope)).await?;
         Ok(())
@@ -455,6 +467,98 @@ impl Store for PostgresStore {
             (&i64::from(limit), Type::INT8),
         ];
         self.ask(SQL, &parameters).await?.iter().map(duty).collect()
+    }
+
+    async fn settlements(&self, now: u64, least: Usdc, limit: u32) -> Result<Vec<Duty>> {
+        const SQL: &str = "SELECT * FROM agirails_paywall.settlements($1, $2, $3, $4)";
+        let parameters: [Parameter<'_>; 4] = [
+            (&self.scope, Type::TEXT),
+            (&at_most(now), Type::INT8),
+            (&at_most(least.0), Type::INT8),
+            (&i64::from(limit), Type::INT8),
+        ];
+        self.ask(SQL, &parameters).await?.iter().map(duty).collect()
+    }
+
+    async fn payments(&self, filter: &PaymentFilter) -> Result<Vec<PaymentRow>> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            payment!(),
+            ", extract(epoch FROM opened_at)::bigint, delivered_at, settle_at, settled_at, arrived, gas
+            FROM agirails_paywall.payment
+            WHERE scope = $1 AND ($2 IS NULL OR stage = $2) AND ($3 IS NULL OR requester = $3)
+                AND ($4 IS NULL OR (opened_at, id) < (
+                    SELECT p.opened_at, p.id FROM agirails_paywall.payment p
+                    WHERE p.scope = $1 AND p.id = $4))
+            ORDER BY opened_at DESC, id DESC LIMIT $5"
+        );
+        let PaymentFilter { stage, requester, after, limit } = filter;
+        let stage = stage.map(Stage::number);
+        let requester = requester.as_ref().map(|requester| requester.as_slice());
+        let after = after.as_ref().map(|after| after.as_slice());
+        let parameters: [Parameter<'_>; 5] = [
+            (&self.scope, Type::TEXT),
+            (&stage, Type::INT2),
+            (&requester, Type::BYTEA),
+            (&after, Type::BYTEA),
+            (&i64::from(*limit), Type::INT8),
+        ];
+        let read = |row: &Row| {
+            Ok(PaymentRow {
+                payment: payment(row)?,
+                opened_at: unsigned(row, 13)?,
+                delivered_at: unsigned(row, 14)?,
+                settle_at: unsigned(row, 15)?,
+                settled_at: unsigned(row, 16)?,
+                arrived: value::<Option<i64>>(row, 17)?.map(positive).transpose()?.map(Usdc),
+                gas: unsigned(row, 18)?,
+            })
+        };
+        self.ask(SQL, &parameters).await?.iter().map(read).collect()
+    }
+
+    async fn report(
+        &self,
+        by: By,
+        (first, last): (u64, u64),
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<(String, Totals)>> {
+        macro_rules! report {
+            ($key:literal, $column:literal) => {
+                concat!(
+                    "SELECT ",
+                    $key,
+                    ", sum(calls)::bigint, sum(gross)::bigint, sum(settled)::bigint,
+                    sum(paid_out)::bigint, sum(fee)::bigint, sum(net)::bigint, sum(gas)::bigint,
+                    sum(refunded)::bigint, sum(disputed)::bigint
+                    FROM agirails_paywall.books
+                    WHERE scope = $1 AND day BETWEEN $2 AND $3 AND (",
+                    $key,
+                    ") COLLATE \"C\" > $4 GROUP BY ",
+                    $column,
+                    " ORDER BY ",
+                    $column,
+                    " LIMIT $5"
+                )
+            };
+        }
+        let sql = match by {
+            By::Day => report!(
+                "to_char(to_timestamp(day * 86400) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+                "day"
+            ),
+            By::Route => report!("route", "route"),
+            By::Customer => report!("'0x' || encode(requester, 'hex')", "requester"),
+        };
+        let parameters: [Parameter<'_>; 5] = [
+            (&self.scope, Type::TEXT),
+            (&at_most(first), Type::INT8),
+            (&at_most(last), Type::INT8),
+            (&text(after), Type::TEXT),
+            (&i64::from(limit), Type::INT8),
+        ];
+        self.ask(sql, &parameters).await?.iter().map(totals).collect()
     }
 
     async fn calls(&self, id: TransactionId) -> Result<Vec<CallRow>> {
@@ -574,13 +678,32 @@ impl Store for PostgresStore {
         hash(value(row, 0)?)
     }
 
-    async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<()> {
-        const SQL: &str = "SELECT agirails_paywall.settle($1, $2, $3, $4, $5, $6)";
-        let (to, after, trouble) = match outcome {
-            Outcome::Moved { to, trouble } => (Some(to.number()), 0, trouble.as_deref().map(text)),
-            Outcome::Later { after, trouble } => (None, microseconds(*after), Some(text(trouble))),
+    async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<bool> {
+        const SQL: &str =
+            "SELECT agirails_paywall.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+        const NOT_BEFORE: &str = "SELECT agirails_paywall.not_before($1, $2, $3, $4)";
+        let (to, after, trouble, entry) = match outcome {
+            Outcome::Moved { to, trouble, entry } => {
+                (Some(*to), 0, trouble.as_deref().map(text), *entry)
+            }
+            Outcome::Later { after, trouble } => {
+                (None, microseconds(*after), Some(text(trouble)), Entry::default())
+            }
+            Outcome::NotBefore { settle_at } => {
+                let parameters: [Parameter<'_>; 4] = [
+                    (&self.scope, Type::TEXT),
+                    (&id.as_slice(), Type::BYTEA),
+                    (&stage.number(), Type::INT2),
+                    (&at_most(*settle_at), Type::INT8),
+                ];
+                return Ok(self.ask_one::<i64>(NOT_BEFORE, &parameters).await? > 0);
+            }
         };
-        self.ask(
+        // The database knows the amount.
+        let moved = to.map(|to| Totals::of_move(stage, to, entry.gas, Usdc::ZERO, None));
+        let values = moved.unwrap_or_default().of_moves().map(at_most);
+        let to = to.map(Stage::number);
+        self.ask_one(
             SQL,
             &[
                 (&self.scope, Type::TEXT),
@@ -589,10 +712,14 @@ impl Store for PostgresStore {
                 (&to, Type::INT2),
                 (&after, Type::INT8),
                 (&trouble, Type::TEXT),
+                (&at_most(entry.at), Type::INT8),
+                (&at_most(entry.settle_at), Type::INT8),
+                (&entry.net.map(|net| at_most(net.0)), Type::INT8),
+                (&&MOVES[..], Type::TEXT_ARRAY),
+                (&&values[..], Type::INT8_ARRAY),
             ],
         )
-        .await?;
-        Ok(())
+        .await
     }
 
     async fn lease(&self, name: &str, owner: Owner, lease: Duration) -> Result<bool> {
@@ -606,9 +733,14 @@ impl Store for PostgresStore {
         Ok(self.ask_one::<i64>(SQL, &parameters).await? > 0)
     }
 
-    async fn backlog(&self) -> Result<Backlog> {
-        const SQL: &str = "SELECT * FROM agirails_paywall.backlog($1)";
-        let rows = self.ask(SQL, &[(&self.scope, Type::TEXT)]).await?;
+    async fn backlog(&self, now: u64, least: Usdc) -> Result<Backlog> {
+        const SQL: &str = "SELECT * FROM agirails_paywall.backlog($1, $2, $3)";
+        let parameters: [Parameter<'_>; 3] = [
+            (&self.scope, Type::TEXT),
+            (&at_most(now), Type::INT8),
+            (&at_most(least.0), Type::INT8),
+        ];
+        let rows = self.ask(SQL, &parameters).await?;
         let row = rows.first().ok_or_else(|| damaged("a step without an answer"))?;
         Ok(Backlog {
             deliveries: unsigned(row, 0)?,
@@ -617,6 +749,11 @@ impl Store for PostgresStore {
             lost: unsigned(row, 3)?,
             oldest: Duration::from_micros(unsigned(row, 4)?),
             trouble: value(row, 5)?,
+            delivered: unsigned(row, 6)?,
+            due: unsigned(row, 7)?,
+            small: unsigned(row, 8)?,
+            due_since: value::<Option<i64>>(row, 9)?.map(positive).transpose()?,
+            disputed: unsigned(row, 10)?,
         })
     }
 
@@ -664,6 +801,34 @@ impl Store for PostgresStore {
     }
 }
 
+/// From the columns of [`payment!`].
+fn payment(row: &Row) -> Result<Payment> {
+    Ok(Payment {
+        facts: facts(row)?,
+        stage: stage(value(row, 7)?)?,
+        spent: usdc(row, 8)?,
+        reserved: usdc(row, 9)?,
+        calls: unsigned(row, 10)?,
+        content_hash: optional_hash(row, 11)?,
+        trouble: value(row, 12)?,
+    })
+}
+
+fn totals(row: &Row) -> Result<(String, Totals)> {
+    let totals = Totals {
+        calls: unsigned(row, 1)?,
+        gross: unsigned(row, 2)?,
+        settled: unsigned(row, 3)?,
+        paid_out: unsigned(row, 4)?,
+        fee: unsigned(row, 5)?,
+        net: unsigned(row, 6)?,
+        gas: unsigned(row, 7)?,
+        refunded: unsigned(row, 8)?,
+        disputed: unsigned(row, 9)?,
+    };
+    Ok((value(row, 0)?, totals))
+}
+
 fn call_row(row: &Row) -> Result<CallRow> {
     Ok(CallRow {
         key: utf8(value(row, 0)?)?,
@@ -680,6 +845,7 @@ struct KeptFacts<'a> {
     amount: i64,
     deadline: i64,
     window_seconds: i64,
+    net: i64,
     bound: bool,
 }
 
@@ -698,12 +864,13 @@ impl<'a> KeptFacts<'a> {
             amount: fits("amount", facts.amount.0)?,
             deadline: fits("deadline", facts.deadline)?,
             window_seconds: fits("window_seconds", facts.window_seconds)?,
+            net: fits("net", facts.net.0)?,
             bound: facts.bound,
         })
     }
 
     /// For the steps that take a transaction in.
-    fn parameters<'b>(&'b self, scope: &'b String) -> [Parameter<'b>; 7] {
+    fn parameters<'b>(&'b self, scope: &'b String) -> [Parameter<'b>; 8] {
         [
             (scope, Type::TEXT),
             (&self.id, Type::BYTEA),
@@ -712,6 +879,7 @@ impl<'a> KeptFacts<'a> {
             (&self.deadline, Type::INT8),
             (&self.window_seconds, Type::INT8),
             (&self.bound, Type::BOOL),
+            (&self.net, Type::INT8),
         ]
     }
 }
@@ -781,7 +949,7 @@ fn ended(rows: &[Row]) -> Result<Ended> {
     })
 }
 
-/// From the first six columns.
+/// From the first seven columns.
 fn facts(row: &Row) -> Result<Facts> {
     let requester = value::<&[u8]>(row, 1)?;
     Ok(Facts {
@@ -791,18 +959,20 @@ fn facts(row: &Row) -> Result<Facts> {
         amount: usdc(row, 2)?,
         deadline: unsigned(row, 3)?,
         window_seconds: unsigned(row, 4)?,
-        bound: value(row, 5)?,
+        net: usdc(row, 5)?,
+        bound: value(row, 6)?,
     })
 }
 
 fn duty(row: &Row) -> Result<Duty> {
     Ok(Duty {
         facts: facts(row)?,
-        stage: stage(value(row, 6)?)?,
-        content_hash: optional_hash(row, 7)?,
-        answered_at: unsigned(row, 8)?,
-        tries: u32::try_from(value::<i32>(row, 9)?).map_err(|_| damaged("a negative number"))?,
-        age: Duration::from_micros(unsigned(row, 10)?),
+        stage: stage(value(row, 7)?)?,
+        content_hash: optional_hash(row, 8)?,
+        answered_at: unsigned(row, 9)?,
+        tries: u32::try_from(value::<i32>(row, 10)?).map_err(|_| damaged("a negative number"))?,
+        age: Duration::from_micros(unsigned(row, 11)?),
+        settle_at: unsigned(row, 12)?,
     })
 }
 

@@ -10,9 +10,10 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 
 use super::{
-    AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
-    Facts, Kept, KeptAnswer, KeptBody, Known, Outcome, Owner, PIECE_BYTES, Payment, REST_DOUBLINGS,
-    Scope, Stage, Store, group_commit::GroupCommit, node_in_row, row_of_node, rows_of_level,
+    AnswerRequest, Backlog, By, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, DAY, Duty,
+    Ended, Entry, Facts, Kept, KeptAnswer, KeptBody, Known, MOVES, Outcome, Owner, PIECE_BYTES,
+    Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, Scope, Stage, Store, Totals,
+    group_commit::GroupCommit, node_in_row, row_of_node, rows_of_level,
 };
 use crate::{
     error::{Code, Error, Result},
@@ -25,6 +26,13 @@ use crate::{
 /// [`GroupCommit`]): a consumer waits meanwhile, and servers end a request after some 30 seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Columns of a payment, and a payment by its id. The same words in the same order.
+macro_rules! payment {
+    () => {
+        "requester, amount, deadline, window, net, bound, stage, spent, reserved, calls, \
+         content_hash, provider, trouble"
+    };
+}
 const RUNNING: i64 = 0;
 const ANSWERED: i64 = 1;
 
@@ -56,6 +64,7 @@ impl SqliteStore {
                 include_str!("sqlite/deadlines.sql"),
                 include_str!("sqlite/services.sql"),
                 include_str!("sqlite/kept.sql"),
+                include_str!("sqlite/books.sql"),
             ],
             synchronous: if survives_power_cut { "FULL" } else { "NORMAL" },
             patience: PATIENCE,
@@ -208,13 +217,20 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn open_payments(&self, after: TransactionId, limit: u32) -> Result<Vec<TransactionId>> {
+    async fn payments_at(
+        &self,
+        stage: Stage,
+        after: TransactionId,
+        limit: u32,
+    ) -> Result<Vec<TransactionId>> {
         self.file
             .read(|connection| {
-                let sql = "SELECT id FROM payments WHERE stage = 0 AND id > ?1 \
-                           AND coalesce(provider, ?3) = ?3 ORDER BY id LIMIT ?2";
+                // The stages are named, as the index names them.
+                let sql = "SELECT id FROM payments WHERE stage = ?4 AND stage IN (0, 2, 8) \
+                           AND id > ?1 AND coalesce(provider, ?3) = ?3 ORDER BY id LIMIT ?2";
                 let mut statement = connection.prepare_cached(sql)?;
-                let page = params![after.as_slice(), limit, self.provider.as_slice()];
+                let provider = self.provider.as_slice();
+                let page = params![after.as_slice(), limit, provider, stage.number()];
                 let rows = statement.query_map(page, |row| hash(row, 0))?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
@@ -277,6 +293,85 @@ impl Store for SqliteStore {
                 let mut statement = connection.prepare_cached(&sql)?;
                 let due = params![stage.number(), now_ms(), limit, self.provider.as_slice()];
                 let rows = statement.query_map(due, duty)?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn settlements(&self, now: u64, least: Usdc, limit: u32) -> Result<Vec<Duty>> {
+        self.file
+            .read(|connection| {
+                let sql = format!(
+                    "SELECT {DUTY} FROM payments WHERE stage = 2 AND settle_at < ?1 AND net >= ?2 \
+                     AND next_try <= ?3 AND coalesce(provider, ?5) = ?5 ORDER BY settle_at LIMIT ?4"
+                );
+                let mut statement = connection.prepare_cached(&sql)?;
+                let provider = self.provider.as_slice();
+                let due = params![now as i64, at_most(least.0), now_ms(), limit, provider];
+                let rows = statement.query_map(due, duty)?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn payments(&self, filter: &PaymentFilter) -> Result<Vec<PaymentRow>> {
+        let PaymentFilter { stage, requester, after, limit } = *filter;
+        self.file
+            .read(|connection| {
+                let sql = format!(
+                    "SELECT {PAYMENT}, id, opened_at, delivered_at, settle_at, settled_at, arrived, \
+                     gas FROM payments WHERE coalesce(provider, ?5) = ?5 \
+                     AND (?1 IS NULL OR stage = ?1) AND (?2 IS NULL OR requester = ?2) \
+                     AND (?3 IS NULL OR (opened_at, id) < (SELECT opened_at, id FROM payments \
+                     WHERE id = ?3)) ORDER BY opened_at DESC, id DESC LIMIT ?4"
+                );
+                let mut statement = connection.prepare_cached(&sql)?;
+                let page = params![
+                    stage.map(Stage::number),
+                    requester.as_ref().map(|requester| requester.as_slice()),
+                    after.as_ref().map(|after| after.as_slice()),
+                    limit,
+                    self.provider.as_slice(),
+                ];
+                let rows = statement.query_map(page, |row| {
+                    Ok(PaymentRow {
+                        payment: read_payment(hash(row, 13)?, row)?,
+                        opened_at: number(row, 14)?,
+                        delivered_at: number(row, 15)?,
+                        settle_at: number(row, 16)?,
+                        settled_at: number(row, 17)?,
+                        arrived: row.get::<_, Option<i64>>(18)?.map(|net| Usdc(net as u64)),
+                        gas: number(row, 19)?,
+                    })
+                })?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn report(
+        &self,
+        by: By,
+        (first, last): (u64, u64),
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<(String, Totals)>> {
+        let (key, column) = match by {
+            By::Day => ("date(day * 86400, 'unixepoch')", "day"),
+            By::Route => ("route", "route"),
+            By::Customer => ("'0x' || lower(hex(requester))", "requester"),
+        };
+        self.file
+            .read(|connection| {
+                let sql = format!(
+                    "SELECT {key}, sum(calls), sum(gross), sum(settled), sum(paid_out), sum(fee), \
+                     sum(net), sum(gas), sum(refunded), sum(disputed) FROM books \
+                     WHERE day BETWEEN ?1 AND ?2 AND {key} > ?3 \
+                     GROUP BY {column} ORDER BY {column} LIMIT ?4"
+                );
+                let mut statement = connection.prepare_cached(&sql)?;
+                let rows = statement
+                    .query_map(params![at_most(first), at_most(last), after, limit], totals)?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
             .await
@@ -366,23 +461,35 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<()> {
+    async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<bool> {
         let outcome = outcome.clone();
         self.write(move |connection| {
-            match &outcome {
-                Outcome::Moved { to, trouble } => {
+            let done = match &outcome {
+                Outcome::Moved { to, trouble, entry } => {
                     let sql = "UPDATE payments SET stage = ?3, since = ?4, next_try = 0, tries = 0, \
                                trouble = ?5 WHERE id = ?1 AND stage = ?2";
-                    let (id, from) = (id.as_slice(), stage.number());
-                    let moved = connection
-                        .prepare_cached(sql)?
-                        .execute(params![id, from, to.number(), now_ms(), trouble])?;
+                    let from = stage.number();
+                    let moved = connection.prepare_cached(sql)?.execute(params![
+                        id.as_slice(),
+                        from,
+                        to.number(),
+                        now_ms(),
+                        trouble
+                    ])?;
+                    if moved > 0 {
+                        book(connection, id, stage, *to, entry)?;
+                    }
                     let sql = "DELETE FROM calls WHERE payment = ?1 AND state = 2";
-                    if moved > 0 && to.is_ended() {
-                        connection.prepare_cached(sql)?.execute([id])?;
+                    if moved > 0 && to.is_closed() {
+                        connection.prepare_cached(sql)?.execute([id.as_slice()])?;
                     }
                     moved
                 }
+                Outcome::NotBefore { settle_at } => connection
+                    .prepare_cached(
+                        "UPDATE payments SET settle_at = ?3 WHERE id = ?1 AND stage = ?2",
+                    )?
+                    .execute(params![id.as_slice(), stage.number(), *settle_at as i64])?,
                 Outcome::Later { after, trouble } => connection
                     .prepare_cached(
                         "UPDATE payments SET tries = tries + 1, next_try = ?3, trouble = ?4 \
@@ -395,7 +502,7 @@ impl Store for SqliteStore {
                         trouble
                     ])?,
             };
-            Ok(())
+            Ok(done > 0)
         })
         .await
     }
@@ -415,7 +522,7 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn backlog(&self) -> Result<Backlog> {
+    async fn backlog(&self, now: u64, least: Usdc) -> Result<Backlog> {
         self.file
             .read(|connection| {
                 let sql = "SELECT (SELECT count(*) FROM payments WHERE stage = 1), \
@@ -424,9 +531,16 @@ impl Store for SqliteStore {
                      (SELECT count(*) FROM payments WHERE stage = 5), \
                      (SELECT min(since) FROM payments WHERE stage IN (1, 3)), \
                      (SELECT trouble FROM payments WHERE stage IN (1, 3) AND trouble IS NOT NULL \
-                      ORDER BY since LIMIT 1)";
+                      ORDER BY since LIMIT 1), \
+                     (SELECT count(*) FROM payments WHERE stage = 2), \
+                     (SELECT count(*) FROM payments WHERE stage = 2 AND settle_at < ?1), \
+                     (SELECT count(*) FROM payments WHERE stage = 2 AND settle_at < ?1 \
+                      AND net < ?2), \
+                     (SELECT min(settle_at) FROM payments WHERE stage = 2 AND settle_at < ?1 \
+                      AND net >= ?2), \
+                     (SELECT count(*) FROM payments WHERE stage = 8)";
                 let mut statement = connection.prepare_cached(sql)?;
-                Ok(statement.query_row([], |row| {
+                Ok(statement.query_row([now as i64, at_most(least.0)], |row| {
                     Ok(Backlog {
                         deliveries: number(row, 0)?,
                         returns: number(row, 1)?,
@@ -434,6 +548,11 @@ impl Store for SqliteStore {
                         lost: number(row, 3)?,
                         oldest: row.get::<_, Option<i64>>(4)?.map_or(Duration::ZERO, age),
                         trouble: row.get(5)?,
+                        delivered: number(row, 6)?,
+                        due: number(row, 7)?,
+                        small: number(row, 8)?,
+                        due_since: row.get::<_, Option<i64>>(9)?.map(|since| since as u64),
+                        disputed: number(row, 10)?,
                     })
                 })?)
             })
@@ -480,7 +599,7 @@ impl Store for SqliteStore {
         let provider = self.provider;
         self.write(move |connection| {
             let before = now_ms() - ms(age);
-            let sql = "SELECT id FROM payments WHERE stage IN (2, 4, 5, 6) AND since < ?1 \
+            let sql = "SELECT id FROM payments WHERE stage IN (4, 5, 6, 7) AND since < ?1 \
                        AND deadline < ?2 AND coalesce(provider, ?4) = ?4 LIMIT ?3";
             let mut statement = connection.prepare_cached(sql)?;
             let old = params![before, now as i64, limit, provider.as_slice()];
@@ -614,8 +733,8 @@ fn answer(connection: &Connection, provider: Address, request: &AnswerRequest) -
     let body = answer.as_ref().map(|answer| answer.body.as_slice());
     let long = body.filter(|body| body.len() > PIECE_BYTES);
     let sql = "UPDATE calls SET state = 1, position = ?5, content_hash = ?6, answered_at = ?7, \
-               status = ?8, headers = ?9, body = ?10, length = ?11 WHERE payment = ?1 AND key = ?2 \
-               AND state = 0 AND owner = ?3 AND attempt = ?4";
+               status = ?8, headers = ?9, body = ?10, length = ?11, route = ?12 \
+               WHERE payment = ?1 AND key = ?2 AND state = 0 AND owner = ?3 AND attempt = ?4";
     let ended = connection.prepare_cached(sql)?.execute(params![
         id.as_slice(),
         claim.call.key,
@@ -628,6 +747,7 @@ fn answer(connection: &Connection, provider: Address, request: &AnswerRequest) -
         headers,
         body.filter(|_| long.is_none()),
         long.map(|body| body.len() as i64),
+        request.route,
     ])?;
     if ended == 0 {
         return Ok(Ended::TakenOver);
@@ -649,6 +769,9 @@ fn answer(connection: &Connection, provider: Address, request: &AnswerRequest) -
     let sql = "INSERT INTO totals (route, calls, revenue) VALUES (?1, 1, ?2) ON CONFLICT (route) \
                DO UPDATE SET calls = calls + 1, revenue = revenue + excluded.revenue";
     connection.prepare_cached(sql)?.execute(params![request.route, claim.price.0 as i64])?;
+    let taken = Totals { calls: 1, gross: claim.price.0, ..Totals::default() };
+    let requester = before.facts.requester;
+    add_to_books(connection, request.answered_at / DAY, &request.route, requester, &taken)?;
     let left = before.facts.amount.0 - before.spent.0 - claim.price.0;
     let index = before.calls;
     if before.reserved == claim.price && left < request.close_below.0 {
@@ -656,6 +779,105 @@ fn answer(connection: &Connection, provider: Address, request: &AnswerRequest) -
         return Ok(Ended::Done { stage: Stage::Delivering, index });
     }
     Ok(Ended::Done { stage: Stage::Open, index })
+}
+
+/// Enters a move on chain in the books.
+fn book(
+    connection: &Connection,
+    id: TransactionId,
+    from: Stage,
+    to: Stage,
+    entry: &Entry,
+) -> Attempt<()> {
+    let Entry { at, gas, settle_at, net } = *entry;
+    // A chain may take a settlement back, and a node may have made one up: it is booked once.
+    let sql = "SELECT settled_at > 0 FROM payments WHERE id = ?1";
+    let is_booked = connection.prepare_cached(sql)?.query_row([id.as_slice()], |row| row.get(0))?;
+    let sql = "UPDATE payments SET gas = gas + ?2, \
+               delivered_at = CASE WHEN ?3 = 2 THEN ?4 ELSE delivered_at END, \
+               settle_at = CASE WHEN ?3 = 2 THEN ?5 ELSE settle_at END, \
+               settled_at = CASE WHEN ?3 = 7 THEN ?4 ELSE settled_at END, \
+               arrived = CASE WHEN ?3 = 7 THEN ?6 END WHERE id = ?1 RETURNING requester, amount";
+    let (requester, amount): ([u8; 20], i64) = connection.prepare_cached(sql)?.query_row(
+        params![
+            id.as_slice(),
+            at_most(gas),
+            to.number(),
+            at as i64,
+            settle_at as i64,
+            net.map(|net| at_most(net.0))
+        ],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let totals = match to {
+        Stage::Settled if is_booked => Totals { gas, ..Totals::default() },
+        _ => Totals::of_move(from, to, gas, Usdc(amount as u64), net),
+    };
+    if totals == Totals::default() {
+        return Ok(());
+    }
+    let sql = "INSERT INTO counters (name, value) VALUES (?1, ?2) \
+               ON CONFLICT (name) DO UPDATE SET value = value + excluded.value";
+    let mut statement = connection.prepare_cached(sql)?;
+    for (name, value) in MOVES.into_iter().zip(totals.of_moves()) {
+        statement.execute(params![name, value as i64])?;
+    }
+    let sql = "SELECT route, sum(price) FROM calls WHERE payment = ?1 AND state = 1 \
+               GROUP BY route ORDER BY 2 DESC, 1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement
+        .query_map([id.as_slice()], |row| Ok((row.get::<_, String>(0)?, number(row, 1)?)))?;
+    let routes = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    for (route, share) in totals.shared_out(routes) {
+        add_to_books(connection, at / DAY, &route, Address::from(requester), &share)?;
+    }
+    Ok(())
+}
+
+fn add_to_books(
+    connection: &Connection,
+    day: u64,
+    route: &str,
+    requester: Address,
+    more: &Totals,
+) -> Attempt<()> {
+    let sql = "INSERT INTO books (day, route, requester, calls, gross, settled, paid_out, fee, net, \
+               gas, refunded, disputed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
+               ON CONFLICT (day, route, requester) DO UPDATE SET calls = calls + excluded.calls, \
+               gross = gross + excluded.gross, settled = settled + excluded.settled, \
+               paid_out = paid_out + excluded.paid_out, fee = fee + excluded.fee, \
+               net = net + excluded.net, gas = gas + excluded.gas, \
+               refunded = refunded + excluded.refunded, disputed = disputed + excluded.disputed";
+    connection.prepare_cached(sql)?.execute(params![
+        day as i64,
+        route,
+        requester.as_slice(),
+        more.calls as i64,
+        more.gross as i64,
+        more.settled as i64,
+        more.paid_out as i64,
+        more.fee as i64,
+        more.net as i64,
+        more.gas as i64,
+        more.refunded as i64,
+        more.disputed as i64,
+    ])?;
+    Ok(())
+}
+
+fn totals(row: &Row<'_>) -> rusqlite::Result<(String, Totals)> {
+    let totals = Totals {
+        calls: number(row, 1)?,
+        gross: number(row, 2)?,
+        settled: number(row, 3)?,
+        paid_out: number(row, 4)?,
+        fee: number(row, 5)?,
+        net: number(row, 6)?,
+        gas: number(row, 7)?,
+        refunded: number(row, 8)?,
+        disputed: number(row, 9)?,
+    };
+    Ok((row.get(0)?, totals))
 }
 
 /// Why a claim could not end as it wanted.
@@ -726,8 +948,8 @@ fn insert(
     stage: Stage,
 ) -> Attempt<()> {
     let sql = "INSERT OR IGNORE INTO payments \
-               (id, requester, amount, deadline, window, keyed, stage, since, bound, provider) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+               (id, requester, amount, deadline, window, keyed, stage, since, bound, provider, net, \
+               opened_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?8 / 1000)";
     connection.prepare_cached(sql)?.execute(params![
         facts.id.as_slice(),
         facts.requester.as_slice(),
@@ -739,6 +961,7 @@ fn insert(
         now_ms(),
         facts.bound,
         provider.as_slice(),
+        facts.net.0 as i64,
     ])?;
     Ok(())
 }
@@ -820,20 +1043,11 @@ fn payment_and_kind(
     provider: Address,
     id: TransactionId,
 ) -> Attempt<Option<(Payment, Option<bool>)>> {
-    let sql = "SELECT requester, amount, deadline, window, bound, stage, spent, reserved, calls, \
-               content_hash, trouble, keyed, provider FROM payments WHERE id = ?1";
-    let mut statement = connection.prepare_cached(sql)?;
+    // The text is as long as it lives: this runs with every claim.
+    let mut statement = connection.prepare_cached(PAYMENT_OF)?;
     let found = statement.query_row([id.as_slice()], |row| {
-        let payment = Payment {
-            facts: facts(id, row, 0)?,
-            stage: stage(row, 5)?,
-            spent: Usdc(number(row, 6)?),
-            reserved: Usdc(number(row, 7)?),
-            calls: number(row, 8)?,
-            content_hash: optional_hash(row, 9)?,
-            trouble: row.get(10)?,
-        };
-        Ok((payment, row.get(11)?, row.get::<_, Option<[u8; 20]>>(12)?))
+        let payment = read_payment(id, row)?;
+        Ok((payment, row.get(13)?, row.get::<_, Option<[u8; 20]>>(11)?))
     });
     match found.optional()? {
         Some((.., Some(other))) if other != provider => Err(Error::new(
@@ -845,21 +1059,38 @@ fn payment_and_kind(
     }
 }
 
-const DUTY: &str = "id, requester, amount, deadline, window, bound, stage, content_hash, \
-                    answered_at, tries, since";
+const PAYMENT: &str = payment!();
+const PAYMENT_OF: &str = concat!("SELECT ", payment!(), ", keyed FROM payments WHERE id = ?1");
+
+/// From [`PAYMENT`], which must be the first columns.
+fn read_payment(id: TransactionId, row: &Row<'_>) -> rusqlite::Result<Payment> {
+    Ok(Payment {
+        facts: facts(id, row, 0)?,
+        stage: stage(row, 6)?,
+        spent: Usdc(number(row, 7)?),
+        reserved: Usdc(number(row, 8)?),
+        calls: number(row, 9)?,
+        content_hash: optional_hash(row, 10)?,
+        trouble: row.get(12)?,
+    })
+}
+
+const DUTY: &str = "id, requester, amount, deadline, window, net, bound, stage, content_hash, \
+                    answered_at, tries, since, settle_at";
 
 fn duty(row: &Row<'_>) -> rusqlite::Result<Duty> {
     Ok(Duty {
         facts: facts(hash(row, 0)?, row, 1)?,
-        stage: stage(row, 6)?,
-        content_hash: optional_hash(row, 7)?,
-        answered_at: number(row, 8)?,
-        tries: row.get(9)?,
-        age: age(row.get(10)?),
+        stage: stage(row, 7)?,
+        content_hash: optional_hash(row, 8)?,
+        answered_at: number(row, 9)?,
+        tries: row.get(10)?,
+        age: age(row.get(11)?),
+        settle_at: number(row, 12)?,
     })
 }
 
-/// Requester, amount, deadline, window and whether it is bound, from this column on.
+/// Requester, amount, deadline, window, net amount and whether it is bound, from this column on.
 fn facts(id: TransactionId, row: &Row<'_>, first: usize) -> rusqlite::Result<Facts> {
     let requester: [u8; 20] = row.get(first)?;
     Ok(Facts {
@@ -868,7 +1099,8 @@ fn facts(id: TransactionId, row: &Row<'_>, first: usize) -> rusqlite::Result<Fac
         amount: Usdc(number(row, first + 1)?),
         deadline: number(row, first + 2)?,
         window_seconds: number(row, first + 3)?,
-        bound: row.get(first + 4)?,
+        net: Usdc(number(row, first + 4)?),
+        bound: row.get(first + 5)?,
     })
 }
 
@@ -889,6 +1121,11 @@ fn optional_hash(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<B256>>
 fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let number: i64 = row.get(column)?;
     u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
+}
+
+/// A number that is compared, where everything beyond the range is as much as the range's end.
+fn at_most(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn ms(duration: Duration) -> i64 {

@@ -44,7 +44,7 @@ CREATE FUNCTION agirails_paywall.claim(
     p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint,
     p_key bytea, p_digest bytea, p_price bigint, p_least bigint,
     p_owner bytea, p_ticket bytea, p_lease bigint,
-    p_bound boolean, p_give_up_after bigint, p_doublings bigint, p_piece integer,
+    p_bound boolean, p_give_up_after bigint, p_doublings bigint, p_piece integer, p_net bigint,
     OUT outcome text, OUT attempt integer, OUT lease_left bigint, OUT balance bigint, OUT stage smallint,
     OUT index bigint, OUT content_hash bytea, OUT answered_at bigint,
     OUT status integer, OUT header_names bytea[], OUT header_values bytea[], OUT body bytea, OUT length bigint
@@ -78,8 +78,9 @@ BEGIN
             RETURN;
         END IF;
         INSERT INTO agirails_paywall.payment
-            (scope, id, requester, amount, deadline, window_seconds, stage, keyed, bound)
-        VALUES (p_scope, p_id, p_requester, p_amount, p_deadline, p_window, 0, length(p_key) > 0, p_bound)
+            (scope, id, requester, amount, deadline, window_seconds, stage, keyed, bound, net)
+        VALUES (p_scope, p_id, p_requester, p_amount, p_deadline, p_window, 0, length(p_key) > 0, p_bound,
+            p_net)
         ON CONFLICT DO NOTHING;
     END LOOP;
 
@@ -178,7 +179,7 @@ CREATE FUNCTION agirails_paywall.answer(
     p_scope text, p_id bytea, p_key bytea, p_owner bytea, p_attempt integer,
     p_content_hash bytea, p_answered_at bigint,
     p_status integer, p_header_names bytea[], p_header_values bytea[], p_body bytea,
-    p_calls_counter text, p_revenue_counter text, p_close_below bigint,
+    p_calls_counter text, p_revenue_counter text, p_close_below bigint, p_route text,
     OUT stage smallint, OUT place bigint
 ) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
@@ -214,7 +215,8 @@ BEGIN
     closes := known.amount - known.spent - call.price < p_close_below AND known.running = 1;
     UPDATE agirails_paywall.call c
     SET state = 2, index = known.calls, content_hash = p_content_hash, answered_at = p_answered_at,
-        status = p_status, header_names = p_header_names, header_values = p_header_values, body = p_body
+        status = p_status, header_names = p_header_names, header_values = p_header_values, body = p_body,
+        route = p_route
     WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key;
     UPDATE agirails_paywall.payment p
     SET spent = p.spent + call.price, reserved = p.reserved - call.price,
@@ -226,6 +228,10 @@ BEGIN
     WHERE p.scope = p_scope AND p.id = p_id;
     PERFORM agirails_paywall.add(
         p_scope, ARRAY[p_calls_counter, p_revenue_counter], ARRAY[1, call.price]);
+    INSERT INTO agirails_paywall.books AS b (scope, day, route, requester, calls, gross)
+    VALUES (p_scope, p_answered_at / 86400, p_route, known.requester, 1, call.price)
+    ON CONFLICT (scope, day, route, requester) DO UPDATE
+    SET calls = b.calls + 1, gross = b.gross + excluded.gross;
     stage := CASE WHEN closes THEN 1 ELSE 0 END;
     place := known.calls;
 END
@@ -383,12 +389,12 @@ $$;
 
 CREATE FUNCTION agirails_paywall.give_back(
     p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint,
-    p_bound boolean
+    p_bound boolean, p_net bigint
 ) RETURNS void LANGUAGE sql
 SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO agirails_paywall.payment
-        (scope, id, requester, amount, deadline, window_seconds, bound, stage, owed_since, due_at)
-    VALUES (p_scope, p_id, p_requester, p_amount, p_deadline, p_window, p_bound, 3,
+        (scope, id, requester, amount, deadline, window_seconds, bound, net, stage, owed_since, due_at)
+    VALUES (p_scope, p_id, p_requester, p_amount, p_deadline, p_window, p_bound, p_net, 3,
         clock_timestamp(), clock_timestamp())
     ON CONFLICT DO NOTHING
 $$;
@@ -396,14 +402,14 @@ $$;
 -- The stage the payment is at now.
 CREATE FUNCTION agirails_paywall.refund(
     p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint,
-    p_bound boolean
+    p_bound boolean, p_net bigint
 ) RETURNS smallint LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     known agirails_paywall.payment;
 BEGIN
     PERFORM agirails_paywall.give_back(
-        p_scope, p_id, p_requester, p_amount, p_deadline, p_window, p_bound);
+        p_scope, p_id, p_requester, p_amount, p_deadline, p_window, p_bound, p_net);
     SELECT * INTO known FROM agirails_paywall.payment p
     WHERE p.scope = p_scope AND p.id = p_id FOR UPDATE;
     IF known.stage NOT IN (0, 5, 6) THEN
@@ -428,13 +434,14 @@ $$;
 -- Those whose time has come, the nearest deadline first.
 CREATE FUNCTION agirails_paywall.duties(p_scope text, p_stage smallint, p_limit bigint)
 RETURNS TABLE (
-    id bytea, requester bytea, amount bigint, deadline bigint, window_seconds bigint, bound boolean,
-    stage smallint, content_hash bytea, answered_at bigint, tries integer, age bigint
+    id bytea, requester bytea, amount bigint, deadline bigint, window_seconds bigint, net bigint,
+    bound boolean, stage smallint, content_hash bytea, answered_at bigint, tries integer, age bigint,
+    settle_at bigint
 ) LANGUAGE sql
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT p.id, p.requester, p.amount, p.deadline, p.window_seconds, p.bound,
+    SELECT p.id, p.requester, p.amount, p.deadline, p.window_seconds, p.net, p.bound,
         p.stage, p.content_hash, p.answered_at, p.tries,
-        agirails_paywall.microseconds(clock_timestamp() - p.owed_since)
+        agirails_paywall.microseconds(clock_timestamp() - p.owed_since), p.settle_at
     FROM agirails_paywall.payment p
     -- Both stages are named, as the index names them.
     WHERE p.scope = p_scope AND p.stage = p_stage AND p.stage IN (1, 3)
@@ -443,25 +450,137 @@ SET search_path = pg_catalog, pg_temp AS $$
     LIMIT p_limit
 $$;
 
+-- Those that can be settled by now, for which it is worth it and whose next try has come.
+CREATE FUNCTION agirails_paywall.settlements(p_scope text, p_now bigint, p_least bigint, p_limit bigint)
+RETURNS TABLE (
+    id bytea, requester bytea, amount bigint, deadline bigint, window_seconds bigint, net bigint,
+    bound boolean, stage smallint, content_hash bytea, answered_at bigint, tries integer, age bigint,
+    settle_at bigint
+) LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p.id, p.requester, p.amount, p.deadline, p.window_seconds, p.net, p.bound,
+        p.stage, p.content_hash, p.answered_at, p.tries,
+        agirails_paywall.microseconds(clock_timestamp() - p.ended_at), p.settle_at
+    FROM agirails_paywall.payment p
+    WHERE p.scope = p_scope AND p.stage = 2 AND p.settle_at < p_now AND p.net >= p_least
+        AND (p.due_at IS NULL OR p.due_at <= clock_timestamp())
+    ORDER BY p.settle_at
+    LIMIT p_limit
+$$;
+
+-- Whether it was at that stage. What a move adds to the books is shared out among the routes by what their
+-- calls took, rounded down; the rest, and what cannot be shared, is the first route's.
 CREATE FUNCTION agirails_paywall.settle(
+    p_scope text, p_id bytea, p_stage smallint, p_to smallint, p_after bigint, p_trouble text,
+    p_at bigint, p_settle_at bigint, p_arrived bigint, p_counters text[], p_values bigint[]
+) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    known agirails_paywall.payment;
+    -- In the order of the counters: settled, paid out, fee, net, gas, refunded, disputed.
+    v_paid_out bigint := 0;
+    v_net bigint := 0;
+    v_gas bigint := p_values[5];
+BEGIN
+    SELECT * INTO known FROM agirails_paywall.payment p
+    WHERE p.scope = p_scope AND p.id = p_id FOR UPDATE;
+    IF NOT FOUND OR known.stage <> p_stage THEN
+        RETURN false;
+    END IF;
+    PERFORM agirails_paywall.move(p_scope, p_id, p_stage, p_to, p_after, p_trouble);
+    IF p_to IS NULL THEN
+        RETURN true;
+    END IF;
+    UPDATE agirails_paywall.payment p
+    SET gas = p.gas + v_gas,
+        delivered_at = CASE WHEN p_to = 2 THEN p_at ELSE p.delivered_at END,
+        settle_at = CASE WHEN p_to = 2 THEN p_settle_at ELSE p.settle_at END,
+        settled_at = CASE WHEN p_to = 7 THEN p_at ELSE p.settled_at END,
+        arrived = CASE WHEN p_to = 7 THEN p_arrived END
+    WHERE p.scope = p_scope AND p.id = p_id;
+    -- A chain may take a settlement back, and a node may have made one up: it is booked once.
+    IF p_to = 7 AND known.settled_at > 0 THEN
+        p_values[1] := 0;
+    ELSIF p_arrived IS NOT NULL THEN
+        v_paid_out := known.amount;
+        v_net := p_arrived;
+    END IF;
+    IF p_values = ARRAY[0, 0, 0, 0, 0, 0, 0]::bigint[] AND v_paid_out = 0 THEN
+        RETURN true;
+    END IF;
+    PERFORM agirails_paywall.add(p_scope, p_counters, ARRAY[p_values[1], v_paid_out,
+        greatest(v_paid_out - v_net, 0), v_net, v_gas, p_values[6], p_values[7]]);
+    WITH routes AS (
+        SELECT c.route, sum(c.price) AS took,
+            row_number() OVER (ORDER BY sum(c.price) DESC, c.route) AS place
+        FROM agirails_paywall.call c
+        WHERE c.scope = p_scope AND c.payment = p_id AND c.state = 2
+        GROUP BY c.route
+    ), shares AS (
+        SELECT r.route, r.place,
+            div(v_paid_out * r.took, greatest(sum(r.took) OVER (), 1)) AS paid_out,
+            div(v_net * r.took, greatest(sum(r.took) OVER (), 1)) AS net
+        FROM routes r
+        UNION ALL
+        SELECT '', 1, 0, 0 WHERE NOT EXISTS (SELECT FROM routes)
+    ), whole AS (
+        SELECT s.route, s.place,
+            CASE WHEN s.place = 1 THEN v_paid_out - sum(s.paid_out) OVER () + s.paid_out
+                ELSE s.paid_out END AS paid_out,
+            CASE WHEN s.place = 1 THEN v_net - sum(s.net) OVER () + s.net ELSE s.net END AS net
+        FROM shares s
+    )
+    INSERT INTO agirails_paywall.books AS b
+        (scope, day, route, requester, settled, paid_out, fee, net, gas, refunded, disputed)
+    SELECT p_scope, p_at / 86400, w.route, known.requester,
+        CASE WHEN w.place = 1 THEN p_values[1] ELSE 0 END,
+        w.paid_out, greatest(w.paid_out - w.net, 0), w.net,
+        CASE WHEN w.place = 1 THEN v_gas ELSE 0 END,
+        CASE WHEN w.place = 1 THEN p_values[6] ELSE 0 END,
+        CASE WHEN w.place = 1 THEN p_values[7] ELSE 0 END
+    FROM whole w ORDER BY w.route
+    ON CONFLICT (scope, day, route, requester) DO UPDATE
+    SET settled = b.settled + excluded.settled, paid_out = b.paid_out + excluded.paid_out,
+        fee = b.fee + excluded.fee, net = b.net + excluded.net, gas = b.gas + excluded.gas,
+        refunded = b.refunded + excluded.refunded, disputed = b.disputed + excluded.disputed;
+    RETURN true;
+END
+$$;
+
+-- Whether it was at that stage.
+CREATE FUNCTION agirails_paywall.not_before(p_scope text, p_id bytea, p_stage smallint, p_settle_at bigint)
+RETURNS bigint LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    WITH told AS (
+        UPDATE agirails_paywall.payment p SET settle_at = p_settle_at
+        WHERE p.scope = p_scope AND p.id = p_id AND p.stage = p_stage
+        RETURNING 1
+    )
+    SELECT count(*) FROM told
+$$;
+
+CREATE FUNCTION agirails_paywall.move(
     p_scope text, p_id bytea, p_stage smallint, p_to smallint, p_after bigint, p_trouble text
 ) RETURNS void LANGUAGE sql
 SET search_path = pg_catalog, pg_temp AS $$
     UPDATE agirails_paywall.payment p
     SET trouble = p_trouble,
         stage = coalesce(p_to, p.stage),
-        tries = CASE WHEN p_to IS NULL THEN p.tries + 1 WHEN p_to IN (1, 3) THEN 0 ELSE p.tries END,
+        tries = CASE WHEN p_to IS NULL THEN p.tries + 1 WHEN p_to IN (1, 2, 3) THEN 0 ELSE p.tries END,
         owed_since = CASE WHEN p_to IN (1, 3) THEN clock_timestamp() ELSE p.owed_since END,
         due_at = CASE
             WHEN p_to IS NULL THEN agirails_paywall.after(clock_timestamp(), p_after)
-            WHEN p_to IN (1, 3) THEN clock_timestamp()
+            WHEN p_to IN (1, 2, 3) THEN clock_timestamp()
             ELSE p.due_at
         END,
-        ended_at = CASE WHEN p_to IN (2, 4, 5, 6) THEN clock_timestamp() END
+        ended_at = CASE
+            WHEN p_to IS NULL THEN p.ended_at
+            WHEN p_to IN (2, 4, 5, 6, 7, 8) THEN clock_timestamp()
+        END
     WHERE p.scope = p_scope AND p.id = p_id AND p.stage = p_stage;
     -- Failed runs of what has ended are of no use to anybody.
     DELETE FROM agirails_paywall.call c
-    WHERE p_to IN (2, 4, 5, 6) AND c.scope = p_scope AND c.payment = p_id AND c.state = 0
+    WHERE p_to IN (2, 4, 5, 6, 7, 8) AND c.scope = p_scope AND c.payment = p_id AND c.state = 0
         AND EXISTS (SELECT FROM agirails_paywall.payment p
             WHERE p.scope = p_scope AND p.id = p_id AND p.stage = p_to)
 $$;
@@ -482,9 +601,10 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 CREATE FUNCTION agirails_paywall.backlog(
-    p_scope text,
+    p_scope text, p_now bigint, p_least bigint,
     OUT deliveries bigint, OUT returns bigint, OUT open bigint, OUT lost bigint,
-    OUT oldest bigint, OUT trouble text
+    OUT oldest bigint, OUT trouble text,
+    OUT delivered bigint, OUT due bigint, OUT small bigint, OUT due_since bigint, OUT disputed bigint
 ) LANGUAGE sql
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT
@@ -495,9 +615,14 @@ SET search_path = pg_catalog, pg_temp AS $$
         coalesce(agirails_paywall.microseconds(
             clock_timestamp() - min(p.owed_since) FILTER (WHERE p.stage IN (1, 3))), 0),
         (array_agg(p.trouble ORDER BY p.owed_since)
-            FILTER (WHERE p.stage IN (1, 3) AND p.trouble IS NOT NULL))[1]
+            FILTER (WHERE p.stage IN (1, 3) AND p.trouble IS NOT NULL))[1],
+        count(*) FILTER (WHERE p.stage = 2),
+        count(*) FILTER (WHERE p.stage = 2 AND p.settle_at < p_now),
+        count(*) FILTER (WHERE p.stage = 2 AND p.settle_at < p_now AND p.net < p_least),
+        min(p.settle_at) FILTER (WHERE p.stage = 2 AND p.settle_at < p_now AND p.net >= p_least),
+        count(*) FILTER (WHERE p.stage = 8)
     FROM agirails_paywall.payment p
-    WHERE p.scope = p_scope AND p.stage IN (0, 1, 3, 5)
+    WHERE p.scope = p_scope AND p.stage IN (0, 1, 2, 3, 5, 8)
 $$;
 
 -- None whose deadline is not over: its id could be spent again.
@@ -506,7 +631,7 @@ RETURNS bigint LANGUAGE sql
 SET search_path = pg_catalog, pg_temp AS $$
     WITH old AS (
         SELECT p.id FROM agirails_paywall.payment p
-        WHERE p.scope = p_scope AND p.stage IN (2, 4, 5, 6)
+        WHERE p.scope = p_scope AND p.stage IN (4, 5, 6, 7)
             AND p.ended_at < agirails_paywall.after(clock_timestamp(), -p_age)
             AND p.deadline < p_now
         ORDER BY p.ended_at LIMIT p_limit

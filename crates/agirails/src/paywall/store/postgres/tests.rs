@@ -152,6 +152,7 @@ fn request(key: &str) -> ClaimRequest {
             amount,
             deadline: 1_900_000_000,
             window_seconds: 3_600,
+            net: Usdc(990_000_000),
             bound: true,
         },
         key: key.to_owned(),
@@ -504,7 +505,7 @@ async fn operators_and_functions_of_others_are_not_run() {
         store.known(&call, request(key).digest).await.unwrap();
         store.answer(&answer_of(key, 1)).await.unwrap();
         store.duties(Stage::Delivering, 10).await.unwrap();
-        store.backlog().await.unwrap();
+        store.backlog(0, Usdc::ZERO).await.unwrap();
         store.lease("chain", [1; 16], Duration::from_secs(60)).await.unwrap();
     }
     let loot = administrator.query("SELECT who FROM public.loot", &[]).await.unwrap();

@@ -1,0 +1,247 @@
+//! What is delivered, until it is paid out: it is settled once its dispute window is over, and what
+//! others did with it meanwhile is noticed.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::{
+    Inner,
+    event::{Event, Level},
+    lock,
+    settings::Settle,
+    store::{Duty, Entry, Facts, Outcome, Stage},
+};
+use crate::{
+    client::LeastNet,
+    error::{Error, Result},
+    kernel::{GasCost, Role, TransactionQuery, Transition},
+    protocol::{
+        DisputeWindow, State, Transaction, TransactionId, Usdc, rules::MAX_DISPUTE_WINDOW_SECONDS,
+    },
+};
+
+/// How many delivered payments are read from the kernel at once, and how many in one round: the next
+/// round goes on behind them.
+const PAGE: u32 = 250;
+const ROUND: u32 = 2_000;
+
+impl Inner {
+    /// Asks what gas costs, which decides what is worth its settlement.
+    pub(super) async fn price_settlements(self: Arc<Self>) {
+        match self.settings.settlement_limits.least_net(self.client.kernel().as_ref()).await {
+            Ok(least) => *lock(&self.least_net) = Some(least),
+            Err(error) => {
+                let words = format!("the price of gas, which settlements wait for: {error}");
+                self.listener.tell(Level::Warning, words);
+            }
+        }
+    }
+
+    /// What a settlement must bring; `None` where that was never found out.
+    pub(super) fn least_net(&self) -> Option<LeastNet> {
+        *lock(&self.least_net)
+    }
+
+    /// Payments that are to be settled now.
+    pub(super) async fn due_settlements(&self, limit: u32) -> Result<Vec<Duty>> {
+        let (Settle::Auto, Some(least), Some(now)) =
+            (self.settings.settle, self.least_net(), self.clock.passed())
+        else {
+            return Ok(vec![]);
+        };
+        let due = self.store.settlements(now, least.net, limit).await?;
+        // They are sorted: the first has waited longest.
+        let collected = now.saturating_sub(self.settings.settle_collect_seconds);
+        let is_time = due.first().is_some_and(|duty| duty.settle_at <= collected);
+        Ok(if is_time { due } else { vec![] })
+    }
+
+    pub(super) async fn settle(&self, id: TransactionId) -> Result<GasCost> {
+        let settlement = Transition { id, to: State::Settled, data: vec![], proof: None };
+        self.client.kernel().transition_state(self.client.address(), &settlement).await
+    }
+
+    /// What a settlement that was refused means: others may have settled or disputed it, or its window
+    /// is not over. What stands on chain is read, never guessed.
+    pub(super) async fn judge_settlement(&self, duty: &Duty, error: Error) -> Outcome {
+        if error.refusal().is_none() {
+            return self.later(duty, &error);
+        }
+        let transaction = match self.client.kernel().confirm_transaction(duty.facts.id).await {
+            Ok(transaction) => transaction,
+            Err(trouble) => return self.later(duty, &trouble),
+        };
+        match self.moved_by_others(&transaction, duty.stage) {
+            Some(outcome) => outcome,
+            None => self.later(duty, &error),
+        }
+    }
+
+    /// What a transaction on chain makes of a payment that was delivered or disputed; `None` where it is
+    /// at that stage still.
+    fn moved_by_others(&self, transaction: &Transaction, stage: Stage) -> Option<Outcome> {
+        let entry = Entry { at: transaction.updated_at, ..Entry::default() };
+        let was_disputed = !transaction.dispute_initiator.is_zero();
+        let moved = |to, trouble: Option<&str>, entry| {
+            Some(Outcome::Moved { to, trouble: trouble.map(str::to_owned), entry })
+        };
+        match transaction.state {
+            State::Settled if was_disputed => {
+                moved(Stage::Settled, Some("it was settled by the resolver of its dispute"), entry)
+            }
+            State::Settled => {
+                let net = Some(Facts::of(transaction).net);
+                moved(Stage::Settled, None, Entry { net, ..entry })
+            }
+            State::Disputed if stage == Stage::Disputed => None,
+            State::Disputed => moved(Stage::Disputed, None, entry),
+            State::Cancelled => {
+                moved(Stage::Returned, Some("the resolver of its dispute gave it back"), entry)
+            }
+            State::Delivered => match transaction.dispute_window {
+                DisputeWindow::EndsAt(end) if self.clock.passed().is_none_or(|now| now <= end) => {
+                    // No window is longer, whatever a node says.
+                    let latest = self.clock.about().saturating_add(MAX_DISPUTE_WINDOW_SECONDS);
+                    Some(Outcome::NotBefore { settle_at: end.min(latest) })
+                }
+                _ => None,
+            },
+            // A node that lags behind shows an earlier state; what a chain took back is swept.
+            State::Initiated | State::Quoted | State::Committed | State::InProgress => None,
+        }
+    }
+
+    pub(super) async fn watch_and_tell(self: Arc<Self>, behind: Arc<Mutex<TransactionId>>) {
+        for stage in [Stage::Disputed, Stage::Delivered] {
+            if let Err(error) = self.watch(stage, &behind).await {
+                let words = format!("{} payments were not looked up: {error}", stage.as_str());
+                self.listener.tell(Level::Warning, words);
+            }
+        }
+    }
+
+    /// Looks up what others did with payments at this stage. Of those that are delivered, which may be
+    /// many, each round looks up some, behind those of the last one.
+    async fn watch(&self, stage: Stage, behind: &Mutex<TransactionId>) -> Result<()> {
+        let mut after = match stage {
+            Stage::Delivered => *lock(behind),
+            _ => TransactionId::ZERO,
+        };
+        for _ in 0..ROUND / PAGE {
+            let ids = self.store.payments_at(stage, after, PAGE).await?;
+            let transactions = self.client.kernel().get_transactions(&ids).await?;
+            for transaction in transactions.into_iter().flatten() {
+                self.take_note(transaction, stage).await?;
+            }
+            let is_last = ids.len() < PAGE as usize;
+            after = ids.last().filter(|_| !is_last).copied().unwrap_or_default();
+            if is_last {
+                break;
+            }
+        }
+        if stage == Stage::Delivered {
+            *lock(behind) = after;
+        }
+        Ok(())
+    }
+
+    async fn take_note(&self, transaction: Transaction, stage: Stage) -> Result<()> {
+        let (id, state) = (transaction.id, transaction.state);
+        // Its window is read where it is to be settled, not with every look.
+        if state == State::Delivered || self.moved_by_others(&transaction, stage).is_none() {
+            return Ok(());
+        }
+        let confirmed = self.client.kernel().confirmed(transaction).await?;
+        if confirmed.state != state {
+            return Ok(());
+        }
+        let Some(outcome) = self.moved_by_others(&confirmed, stage) else { return Ok(()) };
+        if self.store.settle(id, stage, &outcome).await? {
+            self.tell_of_settlement(&Facts::of(&confirmed), &outcome);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn recheck_and_tell(self: Arc<Self>) {
+        if let Err(error) = self.recheck().await {
+            let words = format!("delivered transactions were not looked over: {error}");
+            self.listener.tell(Level::Warning, words);
+        }
+    }
+
+    /// Looks for transactions that wait for their settlement and are thought to have ended: a chain took
+    /// a block back, or a node said what was not so.
+    async fn recheck(&self) -> Result<()> {
+        const PAGE: u32 = 1_000;
+        let mut query = TransactionQuery {
+            role: Some(Role::Provider),
+            state: Some(State::Delivered),
+            limit: PAGE,
+            ..TransactionQuery::of(self.client.address())
+        };
+        loop {
+            let page = self.client.find_transactions(&query).await?;
+            for transaction in &page {
+                let payment = self.store.payment(transaction.id).await?;
+                let Some(stage) = payment.map(|payment| payment.stage) else { continue };
+                if matches!(stage, Stage::Settled | Stage::Disputed | Stage::Returned | Stage::Lost)
+                {
+                    let entry = Entry { at: transaction.updated_at, ..Entry::default() };
+                    let again = Outcome::Moved { to: Stage::Delivered, trouble: None, entry };
+                    self.store.settle(transaction.id, stage, &again).await?;
+                }
+            }
+            query.after = page.last().map(|last| last.id);
+            if page.len() < PAGE as usize {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells the operator what became of a payment that was delivered.
+    pub(super) fn tell_of_settlement(&self, facts: &Facts, outcome: &Outcome) {
+        let Outcome::Moved { to, trouble, entry } = outcome else { return };
+        let (id, amount) = (facts.id, facts.amount);
+        let (level, name, words) = match (to, entry.net) {
+            (Stage::Settled, Some(net)) => {
+                let gas = match entry.gas {
+                    0 => String::new(),
+                    wei => format!(", its gas cost {wei} wei"),
+                };
+                let fee = Usdc(amount.0.saturating_sub(net.0));
+                let words = format!(
+                    "{id} is settled: {net} USDC of {amount} arrived, {fee} are the protocol's fee{gas}"
+                );
+                (Level::Info, "settled", words)
+            }
+            (Stage::Settled, None) => {
+                (Level::Warning, "resolved", format!("{id} is settled after a dispute"))
+            }
+            (Stage::Disputed, _) => {
+                let words = format!(
+                    "{id} over {amount} USDC is disputed: it waits for the resolver, and evidence of what \
+                     was served is asked for now"
+                );
+                (Level::Error, "disputed", words)
+            }
+            (Stage::Returned, _) => {
+                let trouble = trouble.as_deref().unwrap_or("it was given back");
+                (Level::Error, "resolved", format!("{id} over {amount} USDC: {trouble}"))
+            }
+            _ => return,
+        };
+        let mut event = Event::new(level, name, words);
+        event.transaction = Some(id);
+        event.requester = Some(facts.requester);
+        event.net = entry.net;
+        event.gas_wei = (entry.gas > 0).then_some(entry.gas);
+        self.listener.tell_of(&event);
+    }
+
+    /// How often delivered payments are looked up, and the price of gas is asked for.
+    pub(super) fn settlement_period(&self) -> Duration {
+        Duration::from_secs(if self.client.network().is_local() { 1 } else { 30 })
+    }
+}

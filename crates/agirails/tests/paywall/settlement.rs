@@ -1,0 +1,384 @@
+//! What was delivered is paid out without anybody's help, once, and the books say so.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use agirails::{
+    ACTPClient, Address, Code, DisputeWindow, Event as KernelEvent, Evidence, Refusal,
+    SettlementLimits, State, TransactionId, Usdc,
+    paywall::{
+        Charge, Event, Incoming, Level, PaymentQuery, PaymentRecord, Paywall, ReportBy,
+        ReportQuery, Settings, Settle,
+    },
+    protocol::proof::Resolution,
+};
+
+use crate::{
+    chain::Local,
+    faulty_kernel::{FaultyKernel, Mood},
+    fixture::{CENTS_10, Stage, answer, charge, json, ok, run},
+};
+
+const DOLLAR: Usdc = Usdc(1_000_000);
+const NET: Usdc = Usdc(950_000);
+const DAY: u64 = 86_400;
+
+/// Serves one call that takes the whole transaction.
+async fn serve(stage: &Stage, paywall: &Paywall, amount: Usdc) -> TransactionId {
+    let id = stage.funded(amount).await;
+    let charge = charge(paywall, amount);
+    let request = stage.signed(id, None, b"{}").await;
+    let served = run(paywall.enter(&charge, &request, None).await).finish(ok("done")).await;
+    assert_eq!(served.status, 200);
+    stage.becomes(id, State::Delivered).await;
+    id
+}
+
+async fn pass(stage: &Stage, seconds: u64) {
+    stage.provider.mock().unwrap().advance_time(seconds).await.unwrap();
+}
+
+async fn record(paywall: &Paywall, id: TransactionId) -> PaymentRecord {
+    let all = paywall.payments(&PaymentQuery::default()).await.unwrap();
+    all.into_iter().find(|record| record.transaction_id == id).unwrap()
+}
+
+/// Waits until the books have a payment there.
+async fn booked(paywall: &Paywall, id: TransactionId, stage: &str) -> PaymentRecord {
+    for _ in 0..200 {
+        let record = record(paywall, id).await;
+        if record.stage == stage {
+            return record;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{:?} is not {stage}", record(paywall, id).await);
+}
+
+/// Longer than any look that the paywall takes now and then.
+async fn wait() {
+    tokio::time::sleep(Duration::from_secs(3)).await;
+}
+
+async fn page(paywall: &Paywall, path: &str) -> agirails::paywall::Answer {
+    paywall.page(&Incoming::new("GET", path, b"")).await.unwrap()
+}
+
+/// What the operator was told.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Event>>>);
+
+impl Log {
+    async fn paywall(&self, stage: &Stage, settings: Settings) -> Paywall {
+        let log = self.0.clone();
+        let listen = move |event: &Event| log.lock().unwrap().push(event.clone());
+        stage.builder().settings(settings).on_event(listen).open().await.unwrap()
+    }
+
+    fn of(&self, id: TransactionId, name: &str) -> Vec<Event> {
+        let log = self.0.lock().unwrap();
+        log.iter()
+            .filter(|event| event.transaction == Some(id) && event.name == name)
+            .cloned()
+            .collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_provider_is_paid_without_the_consumers_help() {
+    let stage = Stage::new().await;
+    let log = Log::default();
+    let paywall = log.paywall(&stage, Settings::default()).await;
+    let before = stage.provider.balance().await.unwrap();
+    let id = serve(&stage, &paywall, DOLLAR).await;
+    let delivered = booked(&paywall, id, "delivered").await;
+    assert_eq!((delivered.net, delivered.expected_net), (None, NET));
+    assert!(delivered.settle_at >= delivered.delivered_at + 2 * DAY);
+    pass(&stage, DAY).await;
+    wait().await;
+    assert_eq!(stage.state(id).await, State::Delivered, "its window is not over");
+    pass(&stage, DAY + 60).await;
+    stage.becomes(id, State::Settled).await;
+    let settled = booked(&paywall, id, "settled").await;
+    assert_eq!(stage.provider.balance().await.unwrap(), Usdc(before.0 + NET.0));
+    assert_eq!((settled.net, settled.fee), (Some(NET), Some(Usdc(50_000))));
+    assert!(settled.settled_at > settled.settle_at);
+    let told = log.of(id, "settled");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].level, told[0].net), (Level::Info, Some(NET)));
+    // The day on which a call was served is another than the one on which it was paid out.
+    let rows = paywall.report(&ReportQuery::default()).await.unwrap();
+    let [served, paid] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((served.calls, served.gross, served.net), (1, DOLLAR, Usdc::ZERO));
+    assert_eq!((paid.calls, paid.paid_out, paid.fee, paid.net), (0, DOLLAR, Usdc(50_000), NET));
+    let by_customer = ReportQuery { by: ReportBy::Customer, ..ReportQuery::default() };
+    let rows = paywall.report(&by_customer).await.unwrap();
+    assert_eq!(rows[0].key, format!("{:#x}", stage.requester.address()));
+    let metrics = String::from_utf8(page(&paywall, "/metrics").await.body).unwrap();
+    for line in [
+        "agirails_paywall_settled_total 1",
+        "agirails_paywall_net_base_units_total 950000",
+        "agirails_paywall_fee_base_units_total 50000",
+        "agirails_paywall_delivered_payments 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
+    // It was served once, and an answer is there as long as its payment is kept.
+    let request = stage.signed(id, None, b"{}").await;
+    let again = answer(paywall.enter(&charge(&paywall, DOLLAR), &request, None).await);
+    assert_eq!(again.body, b"done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_was_delivered_by_an_earlier_version_is_settled() {
+    let stage = Stage::new().await;
+    let settings = Settings { settle: Settle::Never, ..Settings::default() };
+    let paywall = stage.builder().settings(settings).open().await.unwrap();
+    let id = serve(&stage, &paywall, DOLLAR).await;
+    booked(&paywall, id, "delivered").await;
+    drop(paywall);
+    // It knew nothing of settling.
+    stage.rewrite("UPDATE payments SET settle_at = 0, delivered_at = 0");
+    let paywall = stage.paywall().await;
+    // It leads once the lease of the first is over, and looks the window up.
+    for _ in 0..300 {
+        if record(&paywall, id).await.settle_at > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let looked_up = stage.requester.get_transaction(id).await.unwrap().dispute_window;
+    assert_eq!(DisputeWindow::EndsAt(record(&paywall, id).await.settle_at), looked_up);
+    assert_eq!(stage.state(id).await, State::Delivered);
+    pass(&stage, 3 * DAY).await;
+    stage.becomes(id, State::Settled).await;
+    booked(&paywall, id, "settled").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settling_is_left_to_others_where_the_setting_says_so() {
+    let stage = Stage::new().await;
+    let settings = Settings { settle: Settle::Never, ..Settings::default() };
+    let paywall = stage.builder().settings(settings).open().await.unwrap();
+    let id = serve(&stage, &paywall, DOLLAR).await;
+    pass(&stage, 3 * DAY).await;
+    wait().await;
+    assert_eq!(stage.state(id).await, State::Delivered);
+    let health = json(&page(&paywall, "/health").await);
+    assert_eq!((&health["settlement"]["due"], &health["status"]), (&1.into(), &"ok".into()));
+    // What others settle is noticed.
+    stage.requester.transition_state(id, State::Settled, Evidence::None).await.unwrap();
+    let record = booked(&paywall, id, "settled").await;
+    assert_eq!(record.net, Some(NET));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_its_requester_settles_at_once_is_noticed() {
+    let stage = Stage::new().await;
+    let log = Log::default();
+    let paywall = log.paywall(&stage, Settings::default()).await;
+    let id = serve(&stage, &paywall, DOLLAR).await;
+    stage.requester.transition_state(id, State::Settled, Evidence::None).await.unwrap();
+    let record = booked(&paywall, id, "settled").await;
+    assert_eq!((record.net, record.gas_wei), (Some(NET), 0));
+    assert_eq!(log.of(id, "settled").len(), 1);
+    pass(&stage, 3 * DAY).await;
+    wait().await;
+    let rows = paywall.report(&ReportQuery::default()).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.settled).sum::<u64>(), 1);
+    assert_eq!(rows.iter().map(|row| row.net.0).sum::<u64>(), NET.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispute_is_told_and_its_end_too() {
+    let stage = Stage::new().await;
+    let log = Log::default();
+    let paywall = log.paywall(&stage, Settings::default()).await;
+    let (kept, split) =
+        (serve(&stage, &paywall, DOLLAR).await, serve(&stage, &paywall, DOLLAR).await);
+    let mock = stage.provider.mock().unwrap();
+    for id in [kept, split] {
+        stage.requester.dispute(id, DOLLAR).await.unwrap();
+        booked(&paywall, id, "disputed").await;
+        let told = log.of(id, "disputed");
+        assert_eq!((told.len(), told[0].level), (1, Level::Error), "{told:?}");
+    }
+    pass(&stage, 3 * DAY).await;
+    wait().await;
+    assert_eq!(stage.state(kept).await, State::Disputed, "nobody but the resolver ends it");
+    let health = json(&page(&paywall, "/health").await);
+    assert_eq!(health["settlement"]["disputed"], 2);
+    let resolver = ACTPClient::with_kernel(mock.clone(), stage.provider.network().admin);
+    let half = Resolution {
+        requester_amount: Usdc(500_000),
+        provider_amount: Usdc(500_000),
+        provider_at_fault: true,
+        mediator: None,
+    };
+    let split_up = Evidence::Bytes(half.encode());
+    resolver.transition_state(split, State::Settled, split_up).await.unwrap();
+    resolver.transition_state(kept, State::Cancelled, Evidence::None).await.unwrap();
+    let record = booked(&paywall, split, "settled").await;
+    assert_eq!(record.net, None, "what the resolver decided is not guessed");
+    booked(&paywall, kept, "returned").await;
+    for id in [kept, split] {
+        assert_eq!(log.of(id, "resolved").len(), 1);
+    }
+    let rows = paywall.report(&ReportQuery::default()).await.unwrap();
+    let sum = |of: fn(&agirails::paywall::ReportRow) -> u64| rows.iter().map(of).sum::<u64>();
+    let sums = (sum(|row| row.disputed), sum(|row| row.refunded), sum(|row| row.settled));
+    assert_eq!(sums, (2, 1, 1));
+    assert_eq!(sum(|row| row.net.0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_worth_its_gas_waits_and_is_counted() {
+    let stage = Stage::new().await;
+    let limits = SettlementLimits { min_net: Some(Usdc(100_000)), coin_price: None };
+    let settings = Settings { settlement_limits: limits, ..Settings::default() };
+    let paywall = stage.builder().settings(settings).open().await.unwrap();
+    let (small, great) =
+        (serve(&stage, &paywall, CENTS_10).await, serve(&stage, &paywall, DOLLAR).await);
+    pass(&stage, 3 * DAY).await;
+    stage.becomes(great, State::Settled).await;
+    booked(&paywall, great, "settled").await;
+    wait().await;
+    assert_eq!(stage.state(small).await, State::Delivered);
+    let settlement = &json(&page(&paywall, "/health").await)["settlement"];
+    assert_eq!(
+        (&settlement["due"], &settlement["notWorthGas"], &settlement["oldestSeconds"]),
+        (&1.into(), &1.into(), &0.into())
+    );
+    drop(paywall);
+    // Another day, other limits.
+    let paywall = stage.paywall().await;
+    stage.becomes(small, State::Settled).await;
+    booked(&paywall, small, "settled").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settlements_are_collected_as_long_as_the_setting_says() {
+    let stage = Stage::new().await;
+    let settings = Settings { settle_collect_seconds: DAY, ..Settings::default() };
+    let paywall = stage.builder().settings(settings).open().await.unwrap();
+    let first = serve(&stage, &paywall, DOLLAR).await;
+    pass(&stage, DAY / 2).await;
+    let second = serve(&stage, &paywall, DOLLAR).await;
+    pass(&stage, 2 * DAY).await;
+    wait().await;
+    assert_eq!(stage.state(first).await, State::Delivered);
+    pass(&stage, DAY / 2 + 60).await;
+    // The second has not waited as long, and goes with the first.
+    stage.becomes(first, State::Settled).await;
+    stage.becomes(second, State::Settled).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_refuses_or_hides_what_is_due_only_delays_it() {
+    let stage = Stage::new().await;
+    let odd = FaultyKernel::of(&stage);
+    let paywall = stage.behind(&odd).open().await.unwrap();
+    let id = serve(&stage, &paywall, DOLLAR).await;
+    booked(&paywall, id, "delivered").await;
+    odd.is(Mood::SeesNothing);
+    pass(&stage, 3 * DAY).await;
+    wait().await;
+    for refusal in [Refusal::NoOp, Refusal::NotAuthorizedToSettle, Refusal::InvalidTransition] {
+        odd.is(Mood::Refuses(refusal));
+        wait().await;
+        assert_eq!(record(&paywall, id).await.stage, "delivered", "{refusal}");
+    }
+    assert_eq!(stage.state(id).await, State::Delivered);
+    odd.is(Mood::Well);
+    stage.becomes(id, State::Settled).await;
+    let record = booked(&paywall, id, "settled").await;
+    assert_eq!(record.net, Some(NET));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_said_was_settled_and_is_not_is_settled_after_all() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    let id = serve(&stage, &paywall, DOLLAR).await;
+    booked(&paywall, id, "delivered").await;
+    stage.rewrite("UPDATE payments SET stage = 7");
+    assert_eq!(record(&paywall, id).await.stage, "settled");
+    booked(&paywall, id, "delivered").await;
+    pass(&stage, 3 * DAY).await;
+    stage.becomes(id, State::Settled).await;
+    assert_eq!(booked(&paywall, id, "settled").await.net, Some(NET));
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_of_the_books_is_named() {
+    let stage = Stage::new().await;
+    let paywall = stage.paywall().await;
+    for limit in [0, 1_001] {
+        let query = PaymentQuery { limit, ..PaymentQuery::default() };
+        assert_eq!(paywall.payments(&query).await.unwrap_err().code(), Code::InvalidNumber);
+        let query = ReportQuery { limit: Some(limit), ..ReportQuery::default() };
+        assert_eq!(paywall.report(&query).await.unwrap_err().code(), Code::InvalidNumber);
+    }
+    let query = PaymentQuery { stage: Some("paid".to_owned()), ..PaymentQuery::default() };
+    let error = paywall.payments(&query).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidSettings);
+    assert!(error.to_string().contains("settled"), "{error}");
+    let query = PaymentQuery { requester: Some(Address::ZERO), ..PaymentQuery::default() };
+    assert_eq!(paywall.payments(&query).await.unwrap(), []);
+}
+
+const MANY: usize = 200;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_that_are_due_are_settled_within_three_blocks() {
+    let local = Local::start().await;
+    let paywall = Paywall::builder(local.provider.clone()).open().await.unwrap();
+    let charge = paywall.charge(Charge::new("POST /api/generate", CENTS_10)).unwrap();
+    let before = local.provider.balance().await.unwrap();
+    let mut ids = BTreeSet::new();
+    for _ in 0..MANY {
+        let id = local.funded(CENTS_10, 3_600).await;
+        let request = local.signed(id, None).await;
+        run(paywall.enter(&charge, &request, None).await).finish(ok("done")).await;
+        ids.insert(id);
+    }
+    while paywall.owed().await.unwrap() > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    local.devnet.set_block_time(2).await.unwrap();
+    local.devnet.advance_time(3 * DAY).await.unwrap();
+    let settled =
+        PaymentQuery { stage: Some("settled".to_owned()), limit: 1_000, ..PaymentQuery::default() };
+    let mut records = vec![];
+    for _ in 0..600 {
+        records = paywall.payments(&settled).await.unwrap();
+        if records.len() == MANY {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let told: BTreeSet<_> = records.iter().map(|record| record.transaction_id).collect();
+    assert_eq!(told, ids);
+    assert!(records.iter().all(|record| record.gas_wei > 0), "every one cost gas");
+    let mut blocks = BTreeSet::new();
+    let mut after = 0;
+    loop {
+        let events = local.consumer.events(after, 1_000).await.unwrap();
+        let Some(last) = events.last() else { break };
+        after = last.cursor;
+        blocks.extend(events.iter().filter_map(|record| match record.event {
+            KernelEvent::StateTransitioned { new_state: State::Settled, timestamp, .. } => {
+                Some(timestamp)
+            }
+            _ => None,
+        }));
+    }
+    println!("{MANY} settlements of one key in {} blocks", blocks.len());
+    assert!(blocks.len() <= 3, "{blocks:?}");
+    // 0.10 USDC brings 0.05.
+    let arrived = Usdc(before.0 + MANY as u64 * 50_000);
+    assert_eq!(local.provider.balance().await.unwrap(), arrived);
+}
