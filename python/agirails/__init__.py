@@ -46,6 +46,7 @@ except ImportError as _error:
         "imported it. Under mod_wsgi set `WSGIApplicationGroup %{GLOBAL}`; elsewhere import it in "
         "the main interpreter, or run one process for each application."
     ) from _error
+from ._books import PaymentRecord, ReportRow
 from .aio import AsyncACTPClient, AsyncKernel, AsyncMock, AsyncRegistry
 from .consumer import (
     AsyncConsumer,
@@ -112,11 +113,13 @@ __all__ = [
     "NetworkWarning",
     "PaidResponse",
     "Payment",
+    "PaymentRecord",
     "ProofGenerator",
     "QueryCapExceededError",
     "RawPrivateKeyWarning",
     "Registry",
     "Report",
+    "ReportRow",
     "Retry",
     "SessionKey",
     "SignatureVerificationError",

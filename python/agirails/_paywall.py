@@ -53,6 +53,10 @@ class Settings(TypedDict, total=False):
     unsigned: Literal["serve", "refuse"] | None
     one_store: bool | None
     deliver: Literal["outbox", "confirmed"] | None
+    settle: Literal["auto", "never"] | None
+    settle_min_net: str | Decimal | Usdc | None
+    coin_price: str | Decimal | Usdc | None
+    settle_collect_seconds: int | None
     vary_on: Sequence[str] | None
     min_seconds_left: int | None
     closing_seconds: int | None
@@ -118,6 +122,16 @@ class Base:
                 else False.
             deliver: when a response leaves: "outbox" (default), as soon as it is durable, and the
                 delivery on chain follows; or "confirmed", when the delivery stands on chain.
+            settle: whether what was delivered is settled once its dispute window is over, at your
+                gas: "auto" (default), or "never", which leaves it to others.
+            settle_min_net: the least that a settlement must bring, after the protocol's fee, USDC
+                as str or Decimal: "0.01" on a chain. What brings less waits, and is counted by
+                /metrics and /health.
+            coin_price: what one whole coin of the chain costs (1 ETH on Base), USDC as str or
+                Decimal. Where it is given, a settlement also waits while its gas costs more than
+                it brings.
+            settle_collect_seconds: for how long settlements that are due are collected, to be sent
+                together, seconds: 0.
             vary_on: names of further request headers that can change an answer. Two requests that
                 differ in one of them are two calls.
             min_seconds_left: how much time a transaction must have left before its deadline for a

@@ -21,16 +21,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._agirails import CallPayment
 from ._asgi import Rejected, run_in_threadpool, this_call
+from ._books import PaymentRecord, ReportRow, payment_record, report_row, unix_seconds
 from ._paywall import Base
 from ._starlette import Middleware, app_routes
 from ._wrap import Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from datetime import date
 
     from ._asgi import App
     from ._paywall import Price
@@ -146,6 +148,67 @@ class Paywall(Base):
         """
         stage: str = await self._core.refund(tx_id)
         return stage
+
+    async def payments(
+        self,
+        *,
+        stage: str | None = None,
+        requester: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[PaymentRecord]:
+        """Payments with their story, newest first, in pages.
+
+        Args:
+            stage: where they stand, as `PaymentRecord.stage` names it; all where None.
+            requester: who pays; everybody where None.
+            limit: how many, 1 to 1,000.
+            after: read on behind this transaction, the last one of the page before.
+
+        Raises:
+            ValidationError: a value is not allowed.
+            StorageError: the store cannot be used.
+
+        Example:
+            >>> [payment.net for payment in await paywall.payments(stage="settled")]
+            [Usdc("0.95")]
+        """
+        rows = await self._core.payments(stage, requester, limit, after)
+        return [payment_record(row) for row in rows]
+
+    async def report(
+        self,
+        by: Literal["day", "route", "customer"] = "day",
+        *,
+        since: int | date | None = None,
+        until: int | date | None = None,
+        after: str | None = None,
+        limit: int = 1_000,
+    ) -> list[ReportRow]:
+        """The books by day, route or customer, in the order of their keys, in pages.
+
+        They outlive the payments, which are forgotten `keep_days` after they ended.
+
+        Args:
+            by: what there is a row for. Days are of UTC.
+            since: from this day on: a date, a datetime that knows its zone, or Unix seconds; from
+                the beginning where None.
+            until: to this day, that day included; to the end where None.
+            after: read on behind the row of this key, the last one of the page before.
+            limit: how many rows, 1 to 1,000.
+
+        Raises:
+            TypeError: a datetime has no time zone.
+            ValidationError: a value is not allowed.
+            StorageError: the store cannot be used.
+
+        Example:
+            >>> [(row.key, row.gross, row.net) for row in await paywall.report(by="route")]
+            [('POST /api/generate', Usdc("1.00"), Usdc("0.95"))]
+        """
+        days = unix_seconds(since), unix_seconds(until)
+        rows = await self._core.report(by, *days, after, limit)
+        return [report_row(row) for row in rows]
 
     async def owed(self) -> int:
         """How many deliveries and refunds are owed on chain.

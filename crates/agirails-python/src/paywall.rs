@@ -12,8 +12,9 @@ use agirails::{
     fork::PerProcess,
     paywall::{
         Action, Answer as CoreAnswer, CallPayment as CorePayment, Charge, Chunk, Deliver, End,
-        Event as CoreEvent, Exchange, HIDDEN_HEADERS, Head, Headers, Level, Paywall, Price, Reason,
-        RequestHead, Settings, Unsigned,
+        Event as CoreEvent, Exchange, HIDDEN_HEADERS, Head, Headers, Level, PaymentQuery,
+        PaymentRecord, Paywall, Price, Reason, ReportBy, ReportQuery, ReportRow, RequestHead,
+        Settings, Settle, Unsigned,
     },
 };
 use pyo3::{
@@ -196,6 +197,65 @@ impl _Paywall {
         self.core.service_hash().to_string()
     }
 
+    /// Payments with their story, as dicts.
+    #[pyo3(signature = (stage=None, requester=None, limit=None, after=None))]
+    fn payments(
+        &self,
+        py: Python<'_>,
+        stage: Maybe<'_, '_>,
+        requester: Maybe<'_, '_>,
+        limit: Maybe<'_, '_>,
+        after: Maybe<'_, '_>,
+    ) -> Object {
+        let text = |value| convert::text(Code::InvalidSettings, "stage", value).map(str::to_owned);
+        let mut query = PaymentQuery {
+            stage: optional(stage, text)?,
+            requester: optional(requester, |value| convert::address("requester", value))?,
+            after: optional(after, convert::transaction_id)?,
+            ..PaymentQuery::default()
+        };
+        if let Some(limit) = optional(limit, |value| convert::count("limit", value))? {
+            query.limit = limit;
+        }
+        let core = self.core.clone();
+        run(py, self.style, Reads, async move { core.payments(&query).await }, |py, records| {
+            let dicts: PyResult<Vec<_>> =
+                records.into_iter().map(|record| payment_dict(py, record)).collect();
+            Ok(PyList::new(py, dicts?)?.into_any().unbind())
+        })
+    }
+
+    /// The books, as dicts.
+    #[pyo3(signature = (by, since=None, until=None, after=None, limit=None))]
+    fn report(
+        &self,
+        py: Python<'_>,
+        by: Any<'_, '_>,
+        since: Maybe<'_, '_>,
+        until: Maybe<'_, '_>,
+        after: Maybe<'_, '_>,
+        limit: Maybe<'_, '_>,
+    ) -> Object {
+        let (day, route) = (ReportBy::Day, ReportBy::Route);
+        let known = [("day", day), ("route", route), ("customer", ReportBy::Customer)];
+        let time =
+            |field| move |value: Any<'_, '_>| convert::number(field, value, Code::InvalidNumber);
+        let text = |value| convert::text(Code::InvalidSettings, "after", value).map(str::to_owned);
+        let query = ReportQuery {
+            by: one_of("by", by, known)?,
+            since: optional(since, time("since"))?,
+            until: optional(until, time("until"))?,
+            after: optional(after, text)?,
+            limit: optional(limit, |value| convert::count("limit", value))?,
+        };
+        let core = self.core.clone();
+        run(py, self.style, Reads, async move { core.report(&query).await }, |py, rows| {
+            let dicts: PyResult<Vec<_>> =
+                rows.into_iter().map(|row| report_dict(py, row)).collect();
+            Ok(PyList::new(py, dicts?)?.into_any().unbind())
+        })
+    }
+
     /// How many deliveries and refunds are owed on chain.
     fn owed(&self, py: Python<'_>) -> Object {
         let core = self.core.clone();
@@ -207,6 +267,56 @@ impl _Paywall {
     fn max_body_bytes(&self) -> usize {
         self.settings.max_body_bytes
     }
+}
+
+fn payment_dict(py: Python<'_>, record: PaymentRecord) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("transaction_id", record.transaction_id.to_string())?;
+    dict.set_item("requester", convert::address_object(py, record.requester)?)?;
+    dict.set_item("stage", record.stage)?;
+    for (name, amount) in [
+        ("amount", Some(record.amount)),
+        ("spent", Some(record.spent)),
+        ("fee", record.fee),
+        ("net", record.net),
+        ("expected_net", Some(record.expected_net)),
+    ] {
+        dict.set_item(name, amount.map(|amount| convert::usdc_object(py, amount)).transpose()?)?;
+    }
+    for (name, number) in [
+        ("calls", record.calls),
+        ("gas_wei", record.gas_wei),
+        ("opened_at", record.opened_at),
+        ("deadline", record.deadline),
+        ("delivered_at", record.delivered_at),
+        ("settle_at", record.settle_at),
+        ("settled_at", record.settled_at),
+    ] {
+        dict.set_item(name, number)?;
+    }
+    dict.set_item("content_hash", record.content_hash.map(|hash| hash.to_string()))?;
+    dict.set_item("trouble", record.trouble)?;
+    Ok(dict)
+}
+
+fn report_dict(py: Python<'_>, row: ReportRow) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("key", row.key)?;
+    for (name, amount) in
+        [("gross", row.gross), ("paid_out", row.paid_out), ("fee", row.fee), ("net", row.net)]
+    {
+        dict.set_item(name, convert::usdc_object(py, amount)?)?;
+    }
+    for (name, number) in [
+        ("calls", row.calls),
+        ("settled", row.settled),
+        ("gas_wei", row.gas_wei),
+        ("refunded", row.refunded),
+        ("disputed", row.disputed),
+    ] {
+        dict.set_item(name, number)?;
+    }
+    Ok(dict)
 }
 
 /// A price on a route.
@@ -755,6 +865,8 @@ fn fields<'py>(py: Python<'py>, event: &CoreEvent) -> PyResult<Bound<'py, PyDict
     ];
     let numbers = [
         ("price", event.price.map(|Usdc(units)| units)),
+        ("net", event.net.map(|Usdc(units)| units)),
+        ("gas_wei", event.gas_wei),
         ("attempt", event.attempt.map(u64::from)),
         ("status", event.status.map(u64::from)),
     ];
@@ -800,6 +912,17 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, Place)> {
             }
             "idle_close_seconds" => settings.idle_close_seconds = number("idle_close_seconds")?,
             "deliver" => settings.deliver = read_deliver(&value)?,
+            "settle" => settings.settle = read_settle(&value)?,
+            "settle_min_net" => {
+                settings.settlement_limits.min_net =
+                    Some(convert::price("settle_min_net", &value)?);
+            }
+            "coin_price" => {
+                settings.settlement_limits.coin_price = Some(convert::price("coin_price", &value)?);
+            }
+            "settle_collect_seconds" => {
+                settings.settle_collect_seconds = number("settle_collect_seconds")?;
+            }
             "min_seconds_left" => settings.min_seconds_left = number("min_seconds_left")?,
             "closing_seconds" => settings.closing_seconds = number("closing_seconds")?,
             "lease_seconds" => settings.lease = seconds("lease_seconds")?,
@@ -870,15 +993,24 @@ fn read_deliver(value: Any<'_, '_>) -> PyResult<Deliver> {
     one_of("deliver", value, [("outbox", outbox), ("confirmed", confirmed)])
 }
 
+fn read_settle(value: Any<'_, '_>) -> PyResult<Settle> {
+    one_of("settle", value, [("auto", Settle::Auto), ("never", Settle::Never)])
+}
+
 fn read_unsigned(value: Any<'_, '_>) -> PyResult<Unsigned> {
     one_of("unsigned", value, [("serve", Unsigned::Serve), ("refuse", Unsigned::Refuse)])
 }
 
-fn one_of<T>(field: &'static str, value: Any<'_, '_>, known: [(&str, T); 2]) -> PyResult<T> {
+fn one_of<T, const N: usize>(
+    field: &'static str,
+    value: Any<'_, '_>,
+    known: [(&str, T); N],
+) -> PyResult<T> {
     let text = convert::text(Code::InvalidSettings, field, value)?;
-    let hint = format!("pass \"{}\" or \"{}\"", known[0].0, known[1].0);
+    let names: Vec<_> = known.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+    let hint = format!("pass {}", names.join(" or "));
     known.into_iter().find(|(name, _)| *name == text).map(|(_, value)| value).ok_or_else(|| {
-        let problem = "must be one of the two";
+        let problem = if N == 2 { "must be one of the two" } else { "must be one of these" };
         convert::refuse(value.py(), Code::InvalidSettings, field, text, problem, &hint)
     })
 }
