@@ -3,8 +3,8 @@
     make demo
 
 Starts the Flask provider with its paywall, pays for a call with `paid_call`, repeats the call,
-settles, and checks every amount on the way. Exits with 1 if an amount is not what the protocol's
-rules say.
+moves the clock past the dispute window, waits until the provider has been paid, and checks every
+amount on the way. Exits with 1 if an amount is not what the protocol's rules say.
 """
 
 import json
@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agirails import ACTPClient, ACTPError, State, format_usdc, paid_call, sign_request
+from agirails.flask import Paywall
 
 PATH = "/api/generate"
 PROMPT = "Write a haiku about AI agents"
@@ -28,6 +29,8 @@ PRICE = 100_000
 FEE = 50_000  # 1 %, but at least 0.05 USDC
 STARTING_BALANCE = 1_000_000_000
 STARTUP_SECONDS = 20
+DAY = 86_400
+PATIENCE_SECONDS = 20
 
 
 class Check:
@@ -120,6 +123,16 @@ def again(client: ACTPClient, url: str, tx_id: str, body: bytes) -> tuple[bytes,
         return response.read(), response.headers.get("X-AGIRAILS-REPLAY")
 
 
+def becomes(client: ACTPClient, tx_id: str, expected: State, check: Check) -> None:
+    """Waits until the provider's paywall has moved the transaction there."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    state = client.advanced.get_transaction(tx_id).state
+    while state is not expected and time.monotonic() < until:
+        time.sleep(0.05)
+        state = client.advanced.get_transaction(tx_id).state
+    check.same("the state", state, expected)
+
+
 def run(client: ACTPClient, provider: str, url: str, check: Check) -> None:
     before = balances(client, provider)
     page = get(f"{url}/api/pricing")
@@ -135,7 +148,6 @@ def run(client: ACTPClient, provider: str, url: str, check: Check) -> None:
         max_amount=PRICE,
         client=client,
         trust=[provider],
-        settle=True,
     )
     payment = answer.payment
     if payment is None or payment.receipt is None:
@@ -143,13 +155,18 @@ def run(client: ACTPClient, provider: str, url: str, check: Check) -> None:
     tx_id, proof_hash = payment.transaction_id, payment.receipt["contentHash"]
     print(f"Result: {answer.json()['result']}")
     check.same("the price", payment.price, PRICE)
-    check.same("the state at the end", client.advanced.get_transaction(tx_id).state, State.SETTLED)
-    kept = client.advanced.get_delivery_proof(tx_id)
-    check.same("the delivered proof's hash", kept and kept["contentHash"], proof_hash)
 
     repeated, replay = again(client, url, tx_id, body)
     check.same("the answer to the same request", repeated, answer.content)
     check.same("whether it was the stored one", replay, "1")
+
+    # The consumer does no more. Once the dispute window is over, the provider's paywall settles.
+    becomes(client, tx_id, State.DELIVERED, check)
+    assert client.mock is not None, "only the mode mock has a clock that can be moved"
+    client.mock.advance_time(3 * DAY)
+    becomes(client, tx_id, State.SETTLED, check)
+    kept = client.advanced.get_delivery_proof(tx_id)
+    check.same("the delivered proof's hash", kept and kept["contentHash"], proof_hash)
 
     after = balances(client, provider)
     expected = {
@@ -169,6 +186,22 @@ def run(client: ACTPClient, provider: str, url: str, check: Check) -> None:
     print(f"proof  {proof_hash}")
 
 
+def books(provider: str, state_directory: str, check: Check) -> None:
+    """What the provider sees: any process that opens the store reads the books of all."""
+    paywall = Paywall(ACTPClient(requester_address=provider, state_directory=state_directory))
+    print("\nThe provider's books")
+    print(f"{'day':10}{'calls':>7}{'gross':>16}{'fee':>16}{'net':>16}")
+    until = time.monotonic() + PATIENCE_SECONDS
+    # The chain knows it a moment before the books do.
+    while not paywall.payments(stage="settled") and time.monotonic() < until:
+        time.sleep(0.05)
+    rows = paywall.report(by="day")
+    for row in rows:
+        print(f"{row.key}{row.calls:>7}{usdc(row.gross)}{usdc(row.fee)}{usdc(row.net)}")
+    check.same("the gross in the books", sum(row.gross for row in rows), PRICE)
+    check.same("the net in the books", sum(row.net for row in rows), PRICE - FEE)
+
+
 def main() -> int:
     check = Check()
     with tempfile.TemporaryDirectory(prefix="actp-demo-") as state_directory:
@@ -180,6 +213,7 @@ def main() -> int:
             print(f"Provider {provider} on {url}\nConsumer {client.address.lower()}")
             try:
                 run(client, provider, url, check)
+                books(provider, state_directory, check)
             except ACTPError as error:
                 check.failed.append(str(error))
     for failure in check.failed:

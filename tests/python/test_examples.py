@@ -396,6 +396,7 @@ class TestDemo:
             "1000.05 USDC",
             "fee    0.05 USDC",
             "SETTLED",
+            "The provider's books",
             "checks passed",
         ):
             assert words in done.stdout, done.stdout
