@@ -94,6 +94,8 @@ artifacts! {
     /// Never deployed: whether a contract wallet takes a signature for its own, in one `eth_call`.
     /// Constructor: `(address wallet, bytes32 hash, bytes signature)`.
     SIGNATURE_CHECK = "SignatureCheck";
+    /// Many calls in one transaction, with the interface of Multicall3.
+    MULTICALL = "Multicall";
     /// A wallet whose owner signs for it (EIP-1271). Constructor: `(owner)`.
     CONTRACT_WALLET = "ContractWallet";
     /// Deploys such wallets to addresses that are known before (ERC-6492).

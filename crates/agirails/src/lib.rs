@@ -6,7 +6,7 @@
 // What the storage, the client and the errors hold ready for a side that is left out is not
 // dead: another set of features uses it.
 #![cfg_attr(
-    not(all(feature = "chain", feature = "consumer", feature = "paywall")),
+    not(all(feature = "chain", feature = "consumer", feature = "keeper", feature = "paywall")),
     allow(dead_code)
 )]
 
@@ -15,6 +15,8 @@ mod client;
 pub mod consumer;
 mod error;
 pub mod fork;
+#[cfg(feature = "keeper")]
+pub mod keeper;
 pub mod kernel;
 mod network;
 #[cfg(feature = "paywall")]
@@ -57,3 +59,7 @@ struct Readme;
 #[cfg(all(doctest, feature = "tower"))]
 #[doc = include_str!("../../../docs/guide/axum.md")]
 struct AxumGuide;
+
+#[cfg(all(doctest, feature = "keeper"))]
+#[doc = include_str!("../../../docs/guide/keeper.md")]
+struct KeeperGuide;

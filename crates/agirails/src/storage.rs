@@ -53,6 +53,16 @@ pub enum Storage {
     Memory,
 }
 
+impl Storage {
+    /// Whether it has this state file.
+    pub(crate) fn has(&self, file: &str) -> bool {
+        match self {
+            Self::Directory(directory) => directory.join(".actp").join(file).exists(),
+            Self::Memory => false,
+        }
+    }
+}
+
 /// What kind of state file, as its header and its tables tell.
 #[derive(Debug, Clone)]
 pub(crate) struct Format {

@@ -10,9 +10,10 @@ use std::{
 };
 
 /// What each room of this crate may use beside those that all may.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("paywall", &["client", "kernel", "storage", "network"]),
     ("consumer", &["client", "kernel", "storage", "network", "process_locks"]),
+    ("keeper", &["client", "kernel", "storage", "network"]),
     ("client", &["kernel", "storage", "wallet", "network"]),
     ("testkit", &["client", "kernel", "network"]),
     ("kernel", &["storage", "wallet", "network", "process_locks"]),
