@@ -90,6 +90,12 @@ impl Tried {
     }
 }
 
+/// Those that are under way, and when the lease was renewed last.
+struct Trying {
+    all: JoinSet<(Tried, Begun)>,
+    leased: Instant,
+}
+
 impl Inner {
     /// One round. Once `stopped` is set it begins nothing more.
     pub(super) async fn round(self: &Arc<Self>, stopped: &AtomicBool) -> Result<Report> {
@@ -110,8 +116,11 @@ impl Inner {
             self.duties.forget_unprofitable_nets().await?;
         }
         // Reading a long history takes its time.
-        if !stopped.load(Ordering::Relaxed) && self.leads().await? {
-            self.settle_due(stopped, &mut report).await?;
+        if !stopped.load(Ordering::Relaxed) {
+            report.is_busy = !self.leads().await?;
+            if !report.is_busy {
+                self.settle_due(stopped, &mut report).await?;
+            }
         }
         let backlog = self.duties.backlog(&self.providers).await?;
         report.waiting = backlog.waiting;
@@ -147,7 +156,9 @@ impl Inner {
                 });
                 let old: Vec<_> = old.collect();
                 is_checking = old.len() == page.len();
-                places.checked = old.last().map_or(places.checked, |record| record.cursor);
+                // Of the others nobody knows the age.
+                let last = old.iter().rfind(|record| moved(record).is_some());
+                places.checked = last.map_or(places.checked, |record| record.cursor);
             }
             report.events +=
                 page.iter().filter(|record| record.cursor > places.read).count() as u64;
@@ -203,46 +214,46 @@ impl Inner {
             self.listener.tell(&Event::Unprofitable { transaction, net, least_net: least });
         }
         let due = self.duties.due(&self.providers, now, least, PER_ROUND).await?;
-        let mut trying = JoinSet::new();
+        let mut trying = Trying { all: JoinSet::new(), leased: Instant::now() };
         let mut goes_on = true;
         'all: for some in due.chunks(AT_ONCE) {
             let ids: Vec<_> = some.iter().map(|duty| duty.id).collect();
             let read = match self.client.kernel().get_transactions(&ids).await {
                 Ok(read) => read,
-                Err(error) if trying.is_empty() => return Err(error),
+                Err(error) if trying.all.is_empty() => return Err(error),
                 // What is under way comes first; the next round reports it, should it last.
                 Err(_) => break,
             };
             for (duty, read) in some.iter().cloned().zip(read) {
-                while goes_on && trying.len() >= AT_ONCE {
+                while goes_on && trying.all.len() >= AT_ONCE {
                     goes_on = self.take_in(&mut trying, report).await?;
                 }
                 if !goes_on || stopped.load(Ordering::Relaxed) {
                     break 'all;
                 }
                 let (inner, begun) = (self.clone(), self.under_way.begin());
-                trying.spawn(async move { (inner.settle(duty, read, now, least).await, begun) });
+                trying
+                    .all
+                    .spawn(async move { (inner.settle(duty, read, now, least).await, begun) });
             }
         }
-        while !trying.is_empty() {
+        while !trying.all.is_empty() {
             self.take_in(&mut trying, report).await?;
         }
         Ok(())
     }
 
     /// Waits for one of those that are under way; `false` where nothing more is to be begun.
-    async fn take_in(
-        &self,
-        trying: &mut JoinSet<(Tried, Begun)>,
-        report: &mut Report,
-    ) -> Result<bool> {
-        let Ok(tried) = tokio::time::timeout(LEASE / 3, trying.join_next()).await else {
-            let leads = self.leads().await?;
-            report.is_busy |= !leads;
-            return Ok(leads);
+    async fn take_in(&self, trying: &mut Trying, report: &mut Report) -> Result<bool> {
+        if trying.leased.elapsed() >= LEASE / 3 {
+            trying.leased = Instant::now();
+            report.is_busy |= !self.leads().await?;
+        }
+        let Ok(tried) = tokio::time::timeout(LEASE / 3, trying.all.join_next()).await else {
+            return Ok(!report.is_busy);
         };
         // Under way until it is written down.
-        let Some(Ok((tried, _begun))) = tried else { return Ok(true) };
+        let Some(Ok((tried, _begun))) = tried else { return Ok(!report.is_busy) };
         let Tried { duty, change, event, is_general } = tried;
         self.duties.change(&[(duty.id, change)]).await?;
         match &event {
@@ -256,7 +267,7 @@ impl Inner {
         if let Some(event) = &event {
             self.listener.tell(event);
         }
-        Ok(!is_general)
+        Ok(!is_general && !report.is_busy)
     }
 
     /// Tries once to settle a transaction that is due, as it was read.
