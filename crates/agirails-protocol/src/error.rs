@@ -196,6 +196,12 @@ errors! {
         Signature,
     }
 
+    /// Why an evidence file was not read.
+    EvidenceError {
+        /// A part of it is missing or wrong, or it is too long.
+        Invalid,
+    }
+
     /// Why a message must not be signed.
     SigningError {
         /// It contradicts itself.

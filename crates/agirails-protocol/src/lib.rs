@@ -4,6 +4,7 @@ pub mod canonical_json;
 pub mod did;
 pub mod error;
 mod event;
+pub mod evidence;
 pub mod id;
 pub mod money;
 pub mod paid_request;

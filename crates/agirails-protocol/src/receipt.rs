@@ -94,6 +94,8 @@ struct Answered<'a> {
     status: u16,
 }
 
+const HINT: &str = "do not settle: ask the provider, or dispute within the window";
+
 /// The provider's statement that it answered a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -146,7 +148,6 @@ impl Receipt {
         record: &CallRecord<'_>,
         expected: &Expected,
     ) -> Result<(), VerificationError> {
-        const HINT: &str = "do not settle: ask the provider, or dispute within the window";
         let differs = |field: &'static str, value: String, problem: &str| {
             Err(VerificationError::Mismatch(
                 Details::invalid(field, &value, problem)
@@ -185,20 +186,37 @@ impl Receipt {
             let problem = format!("must be from {from} to {until}, when the call was under way");
             return differs("deliveredAt", self.delivered_at.to_string(), &problem);
         }
+        match (&self.signature, expected.may_be_unsigned) {
+            (None, true) => Ok(()),
+            _ => self.check_signature(requester, chain_id, kernel),
+        }
+    }
+
+    /// Whether the provider that the receipt names signed it, for a call of this requester and for
+    /// the kernel at this address of this chain.
+    ///
+    /// # Errors
+    /// [`VerificationError::Signature`] where the signature is missing, or is not the provider's. Do
+    /// not settle: ask the provider, or dispute within the window.
+    pub fn check_signature(
+        &self,
+        requester: Address,
+        chain_id: u64,
+        kernel: Address,
+    ) -> Result<(), VerificationError> {
         let wrong = |problem| {
-            Details::new(format!("the receipt's signature {problem}")).hint(HINT).transaction(id)
+            Details::new(format!("the receipt's signature {problem}"))
+                .hint(HINT)
+                .transaction(self.transaction_id)
         };
         let Some(signature) = &self.signature else {
-            return match expected.may_be_unsigned {
-                true => Ok(()),
-                false => Err(VerificationError::Signature(wrong("is missing"))),
-            };
+            return Err(VerificationError::Signature(wrong("is missing")));
         };
         let signature = alloy_primitives::Signature::from_raw(signature)
             .map_err(|error| VerificationError::Signature(wrong("cannot be read").source(error)))?;
         let hash = self.message(requester, chain_id).signing_hash(kernel);
         match signature.recover_address_from_prehash(&hash) {
-            Ok(signer) if signer == provider => Ok(()),
+            Ok(signer) if signer == self.provider => Ok(()),
             _ => Err(VerificationError::Signature(wrong("is not the provider's"))),
         }
     }

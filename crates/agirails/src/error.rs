@@ -8,7 +8,8 @@ pub use crate::protocol::{Kind, Retry};
 use crate::protocol::{
     Refusal, State, Transaction, Usdc,
     error::{
-        Details, JsonError, ParseError, ProofError, SignatureError, SigningError, VerificationError,
+        Details, EvidenceError, JsonError, ParseError, ProofError, SignatureError, SigningError,
+        VerificationError,
     },
     text,
 };
@@ -91,6 +92,8 @@ codes! {
         "No delivery proof, or one where none belongs.";
     ProofMismatch, "proof_mismatch", Validation, Never,
         "Evidence of a delivery that is of another transaction or of something else than was delivered.";
+    InvalidEvidence, "invalid_evidence", Validation, Never,
+        "No evidence file of a version that is known, or a part of it is missing or wrong.";
     InvalidJson, "invalid_json", Validation, Never,
         "A value that JSON cannot carry.";
     InvalidDid, "invalid_did", Validation, Never,
@@ -380,6 +383,7 @@ protocol_errors! {
     }
     JsonError { Unrepresentable => InvalidJson, }
     ProofError { Invalid => InvalidProof, Signature => InvalidSignature, }
+    EvidenceError { Invalid => InvalidEvidence, }
     SigningError { Invalid => InvalidProof, KeyMismatch => KeyMismatch, }
     SignatureError { Invalid => InvalidSignature, }
     VerificationError {
