@@ -8,7 +8,7 @@ PEER_VENV := target/peer-venv
 BENCH_OPTIONS ?=
 FUZZ_SECONDS ?= 60
 # Without a sanitizer it takes no nightly compiler; the parsers have no unsafe code.
-FUZZ_TARGETS := headers receipts addresses offers requests events
+FUZZ_TARGETS := headers receipts evidence addresses offers requests events
 T ?= tests
 ZIG := ziglang==0.15.2
 
