@@ -82,6 +82,7 @@ from .errors import (
     UnauthorizedError,
     ValidationError,
 )
+from .evidence import verify_evidence
 from .types import Address, State, Usdc, usdc_base_units
 
 __all__ = [
@@ -147,4 +148,5 @@ __all__ = [
     "sign_request",
     "usdc_base_units",
     "verify_delivery",
+    "verify_evidence",
 ]

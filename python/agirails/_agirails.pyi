@@ -39,6 +39,7 @@ __all__ = [
     "_price",
     "_scenarios",
     "_start_devnet",
+    "_verify_evidence",
     "canonical_json",
     "canonical_target",
     "encode_resolution",
@@ -387,6 +388,11 @@ def encode_resolution(
 def service_type_hash(service_type: str) -> str: ...
 def recover_delivery_signer(message: dict[str, Any], kernel_address: str) -> Address: ...
 def verify_delivery(message: dict[str, Any], kernel_address: str) -> None: ...
+
+# What agirails.verify_evidence is made of.
+def _verify_evidence(
+    text: str, transaction: Transaction | None = None, network: Network | None = None
+) -> dict[str, Any]: ...
 
 @final
 class SessionKey:

@@ -9,6 +9,7 @@ mod convert;
 mod devnet;
 mod errors;
 mod event;
+mod evidence;
 mod functions;
 mod interpreter;
 mod json;
@@ -41,6 +42,7 @@ mod _agirails {
         client::{_back_up, _connect, _keystore, ACTPClient},
         consumer::{_Consumer, _Purchase, _open_consumer},
         event::Event,
+        evidence::_verify_evidence,
         functions::{
             canonical_json, canonical_target, encode_resolution, format_usdc, parse_usdc,
             result_hash, service_type_hash,

@@ -18,6 +18,13 @@ impl From<&agirails::Network> for Network {
     }
 }
 
+impl Network {
+    /// The network as the core has it.
+    pub fn core(&self) -> &agirails::Network {
+        &self.0
+    }
+}
+
 type AddressObject<'py> = PyResult<Bound<'py, PyAny>>;
 
 fn optional(py: Python<'_>, address: Option<Address>) -> PyResult<Option<Bound<'_, PyAny>>> {

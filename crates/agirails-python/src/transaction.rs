@@ -23,6 +23,13 @@ impl From<agirails::Transaction> for Transaction {
     }
 }
 
+impl Transaction {
+    /// The transaction as the core has it.
+    pub fn core(&self) -> &agirails::Transaction {
+        &self.0
+    }
+}
+
 #[pymethods]
 impl Transaction {
     /// The id: 0x and 64 hex digits.

@@ -1,0 +1,274 @@
+"""Evidence files: our checks and the guide's, which use nothing of ours, find the same."""
+
+import ast
+import copy
+import json
+import re
+import string
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import PRICE, ROOT, fund, new_address
+
+import agirails
+from agirails import ACTPClient, State, verify_evidence
+from agirails._agirails import _verify_evidence
+
+GUIDE = (ROOT / "docs" / "guide" / "evidence.md").read_text(encoding="utf-8")
+(SCRIPT,) = re.findall(r"^```python\n(import base64.*?)^```$", GUIDE, re.M | re.S)
+CASES = json.loads((ROOT / "tests" / "vectors" / "evidence.json").read_text(encoding="utf-8"))
+SINGLE, BALANCE = (case["evidence"] for case in CASES[:2])
+# The call of the five that a session key signed.
+SESSION = {**BALANCE, "calls": [BALANCE["calls"][2]]}
+OUTCOMES = {True: "holds", False: "fails", None: "not_checkable"}
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Callable[[Any], dict[str, str]]:
+    """The guide's checks: each finding by its name."""
+    names: dict[str, Any] = {}
+    argv, sys.argv = sys.argv, ["verify.py"]
+    try:
+        exec(compile(SCRIPT, "verify.py", "exec"), names)
+    finally:
+        sys.argv = argv
+    return lambda file: {name: OUTCOMES[found] for name, found in names["verify"](file).items()}
+
+
+def ours(file: Any) -> dict[str, str]:
+    found = verify_evidence(json.dumps(file))
+    return {finding.name: finding.outcome for finding in found.findings}
+
+
+def test_the_guides_script_is_short_and_uses_nothing_of_ours():
+    assert len(SCRIPT.splitlines()) <= 60
+    imported = set()
+    for node in ast.walk(ast.parse(SCRIPT)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module)
+    assert imported - sys.stdlib_module_names == {"eth_account", "eth_utils"}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_both_find_in_a_file_what_the_vectors_say(case, theirs):
+    found = verify_evidence(json.dumps(case["evidence"]))
+    assert {finding.name: finding.outcome for finding in found.findings} == case["findings"]
+    assert found.conclusion == case["conclusion"]
+    assert theirs(case["evidence"]) == case["findings"]
+
+
+def values(
+    value: Any, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items:
+        if isinstance(inner, dict | list):
+            yield from values(inner, (*path, key))
+        else:
+            yield (*path, key), inner
+
+
+def changed(value: Any) -> list[Any]:
+    if isinstance(value, int):
+        return [value + 1]
+    if not isinstance(value, str):
+        return []
+    changes = []
+    for at in {0, 10, len(value) // 2, len(value) - 10, len(value) - 1}:
+        if 0 <= at < len(value) and value[at] in string.hexdigits:
+            digit = "1" if value[at] == "0" else "0"
+            changes.append(value[:at] + digit + value[at + 1 :])
+    return [*changes, value + "x"]
+
+
+def tampered(file: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The file with each of its values changed a little."""
+    for path, value in values(file):
+        for change in changed(value):
+            copied = copy.deepcopy(file)
+            inner = copied
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = change
+            yield path, copied
+
+
+# What no check of a file alone reads (the guide's "What it does not prove"), and the chain has.
+UNPROVEN = re.compile(
+    r"network/name|parties/\w+/name|transactionBlock|chainTransactions/.*|calls/0/\w+At"
+    r"|calls/0/\w+/headers/.*|delivery/calls|delivery/proof/(type|timestamp|deliveryUrl|metadata/.*)|transaction/.*"
+)
+
+
+@pytest.mark.parametrize("file", [SINGLE, SESSION], ids=["one call", "a session key's call"])
+def test_both_find_every_change_of_a_proven_value(file, theirs):
+    assert set(ours(file).values()) == {"holds"}
+    changes = 0
+    for path, copied in tampered(file):
+        name = "/".join(map(str, path))
+        try:
+            by_us = ours(copied)
+        except agirails.ValidationError as error:
+            assert error.code == "invalid_evidence"
+            by_us = None
+        try:
+            by_them = theirs(copied)
+        except Exception:
+            by_them = None
+        changes += 1
+        is_found_by_us = by_us is None or "fails" in by_us.values()
+        is_found_by_them = by_them is None or "fails" in by_them.values()
+        assert is_found_by_us or UNPROVEN.fullmatch(name), name
+        # The script reads no more than it checks, so it takes what has another form there.
+        assert is_found_by_us == is_found_by_them or (by_us is None and UNPROVEN.fullmatch(name)), (
+            name
+        )
+        if by_us is not None and by_them is not None:
+            assert by_us == by_them, name
+    assert changes > 100
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["calls/0/receipt", "calls/0/branch", "calls/0/request/signature", "calls/0/request/body"]
+    + ["calls/0/answer/body", "calls/0/receipt/signature", "delivery", "calls/0"],
+)
+def test_a_file_without_a_part_is_incomplete_for_both(part, theirs):
+    file = copy.deepcopy(SINGLE)
+    inner: Any = file
+    *path, last = (int(key) if key.isdigit() else key for key in part.split("/"))
+    for key in path:
+        inner = inner[key]
+    del inner[last]
+    if part.endswith("request/signature"):
+        # Without the time that was signed nobody can compute it.
+        del file["calls"][0]["request"]["digest"]
+    assert verify_evidence(json.dumps(file)).conclusion == "incomplete"
+    assert theirs(file) == ours(file)
+
+
+def test_the_guides_script_is_a_program(tmp_path):
+    script, good, bad = (tmp_path / name for name in ("verify.py", "good.json", "bad.json"))
+    script.write_text(SCRIPT, encoding="utf-8")
+    good.write_text(json.dumps(SINGLE), encoding="utf-8")
+    answer = {**SINGLE["calls"][0]["answer"], "status": 500}
+    bad.write_text(json.dumps({**SINGLE, "calls": [{**SINGLE["calls"][0], "answer": answer}]}))
+
+    def said(file: Path) -> list[str]:
+        command = [sys.executable, "-W", "error", str(script), str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    assert all(line.startswith("holds: ") for line in said(good)) and len(said(good)) > 10
+    failed = {line for line in said(bad) if line.startswith("fails: ")}
+    assert failed == {"fails: calls[0].receipt", "fails: calls[0].branch"}
+
+
+def test_a_file_is_read_from_its_path_or_its_text(tmp_path):
+    path = tmp_path / "evidence.json"
+    path.write_text(json.dumps(SINGLE), encoding="utf-8")
+    found = verify_evidence(path)
+    assert found == verify_evidence(path.read_text(encoding="utf-8"))
+    assert found.conclusion == "holds"
+    assert str(found).splitlines()[0].startswith("holds: parties: ")
+    with pytest.raises(FileNotFoundError):
+        verify_evidence(tmp_path / "missing.json")
+    # A str is a file's text, never a path: whoever sends it must not open files here.
+    with pytest.raises(agirails.ValidationError):
+        verify_evidence(str(path))
+
+
+@pytest.mark.parametrize(
+    ("evidence", "field"),
+    [
+        ("", "file"),
+        ("{}", "type"),
+        ("[" * 100_000, "file"),
+        ('{"type": "agirails.evidence.v2"}', "type"),
+        (json.dumps({**SINGLE, "calls": [{}]}), "request"),
+        ("\ud800", "evidence"),
+        (b"{}", "evidence"),
+        (None, "evidence"),
+        (SINGLE, "evidence"),
+    ],
+    ids=range(9),
+)
+def test_what_is_no_file_is_refused_by_name(evidence, field):
+    with pytest.raises(agirails.ValidationError) as caught:
+        verify_evidence(evidence)
+    assert (caught.value.code, caught.value.field) == ("invalid_evidence", field)
+    assert caught.value.hint and len(str(caught.value)) < 500
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "evidence.json"
+    path.write_bytes(b'{"type": "\xff"}')
+    with pytest.raises(agirails.ValidationError) as caught:
+        verify_evidence(path)
+    assert caught.value.code == "invalid_evidence"
+
+
+def written(client: ACTPClient, tx_id: str) -> dict[str, Any]:
+    """A file without calls of a transaction."""
+    tx = client.advanced.get_transaction(tx_id)
+    network = client.network
+    window = {"seconds": tx.dispute_window_seconds} if tx.state < State.DELIVERED else {}
+    transaction = {
+        **SINGLE["transaction"],
+        "transactionId": tx.id,
+        "requester": str(tx.requester),
+        "provider": str(tx.provider),
+        "state": str(tx.state),
+        "amount": tx.amount,
+        "createdAt": tx.created_at,
+        "updatedAt": tx.updated_at,
+        "deadline": tx.deadline,
+        "serviceHash": tx.service_hash,
+        "escrowContract": str(tx.escrow_contract),
+        "escrowId": tx.escrow_id,
+        "disputeWindow": window,
+        "requesterAgentId": "0x0",
+    }
+    return {
+        "type": "agirails.evidence.v1",
+        "network": {"chainId": network.chain_id, "kernel": str(network.kernel), "name": "mock"},
+        "parties": {
+            "requester": {"address": str(tx.requester)},
+            "provider": {"address": str(tx.provider)},
+        },
+        "transaction": transaction,
+        "calls": [],
+    }
+
+
+def test_a_client_compares_a_file_with_the_chain():
+    client = ACTPClient(mode="mock", requester_address=new_address(), in_memory=True)
+    tx_id = fund(client, new_address())
+    file = written(client, tx_id)
+
+    def failed(file: dict[str, Any]) -> list[str]:
+        found = verify_evidence(json.dumps(file), client=client)
+        assert sum(finding.name.startswith("chain.") for finding in found.findings) == 22
+        return [finding.name for finding in found.findings if finding.outcome == "fails"]
+
+    assert failed(file) == []
+    assert failed({**file, "transaction": {**file["transaction"], "amount": PRICE + 1}}) == [
+        "chain.amount"
+    ]
+    assert failed({**file, "network": {**file["network"], "chainId": 1}}) == ["chain.network"]
+    unknown = {**file["transaction"], "transactionId": "0x" + "ab" * 32}
+    with pytest.raises(agirails.TransactionNotFoundError):
+        verify_evidence(json.dumps({**file, "transaction": unknown}), client=client)
+
+
+def test_the_extension_takes_the_text_alone():
+    found = _verify_evidence(json.dumps(SINGLE))
+    assert found["conclusion"] == "holds"
+    assert {*found["findings"][0]} == {"name", "outcome", "words"}
