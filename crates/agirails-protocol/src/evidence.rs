@@ -54,12 +54,12 @@ pub const MOST_CHAIN_TRANSACTIONS: usize = 1_000;
 /// use agirails_protocol::{
 ///     Address, CreateTransaction, Usdc,
 ///     evidence::{Conclusion, Evidence, EvidenceNetwork, verify},
-///     rules::{Rates, create_transaction},
+///     rules::{Rates, create},
 /// };
 ///
 /// let [requester, provider, kernel] = [1, 2, 3].map(Address::repeat_byte);
 /// let order = CreateTransaction::new(requester, provider, Usdc(100_000), 1_780_003_600);
-/// let transaction = create_transaction(&order, requester, 0, 1_780_000_000, Rates::default())?;
+/// let transaction = create(&order, requester, 0, Rates::default(), 1_780_000_000)?;
 /// let evidence = Evidence::new(EvidenceNetwork::new(8453, kernel, "base"), transaction);
 /// let text = evidence.to_json()?;
 /// assert_eq!(Evidence::from_json(&text)?, evidence);
@@ -81,7 +81,7 @@ pub struct Evidence {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transaction_block: Option<u64>,
     /// The requester's nonce in the kernel before the transaction was created: with it, the id can
-    /// be computed again.
+    /// be computed again. Leave it out where a quote changed the amount: the id is of the first one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requester_nonce: Option<u64>,
     /// The calls, at most [`MOST_CALLS`].

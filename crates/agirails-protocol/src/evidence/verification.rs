@@ -192,7 +192,7 @@ fn id(transaction: &Transaction, nonce: u64) -> Found {
     if !metadata.is_zero() {
         return unknown("the price was quoted, so the amount may not be the one of the id");
     }
-    fails(format!("the id should be {computed}"))
+    fails(format!("the id should be {computed}, unless a quote changed the amount"))
 }
 
 fn calls(evidence: &Evidence) -> Found {
@@ -367,12 +367,12 @@ fn branch(evidence: &Evidence, call: &EvidenceCall) -> Found {
 /// use agirails_protocol::{
 ///     Address, CreateTransaction, State, Usdc,
 ///     evidence::{Conclusion, Evidence, EvidenceNetwork, compare_with_chain},
-///     rules::{Rates, create_transaction},
+///     rules::{Rates, create},
 /// };
 ///
 /// let [requester, provider, kernel] = [1, 2, 3].map(Address::repeat_byte);
 /// let order = CreateTransaction::new(requester, provider, Usdc(100_000), 1_780_003_600);
-/// let mut read = create_transaction(&order, requester, 0, 1_780_000_000, Rates::default())?;
+/// let mut read = create(&order, requester, 0, Rates::default(), 1_780_000_000)?;
 /// let evidence = Evidence::new(EvidenceNetwork::new(8453, kernel, "base"), read.clone());
 /// (read.state, read.updated_at) = (State::Committed, 1_780_000_002);
 /// let compared = compare_with_chain(&evidence, &read, 8453, kernel);
