@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paid import Stage
 from support import PRICE, ROOT, fund, new_address
 
 import agirails
-from agirails import ACTPClient, State, verify_evidence
+from agirails import ACTPClient, ProofGenerator, State, verify_evidence
 from agirails._agirails import _verify_evidence
 
 GUIDE = (ROOT / "docs" / "guide" / "evidence.md").read_text(encoding="utf-8")
@@ -220,29 +221,30 @@ def written(client: ACTPClient, tx_id: str) -> dict[str, Any]:
     """A file without calls of a transaction."""
     tx = client.advanced.get_transaction(tx_id)
     network = client.network
-    window = {"seconds": tx.dispute_window_seconds} if tx.state < State.DELIVERED else {}
+    ends_at = tx.dispute_window_ends_at
+    window = {"seconds": tx.dispute_window_seconds} if ends_at is None else {"endsAt": ends_at}
     transaction = {
         **SINGLE["transaction"],
         "transactionId": tx.id,
-        "requester": str(tx.requester),
-        "provider": str(tx.provider),
+        "requester": tx.requester.lower(),
+        "provider": tx.provider.lower(),
         "state": str(tx.state),
         "amount": tx.amount,
         "createdAt": tx.created_at,
         "updatedAt": tx.updated_at,
         "deadline": tx.deadline,
         "serviceHash": tx.service_hash,
-        "escrowContract": str(tx.escrow_contract),
+        "escrowContract": tx.escrow_contract.lower(),
         "escrowId": tx.escrow_id,
         "disputeWindow": window,
         "requesterAgentId": "0x0",
     }
     return {
         "type": "agirails.evidence.v1",
-        "network": {"chainId": network.chain_id, "kernel": str(network.kernel), "name": "mock"},
+        "network": {"chainId": network.chain_id, "kernel": network.kernel.lower(), "name": "mock"},
         "parties": {
-            "requester": {"address": str(tx.requester)},
-            "provider": {"address": str(tx.provider)},
+            "requester": {"address": tx.requester.lower()},
+            "provider": {"address": tx.provider.lower()},
         },
         "transaction": transaction,
         "calls": [],
@@ -267,6 +269,46 @@ def test_a_client_compares_a_file_with_the_chain():
     unknown = {**file["transaction"], "transactionId": "0x" + "ab" * 32}
     with pytest.raises(agirails.TransactionNotFoundError):
         verify_evidence(json.dumps({**file, "transaction": unknown}), client=client)
+
+
+def test_a_paywalls_calls_make_a_file_that_holds(tmp_path, theirs):
+    stage = Stage(tmp_path, "flask", unsigned="refuse")
+    tx_id, target, calls = stage.fund(), "/api/cheap?x=%41b", []
+    for number in range(5):
+        body, key = f"question {number}", f"call-{number}"
+        headers = stage.headers(tx_id, "POST", target, body.encode(), key)
+        reply = stage.ask("POST", target, body.encode(), **headers)
+        assert reply.status == 200, reply
+        asked = {
+            "method": "POST",
+            "target": agirails.canonical_target(target),
+            "idempotencyKey": key,
+            "body": {"text": body},
+            "bodyHash": ProofGenerator().hash_content(body),
+            "signature": headers["X_AGIRAILS_SIGNATURE"],
+        }
+        answered = {
+            "status": reply.status,
+            "headers": [*reply.headers.items()],
+            "body": {"text": reply.body.decode()},
+            "bodyHash": ProofGenerator().hash_content(reply.body),
+        }
+        calls.append({"request": asked, "answer": answered, "receipt": reply.receipt})
+    stage.becomes(tx_id, State.DELIVERED)
+    for call in calls:
+        key = call["receipt"]["idempotencyKey"]
+        page = stage.ask("GET", f"/api/payments/{tx_id}/receipts/{key}").json
+        call["branch"] = page["branch"]
+    proof = stage.consumer.advanced.get_delivery_proof(tx_id)
+    file = {
+        **written(stage.consumer, tx_id),
+        "calls": calls,
+        "delivery": {"proof": proof, "calls": len(calls)},
+    }
+    found = verify_evidence(json.dumps(file), client=stage.consumer)
+    assert found.conclusion == "holds", str(found)
+    assert len(found.findings) == 3 + 5 * 6 + 22
+    assert set(theirs(file).values()) == {"holds"}
 
 
 def test_the_extension_takes_the_text_alone():

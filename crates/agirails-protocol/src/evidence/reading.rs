@@ -199,8 +199,9 @@ fn delivery(object: &Object<'_>) -> Result<EvidenceDelivery> {
     if raw.get().len() > LONGEST_PROOF {
         return Err(object.wrong("proof", "is longer than 65,536 bytes"));
     }
-    // As an object first: a key that stands twice is refused there.
-    object.object("proof")?;
+    // As this file's object first: its keys stand once, and its hashes are in lower case.
+    let keys = object.object("proof")?;
+    ["txId", "contentHash"].into_iter().try_for_each(|key| keys.bytes32(key).map(drop))?;
     let value: Value = object.value("proof", "must be a delivery proof")?;
     let proof = DeliveryProof::from_json(&value).map_err(|error| {
         let details = error.details();
@@ -292,13 +293,22 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Hex in lower case alone: one spelling for one value, so that others can compare the texts.
+    fn lower(&self, key: &'static str) -> Result<String> {
+        let text = self.text(key)?;
+        match text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Err(self.wrong(key, "must be in lower case")),
+            false => Ok(text),
+        }
+    }
+
     fn bytes32(&self, key: &'static str) -> Result<B256> {
-        parse_bytes32(key, &self.text(key)?)
+        parse_bytes32(key, &self.lower(key)?)
             .map_err(|_| self.wrong(key, "must be 0x and 64 hex digits"))
     }
 
     fn address(&self, key: &'static str) -> Result<Address> {
-        parse_address(key, &self.text(key)?)
+        parse_address(key, &self.lower(key)?)
             .map_err(|_| self.wrong(key, "must be an address: 0x and 40 hex digits"))
     }
 
