@@ -448,7 +448,7 @@ def test_a_stream_that_cannot_be_kept_breaks_off(app, provider, pay):
         def generated():
             yield "begun"
             # The deadline passes meanwhile, and the money goes back.
-            provider.mock.advance_time(3_600)
+            provider.mock.advance_time(3_700)
             until(lambda: provider.advanced.get_transaction(tx_id).state is State.CANCELLED)
             yield "ended"
 
