@@ -40,7 +40,7 @@ pub use client::{
 pub use error::{AnswerBody, Code, Error, Facts, Kind, Result, Retry};
 #[cfg(feature = "chain")]
 pub use kernel::chain::{EventStream, Position, Update, WatchOptions};
-pub use network::{Contracts, Mode, NETWORK_VARIABLE, Network, NetworkProfile};
+pub use network::{Contracts, MODE_VARIABLE, Mode, NETWORK_VARIABLE, Network, NetworkProfile};
 pub use protocol::{
     CreateTransaction, DisputeWindow, Event, EventRecord, LinkEscrow, Refusal, State, Transaction,
     TransactionId, Usdc,

@@ -10,6 +10,8 @@ use crate::error::{Code, Error, Result, shown_path, shown_words};
 
 /// The environment variable that names a network profile, which takes the place of `testnet`.
 pub const NETWORK_VARIABLE: &str = "AGIRAILS_NETWORK";
+/// The environment variable that names the mode of a client that is made from the environment.
+pub const MODE_VARIABLE: &str = "ACTP_MODE";
 
 /// Base. Whatever runs on it is mainnet, however it is configured.
 pub(crate) const MAINNET_CHAIN_ID: u64 = 8_453;
@@ -38,6 +40,20 @@ impl Mode {
             Self::Testnet => "testnet",
             Self::Mainnet => "mainnet",
         }
+    }
+
+    /// The mode that `ACTP_MODE` names; `None` where it is not set, or empty.
+    ///
+    /// # Errors
+    /// [`Code::InvalidSettings`] where it names no mode.
+    pub fn from_environment() -> Result<Option<Self>> {
+        let named = std::env::var_os(MODE_VARIABLE).filter(|name| !name.is_empty());
+        let mode = named.map(|name| name.to_string_lossy().parse::<Self>());
+        mode.transpose().map_err(|error| {
+            let message = format!("{MODE_VARIABLE}: {error}");
+            let hint = error.hint().unwrap_or_default().to_owned();
+            Error::new(error.code(), message).with_hint(hint).with_source(error)
+        })
     }
 }
 
@@ -100,13 +116,11 @@ pub struct NetworkProfile {
 /// Shows of each URL its scheme, host and port only: the rest is where keys stand.
 impl fmt::Debug for NetworkProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, chain_id, rpc_urls, contracts, deployment_block, eas_schema, agree } =
-            self;
-        let urls: Vec<_> = rpc_urls.iter().map(|url| shown_url(url)).collect();
+        let Self { name, chain_id, contracts, deployment_block, eas_schema, agree, .. } = self;
         f.debug_struct("NetworkProfile")
             .field("name", name)
             .field("chain_id", chain_id)
-            .field("rpc_urls", &urls)
+            .field("rpc_urls", &self.shown_urls())
             .field("contracts", contracts)
             .field("deployment_block", deployment_block)
             .field("eas_schema", eas_schema)
@@ -204,6 +218,12 @@ impl NetworkProfile {
             )),
             agree: None,
         }
+    }
+
+    /// [`Self::rpc_urls`] for people: of each its scheme, host and port, since the rest is where
+    /// keys stand.
+    pub fn shown_urls(&self) -> Vec<String> {
+        self.rpc_urls.iter().map(|url| shown_url(url)).collect()
     }
 
     /// Reads a profile.

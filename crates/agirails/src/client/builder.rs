@@ -204,6 +204,25 @@ impl ClientBuilder {
         self
     }
 
+    /// The chain that [`Self::connect`] would reach, with what was set in place of its profile's;
+    /// `None` in mode mock. Nothing is connected.
+    ///
+    /// # Errors
+    /// [`Code::InvalidSettings`], as [`Self::connect`].
+    pub fn profile(&self) -> Result<Option<NetworkProfile>> {
+        let named = env::var_os(NETWORK_VARIABLE).filter(|path| !path.is_empty());
+        self.network(named.as_ref().map(Path::new))
+    }
+
+    /// The directory below which `.actp/` with the state lies, also where everything is kept in
+    /// memory: a keystore may lie there.
+    pub fn directory(&self) -> PathBuf {
+        self.state_directory.clone().unwrap_or_else(|| {
+            let named = env::var_os(STATE_DIR_VARIABLE).filter(|value| !value.is_empty());
+            named.map_or_else(|| ".".into(), PathBuf::from)
+        })
+    }
+
     /// Connects.
     ///
     /// The network is that of the mode: mock is this machine; testnet is Base Sepolia, or what the
@@ -219,8 +238,7 @@ impl ClientBuilder {
     ///
     /// Source: AIP-13.
     pub async fn connect(mut self) -> Result<ACTPClient> {
-        let named = env::var_os(NETWORK_VARIABLE).filter(|path| !path.is_empty());
-        let profile = self.network(named.as_ref().map(Path::new))?;
+        let profile = self.profile()?;
         let storage = self.storage()?;
         let policy = self.policy(profile.as_ref());
         let identity = self.identity(policy, KeyEnvironment::read).await?;
@@ -283,7 +301,7 @@ impl ClientBuilder {
     }
 
     /// The chain to reach, with what was set in place of its profile's; `None` for mock.
-    fn network(&mut self, named: Option<&Path>) -> Result<Option<NetworkProfile>> {
+    fn network(&self, named: Option<&Path>) -> Result<Option<NetworkProfile>> {
         if self.mode == Mode::Mock {
             let chain_only = [
                 ("network", self.profile.is_some()),
@@ -311,7 +329,7 @@ impl ClientBuilder {
                 "leave it out: on a chain an address owns what it was sent",
             ));
         }
-        let mut profile = match (self.profile.take(), self.mode, named) {
+        let mut profile = match (self.profile.clone(), self.mode, named) {
             (Some(profile), ..) => profile,
             (None, Mode::Testnet, Some(path)) => NetworkProfile::from_file(path)?,
             (None, Mode::Mainnet, _) => NetworkProfile::mainnet(),
@@ -328,7 +346,7 @@ impl ClientBuilder {
             ));
         }
         if !self.rpc_urls.is_empty() {
-            profile.rpc_urls = std::mem::take(&mut self.rpc_urls);
+            profile.rpc_urls.clone_from(&self.rpc_urls);
         }
         profile.contracts = self.contracts.unwrap_or(profile.contracts);
         Ok(Some(profile))
@@ -352,13 +370,6 @@ impl ClientBuilder {
                 "pass one of them",
             )),
         }
-    }
-
-    fn directory(&self) -> PathBuf {
-        self.state_directory.clone().unwrap_or_else(|| {
-            let named = env::var_os(STATE_DIR_VARIABLE).filter(|value| !value.is_empty());
-            named.map_or_else(|| ".".into(), PathBuf::from)
-        })
     }
 
     async fn identity(
@@ -401,7 +412,8 @@ impl ClientBuilder {
             .with_hint(format!(
                 "pass the address of whom the client acts for (`address` of the builder, \
                  `requester_address` in Python); or, to sign, {NO_KEY_HINT}"
-            ))),
+            ))
+            .with_facts(|facts| facts.field = Some("address"))),
         }
     }
 
@@ -472,7 +484,7 @@ mod tests {
         assert_eq!(network(Mode::Mainnet, Some(&*file)), Some(NetworkProfile::mainnet()));
         assert_eq!(network(Mode::Mock, Some(&*file)), None);
         // What is passed goes before what is set.
-        let mut passed = builder(Mode::Testnet).1.network_profile(NetworkProfile::testnet());
+        let passed = builder(Mode::Testnet).1.network_profile(NetworkProfile::testnet());
         assert_eq!(passed.network(Some(&file)).unwrap(), Some(NetworkProfile::testnet()));
         let missing = directory.path().join("none.json");
         let error = builder(Mode::Testnet).1.network(Some(&missing)).unwrap_err();
@@ -483,7 +495,7 @@ mod tests {
     fn urls_and_contracts_take_the_place_of_the_profiles() {
         let contracts = Contracts { actp_kernel: OTHER, ..NetworkProfile::testnet().contracts };
         let (_, builder) = builder(Mode::Mainnet);
-        let mut builder = builder.rpc_url("http://a").rpc_url("http://b").contracts(contracts);
+        let builder = builder.rpc_url("http://a").rpc_url("http://b").contracts(contracts);
         let profile = builder.network(None).unwrap().unwrap();
         assert_eq!(profile.rpc_urls, ["http://a", "http://b"]);
         assert_eq!(profile.contracts.actp_kernel, OTHER);
