@@ -5,7 +5,7 @@ mod settling;
 
 use std::{fmt, sync::Arc};
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U256};
 
 pub use self::{
     builder::{ClientBuilder, STATE_DIR_VARIABLE},
@@ -267,6 +267,34 @@ impl ACTPClient {
     /// The USDC of this client's address.
     pub async fn balance(&self) -> Result<Usdc> {
         self.kernel.balance(self.address).await
+    }
+
+    /// What this client's address holds of the chain's own coin, which pays for gas, in wei; `None`
+    /// in mode mock, where nothing costs gas.
+    pub async fn gas_balance(&self) -> Result<Option<U256>> {
+        self.kernel.gas_balance(self.address).await
+    }
+
+    /// Makes test USDC out of nothing for this client's address: in mode mock, on Base Sepolia and
+    /// on local chains.
+    ///
+    /// # Errors
+    /// [`Code::NetworkUnavailable`] where the money is real, and those of every call that sends.
+    ///
+    /// ```
+    /// use agirails::{ACTPClient, Address, Usdc};
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    /// # runtime.block_on(async {
+    /// let address = Address::repeat_byte(0xc0);
+    /// let client = ACTPClient::builder().address(address).in_memory().connect().await?;
+    /// client.mint_test_usdc(Usdc(5_000_000)).await?;
+    /// assert_eq!(client.balance().await?, Usdc(1_005_000_000));
+    /// # Ok::<(), agirails::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn mint_test_usdc(&self, amount: Usdc) -> Result<()> {
+        self.kernel.mint_test_usdc(self.sender()?, self.address, amount).await
     }
 
     /// How much of this client's USDC the vault may take.

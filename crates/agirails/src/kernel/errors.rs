@@ -4,6 +4,7 @@ use alloy_primitives::Address;
 
 use crate::{
     error::{Code, Error, Result},
+    network::Network,
     protocol::{CreateTransaction, Refusal, Transaction, TransactionId, Usdc, money},
 };
 
@@ -11,6 +12,15 @@ use crate::{
 pub(super) fn missing(id: TransactionId) -> Error {
     Error::refused_value(Refusal::TxMissing, "transaction_id", id)
         .with_facts(|facts| facts.transaction_id = Some(id))
+}
+
+/// Money cannot be made out of nothing here.
+pub(super) fn no_test_money(network: &Network) -> Error {
+    let message = format!("USDC cannot be minted on {}", network.name);
+    Error::new(Code::NetworkUnavailable, message).with_hint(
+        "test USDC is minted in mode mock, on Base Sepolia and on local chains; send real USDC to \
+         this address",
+    )
 }
 
 /// A page has 1 … `most` entries.

@@ -7,7 +7,7 @@ mod errors;
 
 use std::fmt;
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U256};
 use async_trait::async_trait;
 use serde::Serialize;
 
@@ -172,6 +172,22 @@ pub trait Kernel: fmt::Debug + Send + Sync {
 
     /// Lets the vault take this much USDC from the sender, in place of what it might before.
     async fn approve(&self, sender: Address, amount: Usdc) -> Result<()>;
+
+    /// What an account holds of the chain's own coin, which pays for gas, in wei; `None` where
+    /// nothing costs gas.
+    async fn gas_balance(&self, owner: Address) -> Result<Option<U256>> {
+        let _ = owner;
+        Ok(None)
+    }
+
+    /// Makes test USDC out of nothing, for `to`.
+    ///
+    /// # Errors
+    /// [`crate::Code::NetworkUnavailable`] where the money is real, or its token cannot be minted.
+    async fn mint_test_usdc(&self, sender: Address, to: Address, amount: Usdc) -> Result<()> {
+        let _ = (sender, to, amount);
+        Err(errors::no_test_money(self.network()))
+    }
 
     /// `createTransaction`.
     async fn create_transaction(

@@ -58,6 +58,23 @@ impl Call {
 }
 
 #[tokio::test]
+async fn gas_money_is_told_and_test_money_made() {
+    let Call { devnet, consumer, .. } = Call::start().await;
+    let before = consumer.balance().await.unwrap();
+    consumer.mint_test_usdc(Usdc(5_000_000)).await.unwrap();
+    assert_eq!(consumer.balance().await.unwrap(), Usdc(before.0 + 5_000_000));
+    let wei = consumer.gas_balance().await.unwrap().unwrap();
+    assert!(wei < U256::from(10).pow(U256::from(20)) && !wei.is_zero(), "gas was paid");
+
+    let profile = devnet.profile();
+    let reader = builder(profile).address(Address::repeat_byte(7)).in_memory();
+    let reader = reader.connect().await.unwrap();
+    assert_eq!(reader.gas_balance().await.unwrap(), Some(U256::ZERO));
+    let error = reader.mint_test_usdc(Usdc(1)).await.unwrap_err();
+    assert_eq!(error.code(), Code::KeyMissing);
+}
+
+#[tokio::test]
 async fn a_signed_and_attested_delivery_is_released_and_a_forged_one_is_not() {
     let call = Call::start().await;
     let Call { consumer, provider, .. } = &call;

@@ -169,6 +169,8 @@ pub(crate) mod token {
         function balanceOf(address owner) returns (uint256);
         function allowance(address owner, address spender) returns (uint256);
         function approve(address spender, uint256 amount) returns (bool);
+        /// Test tokens alone have it.
+        function mint(address to, uint256 amount);
     }
 }
 

@@ -44,7 +44,7 @@ use self::{
 use super::{
     AgentRegistry, Attestations, ContractFinding, Escrow, GasCost, Kernel, TransactionQuery,
     Transition,
-    errors::{agreed_bond, check_limit, contradiction, missing, refused_creation},
+    errors::{agreed_bond, check_limit, contradiction, missing, no_test_money, refused_creation},
 };
 use crate::{
     error::{Code, Error, Result, Retry},
@@ -634,6 +634,22 @@ impl Kernel for ChainKernel {
     async fn allowance(&self, owner: Address) -> Result<Usdc> {
         let call = token::allowanceCall { owner, spender: self.network.vault };
         Ok(at_most(self.reader.call(self.usdc(), &call).await?))
+    }
+
+    async fn gas_balance(&self, owner: Address) -> Result<Option<U256>> {
+        let calls = vec![Call::new("eth_getBalance", json!([owner, "latest"]))];
+        let answer = self.reader.ask(calls, Doubt::Everything).await?.pop();
+        let raw =
+            answer.ok_or_else(lens::strange)?.map_err(|refused| reverts::explain(&refused))?;
+        parse("eth_getBalance", &raw).map(Some)
+    }
+
+    async fn mint_test_usdc(&self, sender: Address, to: Address, amount: Usdc) -> Result<()> {
+        if !self.network.has_test_money() {
+            return Err(no_test_money(&self.network));
+        }
+        let call = token::mintCall { to, amount: U256::from(amount.0) };
+        self.send(sender, "mint", self.network.usdc, &call).await.map(drop)
     }
 
     async fn approve(&self, sender: Address, amount: Usdc) -> Result<()> {
