@@ -43,6 +43,7 @@ mod funding;
 #[doc(hidden)]
 pub mod fuzzing;
 mod http;
+mod inspection;
 mod offer;
 mod purchase;
 mod records;
@@ -61,9 +62,10 @@ use serde_json::Value;
 pub use self::{
     budget::{Budget, Spent},
     http::{HttpFailure, HttpOutcome, HttpRequest, HttpResponse, Step},
+    inspection::{Choice, Inspection, OfferedPayment},
     offer::PaymentKind,
     purchase::{Purchase, Waiter},
-    settlement::{Balance, Report},
+    settlement::{Balance, PaymentRecord, Report},
 };
 use self::{http::Endpoint, records::Records};
 use crate::{
@@ -136,6 +138,12 @@ impl PaidCall {
             lasts: None,
             pays: true,
         }
+    }
+
+    /// The same call, with another limit to what it may cost.
+    pub fn max_amount(mut self, amount: Usdc) -> Self {
+        self.max_amount = amount;
+        self
     }
 
     /// A header. `Idempotency-Key` is taken as [`Self::purchase_key`]; those of the payment itself

@@ -183,7 +183,7 @@ pub(super) struct Usable {
     /// Each with the number of calls that it holds.
     pub(super) offers: Vec<(Offer, u64)>,
     /// What is wrong with the others.
-    problems: Vec<String>,
+    pub(super) problems: Vec<String>,
 }
 
 impl Usable {

@@ -59,7 +59,7 @@ const TAKEN_UP_SECONDS: u64 = 3_600;
 /// and a signature of tomorrow could be used tomorrow.
 const MOST_CLOCK_AHEAD: u64 = 3_600;
 /// The longest price page that is read.
-const PRICE_PAGE_BYTES: usize = 1 << 20;
+pub(super) const PRICE_PAGE_BYTES: usize = 1 << 20;
 /// How much of an answer an error carries.
 const ERROR_BODY_BYTES: usize = 64 << 10;
 /// By how many seconds a receipt may be older than its payment's plan: blocks come late.
@@ -518,15 +518,7 @@ impl Purchase {
             return Ok(done(*answer));
         }
         if offers.is_empty() {
-            let message = format!(
-                "the service wants to be paid, but neither its answer nor its page \
-                 {}/api/pricing makes an offer: {}",
-                self.base,
-                shown_words(&self.last_problem)
-            );
-            return Err(Error::new(Code::NoOffer, message)
-                .with_hint("ask the service how it is paid; nothing was paid")
-                .with_facts(|facts| facts.status = Some(402)));
+            return Err(no_offer(&self.base, &self.last_problem));
         }
         self.choose(&offers).await
     }
@@ -535,14 +527,7 @@ impl Purchase {
     async fn choose(&mut self, offers: &[Value]) -> Result<Turn> {
         let inner = self.consumer.inner.clone();
         inner.client.sender()?;
-        let payer = Payer {
-            network: inner.client.network(),
-            address: inner.client.address(),
-            can_sign: inner.client.wallet().is_some(),
-            ledger: inner.client.mock().map(|kernel| kernel.ledger_id()),
-            lasts: self.call.lasts.map(|time| time.as_secs()),
-        };
-        let usable = offer::usable(offers, payer)?;
+        let usable = offer::usable(offers, inner.payer(&self.call))?;
         // Money that lies there already goes first.
         for (offer, _) in &usable.offers {
             if offer.price <= self.call.max_amount
@@ -552,13 +537,8 @@ impl Purchase {
                 return Ok(turn);
             }
         }
-        let limits = Limits {
-            amount: self.call.max_amount,
-            per_call: inner.budget.per_call,
-            funding: self.call.most_funding(),
-        };
         let is_trusted = |provider| inner.is_trusted(&self.endpoint.origin, provider);
-        let offer = offer::choose(&usable.offers, limits, is_trusted)
+        let offer = offer::choose(&usable.offers, inner.limits(&self.call), is_trusted)
             .map_err(|error| usable.explain(error))?;
         inner.check_balance(offer.amount).await?;
         let trusted = is_trusted(offer.provider);
@@ -1203,6 +1183,26 @@ impl Purchase {
 }
 
 impl Inner {
+    /// Who would pay for a call.
+    pub(super) fn payer(&self, call: &PaidCall) -> Payer<'_> {
+        Payer {
+            network: self.client.network(),
+            address: self.client.address(),
+            can_sign: self.client.wallet().is_some(),
+            ledger: self.client.mock().map(|kernel| kernel.ledger_id()),
+            lasts: call.lasts.map(|time| time.as_secs()),
+        }
+    }
+
+    /// What a call may cost.
+    pub(super) fn limits(&self, call: &PaidCall) -> Limits {
+        Limits {
+            amount: call.max_amount,
+            per_call: self.budget.per_call,
+            funding: call.most_funding(),
+        }
+    }
+
     /// The headers with which a request is paid.
     pub(super) async fn sign(
         &self,
@@ -1311,8 +1311,20 @@ fn too_little(response: &HttpResponse) -> Option<Usdc> {
     (provided < required).then_some(provided)
 }
 
+/// The service wants to be paid, and says nowhere how.
+pub(super) fn no_offer(base: &str, words: &str) -> Error {
+    let message = format!(
+        "the service wants to be paid, but neither its answer nor its page {base}/api/pricing makes \
+         an offer: {}",
+        shown_words(words)
+    );
+    Error::new(Code::NoOffer, message)
+        .with_hint("ask the service how it is paid; nothing was paid")
+        .with_facts(|facts| facts.status = Some(402))
+}
+
 /// A refusal in its own words.
-fn words(response: &HttpResponse) -> String {
+pub(super) fn words(response: &HttpResponse) -> String {
     let status = response.status;
     let Some(problem) = problem(response) else {
         let start = &response.body[..response.body.len().min(200)];

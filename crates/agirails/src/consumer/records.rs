@@ -47,6 +47,32 @@ pub(super) enum Stage {
 }
 
 impl Stage {
+    /// Every one.
+    pub(super) const ALL: [Self; 8] = [
+        Self::Planned,
+        Self::Created,
+        Self::Funded,
+        Self::Retired,
+        Self::Settled,
+        Self::Refunded,
+        Self::Abandoned,
+        Self::Disputed,
+    ];
+
+    /// Its name for people and programs.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Created => "created",
+            Self::Funded => "funded",
+            Self::Retired => "retired",
+            Self::Settled => "settled",
+            Self::Refunded => "refunded",
+            Self::Abandoned => "abandoned",
+            Self::Disputed => "disputed",
+        }
+    }
+
     /// In these its money is in escrow, as far as is on record.
     pub(super) const HELD: [Self; 3] = [Self::Funded, Self::Retired, Self::Disputed];
 
@@ -292,6 +318,24 @@ impl Records {
             .await
     }
 
+    /// The balance from which a call of this price would be drawn.
+    pub(super) async fn balance_for(
+        &self,
+        origin: &str,
+        (provider, price): (Address, Usdc),
+        now: u64,
+    ) -> Result<Option<Payment>> {
+        let requester = self.requester;
+        let balance = self
+            .file
+            .read(|connection| open_balance(connection, requester, origin, (provider, price), now))
+            .await?;
+        match balance {
+            Some(id) => self.payment(id).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The calls of a payment.
     pub(super) async fn calls(&self, payment: i64) -> Result<Vec<Purchase>> {
         self.file
@@ -379,22 +423,8 @@ impl Records {
 
     /// Takes the price from an open balance of this provider at this service.
     fn draw(&self, connection: &Connection, wanted: &Wanted<'_>) -> Attempt<Option<i64>> {
-        let sql = "SELECT id FROM payments WHERE requester = ?1 AND origin = ?2 AND stage <= 2 \
-             AND provider = ?3 AND kind = 1 AND amount - used >= ?4 AND usable_until > ?5 \
-             ORDER BY stage DESC, id LIMIT 1";
-        let balance = connection
-            .prepare_cached(sql)?
-            .query_row(
-                params![
-                    self.requester.as_slice(),
-                    wanted.origin,
-                    wanted.provider.as_slice(),
-                    wanted.price.0 as i64,
-                    wanted.now as i64
-                ],
-                |row| row.get::<_, i64>(0),
-            )
-            .optional()?;
+        let Wanted { origin, provider, price, now, .. } = *wanted;
+        let balance = open_balance(connection, self.requester, origin, (provider, price), now)?;
         if let Some(balance) = balance {
             connection
                 .prepare_cached("UPDATE payments SET used = used + ?2 WHERE id = ?1")?
@@ -689,6 +719,23 @@ pub(super) fn forfeited(
         facts.field = Some("provider");
         facts.value = Some(provider.to_string());
     })
+}
+
+/// An open balance of this provider at this service that holds this price.
+fn open_balance(
+    connection: &Connection,
+    requester: Address,
+    origin: &str,
+    (provider, price): (Address, Usdc),
+    now: u64,
+) -> Attempt<Option<i64>> {
+    let sql = "SELECT id FROM payments WHERE requester = ?1 AND origin = ?2 AND stage <= 2 \
+         AND provider = ?3 AND kind = 1 AND amount - used >= ?4 AND usable_until > ?5 \
+         ORDER BY stage DESC, id LIMIT 1";
+    let values =
+        params![requester.as_slice(), origin, provider.as_slice(), price.0 as i64, now as i64];
+    let mut statement = connection.prepare_cached(sql)?;
+    Ok(statement.query_row(values, |row| row.get(0)).optional()?)
 }
 
 /// A provider's share is also what was paid to others at the same service: addresses cost nothing,

@@ -75,7 +75,56 @@ pub struct Balance {
     pub is_open: bool,
 }
 
+/// A transaction that pays for calls, as it is on record here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PaymentRecord {
+    /// The transaction; `None` where it is not known whether it was created.
+    pub transaction_id: Option<TransactionId>,
+    /// Who is paid.
+    pub provider: Address,
+    /// The service's origin.
+    pub origin: String,
+    /// Whether one call takes all of it.
+    pub kind: PaymentKind,
+    /// Where it stands: `planned`, `created`, `funded`, `retired` (no more calls are made with it),
+    /// `disputed`, `settled`, `refunded`, or `abandoned` (no money ever moved).
+    pub stage: &'static str,
+    /// What was put into escrow.
+    pub amount: Usdc,
+    /// What calls have taken of it.
+    pub used: Usdc,
+    /// When it was planned, Unix seconds.
+    pub planned_at: u64,
+    /// Until when calls can be made with it, Unix seconds.
+    pub usable_until: u64,
+    /// The transaction's deadline, Unix seconds.
+    pub deadline: u64,
+}
+
 impl Consumer {
+    /// What is on record of this client's payments, the newest first. What is over is forgotten
+    /// after 90 days.
+    ///
+    /// # Errors
+    /// The storage's codes.
+    pub async fn payments(&self) -> Result<Vec<PaymentRecord>> {
+        let payments = self.inner.records.payments(&Stage::ALL).await?;
+        let records = payments.into_iter().rev().map(|payment| PaymentRecord {
+            transaction_id: payment.transaction_id,
+            provider: payment.provider,
+            origin: payment.origin,
+            kind: payment.kind,
+            stage: payment.stage.as_str(),
+            amount: payment.amount,
+            used: payment.used,
+            planned_at: payment.planned_at,
+            usable_until: payment.usable_until,
+            deadline: payment.deadline,
+        });
+        Ok(records.collect())
+    }
+
     /// The prepaid transactions that are not settled or refunded.
     ///
     /// # Errors

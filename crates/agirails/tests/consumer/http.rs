@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use agirails::{
     Code, State,
-    consumer::{Consumer, PaidCall, Proof},
+    consumer::{Budget, Choice, Consumer, PaidCall, PaymentKind, Proof},
     paywall::{Charge, PaywallLayer},
 };
 use axum::{Router, routing::post};
@@ -79,6 +79,63 @@ async fn a_call_that_is_given_up_finishes_its_payment_and_is_taken_up_again() {
     let call = PaidCall::new("POST", &url, CENTS_10).purchase_key("given-up");
     assert_eq!(consumer.call(call).await.unwrap().body.as_ref(), b"answer to ");
     assert_eq!(fixture.paid().await, (1, CENTS_10));
+}
+
+/// What `inspect` names is what `call` then takes, and until then nothing is paid.
+#[tokio::test]
+async fn an_inspection_says_what_a_call_pays_with() {
+    let fixture = Fixture::new(CENTS_10).await;
+    let address = serve(&fixture).await;
+    let consumer = fixture.wary().await;
+    let url = format!("http://{address}/api/generate");
+    let call = || PaidCall::new("POST", &url, CENTS_10).body("x");
+
+    let found = consumer.inspect(call()).await.unwrap();
+    assert_eq!((found.answer.status, found.problems.len()), (402, 0));
+    let kinds: Vec<_> = found.offers.iter().map(|offer| (offer.kind, offer.amount)).collect();
+    assert!(kinds.contains(&(PaymentKind::Single, CENTS_10)), "{kinds:?}");
+    let Some(Ok(Choice::Offer(offer))) = found.choice else { panic!("{found:?}") };
+    assert_eq!((offer.kind, offer.price, offer.amount), (PaymentKind::Prepaid, CENTS_10, DOLLAR));
+    assert_eq!((fixture.paid().await.0, consumer.payments().await.unwrap().len()), (0, 0));
+
+    let paid = consumer.call(call()).await.unwrap().payment.unwrap();
+    assert_eq!((paid.kind, paid.amount), (offer.kind, offer.amount));
+    let found = consumer.inspect(call()).await.unwrap();
+    let Some(Ok(Choice::Balance { transaction_id, left, .. })) = found.choice else {
+        panic!("{found:?}")
+    };
+    assert_eq!(transaction_id, Some(paid.transaction_id));
+    let [payment] = &consumer.payments().await.unwrap()[..] else { panic!() };
+    assert_eq!((payment.transaction_id, payment.stage), (transaction_id, "funded"));
+    assert_eq!(payment.amount.0 - payment.used.0, left.0);
+
+    for (call, budget, code) in [
+        (call().max_amount(DOLLAR).max_funding(CENTS_10), None, Code::UntrustedProvider),
+        (call().max_amount("0.05".parse().unwrap()), None, Code::PriceAboveLimit),
+        (call(), Some(CENTS_10), Code::BudgetExceeded),
+    ] {
+        // Of another payer, who has no balance.
+        let payer = crate::fixture::client(fixture.directory.path(), 9).await;
+        let budget = Budget { per_day: budget, ..Budget::default() };
+        let consumer = Consumer::builder(payer).budget(budget).open().await.unwrap();
+        let found = consumer.inspect(call).await.unwrap();
+        assert_eq!(found.choice.unwrap().unwrap_err().code(), code);
+        assert!(consumer.payments().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_costs_nothing_has_no_offers_and_its_answer() {
+    let fixture = Fixture::new(CENTS_10).await;
+    let address = serve(&fixture).await;
+    let consumer = fixture.wary().await;
+    let call = PaidCall::new("GET", format!("http://{address}/health"), CENTS_10);
+    let found = consumer.inspect(call).await.unwrap();
+    assert_eq!((found.answer.status, found.offers.len()), (200, 0));
+    assert!(found.choice.is_none() && !found.answer.body.is_empty());
+    let call = PaidCall::new("GET", "http://127.0.0.1:1/", CENTS_10);
+    let call = call.timeout(Duration::from_secs(1));
+    assert_eq!(consumer.inspect(call).await.unwrap_err().code(), Code::ServiceUnreachable);
 }
 
 #[tokio::test]
