@@ -195,7 +195,9 @@ fn arrows_between_rooms_only_point_down() {
 #[test]
 fn no_modules_side_by_side_use_each_other() {
     let mut circles = BTreeSet::new();
-    for krate in ["agirails", "agirails-devnet", "agirails-protocol", "agirails-python"] {
+    for krate in
+        ["agirails", "agirails-cli", "agirails-devnet", "agirails-protocol", "agirails-python"]
+    {
         let sources = Sources::of(krate);
         // For each parent: which of its children use which.
         let mut siblings: BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();

@@ -1,0 +1,29 @@
+use agirails::Result;
+
+use super::report;
+use crate::{
+    connection::Connection,
+    output::{Format, Progress},
+};
+
+/// Take back what no provider has touched by its deadline, less the protocol's penalty.
+///
+/// It is possible from 1 USDC on. What is refused is the provider's to give back.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  agirails reclaim --mode testnet")]
+pub struct Reclaim {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    pub format: Format,
+}
+
+impl Reclaim {
+    pub async fn run(self) -> Result<u8> {
+        let consumer = self.connection.consumer_of_existing().await?;
+        let progress = Progress::show("reclaiming");
+        let found = consumer.reclaim().await?;
+        drop(progress);
+        report::print(&found, self.format)
+    }
+}

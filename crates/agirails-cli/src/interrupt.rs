@@ -1,0 +1,54 @@
+//! Ctrl-C, while a command works or asks for a secret.
+
+use std::io;
+
+use tokio::{select, signal::ctrl_c};
+
+/// Works until it is done, or until Ctrl-C: then `None`. What was begun on a chain or at a service is
+/// on record, and the same command again goes on with it.
+pub async fn interruptible<T>(work: impl Future<Output = T>) -> Option<T> {
+    let terminal = Terminal::now();
+    select! {
+        biased;
+        outcome = work => Some(outcome),
+        pressed = ctrl_c() => {
+            // Without a handler nobody could press it.
+            if pressed.is_err() {
+                std::future::pending::<()>().await;
+            }
+            terminal.restore();
+            None
+        }
+    }
+}
+
+/// The terminal as it was: a prompt for a secret shows nothing of what is typed, also after Ctrl-C.
+struct Terminal {
+    #[cfg(unix)]
+    settings: Option<rustix::termios::Termios>,
+}
+
+#[cfg(unix)]
+impl Terminal {
+    fn now() -> Self {
+        Self { settings: rustix::termios::tcgetattr(io::stdin()).ok() }
+    }
+
+    fn restore(&self) {
+        if let Some(settings) = &self.settings {
+            let when = rustix::termios::OptionalActions::Now;
+            // Nothing is left to be done about a terminal that is gone.
+            let _ = rustix::termios::tcsetattr(io::stdin(), when, settings);
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Terminal {
+    fn now() -> Self {
+        let _ = io::stdin();
+        Self {}
+    }
+
+    fn restore(&self) {}
+}
