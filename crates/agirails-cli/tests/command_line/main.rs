@@ -1,5 +1,7 @@
 //! The program as a process: what it prints, where, and its exit status.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 mod fixture;
 
 mod bad_input;

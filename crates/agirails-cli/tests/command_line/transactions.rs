@@ -57,10 +57,10 @@ fn lists_are_filtered_by_role_state_and_number() {
         let ids = list.as_array().unwrap().iter().map(|tx| tx["transactionId"].as_str());
         ids.map(|id| id.unwrap().to_owned()).collect()
     };
-    assert_eq!(ids(&[]), [committed.clone(), delivered.clone()]);
-    assert_eq!(ids(&["--state", "delivered"]), [delivered.clone()]);
-    assert_eq!(ids(&["--limit", "1"]), [committed.clone()]);
-    assert_eq!(ids(&["--limit", "1", "--after", &committed]), [delivered.clone()]);
+    assert_eq!(ids(&[]), [committed.as_str(), delivered.as_str()]);
+    assert_eq!(ids(&["--state", "delivered"]), [delivered.as_str()]);
+    assert_eq!(ids(&["--limit", "1"]), [committed.as_str()]);
+    assert_eq!(ids(&["--limit", "1", "--after", &committed]), [delivered.as_str()]);
     assert!(ids(&["--role", "provider"]).is_empty());
     let provider = fixture.provider().address().to_string();
     assert_eq!(ids(&["--role", "provider", "--party", &provider]).len(), 2);
