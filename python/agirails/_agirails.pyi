@@ -1,7 +1,6 @@
 from collections.abc import Awaitable, Coroutine, Sequence
 from decimal import Decimal
 from os import PathLike
-from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, final
 
 from .aio import AsyncACTPClient
@@ -30,10 +29,9 @@ __all__ = [
     "_Postgres",
     "_Purchase",
     "__version__",
-    "_back_up",
     "_connect",
     "_events",
-    "_keystore",
+    "_main",
     "_open_consumer",
     "_play",
     "_price",
@@ -472,8 +470,7 @@ class _Purchase:
     ) -> Any: ...
     def let_go(self) -> None: ...
 
-def _back_up(state_directory: Path, destination: Path) -> list[Path]: ...
-def _keystore(private_key: str, password: str) -> tuple[Address, str]: ...
+def _main(arguments: Sequence[str]) -> int: ...
 
 @final
 class CallPayment:

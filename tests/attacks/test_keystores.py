@@ -3,13 +3,16 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import environment
 
-from agirails import ACTPClient, ProofGenerator, ValidationError
+from agirails import ACTPClient, ProofGenerator
 
 # Whatever it decrypts to is a key.
 TEXT = bytes(range(32))
@@ -68,8 +71,15 @@ def test_a_keystore_that_others_can_replace_is_told_of(tmp_path):
     assert len(told[0o666]) == 1 and "written by others" in told[0o666][0]
 
 
-def test_no_keystore_is_made_with_an_empty_password():
-    from agirails._agirails import _keystore
-
-    with pytest.raises(ValidationError, match="must not be empty"):
-        _keystore("11" * 32, "")
+def test_no_keystore_is_made_with_an_empty_password(tmp_path):
+    file = tmp_path / "keystore.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "agirails", "keystore", "--output", file],
+        env=environment(),
+        input="11" * 32 + "\n\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and "password is empty" in done.stderr
+    assert not file.exists()

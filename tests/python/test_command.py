@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import chain_kernel, environment, free_port, listens, run_python, until
+from support import ROOT, chain_kernel, environment, free_port, listens, run_python, until
 
 import agirails
 from agirails import ACTPClient
@@ -228,3 +228,37 @@ class TestWhatItSays:
         done = subprocess.run([SCRIPT, "--version"], capture_output=True, text=True, check=True)
         assert done.stdout == f"agirails {agirails.__version__}\n"
         assert run_python("-m", "agirails", "--version").stdout == done.stdout
+
+    def test_ctrl_c_ends_it_with_130(self):
+        with subprocess.Popen(
+            [SCRIPT, "keystore", "--output", "/nowhere/key.json"],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            # It waits for a key: until then Python's own handler may be in force.
+            until(lambda: handles_interrupts(process.pid))
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 130
+            assert "Traceback" not in process.stderr.read()
+
+    def test_every_variable_that_is_read_stands_in_the_guide(self):
+        guide = (ROOT / "docs" / "guide" / "command-line.md").read_text(encoding="utf-8")
+        read = set()
+        for pattern in ("crates/*/src/**/*.rs", "python/**/*.py"):
+            for file in ROOT.glob(pattern):
+                if not file.name.endswith("tests.rs"):
+                    text = file.read_text(encoding="utf-8")
+                    read |= set(re.findall(r'"((?:ACTP|AGIRAILS|BASE)_[A-Z_0-9]+)"', text))
+        assert len(read) >= 9
+        assert {name for name in read if f"`{name}`" not in guide} == set()
+
+
+def handles_interrupts(pid: int) -> bool:
+    """Whether a process catches SIGINT by the handler of its runtime, with more threads than one."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16)
+    threads = int(re.search(r"Threads:\s*(\d+)", status)[1])
+    return bool(caught & 1 << (signal.SIGINT - 1)) and threads > 1

@@ -1,6 +1,6 @@
 //! The client: one address, one network.
 
-use std::{ffi::CString, path::PathBuf};
+use std::ffi::CString;
 
 use agirails::{
     ACTPClient as Core, ClientBuilder, Code, Contracts, Mode, NetworkProfile, Password, PrivateKey,
@@ -229,29 +229,6 @@ pub fn _connect(py: Python<'_>, settings: &Bound<'_, PyDict>) -> PyResult<Py<PyA
         warn(py, &core)?;
         ACTPClient::wrap(py, core, mode, Style::Async)?.into_py_any(py)
     })
-}
-
-/// Copies the state files below a directory, while processes use them; what was written.
-#[pyfunction]
-pub fn _back_up(
-    py: Python<'_>,
-    state_directory: PathBuf,
-    destination: PathBuf,
-) -> PyResult<Vec<PathBuf>> {
-    py.detach(|| agirails::back_up(state_directory, destination)).or_raise(py)
-}
-
-/// The address of a private key, and the encrypted keystore that holds it; `agirails keystore`
-/// writes it to a file.
-#[pyfunction]
-pub fn _keystore<'py>(
-    py: Python<'py>,
-    private_key: Any<'_, 'py>,
-    password: Any<'_, 'py>,
-) -> PyResult<(Bound<'py, PyAny>, String)> {
-    let (key, password) = (key(private_key)?, secret("password", password)?);
-    let keystore = py.detach(|| key.to_keystore(password.as_str())).or_raise(py)?;
-    Ok((convert::address_object(py, key.address())?, keystore))
 }
 
 /// The settings that go by keyword only.

@@ -3,6 +3,7 @@
 
 mod argument;
 mod client;
+mod command_line;
 mod consumer;
 mod convert;
 #[cfg(all(unix, feature = "devnet"))]
@@ -39,7 +40,8 @@ mod _agirails {
 
     #[pymodule_export]
     use crate::{
-        client::{_back_up, _connect, _keystore, ACTPClient},
+        client::{_connect, ACTPClient},
+        command_line::_main,
         consumer::{_Consumer, _Purchase, _open_consumer},
         event::Event,
         evidence::_verify_evidence,
