@@ -6,7 +6,10 @@ use std::{
 
 use agirails::{ACTPClient, Code, Error, KeyEnvironment, Password, PrivateKey, Result};
 
-use crate::{failure::DONE, output::print};
+use crate::{
+    failure::{DONE, INTERRUPTED},
+    output::print,
+};
 
 /// Encrypt a private key with a password, as mainnet requires it (AIP-13).
 ///
@@ -28,13 +31,32 @@ pub struct Keystore {
 
 impl Keystore {
     pub async fn run(self) -> Result<u8> {
-        let line = super::aside(move || write(self.output.as_deref())).await?;
-        print(&line)?;
-        Ok(DONE)
+        let written = super::aside(move || Ok(write(self.output.as_deref()))).await?;
+        match written {
+            Ok(line) => print(&line).map(|()| DONE),
+            Err(Stop::Interrupted) => {
+                let _ = writeln!(io::stderr());
+                Ok(INTERRUPTED)
+            }
+            Err(Stop::Refused(error)) => Err(error),
+        }
     }
 }
 
-fn write(output: Option<&Path>) -> Result<String> {
+/// Why nothing was written.
+enum Stop {
+    /// Ctrl-C at a prompt, which is typed there and no signal.
+    Interrupted,
+    Refused(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+fn write(output: Option<&Path>) -> Result<String, Stop> {
     let path = match output {
         Some(path) => path.to_owned(),
         None => ACTPClient::builder().directory().join(".actp").join("keystore.json"),
@@ -42,12 +64,12 @@ fn write(output: Option<&Path>) -> Result<String> {
     let shown = path.display();
     if path.exists() {
         let hint = "name another file with --output, or remove it";
-        return Err(refused(format!("{shown} exists already"), hint));
+        return Err(refused(format!("{shown} exists already"), hint).into());
     }
     let key = secret("Private key: ")?;
     if key.as_str().is_empty() {
         let hint = "type it, or pass it on standard input";
-        return Err(refused("no private key was given".to_owned(), hint));
+        return Err(refused("no private key was given".to_owned(), hint).into());
     }
     let key: PrivateKey = key.as_str().parse()?;
     let password = match KeyEnvironment::read()?.password {
@@ -56,7 +78,7 @@ fn write(output: Option<&Path>) -> Result<String> {
     };
     if password.as_str().is_empty() {
         let hint = "choose one that nobody guesses";
-        return Err(refused("the password is empty".to_owned(), hint));
+        return Err(refused("the password is empty".to_owned(), hint).into());
     }
     let keystore = key.to_keystore(password.as_str())?;
     let written = match (output, path.parent()) {
@@ -88,16 +110,16 @@ fn write_new(path: &Path, keystore: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-fn new_password() -> Result<Password> {
+fn new_password() -> Result<Password, Stop> {
     let password = secret("Password: ")?;
     if io::stdin().is_terminal() && secret("Password again: ")?.as_str() != password.as_str() {
-        return Err(refused("the passwords differ".to_owned(), "type the same one twice"));
+        return Err(refused("the passwords differ".to_owned(), "type the same one twice").into());
     }
     Ok(password)
 }
 
 /// A line of standard input where nobody sits before it.
-fn secret(prompt: &str) -> Result<Password> {
+fn secret(prompt: &str) -> Result<Password, Stop> {
     let read = if io::stdin().is_terminal() {
         rpassword::prompt_password(prompt).map(|text| Password::from(text.trim()))
     } else {
@@ -107,9 +129,12 @@ fn secret(prompt: &str) -> Result<Password> {
         line.truncate(length);
         read.map(|_| Password::from(line))
     };
-    read.map_err(|error| {
-        let hint = "type it, or pass it on standard input as text";
-        refused(format!("it cannot be read: {error}"), hint)
+    read.map_err(|error| match error.kind() {
+        io::ErrorKind::Interrupted => Stop::Interrupted,
+        _ => {
+            let hint = "type it, or pass it on standard input as text";
+            refused(format!("it cannot be read: {error}"), hint).into()
+        }
     })
 }
 
