@@ -1,11 +1,13 @@
 """The command line, as processes."""
 
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sysconfig
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -243,6 +245,25 @@ class TestWhatItSays:
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == 130
             assert "Traceback" not in process.stderr.read()
+
+    def test_ctrl_c_at_a_prompt_ends_it_with_130_and_shows_what_is_typed_again(self, tmp_path):
+        ours, theirs = os.openpty()
+        shown = termios.tcgetattr(theirs)
+        with subprocess.Popen(
+            [SCRIPT, "keystore", "--output", tmp_path / "key.json"],
+            env=environment(),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        ) as process:
+            until(lambda: not termios.tcgetattr(theirs)[3] & termios.ECHO)
+            os.write(ours, b"\x03")
+            assert process.wait(10) == 130
+        assert termios.tcgetattr(theirs)[3] == shown[3] and list(tmp_path.iterdir()) == []
+        os.close(ours)
+        os.close(theirs)
 
     def test_every_variable_that_is_read_stands_in_the_guide(self):
         guide = (ROOT / "docs" / "guide" / "command-line.md").read_text(encoding="utf-8")
