@@ -22,6 +22,41 @@ pub async fn interruptible<T>(work: impl Future<Output = T>) -> Option<T> {
     }
 }
 
+/// Who asked a command to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Ctrl-C.
+    Interrupted,
+    /// SIGTERM, as service managers send it.
+    Terminated,
+}
+
+/// Returns once the process is asked to end.
+#[cfg(unix)]
+pub async fn asked_to_end() -> End {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return interrupted().await };
+    select! {
+        end = interrupted() => end,
+        _ = terminate.recv() => End::Terminated,
+    }
+}
+
+/// Returns once the process is asked to end.
+#[cfg(not(unix))]
+pub async fn asked_to_end() -> End {
+    interrupted().await
+}
+
+async fn interrupted() -> End {
+    // Without a handler nobody could press it.
+    if ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    End::Interrupted
+}
+
 /// The terminal as it was: a prompt for a secret shows nothing of what is typed, also after Ctrl-C.
 struct Terminal {
     #[cfg(unix)]

@@ -1,6 +1,9 @@
 //! Arguments as people write them. What is wrong with one is said in the SDK's words.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use agirails::{Address, Error, State, TransactionId, Usdc, protocol::id};
 
@@ -79,6 +82,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `2026-11-01`, as the Unix time of its beginning in UTC.
+pub fn day(text: &str) -> Result<u64, String> {
+    let problem = || "must be a date as 2026-11-01".to_owned();
+    // The reader of times takes more than dates.
+    if text.len() != 10 {
+        return Err(problem());
+    }
+    let time = humantime::parse_rfc3339(&format!("{text}T00:00:00Z")).map_err(|_| problem())?;
+    time.duration_since(UNIX_EPOCH).map(|since| since.as_secs()).map_err(|_| problem())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +108,10 @@ mod tests {
         assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("7days"), Ok(Duration::from_secs(604_800)));
         assert!(duration("soon").unwrap_err().contains("15min"));
+        assert_eq!(day("2026-11-27"), Ok(1_795_737_600));
+        for text in ["2026-13-01", "2026-02-30", "today", "2026-11-27T00:00:00Z", "1969-12-31"] {
+            assert!(day(text).unwrap_err().contains("2026-11-01"), "{text}");
+        }
         assert!(usdc("0.1.0").unwrap_err().contains("decimal"));
     }
 }

@@ -60,12 +60,32 @@ fn explain(error: &clap::Error, arguments: &[OsString]) {
         }
     }
     tips.push(format!("see `{name} --help`"));
-    let (problem, tips) = (without_keys(&problem.join(" ")), without_keys(&tips.join("; ")));
+    let (problem, tips) = (problem.join(" "), tips.join("; "));
+    let (problem, tips) = (without_secrets(&problem), without_secrets(&tips));
     let mut to = anstream::stderr();
     // Nothing is left to be done where nobody reads it.
     let _ = writeln!(to, "usage: {usage}");
     let _ = writeln!(to, "{ERROR}error:{ERROR:#} {problem}");
     let _ = writeln!(to, "{HINT}hint:{HINT:#} {tips}");
+}
+
+/// What is wrong, without what nobody else should read.
+fn without_secrets(text: &str) -> String {
+    without_passwords(&without_keys(text))
+}
+
+/// A URL may hold a password: what stands before its host is not repeated.
+fn without_passwords(text: &str) -> String {
+    let mut words = vec![];
+    for word in text.split(' ') {
+        words.push(match (word.find("://"), word.rfind('@')) {
+            (Some(scheme), Some(host)) if scheme < host => {
+                format!("{}://…{}", &word[..scheme], &word[host..])
+            }
+            _ => word.to_owned(),
+        });
+    }
+    words.join(" ")
 }
 
 /// Whoever mistypes a command may have put a private key into it: 64 hex digits are not repeated.
@@ -121,5 +141,8 @@ mod tests {
         assert_eq!(without_keys(&format!("unexpected '0x{key}' found")), "unexpected '0x…' found");
         assert_eq!(without_keys(&format!("'{key}'")), "'…'");
         assert_eq!(without_keys("port 8545, 0xdecade"), "port 8545, 0xdecade");
+        let told = without_secrets("unexpected 'postgresql://user:p@ss@host/db' found");
+        assert_eq!(told, "unexpected 'postgresql://…@host/db' found");
+        assert_eq!(without_secrets("a@b, see http://host"), "a@b, see http://host");
     }
 }

@@ -1,10 +1,7 @@
-use std::{
-    io::{self, IsTerminal, Write},
-    time::Duration,
-};
+use std::{io::Write, time::Duration};
 
 use agirails::{
-    Code, Error, Result, Usdc,
+    Result, Usdc,
     consumer::{Choice, Consumer, PaidCall, PaidResponse, Payment},
 };
 use serde_json::{Value, json};
@@ -103,25 +100,9 @@ impl Call {
     }
 
     async fn ask(&self, choice: &Choice) -> Result<()> {
-        let refused = |problem: &str, hint: &str| {
-            Err(Error::new(Code::InvalidSettings, problem).with_hint(hint))
-        };
-        if !io::stdin().is_terminal() {
-            let hint = "leave --confirm out where --max is enough; nothing was paid";
-            return refused("nobody can be asked: the standard input is no terminal", hint);
-        }
         let question = format!("{}Pay this? [y/N] ", inspect::described(choice).lines());
-        let said = super::aside(move || {
-            let mut line = String::new();
-            let asked = write!(io::stderr(), "{question}").and_then(|()| io::stderr().flush());
-            // What cannot be asked is not agreed to.
-            let read = asked.and_then(|()| io::stdin().read_line(&mut line));
-            Ok(read.map(|_| line).unwrap_or_default())
-        });
-        match said.await?.trim().to_ascii_lowercase().as_str() {
-            "y" | "yes" => Ok(()),
-            _ => refused("it was not agreed to", "answer y to pay; nothing was paid"),
-        }
+        let unasked = "leave --confirm out where --max is enough; nothing was paid";
+        super::agreed(question, unasked, "answer y to pay; nothing was paid").await
     }
 
     fn print(&self, answer: &PaidResponse) -> Result<u8> {

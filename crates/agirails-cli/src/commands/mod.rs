@@ -3,6 +3,7 @@
 
 mod backup;
 mod balance;
+mod books;
 mod call;
 mod close;
 mod completions;
@@ -10,17 +11,22 @@ mod devnet;
 mod dispute;
 mod doctor;
 mod inspect;
+mod keeper;
 mod keystore;
 mod mint;
+mod outcomes;
+mod payments;
 mod purchases;
 mod reclaim;
+mod refund;
 mod report;
 mod request;
 mod settle;
 mod spent;
 mod tx;
+mod verify;
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 
 use agirails::{Code, Error, Result, U256};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -58,6 +64,12 @@ pub enum Command {
     Balance(balance::Balance),
     Tx(tx::Tx),
     Settle(settle::Settle),
+    #[command(name = "keeper")]
+    Keep(keeper::Keep),
+    Payments(payments::Payments),
+    Report(report::Report),
+    Refund(refund::Refund),
+    Verify(verify::Verify),
     Mint(mint::Mint),
     Doctor(doctor::Doctor),
     Keystore(keystore::Keystore),
@@ -86,6 +98,11 @@ impl Command {
             Self::Balance(command) => command.format,
             Self::Tx(command) => command.format(),
             Self::Settle(command) => command.format,
+            Self::Keep(command) => command.format(),
+            Self::Payments(command) => command.format,
+            Self::Report(command) => command.format,
+            Self::Refund(command) => command.format,
+            Self::Verify(command) => command.format,
             Self::Mint(command) => command.format,
             Self::Doctor(command) => command.format,
             Self::Keystore(_) | Self::Backup(_) | Self::Devnet(_) | Self::Completions(_) => {
@@ -98,8 +115,9 @@ impl Command {
     pub async fn run(self) -> u8 {
         let format = self.format();
         let outcome = match self {
-            // It ends in order on Ctrl-C.
+            // They end in order on Ctrl-C.
             Self::Devnet(command) => command.run().await,
+            Self::Keep(command) => command.run().await,
             Self::Call(command) => until_interrupted(command.run()).await,
             Self::Inspect(command) => until_interrupted(command.run()).await,
             Self::Purchases(command) => until_interrupted(command.run()).await,
@@ -110,6 +128,10 @@ impl Command {
             Self::Balance(command) => until_interrupted(command.run()).await,
             Self::Tx(command) => until_interrupted(command.run()).await,
             Self::Settle(command) => until_interrupted(command.run()).await,
+            Self::Payments(command) => until_interrupted(command.run()).await,
+            Self::Report(command) => until_interrupted(command.run()).await,
+            Self::Refund(command) => until_interrupted(command.run()).await,
+            Self::Verify(command) => until_interrupted(command.run()).await,
             Self::Mint(command) => until_interrupted(command.run()).await,
             Self::Doctor(command) => until_interrupted(command.run()).await,
             Self::Keystore(command) => until_interrupted(command.run()).await,
@@ -135,6 +157,27 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'sta
             .with_hint("this is a mistake in agirails: please report it")
             .with_source(error))
     })
+}
+
+/// Asks on the terminal. `unasked` is what to do where nobody can be asked, `otherwise` how to agree.
+async fn agreed(question: String, unasked: &str, otherwise: &str) -> Result<()> {
+    let refused = |problem: &str, hint: &str| {
+        Err(Error::new(Code::InvalidSettings, problem).with_hint(hint.to_owned()))
+    };
+    if !io::stdin().is_terminal() {
+        return refused("nobody can be asked: the standard input is no terminal", unasked);
+    }
+    let said = aside(move || {
+        let mut line = String::new();
+        let asked = write!(io::stderr(), "{question}").and_then(|()| io::stderr().flush());
+        // What cannot be asked is not agreed to.
+        let read = asked.and_then(|()| io::stdin().read_line(&mut line));
+        Ok(read.map(|_| line).unwrap_or_default())
+    });
+    match said.await?.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => refused("it was not agreed to", otherwise),
+    }
 }
 
 /// Wei, as ETH for people.

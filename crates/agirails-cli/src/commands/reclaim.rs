@@ -1,6 +1,6 @@
 use agirails::Result;
 
-use super::report;
+use super::outcomes;
 use crate::{
     connection::Connection,
     output::{Format, Progress},
@@ -24,6 +24,6 @@ impl Reclaim {
         let progress = Progress::show("reclaiming");
         let found = consumer.reclaim().await?;
         drop(progress);
-        report::print(&found, self.format)
+        outcomes::print(&found, self.format)
     }
 }

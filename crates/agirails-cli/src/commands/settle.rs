@@ -1,16 +1,17 @@
 use agirails::{
     ACTPClient, Code, Error, Evidence, Refusal, Result, State, Transaction, TransactionId, Usdc,
+    keeper::{Event, Keeper},
     protocol::{
         money::Payout,
         rules::{Arbiters, Call, Move, transition},
     },
 };
 
-use super::{report, tx::next};
+use super::{outcomes, tx::next};
 use crate::{
     connection::Connection,
-    failure::{self, DONE},
-    output::{Cell, Column, Format, Progress, Table, figures, words},
+    failure::{self, DONE, FAILED, warn},
+    output::{Cell, Column, Format, Progress, Table, figures, time, words},
     parse,
 };
 
@@ -28,15 +29,20 @@ const COLUMNS: &[Column] = &[
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Without IDs, --proven settles what this client paid for, whose delivery is proven by its \
-    receipts.\n\nExample:\n  agirails settle 0x5f16… --mode testnet"
+    receipts; --due settles what this client delivered, once the dispute window is over, as `agirails keeper \
+    --once` does for its own address. On a chain the first --due reads all the kernel's events.\n\n\
+    Examples:\n  agirails settle 0x5f16… --mode testnet\n  agirails settle --due --mode testnet"
 )]
 pub struct Settle {
     /// The transactions
-    #[arg(value_name = "ID", value_parser = parse::transaction_id, required_unless_present = "proven")]
+    #[arg(value_name = "ID", value_parser = parse::transaction_id, required_unless_present_any = ["proven", "due"])]
     ids: Vec<TransactionId>,
     /// Settle what is on record here as paid for by calls, where receipts prove all of its answers
     #[arg(long, conflicts_with = "ids")]
     proven: bool,
+    /// Settle what this client delivered as a provider and what is due
+    #[arg(long, conflicts_with_all = ["ids", "proven"])]
+    due: bool,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -56,10 +62,13 @@ impl Settle {
             let progress = Progress::show("settling");
             let found = consumer.settle().await?;
             drop(progress);
-            return report::print(&found, self.format);
+            return outcomes::print(&found, self.format);
         }
         let client = self.connection.client_of_existing().await?;
         client.sender()?;
+        if self.due {
+            return settle_due(client, self.format).await;
+        }
         let (mut table, mut status, mut refused) = (Table::new(COLUMNS), DONE, vec![]);
         for id in self.ids {
             let progress = Progress::show("settling");
@@ -92,6 +101,53 @@ impl Settle {
         }
         Ok(status)
     }
+}
+
+/// A round of a keeper for this client alone.
+async fn settle_due(client: ACTPClient, format: Format) -> Result<u8> {
+    let (told, events) = std::sync::mpsc::channel();
+    let keeper = Keeper::builder(client.clone())
+        .providers([client.address()])
+        .on_event(move |event| {
+            // It is listened to until the round is over.
+            let _ = told.send(event.clone());
+        })
+        .open()
+        .await?;
+    let progress = Progress::show("settling what is due");
+    let report = keeper.turn().await?;
+    drop(progress);
+    let mut table = Table::new(COLUMNS);
+    for event in events.try_iter() {
+        let (id, outcome, net) = match event {
+            Event::Settled(settled) => (settled.transaction, "settled", Some(settled.net)),
+            Event::Unprofitable { transaction, .. } => (transaction, "not worth its gas", None),
+            Event::Disputed { transaction } => (transaction, "disputed", None),
+            Event::Failed { transaction, ref message, .. } => {
+                warn(&format!("{transaction} was not settled: {message}"));
+                (transaction, "failed", None)
+            }
+            _ => continue,
+        };
+        table.row(vec![
+            Cell::text(id),
+            Cell::text(outcome),
+            net.map(Cell::usdc).into(),
+            Cell::none(),
+        ]);
+    }
+    let empty = match report.next_due_at {
+        _ if report.is_busy => "nothing was settled".to_owned(),
+        Some(due) => format!("nothing is due before {}", time(due)),
+        None => "nothing is due".to_owned(),
+    };
+    table.print(format, &empty)?;
+    if report.is_busy {
+        let message = "another keeper of this key is at work, and settles what is due";
+        return Err(Error::new(Code::StorageBusy, message)
+            .with_hint("look again in a minute; after a crash it takes nine seconds"));
+    }
+    Ok(if report.failed > 0 { FAILED } else { DONE })
 }
 
 async fn settle(client: &ACTPClient, id: TransactionId) -> Result<Outcome> {
