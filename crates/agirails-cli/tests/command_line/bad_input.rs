@@ -43,6 +43,20 @@ fn wrong_usage_is_2_and_names_the_command() {
         (&["devnet", "--port", "65536"], "65535"),
         (&["devnet", "--block-time", "0"], "seconds"),
         (&["completions", "nonsense"], "bash"),
+        (&["keeper", "--provider", "0x12"], "too short"),
+        (&["keeper", "--min-net", "much"], "decimal"),
+        (&["keeper", "--coin-price", "-1"], "-1"),
+        (&["keeper", "--from-block", "first"], "first"),
+        (&["verify"], "<FILE>"),
+        (&["payments", "--stage", "nowhere"], "delivering"),
+        (&["payments", "--limit", "0"], "1..=1000"),
+        (&["payments", "--all", "--limit", "5"], "--limit"),
+        (&["payments", "--requester", "0x12"], "too short"),
+        (&["report", "--by", "week"], "customer"),
+        (&["report", "--since", "2026-11-31"], "2026-11-01"),
+        (&["refund"], "<ID>"),
+        (&["refund", "0x12"], "too short"),
+        (&["settle", ID, "--due"], "--due"),
     ] {
         let done = fixture.run(arguments);
         assert_eq!((done.status, done.out.as_str()), (2, ""), "{arguments:?} {done:?}");
@@ -78,6 +92,12 @@ fn without_a_ledger_nothing_is_made_and_it_is_said_where_to_look() {
         &["reclaim"],
         &["close", ID],
         &["dispute", ID],
+        &["keeper"],
+        &["payments"],
+        &["report"],
+        &["refund", ID],
+        &["settle", "--due"],
+        &["keeper", "--once", "--dry-run"],
     ] {
         let done = fixture.pay(arguments);
         let (error, hint) = done.told(1);

@@ -171,6 +171,7 @@ impl Fixture {
             "ACTP_KEYSTORE_BASE64",
             "ACTP_KEY_PASSWORD",
             "AGIRAILS_NETWORK",
+            "AGIRAILS_STORE",
             "BASE_SEPOLIA_RPC",
             "BASE_MAINNET_RPC",
         ] {

@@ -5,8 +5,11 @@
 mod fixture;
 
 mod bad_input;
+mod books;
 mod calls;
 #[cfg(unix)]
 mod chain;
+mod evidence;
+mod keeping;
 mod keys_and_files;
 mod transactions;
