@@ -94,6 +94,8 @@ codes! {
         "Evidence of a delivery that is of another transaction or of something else than was delivered.";
     InvalidEvidence, "invalid_evidence", Validation, Never,
         "No evidence file of a version that is known, or a part of it is missing or wrong.";
+    NothingServed, "nothing_served", Validation, Never,
+        "No call was answered with this transaction that is kept here, so there is nothing to show.";
     InvalidJson, "invalid_json", Validation, Never,
         "A value that JSON cannot carry.";
     InvalidDid, "invalid_did", Validation, Never,

@@ -10,7 +10,7 @@ use tokio::{sync::futures::Notified, time::Instant};
 use super::{
     Inner,
     answer::Answer,
-    call::CallPayment,
+    call::{Asked, CallPayment},
     clock::TOLERANCE,
     event::{Event, Level},
     headers,
@@ -93,6 +93,8 @@ struct Checked {
     /// What its request allows the call to take.
     most: Option<Usdc>,
     is_x402: bool,
+    /// What is to be kept of the request with its answer.
+    asked: Option<Asked>,
 }
 
 impl Inner {
@@ -310,13 +312,22 @@ impl Inner {
         let Plausible { facts, key, signature, session, most, is_x402 } = plausible;
         check_key(charge, price, &key)?;
         let request = incoming.paid(facts.id, &key);
-        self.check_signer(signature.as_ref(), session.as_ref(), &request, &facts).await?;
+        let by_contract =
+            self.check_signer(signature.as_ref(), session.as_ref(), &request, &facts).await?;
         let digest = incoming.digest(&charge.name);
         let least = least(charge, price, &key);
         self.check_amount(&facts, least).await?;
         // A call without a key takes the whole transaction.
         let price = if key.is_empty() { facts.amount } else { price };
-        Ok(Checked { facts, request, digest, price, least, most, is_x402 })
+        let asked = self.settings.keep_requests.then(|| Asked {
+            digest,
+            variant: incoming.variant.clone(),
+            body: incoming.body.clone().filter(|body| self.keeps_body(body.len())),
+            signature,
+            session,
+            by_contract,
+        });
+        Ok(Checked { facts, request, digest, price, least, most, is_x402, asked })
     }
 
     /// The request's signature, as far as it can be judged without its transaction.
@@ -450,6 +461,7 @@ impl Inner {
                         charge.clone(),
                         claim,
                         checked.request,
+                        checked.asked,
                         payment,
                         checked.is_x402,
                     ))));
@@ -568,6 +580,11 @@ impl Inner {
                 is_up
             }
         }
+    }
+
+    /// Whether a request body of this length is kept with its answer.
+    pub(super) fn keeps_body(&self, length: usize) -> bool {
+        self.settings.keep_requests && length <= self.settings.max_kept_request_bytes
     }
 
     fn remembered(&self, id: TransactionId) -> Option<Seen> {

@@ -216,7 +216,7 @@ impl Inner {
     }
 
     /// The way from a call of a closed payment to its root: a node of each level, and no other call.
-    async fn branch(&self, payment: &Payment, index: u64) -> Result<Vec<Neighbour>> {
+    pub(super) async fn branch(&self, payment: &Payment, index: u64) -> Result<Vec<Neighbour>> {
         let places = merkle_places(payment.calls, index);
         let nodes: Vec<_> = places.iter().map(|(level, place, _)| (*level, *place)).collect();
         let id = payment.facts.id;

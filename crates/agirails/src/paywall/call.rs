@@ -5,17 +5,22 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use alloy_primitives::{Address, B256, hex, keccak256};
+use alloy_primitives::{Address, B256, Bytes, hex, keccak256};
 
 use super::{
-    Inner, lock,
+    Inner, headers, lock,
     price::Charge,
+    request::headers_of_variant,
     response::{Response, Whole},
-    store::{AnswerRequest, Claim, Facts},
+    store::{AnswerRequest, Answered, Claim, Facts, KeptRequest},
 };
 use crate::{
     error::Result,
-    protocol::{TransactionId, Usdc, paid_request::PaidRequest, receipt::CallRecord},
+    protocol::{
+        TransactionId, Usdc,
+        paid_request::{PaidRequest, RequestSignature, SignedSession},
+        receipt::CallRecord,
+    },
 };
 
 /// What a handler may know of the payment it runs for.
@@ -61,6 +66,19 @@ impl CallPayment {
     }
 }
 
+/// What of a request is kept with its answer, beside what its requester signed.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) digest: B256,
+    /// As [`super::Incoming::variant`] has it: with credentials, which are not kept.
+    pub(super) variant: Vec<u8>,
+    /// `None` where it is too long.
+    pub(super) body: Option<Bytes>,
+    pub(super) signature: Option<RequestSignature>,
+    pub(super) session: Option<SignedSession>,
+    pub(super) by_contract: bool,
+}
+
 /// What a run is about, and its response so far. The process that runs it may end it: a stream is cut
 /// when its transaction is about to be closed, also where its handler or its caller stands still.
 #[derive(Debug)]
@@ -68,6 +86,8 @@ pub(super) struct Live {
     pub(super) charge: Arc<Charge>,
     pub(super) claim: Claim,
     pub(super) request: PaidRequest,
+    /// `None` where requests are not kept.
+    pub(super) asked: Option<Asked>,
     pub(super) payment: CallPayment,
     pub(super) response: Mutex<Response>,
     pub(super) is_cut: AtomicBool,
@@ -80,11 +100,13 @@ impl Live {
         charge: Arc<Charge>,
         claim: Claim,
         request: PaidRequest,
+        asked: Option<Asked>,
         payment: CallPayment,
         response: Response,
     ) -> Self {
         let (response, cut) = (Mutex::new(response), Mutex::new(None));
-        Self { charge, claim, request, payment, response, is_cut: AtomicBool::new(false), cut }
+        let is_cut = AtomicBool::new(false);
+        Self { charge, claim, request, asked, payment, response, is_cut, cut }
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -94,6 +116,30 @@ impl Live {
     /// Whether something is left to do for whoever tends the process's streams.
     pub(super) fn has_work(&self) -> bool {
         lock(&self.cut).is_some()
+    }
+
+    /// The request as it is kept with this answer.
+    pub(super) fn kept_request(&self, whole: &Whole) -> Option<Arc<KeptRequest>> {
+        let Asked { digest, variant, body, signature, session, by_contract } =
+            self.asked.as_ref()?;
+        let headers = headers_of_variant(variant)
+            .into_iter()
+            .filter(|(name, _)| !headers::is_credential(name))
+            .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()));
+        let PaidRequest { method, target, body_hash, .. } = &self.request;
+        let (status, content_type) = (whole.status, whole.content_type.clone());
+        Some(Arc::new(KeptRequest {
+            digest: *digest,
+            method: method.clone(),
+            target: target.clone(),
+            headers: headers.collect(),
+            body_hash: *body_hash,
+            body: body.clone(),
+            signature: signature.as_ref().map(ToString::to_string),
+            session: session.as_ref().map(ToString::to_string),
+            by_contract: *by_contract,
+            answered: Answered { status, content_type, body_hash: whole.body_hash },
+        }))
     }
 
     pub(super) fn content_hash(&self, whole: &Whole) -> Result<B256> {

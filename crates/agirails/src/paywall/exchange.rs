@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alloy_primitives::keccak256;
+use alloy_primitives::{Bytes, keccak256};
 
 use super::{
     Answer, CallPayment, Charge, Chunk, End, Head, Incoming, Paywall, Reason, Run,
@@ -234,6 +234,10 @@ impl Exchange {
         }
         self.incoming.body_hash = keccak256(&self.body.bytes);
         let inner = self.paywall.inner.clone();
+        if inner.keeps_body(self.body.bytes.len()) {
+            // The body itself is the handler's.
+            self.incoming.body = Some(Bytes::copy_from_slice(&self.body.bytes));
+        }
         let plausible = self.plausible.take();
         let admitted = inner.enter(&charge, &self.incoming, price, plausible).await;
         self.stage = Stage::Over;

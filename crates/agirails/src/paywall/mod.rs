@@ -34,6 +34,7 @@ mod builtin_routes;
 mod call;
 mod clock;
 mod event;
+mod evidence;
 mod exchange;
 mod following;
 #[cfg(any(fuzzing, test))]

@@ -396,13 +396,7 @@ impl Inner {
             Some(hash) => hash,
             None => self.fix_content_hash(id).await?,
         };
-        let proof = DeliveryProof {
-            transaction_id: id,
-            content_hash,
-            timestamp: duty.answered_at.saturating_mul(1_000),
-            delivery_url: None,
-            metadata: Map::from_iter([("mimeType".to_owned(), Value::from("application/json"))]),
-        };
+        let proof = delivery_proof(id, content_hash, duty.answered_at);
         let data = encode_window(duty.facts.window_seconds).to_vec();
         let delivery = Transition { id, to: State::Delivered, data, proof: Some(proof) };
         self.client.kernel().deliver(self.client.address(), &delivery).await
@@ -643,6 +637,21 @@ impl Inner {
     /// a copy, and was put to work after the transaction was made.
     pub(super) async fn may_have_been_served(&self, transaction: &Transaction) -> Result<bool> {
         Ok(self.restored().await?.is_some_and(|since| transaction.created_at <= since))
+    }
+}
+
+/// What is delivered for calls whose tree has this root, the last of which was answered at this time.
+pub(super) fn delivery_proof(
+    id: TransactionId,
+    content_hash: B256,
+    answered_at: u64,
+) -> DeliveryProof {
+    DeliveryProof {
+        transaction_id: id,
+        content_hash,
+        timestamp: answered_at.saturating_mul(1_000),
+        delivery_url: None,
+        metadata: Map::from_iter([("mimeType".to_owned(), Value::from("application/json"))]),
     }
 }
 

@@ -50,8 +50,8 @@ pub(super) struct Repeat {
     call: CallId,
     left: u64,
     next: u64,
-    /// Given back when this ends, however it does.
-    _place: Place,
+    /// Of a caller, who may be slow; given back when this ends, however it does.
+    _place: Option<Place>,
 }
 
 impl Repeat {
@@ -61,17 +61,39 @@ impl Repeat {
         call: CallId,
         kept: KeptAnswer,
     ) -> Result<(Answer, Option<Self>), Rejection> {
+        let place = match kept.body {
+            KeptBody::Whole(_) => None,
+            KeptBody::Pieces { .. } => Some(inner.process.get().repeats.place(call.transaction)?),
+        };
+        Ok(Self::of(inner, call, kept, place))
+    }
+
+    /// The whole answer, for nobody who could be slow.
+    pub(super) async fn whole(
+        inner: &Arc<Inner>,
+        call: CallId,
+        kept: KeptAnswer,
+    ) -> Result<Answer> {
+        let (answer, rest) = Self::of(inner, call, kept, None);
+        Repeated { answer, rest }.whole().await
+    }
+
+    fn of(
+        inner: &Arc<Inner>,
+        call: CallId,
+        kept: KeptAnswer,
+        place: Option<Place>,
+    ) -> (Answer, Option<Self>) {
         let KeptAnswer { status, mut headers, body } = kept;
         let length = match body {
-            KeptBody::Whole(body) => return Ok((Answer { status, headers, body }, None)),
+            KeptBody::Whole(body) => return (Answer { status, headers, body }, None),
             KeptBody::Pieces { length } => length,
         };
-        let place = inner.process.get().repeats.place(call.transaction)?;
         let rest = Self { inner: inner.clone(), call, left: length, next: 0, _place: place };
         // Nobody sees the body's length from the answer.
         headers.retain(|(name, _)| !name.eq_ignore_ascii_case("Content-Length"));
         let answer = Answer { status, headers, body: vec![] };
-        Ok((answer.with("Content-Length", length.to_string()), Some(rest)))
+        (answer.with("Content-Length", length.to_string()), Some(rest))
     }
 
     /// How many bytes are still to come.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use alloy_primitives::{B256, keccak256};
+use alloy_primitives::{B256, Bytes, keccak256};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::Value;
 use url::Url;
@@ -40,6 +40,9 @@ pub struct Incoming {
     pub target: String,
     /// keccak256 of the body.
     pub body_hash: B256,
+    /// The body, where it is to be kept for evidence and is not too long for that
+    /// ([`super::Settings::keep_requests`]).
+    pub body: Option<Bytes>,
     /// The header [`TRANSACTION_HEADER`].
     pub transaction_id: Option<String>,
     /// The header [`SIGNATURE_HEADER`].
@@ -70,6 +73,7 @@ impl Incoming {
             method: method.to_ascii_uppercase(),
             target: canonical_target(target),
             body_hash: keccak256(body),
+            body: Some(Bytes::copy_from_slice(body)),
             transaction_id: None,
             signature: None,
             session: None,
@@ -388,6 +392,7 @@ impl Incoming {
             method: head.method.to_ascii_uppercase(),
             target: public.target(head.mount, head.target),
             body_hash: B256::ZERO,
+            body: None,
             transaction_id: None,
             signature: None,
             session: None,
@@ -487,6 +492,23 @@ fn variant(mut headers: Vec<(String, Vec<u8>)>) -> Vec<u8> {
         bytes.extend(value);
     }
     bytes
+}
+
+/// The headers of such a string.
+pub(super) fn headers_of_variant(mut bytes: &[u8]) -> Vec<(&str, &[u8])> {
+    let mut headers = vec![];
+    let mut part = || {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (name, rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let (value, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        bytes = rest;
+        Some((std::str::from_utf8(name).ok()?, value))
+    };
+    while let Some(header) = part() {
+        headers.push(header);
+    }
+    headers
 }
 
 /// Scheme and host of a request, where both are well formed. The caller writes the host, so it is

@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use super::{
     Inner,
     answer::{Answer, Headers},
-    call::{CallPayment, Live},
+    call::{Asked, CallPayment, Live},
     event::{Event, Level},
     headers, lock,
     price::Charge,
@@ -21,7 +21,7 @@ use super::{
     rejection::{Refused, Rejection},
     response::{Action, Chunk, Ending, Head, Limits, Response, Whole},
     settings::Deliver,
-    store::{AnswerRequest, Claim, Ended, Stage},
+    store::{AnswerRequest, Claim, Ended, KeptRequest, Stage},
 };
 use crate::{
     error::{Error, Result},
@@ -76,6 +76,7 @@ impl Run {
         charge: Arc<Charge>,
         claim: Claim,
         request: PaidRequest,
+        asked: Option<Asked>,
         payment: CallPayment,
         is_x402: bool,
     ) -> Self {
@@ -87,7 +88,7 @@ impl Run {
         };
         let response = Response::new(&request.method, limits);
         let begun = std::time::Instant::now();
-        let live = Arc::new(Live::new(charge, claim, request, payment, response));
+        let live = Arc::new(Live::new(charge, claim, request, asked, payment, response));
         Self { inner, live, is_x402, begun, is_open: true }
     }
 
@@ -224,6 +225,7 @@ impl Run {
     ) -> std::result::Result<(Receipt, Answer, Vec<u8>), Lost> {
         let not_kept = |cause| Lost(Reason::NotKept, Rejection::answer_lost(), Some(cause));
         let content_hash = self.live.content_hash(&whole).map_err(not_kept)?;
+        let asked = self.live.kept_request(&whole);
         let Whole { answer, kept, held, .. } = whole;
         let answered_at = self.inner.clock.now().await.unwrap_or_else(|_| wall_seconds());
         if answered_at > self.live.payment.deadline {
@@ -231,7 +233,7 @@ impl Run {
             self.abandon();
             return Err(Lost(Reason::TooLate, Rejection::too_late(), None));
         }
-        let request = self.inner.answer_request(&self.live, content_hash, answered_at, kept);
+        let request = self.inner.answer_request(&self.live, content_hash, answered_at, kept, asked);
         let ended = self.inner.store.answer(&request).await;
         let (stage, index) = match ended {
             Ok(Ended::Done { stage, index }) => (stage, index),
@@ -457,12 +459,14 @@ impl Inner {
         content_hash: B256,
         answered_at: u64,
         answer: Option<Answer>,
+        request: Option<Arc<KeptRequest>>,
     ) -> AnswerRequest {
         AnswerRequest {
             claim: live.claim.clone(),
             content_hash,
             answered_at,
             answer,
+            request,
             route: live.charge.name.clone(),
             close_below: self.cheapest().min(live.charge.floor()),
         }
@@ -478,7 +482,8 @@ impl Inner {
         // The parts of a record are text and numbers, which always have JSON.
         if let Ok(content_hash) = live.content_hash(&whole) {
             let answered_at = self.clock.passed().unwrap_or_else(wall_seconds);
-            let request = self.answer_request(live, content_hash, answered_at, None);
+            let asked = live.kept_request(&whole);
+            let request = self.answer_request(live, content_hash, answered_at, None, asked);
             *lock(&live.cut) = Some(request);
             live.is_cut.store(true, Ordering::Release);
         }

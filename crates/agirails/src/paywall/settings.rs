@@ -99,6 +99,13 @@ pub struct Settings {
     pub max_kept_answer_bytes: usize,
     /// The longest streamed response that is kept for repeats: 1 MiB.
     pub max_kept_stream_bytes: usize,
+    /// Whether the request of each answered call is kept beside its answer, with its signature, so that
+    /// [`super::Paywall::evidence`] can show what was asked: on. The values of `Authorization`,
+    /// `Cookie` and other headers that carry credentials are never kept.
+    pub keep_requests: bool,
+    /// The longest request body that is kept with it, bytes: 64 KiB. Of a longer one its hash alone is
+    /// kept.
+    pub max_kept_request_bytes: usize,
     /// The URL that callers see, where a proxy stands in between: `https://example.com/shop`. Its
     /// path begins every signed target, and the 402 names absolute URLs under it.
     pub public_url: Option<String>,
@@ -140,6 +147,8 @@ impl Default for Settings {
             body_budget_bytes: 128 << 20,
             max_kept_answer_bytes: 16 << 20,
             max_kept_stream_bytes: 1 << 20,
+            keep_requests: true,
+            max_kept_request_bytes: 64 << 10,
             public_url: None,
             vary_on: vec![],
             keep: Duration::from_secs(30 * 86_400),

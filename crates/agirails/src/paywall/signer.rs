@@ -106,28 +106,29 @@ pub(super) fn read_session(given: Option<&str>) -> Result<Option<SignedSession>,
 }
 
 impl Inner {
+    /// Whether it was the requester's contract that said so; nobody said so of an unsigned request.
     pub(super) async fn check_signer(
         &self,
         signature: Option<&RequestSignature>,
         session: Option<&SignedSession>,
         request: &PaidRequest,
         facts: &Facts,
-    ) -> Result<(), Refused> {
+    ) -> Result<bool, Refused> {
         let Some(signature) = signature else {
             self.warn_of_unsigned();
-            return Ok(());
+            return Ok(false);
         };
         let network = self.client.network();
         let verdict =
             signature.verdict(request, session, facts.requester, network.chain_id, network.kernel);
-        let is_signed = match verdict {
-            Ok(Verdict::Signed) => true,
-            Ok(Verdict::AskContract(question)) => self.ask_wallet(&question, facts).await?,
-            Err(error) => {
-                return Err(Refused::because(Rejection::wrong_signer(), error.into()));
-            }
-        };
-        if is_signed { Ok(()) } else { Err(Rejection::wrong_signer().into()) }
+        match verdict {
+            Ok(Verdict::Signed) => Ok(false),
+            Ok(Verdict::AskContract(question)) => match self.ask_wallet(&question, facts).await? {
+                true => Ok(true),
+                false => Err(Rejection::wrong_signer().into()),
+            },
+            Err(error) => Err(Refused::because(Rejection::wrong_signer(), error.into())),
+        }
     }
 
     /// Whether the requester is a contract that takes the signature for its own. What it once

@@ -7,17 +7,17 @@
 use std::{
     collections::{BTreeMap, HashMap},
     mem,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
 
-use alloy_primitives::{Address, B256, keccak256};
+use alloy_primitives::{Address, B256, Bytes, keccak256};
 
 use super::{
-    AnswerRequest, Backlog, By, CallId, Claim, ClaimRequest, Claimed, Counters, DAY, Duty, Ended,
-    Entry, Facts, KeptAnswer, KeptBody, Known, MOVES, Outcome, Owner, PIECE_BYTES, PaymentFilter,
-    Stage, Store, Totals, net,
+    AnswerRequest, Answered, Backlog, By, CallId, Claim, ClaimRequest, Claimed, Counters, DAY,
+    Duty, Ended, Entry, Facts, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
+    PIECE_BYTES, PaymentFilter, Stage, Store, Totals, net,
 };
 use crate::{
     paywall::answer::Answer,
@@ -36,6 +36,10 @@ macro_rules! suite {
             an_answer_may_be_longer_than_what_is_kept,
             bytes_come_back_as_they_were,
             a_long_body_comes_in_pieces,
+            a_request_is_kept_with_its_answer_as_it_was,
+            a_request_that_is_not_given_is_not_kept,
+            a_request_is_kept_only_where_its_answer_is,
+            requests_go_with_their_payment,
             one_call_is_found_by_itself,
             a_closed_tree_is_kept_as_long_as_its_payment,
             another_request_with_the_same_key_is_refused,
@@ -204,6 +208,7 @@ fn answer_to(claim: &Claim) -> AnswerRequest {
         content_hash: keccak256(&claim.call.key),
         answered_at: NOW,
         answer: Some(body(&claim.call.key)),
+        request: None,
         route: "/summarize".to_owned(),
         close_below: Usdc(1),
     }
@@ -395,6 +400,107 @@ pub(super) async fn a_long_body_comes_in_pieces(store: &dyn Store, two: &dyn Sto
     tokio::time::sleep(TICK).await;
     assert_eq!(store.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
     assert!(store.piece(&call, 0).await.unwrap().is_empty());
+}
+
+/// A request with this body as it is kept.
+fn kept_request(body: Option<&[u8]>) -> KeptRequest {
+    KeptRequest {
+        digest: keccak256("digest"),
+        method: "POST".to_owned(),
+        target: "/api/generate?q=\0'%41\u{1f980}".to_owned(),
+        headers: vec![("accept".to_owned(), "text/*".to_owned()), (String::new(), "\0".to_owned())],
+        body_hash: keccak256("body"),
+        body: body.map(Bytes::copy_from_slice),
+        signature: Some("t=1800000000,s=0x00".to_owned()),
+        session: Some("k=0x00,u=1,s=0x".to_owned()),
+        by_contract: true,
+        answered: Answered {
+            status: 299,
+            content_type: "text/plain; charset=\u{e9}".to_owned(),
+            body_hash: keccak256("answer"),
+        },
+    }
+}
+
+/// Answers it, with this request to keep.
+async fn answer_with(store: &dyn Store, claim: &Claim, request: KeptRequest) -> Ended {
+    let request = Some(Arc::new(request));
+    store.answer(&AnswerRequest { request, ..answer_to(claim) }).await.unwrap()
+}
+
+pub(super) async fn a_request_is_kept_with_its_answer_as_it_was(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    let bytes: Vec<u8> = (0..=255).collect();
+    let long = vec![b'x'; 2 * PIECE_BYTES + 1];
+    // Nothing at all is something else than a body that is not kept.
+    for (key, body) in [
+        ("k\u{e9}y\0 'quoted' \u{1f980}", Some(&bytes[..])),
+        ("empty", Some(&b""[..])),
+        ("long", Some(&long[..])),
+        ("hash alone", None),
+    ] {
+        let claim = run(store, &ask("a", key, 10)).await;
+        assert_eq!(store.request(&claim.call).await.unwrap(), None);
+        done(answer_with(store, &claim, kept_request(body)).await);
+        assert_eq!(two.request(&claim.call).await.unwrap(), Some(kept_request(body)), "{key}");
+    }
+    // Whatever else it holds.
+    let plain = KeptRequest {
+        headers: vec![],
+        signature: None,
+        session: None,
+        by_contract: false,
+        ..kept_request(None)
+    };
+    let claim = run(store, &ask("b", "", 100)).await;
+    done(answer_with(store, &claim, plain.clone()).await);
+    assert_eq!(two.request(&claim.call).await.unwrap(), Some(plain));
+}
+
+pub(super) async fn a_request_that_is_not_given_is_not_kept(store: &dyn Store, two: &dyn Store) {
+    serve(store, &ask("a", "k", 10)).await;
+    for (name, key) in [("a", "k"), ("a", "other"), ("unknown", "k")] {
+        let call = CallId { transaction: id(name), key: key.to_owned() };
+        assert_eq!(two.request(&call).await.unwrap(), None);
+    }
+}
+
+pub(super) async fn a_request_is_kept_only_where_its_answer_is(store: &dyn Store, two: &dyn Store) {
+    let request = ask("a", "k", 10);
+    let lost = run(store, &briefly(request.clone())).await;
+    let claim = run(two, &of(THEM, request)).await;
+    assert_eq!(answer_with(store, &lost, kept_request(Some(b"lost"))).await, Ended::TakenOver);
+    assert_eq!(store.request(&claim.call).await.unwrap(), None);
+    done(answer_with(two, &claim, kept_request(Some(b"first"))).await);
+    // The same once more, and an earlier attempt's, change nothing.
+    answer_with(two, &claim, kept_request(Some(b"again"))).await;
+    assert_eq!(answer_with(store, &lost, kept_request(Some(b"lost"))).await, Ended::TakenOver);
+    let kept = store.request(&claim.call).await.unwrap();
+    assert_eq!(kept, Some(kept_request(Some(b"first"))));
+    let late = run(store, &ask("b", "k", 10)).await;
+    store.close_expiring(u64::MAX).await.unwrap();
+    assert_eq!(answer_with(store, &late, kept_request(None)).await, Ended::Closed);
+    assert_eq!(store.request(&late.call).await.unwrap(), None);
+}
+
+pub(super) async fn requests_go_with_their_payment(store: &dyn Store, two: &dyn Store) {
+    let call = |name: &str| CallId { transaction: id(name), key: String::new() };
+    for name in ["a", "b"] {
+        let claim = run(store, &ask(name, "", 100)).await;
+        done(answer_with(store, &claim, kept_request(Some(name.as_bytes()))).await);
+    }
+    store.settle(id("a"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap();
+    store.settle(id("a"), Stage::Delivered, &moved(Stage::Disputed)).await.unwrap();
+    tokio::time::sleep(TICK).await;
+    assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 0);
+    assert!(two.request(&call("a")).await.unwrap().is_some());
+    store.settle(id("a"), Stage::Disputed, &moved(Stage::Settled)).await.unwrap();
+    tokio::time::sleep(TICK).await;
+    assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
+    assert_eq!(two.request(&call("a")).await.unwrap(), None);
+    assert_eq!(two.request(&call("b")).await.unwrap(), Some(kept_request(Some(b"b"))));
 }
 
 pub(super) async fn one_call_is_found_by_itself(store: &dyn Store, two: &dyn Store) {

@@ -9,10 +9,11 @@ mod group_commit;
 mod postgres;
 mod sqlite;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use alloy_primitives::{Address, B256, hex};
+use alloy_primitives::{Address, B256, Bytes, hex};
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "postgres")]
 pub(super) use self::postgres::PostgresStore;
@@ -287,10 +288,56 @@ pub(super) struct AnswerRequest {
     /// Unix seconds.
     pub(super) answered_at: u64,
     pub(super) answer: Option<Answer>,
+    /// What was asked, where that is kept.
+    pub(super) request: Option<Arc<KeptRequest>>,
     /// For the totals.
     pub(super) route: String,
     /// Delivers once less than this is left and no other call is running.
     pub(super) close_below: Usdc,
+}
+
+/// What was asked, kept beside its answer for whoever decides a dispute. The stores keep it as JSON, and
+/// its body by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeptRequest {
+    /// What tells this request from others: [`Store::known`] finds its answer by it.
+    pub(super) digest: B256,
+    pub(super) method: String,
+    pub(super) target: String,
+    /// Those that can change an answer, without credentials.
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body_hash: B256,
+    /// `None` where it is longer than what is kept.
+    #[serde(skip)]
+    pub(super) body: Option<Bytes>,
+    /// The headers that hold the signature, and the appointment of the key that made it.
+    pub(super) signature: Option<String>,
+    pub(super) session: Option<String>,
+    /// Whether the requester's contract said that the signature is its own.
+    pub(super) by_contract: bool,
+    /// What the content hash says of the answer, whether or not that is kept.
+    pub(super) answered: Answered,
+}
+
+/// An answer without its body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    pub(super) content_type: String,
+    pub(super) body_hash: B256,
+}
+
+impl KeptRequest {
+    /// As the stores keep it, without the body.
+    fn to_json(&self) -> Vec<u8> {
+        // Text, numbers and hashes always have JSON.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    fn from_json(json: &[u8], body: Option<Vec<u8>>) -> serde_json::Result<Self> {
+        let kept: Self = serde_json::from_slice(json)?;
+        Ok(Self { body: body.map(Bytes::from), ..kept })
+    }
 }
 
 /// How a claim ended.
@@ -549,7 +596,7 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// Keeps these claims for another lease. Those that are not their owner's any more are passed over.
     async fn renew(&self, claims: &[Claim], lease: Duration) -> Result<()>;
 
-    /// Keeps the answer, takes the price (reserved → spent), counts call and revenue for the route, and where
+    /// Keeps the answer and, where it is given, the request; takes the price (reserved → spent), counts call and revenue for the route, and where
     /// nothing sensible is left of the balance (`amount - spent < close_below` and nothing reserved) moves the payment to
     /// Delivering: all in one step. `TakenOver` where the claim is not the latest attempt, else `Closed` where the
     /// payment is not Open.
@@ -627,6 +674,9 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// An answered call; `None` where there is no such one.
     async fn answered(&self, call: &CallId) -> Result<Option<CallRow>>;
 
+    /// What was asked by an answered call; `None` where there is no such one, or its request was not kept.
+    async fn request(&self, call: &CallId) -> Result<Option<KeptRequest>>;
+
     /// The answered calls of a payment in the order of their index.
     async fn calls(&self, id: TransactionId) -> Result<Vec<CallRow>>;
 
@@ -658,7 +708,7 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// `agirails_paywall_calls_total{route="…"}` and `agirails_paywall_revenue_base_units_total{route="…"}`.
     async fn counters(&self) -> Result<Counters>;
 
-    /// Forgets up to `limit` payments that ended longer ago than this, with their calls; returns how many. None whose
+    /// Forgets up to `limit` payments that ended longer ago than this, with all that is kept of their calls; returns how many. None whose
     /// deadline is not over `now`, by the kernel's clock: its id could be spent again. None that is delivered and not
     /// settled: somebody owes for it.
     async fn prune(&self, age: Duration, now: u64, limit: u32) -> Result<u64>;

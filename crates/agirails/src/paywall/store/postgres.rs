@@ -28,9 +28,9 @@ use self::{
 };
 use super::{
     AnswerRequest, Backlog, By, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty,
-    Ended, Entry, Facts, Kept, KeptAnswer, KeptBody, Known, MOVES, Outcome, Owner, PIECE_BYTES,
-    Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, Scope, Stage, Store, Totals, calls_counter,
-    node_in_row, revenue_counter, row_of_node, rows_of_level,
+    Ended, Entry, Facts, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
+    PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, Scope, Stage, Store, Totals,
+    calls_counter, node_in_row, revenue_counter, row_of_node, rows_of_level,
 };
 use crate::{
     error::{Code, Error, Result, shown_words},
@@ -46,12 +46,13 @@ macro_rules! payment {
 }
 
 /// The n-th step makes tables of version n out of those of version n - 1. Steps are only ever added.
-const TABLES: [&str; 5] = [
+const TABLES: [&str; 6] = [
     include_str!("postgres.sql"),
     include_str!("postgres/deadlines.sql"),
     include_str!("postgres/services.sql"),
     include_str!("postgres/kept.sql"),
     include_str!("postgres/books.sql"),
+    include_str!("postgres/requests.sql"),
 ];
 const FUNCTIONS: &str = include_str!("postgres/functions.sql");
 /// The schema that this version reads and writes.
@@ -336,7 +337,7 @@ impl Store for PostgresStore {
 
     async fn answer(&self, request: &AnswerRequest) -> Result<Ended> {
         const SQL: &str = "SELECT * FROM agirails_paywall.answer(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
         let Claim { call, owner, attempt, .. } = &request.claim;
         let answer = request.answer.as_ref();
         let status = answer.map(|answer| i32::from(answer.status));
@@ -345,6 +346,9 @@ impl Store for PostgresStore {
         let values: Option<Vec<&[u8]>> =
             answer.map(|answer| answer.headers.iter().map(|(_, value)| value.as_slice()).collect());
         let body = answer.map(|answer| answer.body.as_slice());
+        let asked = request.request.as_ref();
+        let asked_body = asked.and_then(|asked| asked.body.as_ref()).map(|body| &body[..]);
+        let asked = asked.map(|asked| asked.to_json());
         let rows = self
             .ask(
                 SQL,
@@ -364,6 +368,8 @@ impl Store for PostgresStore {
                     (&text(&revenue_counter(&request.route)), Type::TEXT),
                     (&at_most(request.close_below.0), Type::INT8),
                     (&text(&request.route), Type::TEXT),
+                    (&asked, Type::BYTEA),
+                    (&asked_body, Type::BYTEA),
                 ],
             )
             .await?;
@@ -600,6 +606,20 @@ impl Store for PostgresStore {
             (&call.key.as_bytes(), Type::BYTEA),
         ];
         self.ask(SQL, &parameters).await?.first().map(call_row).transpose()
+    }
+
+    async fn request(&self, call: &CallId) -> Result<Option<KeptRequest>> {
+        const SQL: &str = "SELECT request, body FROM agirails_paywall.request
+            WHERE scope = $1 AND payment = $2 AND key = $3";
+        let parameters: [Parameter<'_>; 3] = [
+            (&self.scope, Type::TEXT),
+            (&call.transaction.as_slice(), Type::BYTEA),
+            (&call.key.as_bytes(), Type::BYTEA),
+        ];
+        let rows = self.ask(SQL, &parameters).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let kept = KeptRequest::from_json(value(row, 0)?, value(row, 1)?);
+        kept.map(Some).map_err(|error| damaged("a request that is not whole").with_source(error))
     }
 
     async fn keep_tree(&self, id: TransactionId, levels: &[Vec<B256>]) -> Result<()> {

@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 
 use super::{
     AnswerRequest, Backlog, By, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, DAY, Duty,
-    Ended, Entry, Facts, Kept, KeptAnswer, KeptBody, Known, MOVES, Outcome, Owner, PIECE_BYTES,
-    Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, Scope, Stage, Store, Totals,
+    Ended, Entry, Facts, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
+    PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, Scope, Stage, Store, Totals,
     group_commit::GroupCommit, node_in_row, row_of_node, rows_of_level,
 };
 use crate::{
@@ -65,6 +65,7 @@ impl SqliteStore {
                 include_str!("sqlite/services.sql"),
                 include_str!("sqlite/kept.sql"),
                 include_str!("sqlite/books.sql"),
+                include_str!("sqlite/requests.sql"),
             ],
             synchronous: if survives_power_cut { "FULL" } else { "NORMAL" },
             patience: PATIENCE,
@@ -414,6 +415,25 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn request(&self, call: &CallId) -> Result<Option<KeptRequest>> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT request, body FROM requests WHERE payment = ?1 AND key = ?2";
+                let mut statement = connection.prepare_cached(sql)?;
+                let call = params![call.transaction.as_slice(), call.key];
+                let kept = statement.query_row(call, |row| {
+                    KeptRequest::from_json(row.get_ref(0)?.as_blob()?, row.get(1)?).map_err(
+                        |error| {
+                            let source = Box::new(error);
+                            rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, source)
+                        },
+                    )
+                });
+                Ok(kept.optional()?)
+            })
+            .await
+    }
+
     async fn keep_tree(&self, id: TransactionId, levels: &[Vec<B256>]) -> Result<()> {
         let levels = levels.to_vec();
         self.write(move |connection| {
@@ -608,6 +628,7 @@ impl Store for SqliteStore {
             for id in &ids {
                 for sql in [
                     "DELETE FROM pieces WHERE payment = ?1",
+                    "DELETE FROM requests WHERE payment = ?1",
                     "DELETE FROM trees WHERE payment = ?1",
                     "DELETE FROM calls WHERE payment = ?1",
                     "DELETE FROM payments WHERE id = ?1",
@@ -758,6 +779,15 @@ fn answer(connection: &Connection, provider: Address, request: &AnswerRequest) -
         for (number, bytes) in (0_i64..).zip(body.chunks(PIECE_BYTES)) {
             statement.execute(params![id.as_slice(), claim.call.key, number, bytes])?;
         }
+    }
+    if let Some(request) = &request.request {
+        let sql = "INSERT INTO requests (payment, key, request, body) VALUES (?1, ?2, ?3, ?4)";
+        connection.prepare_cached(sql)?.execute(params![
+            id.as_slice(),
+            claim.call.key,
+            request.to_json(),
+            request.body.as_ref().map(|body| &body[..]),
+        ])?;
     }
     let sql = "UPDATE payments SET reserved = reserved - ?2, spent = spent + ?2, \
                calls = calls + 1, answered_at = ?3, failures = 0 WHERE id = ?1";

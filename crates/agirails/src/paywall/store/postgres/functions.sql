@@ -180,6 +180,7 @@ CREATE FUNCTION agirails_paywall.answer(
     p_content_hash bytea, p_answered_at bigint,
     p_status integer, p_header_names bytea[], p_header_values bytea[], p_body bytea,
     p_calls_counter text, p_revenue_counter text, p_close_below bigint, p_route text,
+    p_request bytea, p_request_body bytea,
     OUT stage smallint, OUT place bigint
 ) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
@@ -226,6 +227,10 @@ BEGIN
         owed_since = CASE WHEN closes THEN moment END,
         due_at = CASE WHEN closes THEN moment END
     WHERE p.scope = p_scope AND p.id = p_id;
+    IF p_request IS NOT NULL THEN
+        INSERT INTO agirails_paywall.request (scope, payment, key, request, body)
+        VALUES (p_scope, p_id, p_key, p_request, p_request_body);
+    END IF;
     PERFORM agirails_paywall.add(
         p_scope, ARRAY[p_calls_counter, p_revenue_counter], ARRAY[1, call.price]);
     INSERT INTO agirails_paywall.books AS b (scope, day, route, requester, calls, gross)
@@ -639,6 +644,8 @@ SET search_path = pg_catalog, pg_temp AS $$
         FOR UPDATE SKIP LOCKED
     ), trees AS (
         DELETE FROM agirails_paywall.tree t USING old WHERE t.scope = p_scope AND t.payment = old.id
+    ), requests AS (
+        DELETE FROM agirails_paywall.request r USING old WHERE r.scope = p_scope AND r.payment = old.id
     ), calls AS (
         DELETE FROM agirails_paywall.call c USING old WHERE c.scope = p_scope AND c.payment = old.id
     ), payments AS (

@@ -172,6 +172,7 @@ fn answer_of(key: &str, attempt: u32) -> AnswerRequest {
         content_hash: keccak256(key),
         answered_at: 1_800_000_000,
         answer: Some(Answer::text(200, "text/plain", vec![b'x'; 2_000])),
+        request: None,
         route: "/".to_owned(),
         close_below: Usdc(1),
     }
