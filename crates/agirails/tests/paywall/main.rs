@@ -10,6 +10,7 @@ mod chain;
 #[cfg(feature = "tower")]
 mod death;
 mod edge;
+mod evidence;
 #[cfg(feature = "tower")]
 mod exchanges;
 mod faulty_kernel;

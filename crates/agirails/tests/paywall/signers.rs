@@ -32,7 +32,12 @@ fn contracts_own(seed: u8) -> WalletSignature {
 }
 
 /// The request as its requester's wallet signs it; `byte` makes one signature differ from another.
-async fn by_contract(stage: &Stage, id: TransactionId, key: Option<&str>, byte: u8) -> Incoming {
+pub async fn by_contract(
+    stage: &Stage,
+    id: TransactionId,
+    key: Option<&str>,
+    byte: u8,
+) -> Incoming {
     let now = stage.requester.now().await.unwrap();
     let mut incoming = unsigned(id, "/api/generate", b"{}");
     incoming.idempotency_key = key.map(str::to_owned);

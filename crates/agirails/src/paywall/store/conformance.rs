@@ -480,7 +480,7 @@ pub(super) async fn a_request_is_kept_only_where_its_answer_is(store: &dyn Store
     let kept = store.request(&claim.call).await.unwrap();
     assert_eq!(kept, Some(kept_request(Some(b"first"))));
     let late = run(store, &ask("b", "k", 10)).await;
-    store.close_expiring(u64::MAX).await.unwrap();
+    store.close_expiring(OVER).await.unwrap();
     assert_eq!(answer_with(store, &late, kept_request(None)).await, Ended::Closed);
     assert_eq!(store.request(&late.call).await.unwrap(), None);
 }
