@@ -72,6 +72,8 @@ class Settings(TypedDict, total=False):
     body_budget_bytes: int | None
     max_kept_stream_bytes: int | None
     max_kept_answer_bytes: int | None
+    keep_requests: bool | None
+    max_kept_request_bytes: int | None
     keep_days: int | None
     give_back_unclaimed: bool | None
     survive_power_cut: bool | None
@@ -159,6 +161,11 @@ class Base:
                 1 MiB.
             max_kept_answer_bytes: the longest other response that is kept for repeats, bytes:
                 16 MiB.
+            keep_requests: whether the request of each answered call is kept beside its answer, with
+                its signature, so that `evidence` can show what was asked: True. The values of
+                Authorization, Cookie and other headers that carry credentials are never kept.
+            max_kept_request_bytes: the longest request body that is kept with it, bytes: 64 KiB.
+                Of a longer one its hash alone is kept.
             keep_days: how long ended payments are kept, days: 30.
             give_back_unclaimed: whether a transaction that nobody calls with is given back before
                 its deadline: True.

@@ -133,6 +133,34 @@ class Paywall(Base):
         stage: str = self._core.refund(tx_id)
         return stage
 
+    def evidence(self, tx_id: str) -> str:
+        """The evidence file of a transaction, as JSON text, for whoever decides a dispute.
+
+        It has the transaction as the kernel has it now, each answered call with its request, its
+        answer and its receipt, and, once it is delivered, the delivery proof and each call's way to
+        it. `agirails.verify_evidence` checks such a file. Nothing is sent or changed.
+
+        The file has what was kept: with keep_requests=False it has no calls, and a body that was
+        too long to keep stands in it as its hash. It has at most 100,000 calls and 64 MiB: bodies
+        that do not fit are left out, then the last calls.
+
+        Args:
+            tx_id: the transaction, 0x and 64 hex digits.
+
+        Raises:
+            TransactionNotFoundError: the kernel does not know it.
+            UnauthorizedError: it is another provider's.
+            ValidationError: no call was answered with it that is kept here (code nothing_served),
+                or that is no transaction id.
+            NetworkError: the transaction cannot be read.
+            StorageError: the store cannot be used.
+
+        Example:
+            >>> Path("dispute.json").write_text(paywall.evidence(tx_id), encoding="utf-8")
+        """
+        text: str = self._core.evidence(tx_id)
+        return text
+
     def payments(
         self,
         *,

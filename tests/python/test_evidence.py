@@ -1,6 +1,7 @@
 """Evidence files: our checks and the guide's, which use nothing of ours, find the same."""
 
 import ast
+import asyncio
 import copy
 import json
 import re
@@ -309,6 +310,76 @@ def test_a_paywalls_calls_make_a_file_that_holds(tmp_path, theirs):
     assert found.conclusion == "holds", str(found)
     assert len(found.findings) == 3 + 5 * 6 + 22
     assert set(theirs(file).values()) == {"holds"}
+
+
+def file_of(stage: Stage, tx_id: str) -> str:
+    """The file that the paywall writes."""
+    made = stage.paywall.evidence(tx_id)
+    return made if stage.kind == "flask" else asyncio.run(made)
+
+
+def dispute(stage: Stage, tx_id: str) -> None:
+    stage.becomes(tx_id, State.DELIVERED)
+    stage.consumer.advanced.transition_state(tx_id, State.DISPUTED)
+
+
+@pytest.mark.parametrize("kind", ["flask", "fastapi"])
+def test_the_guides_script_verifies_what_a_paywall_wrote_of_a_disputed_call(tmp_path, theirs, kind):
+    stage = Stage(tmp_path, kind, unsigned="refuse")
+    tx_id, body = stage.fund(), b"\xff what is asked"
+    headers = stage.headers(tx_id, body=body)
+    secrets = {"Authorization": "Bearer a-secret", "Cookie": "session=a-secret"}
+    reply = stage.ask("POST", "/api/generate?x=%41b", body, **headers, **secrets, Accept="*/json")
+    assert reply.status == 200, reply
+    dispute(stage, tx_id)
+    text = file_of(stage, tx_id)
+    assert "a-secret" not in text
+    found = verify_evidence(text, client=stage.consumer)
+    assert found.conclusion == "holds", str(found)
+    file = json.loads(text)
+    (call,) = file["calls"]
+    assert file["transaction"]["state"] == "DISPUTED"
+    assert call["request"]["signature"] == headers["X_AGIRAILS_SIGNATURE"]
+    assert call["request"]["headers"] == [["accept", "*/json"]]
+    assert call["receipt"] == reply.receipt
+    assert call["answer"]["body"]["text"].encode() == reply.body
+    script, path = tmp_path / "verify.py", tmp_path / "evidence.json"
+    script.write_text(SCRIPT, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-W", "error", str(script), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 10 and all(line.startswith("holds: ") for line in lines)
+    call["answer"]["status"] = 202
+    assert "fails" in theirs(file).values()
+
+
+def test_a_paywall_keeps_of_a_request_what_its_settings_say(tmp_path, theirs):
+    for settings, lacks in [
+        ({"max_kept_request_bytes": 1}, {"calls[0].request.bodyHash"}),
+        ({"keep_requests": False}, {"calls"}),
+    ]:
+        stage = Stage(tmp_path / next(iter(settings)), "flask", unsigned="refuse", **settings)
+        tx_id = stage.fund()
+        assert stage.pay(tx_id, b"{}").status == 200
+        dispute(stage, tx_id)
+        text = file_of(stage, tx_id)
+        assert verify_evidence(text).conclusion == "incomplete"
+        found = theirs(json.loads(text))
+        assert {name for name, is_so in found.items() if is_so != "holds"} == lacks
+
+
+@pytest.mark.parametrize("kind", ["flask", "fastapi"])
+def test_without_a_served_call_there_is_no_file(tmp_path, kind):
+    stage = Stage(tmp_path, kind)
+    with pytest.raises(agirails.ValidationError) as caught:
+        file_of(stage, stage.fund())
+    assert caught.value.code == "nothing_served" and caught.value.hint
+    with pytest.raises(agirails.TransactionNotFoundError):
+        file_of(stage, "0x" + "ab" * 32)
+    with pytest.raises(agirails.ValidationError):
+        file_of(stage, "0x12")
 
 
 def test_the_extension_takes_the_text_alone():

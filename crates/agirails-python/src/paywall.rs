@@ -191,6 +191,14 @@ impl _Paywall {
         run(py, self.style, Moves, async move { core.refund(id).await }, convert::plain)
     }
 
+    /// The evidence file of a transaction, as its text.
+    fn evidence(&self, py: Python<'_>, tx_id: Any<'_, '_>) -> Object {
+        let id = convert::transaction_id(tx_id)?;
+        let core = self.core.clone();
+        let call = async move { Ok::<_, agirails::Error>(core.evidence(id).await?.to_json()?) };
+        run(py, self.style, Reads, call, convert::plain)
+    }
+
     /// What transactions are bound to.
     #[getter]
     fn service_hash(&self) -> String {
@@ -942,6 +950,12 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, Place)> {
             "vary_on" => settings.vary_on = read_names("vary_on", &value)?,
             "max_kept_stream_bytes" => {
                 settings.max_kept_stream_bytes = bytes("max_kept_stream_bytes")?;
+            }
+            "keep_requests" => {
+                settings.keep_requests = convert::flag("keep_requests", &value)?;
+            }
+            "max_kept_request_bytes" => {
+                settings.max_kept_request_bytes = bytes("max_kept_request_bytes")?;
             }
             "keep_days" => {
                 let days = number("keep_days")?;
