@@ -551,7 +551,7 @@ class TestSettings:
 
 
 def test_a_full_disk_serves_nothing_and_says_so(tmp_path):
-    said = in_own_mounts(tmp_path, "size=2m", "paywall_on_a_full_disk")
+    said = in_own_mounts(tmp_path, "size=6m", "paywall_on_a_full_disk")
     assert said["error"] == "Store Unavailable"
     assert said["logged"] and not said["leaked"]
     assert said["after"] == 200

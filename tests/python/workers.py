@@ -460,8 +460,9 @@ def paywall_on_a_full_disk(directory: str, options: str) -> None:
     handler = logging.Handler()
     handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("agirails.paywall").addHandler(handler)
+    # More than the store's log may take when it is written into the file, once there is room.
     ballast = small / "ballast"
-    ballast.write_bytes(bytes(500_000))
+    ballast.write_bytes(bytes(4_000_000))
     served = 0
     while served < 1_000:
         tx_id = stage.fund()
