@@ -1,5 +1,5 @@
-//! Open payments as the world treats them: others move their transactions, their requesters stop
-//! calling, and their provider may give one back.
+//! Payments as the world treats them: others move their transactions, their requesters stop calling,
+//! and their provider may give one back.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,31 +14,37 @@ use crate::{
     protocol::{Refusal, State, Transaction, TransactionId},
 };
 
-/// How many open payments are read from the kernel at once, and how many in one round: the next
-/// round goes on behind them.
+/// How many payments are read from the kernel at once, and how many in one round: the next round goes
+/// on behind them.
 const PAGE: u32 = 250;
 const ROUND: u32 = 2_000;
 
+/// The payment that was looked up last.
+pub(super) type Behind = Arc<Mutex<TransactionId>>;
+
 impl Inner {
-    pub(super) async fn follow_and_tell(self: Arc<Self>, behind: Arc<Mutex<TransactionId>>) {
-        if let Err(error) = self.follow(&behind).await {
-            let words = format!("open payments were not looked up on chain: {error}");
+    pub(super) async fn follow_and_tell(self: Arc<Self>, stage: Stage, behind: Behind) {
+        if let Err(error) = self.follow(stage, &behind).await {
+            let words = format!("{} payments were not looked up on chain: {error}", stage.as_str());
             self.listener.tell(Level::Warning, words);
         }
     }
 
-    /// Looks up the transactions of open payments, behind the last one that was looked up.
-    async fn follow(&self, behind: &Mutex<TransactionId>) -> Result<()> {
+    /// Looks up the transactions of payments at this stage, behind the last one that was looked up.
+    async fn follow(&self, stage: Stage, behind: &Mutex<TransactionId>) -> Result<()> {
         for _ in 0..ROUND / PAGE {
             let after = *lock(behind);
-            let ids = self.store.payments_at(Stage::Open, after, PAGE).await?;
+            let ids = self.store.payments_at(stage, after, PAGE).await?;
             if ids.is_empty() {
                 *lock(behind) = TransactionId::ZERO;
                 break;
             }
             let transactions = self.client.kernel().get_transactions(&ids).await?;
             for transaction in transactions.into_iter().flatten() {
-                self.notice(transaction).await?;
+                match stage {
+                    Stage::Open => self.notice(transaction).await?,
+                    _ => self.notice_settlement(transaction, stage).await?,
+                }
             }
             let is_last = ids.len() < PAGE as usize;
             *lock(behind) = ids.last().filter(|_| !is_last).copied().unwrap_or_default();

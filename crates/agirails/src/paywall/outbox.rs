@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::{
     Inner,
     event::Level,
+    following::Behind,
     lock,
     process::Process,
     store::{Duty, Entry, Facts, Outcome, Stage},
@@ -166,6 +167,19 @@ async fn keep_house(paywall: Weak<Inner>, process: Arc<Process>) {
     }
 }
 
+/// Looks up now and then what others did with payments at a stage.
+struct Following {
+    stage: Stage,
+    behind: Behind,
+    chore: Chore,
+}
+
+/// Looks over now and then the kernel's transactions in these states.
+struct Sweep {
+    states: &'static [State],
+    chore: Chore,
+}
+
 /// The one task of a process that keeps house.
 struct Tender {
     process: Arc<Process>,
@@ -173,15 +187,9 @@ struct Tender {
     lead: Every,
     close: Every,
     idle: Every,
-    follow: Chore,
-    /// The payment that was followed last.
-    followed: Arc<Mutex<TransactionId>>,
-    /// The delivered payment that was looked up last.
-    watched: Arc<Mutex<TransactionId>>,
-    watch: Chore,
+    follow: [Following; 3],
     price: Chore,
-    recheck: Chore,
-    sweep: Chore,
+    sweeps: [Sweep; 2],
     prune: Chore,
     /// Until when nobody else sends.
     leads_until: Option<Instant>,
@@ -196,19 +204,25 @@ impl Tender {
         let is_local = inner.is_local();
         let sweep = Duration::from_secs(if is_local { 2 } else { 30 });
         let follow = Duration::from_secs(if is_local { 1 } else { 5 });
+        let settle = inner.settlement_period();
+        let recheck = Duration::from_secs(if is_local { 5 } else { 600 });
         Self {
             process,
             flush: Every::new(Duration::from_secs(1)),
             lead: Every::new(LEADERSHIP / 3),
             close: Every::new(Duration::from_secs(1)),
             idle: Every::new(sweep),
-            follow: Chore::new(follow),
-            followed: Arc::default(),
-            watched: Arc::default(),
-            watch: Chore::new(inner.settlement_period()),
-            price: Chore::new(inner.settlement_period()),
-            recheck: Chore::new(Duration::from_secs(if is_local { 5 } else { 600 })),
-            sweep: Chore::new(sweep),
+            follow: [(Stage::Open, follow), (Stage::Disputed, settle), (Stage::Delivered, settle)]
+                .map(|(stage, period)| Following {
+                    stage,
+                    behind: Arc::default(),
+                    chore: Chore::new(period),
+                }),
+            price: Chore::new(settle),
+            sweeps: [
+                Sweep { states: &[State::Committed, State::InProgress], chore: Chore::new(sweep) },
+                Sweep { states: &[State::Delivered], chore: Chore::new(recheck) },
+            ],
             prune: Chore::new(Duration::from_secs(600)),
             leads_until: None,
             duties: JoinSet::new(),
@@ -243,11 +257,13 @@ impl Tender {
         if self.idle.is_due() {
             inner.close_idle().await?;
         }
-        self.follow.begin(inner.clone().follow_and_tell(self.followed.clone()));
-        self.watch.begin(inner.clone().watch_and_tell(self.watched.clone()));
+        for Following { stage, behind, chore } in &mut self.follow {
+            chore.begin(inner.clone().follow_and_tell(*stage, behind.clone()));
+        }
         self.price.begin(inner.clone().price_settlements());
-        self.recheck.begin(inner.clone().recheck_and_tell());
-        self.sweep.begin(inner.clone().sweep_and_tell());
+        for Sweep { states, chore } in &mut self.sweeps {
+            chore.begin(inner.clone().sweep_and_tell(states));
+        }
         self.prune.begin(inner.clone().prune_and_tell());
         self.begin_duties(inner).await
     }
@@ -540,20 +556,20 @@ impl Inner {
         Ok(())
     }
 
-    async fn sweep_and_tell(self: Arc<Self>) {
-        if let Err(error) = self.sweep().await {
+    async fn sweep_and_tell(self: Arc<Self>, states: &'static [State]) {
+        if let Err(error) = self.sweep(states).await {
             let words = format!("transactions of the kernel were not looked over: {error}");
             self.listener.tell(Level::Warning, words);
         }
     }
 
     /// Looks over the kernel's transactions: those that nobody claimed are given back before they
-    /// expire, and what a chain took back is done again.
-    async fn sweep(&self) -> Result<()> {
+    /// expire, and what a chain took back, or a node said falsely, is done again.
+    async fn sweep(&self, states: &[State]) -> Result<()> {
         let now = self.clock.passed_by_now().await?;
         // Its time as a copy begins when it is opened, not when somebody first asks.
         self.restored().await?;
-        for state in [State::Committed, State::InProgress] {
+        for &state in states {
             let mut query = TransactionQuery {
                 role: Some(Role::Provider),
                 state: Some(state),
@@ -580,6 +596,12 @@ impl Inner {
             let is_served = payment.calls > 0 && now <= deadline;
             let is_long_over = deadline.saturating_add(MISSING_FOR) < now;
             let to = match payment.stage {
+                Stage::Settled | Stage::Disputed | Stage::Returned | Stage::Lost
+                    if state == State::Delivered =>
+                {
+                    Stage::Delivered
+                }
+                _ if state == State::Delivered => return Ok(()),
                 Stage::Delivered | Stage::Settled | Stage::Disputed => Stage::Delivering,
                 Stage::Returned => Stage::Returning,
                 // It stands after all.
@@ -589,11 +611,12 @@ impl Inner {
                 Stage::Left if is_long_over => Stage::Returning,
                 Stage::Left | Stage::Open | Stage::Delivering | Stage::Returning => return Ok(()),
             };
-            let entry = Entry { at: self.clock.about(), ..Entry::default() };
+            let entry = Entry { at: transaction.updated_at, ..Entry::default() };
             let again = Outcome::Moved { to, trouble: None, entry };
             return self.store.settle(id, payment.stage, &again).await.map(drop);
         }
         let is_over = match state {
+            State::Delivered => return Ok(()),
             // Another store of the key may be serving it, for as long as it can be delivered.
             _ if transaction.service_hash != self.service => {
                 deadline.saturating_add(MISSING_FOR) < now

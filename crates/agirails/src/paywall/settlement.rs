@@ -1,10 +1,7 @@
 //! What is delivered, until it is paid out: it is settled once its dispute window is over, and what
 //! others did with it meanwhile is noticed.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner,
@@ -16,16 +13,11 @@ use super::{
 use crate::{
     client::LeastNet,
     error::{Error, Result},
-    kernel::{GasCost, Role, TransactionQuery, Transition},
+    kernel::{GasCost, Transition},
     protocol::{
         DisputeWindow, State, Transaction, TransactionId, Usdc, rules::MAX_DISPUTE_WINDOW_SECONDS,
     },
 };
-
-/// How many delivered payments are read from the kernel at once, and how many in one round: the next
-/// round goes on behind them.
-const PAGE: u32 = 250;
-const ROUND: u32 = 2_000;
 
 impl Inner {
     /// Asks what gas costs, which decides what is worth its settlement.
@@ -113,41 +105,12 @@ impl Inner {
         }
     }
 
-    pub(super) async fn watch_and_tell(self: Arc<Self>, behind: Arc<Mutex<TransactionId>>) {
-        for stage in [Stage::Disputed, Stage::Delivered] {
-            if let Err(error) = self.watch(stage, &behind).await {
-                let words = format!("{} payments were not looked up: {error}", stage.as_str());
-                self.listener.tell(Level::Warning, words);
-            }
-        }
-    }
-
-    /// Looks up what others did with payments at this stage. Of those that are delivered, which may be
-    /// many, each round looks up some, behind those of the last one.
-    async fn watch(&self, stage: Stage, behind: &Mutex<TransactionId>) -> Result<()> {
-        let mut after = match stage {
-            Stage::Delivered => *lock(behind),
-            _ => TransactionId::ZERO,
-        };
-        for _ in 0..ROUND / PAGE {
-            let ids = self.store.payments_at(stage, after, PAGE).await?;
-            let transactions = self.client.kernel().get_transactions(&ids).await?;
-            for transaction in transactions.into_iter().flatten() {
-                self.take_note(transaction, stage).await?;
-            }
-            let is_last = ids.len() < PAGE as usize;
-            after = ids.last().filter(|_| !is_last).copied().unwrap_or_default();
-            if is_last {
-                break;
-            }
-        }
-        if stage == Stage::Delivered {
-            *lock(behind) = after;
-        }
-        Ok(())
-    }
-
-    async fn take_note(&self, transaction: Transaction, stage: Stage) -> Result<()> {
+    /// Writes down what others did with a payment that was delivered or disputed.
+    pub(super) async fn notice_settlement(
+        &self,
+        transaction: Transaction,
+        stage: Stage,
+    ) -> Result<()> {
         let (id, state) = (transaction.id, transaction.state);
         // Its window is read where it is to be settled, not with every look.
         if state == State::Delivered || self.moved_by_others(&transaction, stage).is_none() {
@@ -162,42 +125,6 @@ impl Inner {
             self.tell_of_settlement(&Facts::of(&confirmed), &outcome);
         }
         Ok(())
-    }
-
-    pub(super) async fn recheck_and_tell(self: Arc<Self>) {
-        if let Err(error) = self.recheck().await {
-            let words = format!("delivered transactions were not looked over: {error}");
-            self.listener.tell(Level::Warning, words);
-        }
-    }
-
-    /// Looks for transactions that wait for their settlement and are thought to have ended: a chain took
-    /// a block back, or a node said what was not so.
-    async fn recheck(&self) -> Result<()> {
-        const PAGE: u32 = 1_000;
-        let mut query = TransactionQuery {
-            role: Some(Role::Provider),
-            state: Some(State::Delivered),
-            limit: PAGE,
-            ..TransactionQuery::of(self.client.address())
-        };
-        loop {
-            let page = self.client.find_transactions(&query).await?;
-            for transaction in &page {
-                let payment = self.store.payment(transaction.id).await?;
-                let Some(stage) = payment.map(|payment| payment.stage) else { continue };
-                if matches!(stage, Stage::Settled | Stage::Disputed | Stage::Returned | Stage::Lost)
-                {
-                    let entry = Entry { at: transaction.updated_at, ..Entry::default() };
-                    let again = Outcome::Moved { to: Stage::Delivered, trouble: None, entry };
-                    self.store.settle(transaction.id, stage, &again).await?;
-                }
-            }
-            query.after = page.last().map(|last| last.id);
-            if page.len() < PAGE as usize {
-                return Ok(());
-            }
-        }
     }
 
     /// Tells the operator what became of a payment that was delivered.
