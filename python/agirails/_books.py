@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, time, timezone
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .types import Address, Usdc
 
@@ -79,14 +79,6 @@ class ReportRow(NamedTuple):
     """Payments that were given back."""
     disputed: int
     """Payments that were disputed."""
-
-
-def payment_record(fields: dict[str, Any]) -> PaymentRecord:
-    return PaymentRecord(**fields)
-
-
-def report_row(fields: dict[str, Any]) -> ReportRow:
-    return ReportRow(**fields)
 
 
 def unix_seconds(moment: int | date | None) -> int | None:

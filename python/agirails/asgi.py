@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ._agirails import CallPayment
 from ._asgi import Rejected, run_in_threadpool, this_call
-from ._books import PaymentRecord, ReportRow, payment_record, report_row, unix_seconds
+from ._books import PaymentRecord, ReportRow, unix_seconds
 from ._paywall import Base
 from ._starlette import Middleware, app_routes
 from ._wrap import Wrapped
@@ -202,7 +202,7 @@ class Paywall(Base):
             [Usdc("0.95")]
         """
         rows = await self._core.payments(stage, requester, limit, after)
-        return [payment_record(row) for row in rows]
+        return [PaymentRecord(**row) for row in rows]
 
     async def report(
         self,
@@ -236,7 +236,7 @@ class Paywall(Base):
         """
         days = unix_seconds(since), unix_seconds(until)
         rows = await self._core.report(by, *days, after, limit)
-        return [report_row(row) for row in rows]
+        return [ReportRow(**row) for row in rows]
 
     async def owed(self) -> int:
         """How many deliveries and refunds are owed on chain.

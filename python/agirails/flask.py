@@ -22,7 +22,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.routing import Rule
 
 from ._agirails import CallPayment
-from ._books import PaymentRecord, ReportRow, payment_record, report_row, unix_seconds
+from ._books import PaymentRecord, ReportRow, unix_seconds
 from ._paywall import (
     BUILTIN_PATHS,
     MARK,
@@ -186,7 +186,7 @@ class Paywall(Base):
             [Usdc("0.95")]
         """
         rows = self._core.payments(stage, requester, limit, after)
-        return [payment_record(row) for row in rows]
+        return [PaymentRecord(**row) for row in rows]
 
     def report(
         self,
@@ -220,7 +220,7 @@ class Paywall(Base):
         """
         days = unix_seconds(since), unix_seconds(until)
         rows = self._core.report(by, *days, after, limit)
-        return [report_row(row) for row in rows]
+        return [ReportRow(**row) for row in rows]
 
     def owed(self) -> int:
         """How many deliveries and refunds are owed on chain.
