@@ -1,6 +1,8 @@
 //! State files: connections, transactions, and what other processes do to them meanwhile.
 
 mod backup;
+#[cfg(any(feature = "keeper", feature = "paywall"))]
+mod lease;
 pub(crate) mod permissions;
 mod schema;
 
@@ -17,6 +19,8 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
 pub use self::backup::back_up;
+#[cfg(any(feature = "keeper", feature = "paywall"))]
+pub(crate) use self::lease::{ms, now_ms, take_lease};
 
 use crate::{
     error::{Code, Error, Result, shown_path},

@@ -1,9 +1,6 @@
 //! What is to be settled, in a state file: the transactions, and how far the events were read.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::{Address, hex};
 use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
@@ -13,7 +10,7 @@ use crate::{
     kernel::GasCost,
     network::Network,
     protocol::{TransactionId, Usdc},
-    storage::{self, Attempt, Format, Storage, Store},
+    storage::{self, Attempt, Format, Storage, Store, ms, now_ms},
 };
 
 /// The one lease: one sender for each key, whoever holds the file.
@@ -334,16 +331,7 @@ impl Duties {
 
     /// Takes or renews the lease; `false` where another one has it.
     pub(super) async fn lease(&self, owner: Owner, lease: Duration) -> Result<bool> {
-        self.file
-            .write(|connection| {
-                let sql = "INSERT INTO leases (name, owner, until) VALUES (?1, ?2, ?3) \
-                           ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, \
-                           until = excluded.until WHERE owner = excluded.owner OR until <= ?4";
-                let now = now_ms();
-                let taken = params![LEASE, owner.as_slice(), now + ms(lease), now];
-                Ok(connection.prepare_cached(sql)?.execute(taken)? > 0)
-            })
-            .await
+        self.file.write(|connection| storage::take_lease(connection, LEASE, owner, lease)).await
     }
 
     /// Gives the lease back.
@@ -512,12 +500,4 @@ fn optional(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
 /// As SQLite keeps it. Amounts and times that would not fit do not exist.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn ms(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2)
-}
-
-fn now_ms() -> i64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, ms)
 }

@@ -1,9 +1,6 @@
 //! The store of one machine: a SQLite file that all its workers share.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::{Address, B256};
 use async_trait::async_trait;
@@ -19,7 +16,7 @@ use crate::{
     error::{Code, Error, Result},
     fork::Renewed,
     protocol::{TransactionId, Usdc},
-    storage::{self, Attempt, Format, Storage},
+    storage::{self, Attempt, Format, Storage, ms, now_ms},
 };
 
 /// How long a call waits while another process holds the file's lock, counted from its arrival (see
@@ -529,17 +526,7 @@ impl Store for SqliteStore {
 
     async fn lease(&self, name: &str, owner: Owner, lease: Duration) -> Result<bool> {
         let name = name.to_owned();
-        self.write(move |connection| {
-            let sql = "INSERT INTO leases (name, owner, until) VALUES (?1, ?2, ?3) \
-                       ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, \
-                       until = excluded.until WHERE owner = excluded.owner OR until <= ?4";
-            let now = now_ms();
-            let mut statement = connection.prepare_cached(sql)?;
-            let changed =
-                statement.execute(params![name, owner.as_slice(), now + ms(lease), now])?;
-            Ok(changed > 0)
-        })
-        .await
+        self.write(move |connection| storage::take_lease(connection, &name, owner, lease)).await
     }
 
     async fn backlog(&self, now: u64, least: Usdc) -> Result<Backlog> {
@@ -1156,14 +1143,6 @@ fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 /// A number that is compared, where everything beyond the range is as much as the range's end.
 fn at_most(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn ms(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2)
-}
-
-fn now_ms() -> i64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, ms)
 }
 
 fn age(since: i64) -> Duration {
