@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     Inner, Paywall,
-    store::{Backlog, By, DAY, PaymentFilter, PaymentRow, Stage, Totals},
+    store::{Backlog, DAY, PaymentFilter, PaymentRow, ReportBy, Stage, Totals},
 };
 use crate::{
     error::{Code, Error, Result},
@@ -102,18 +102,6 @@ impl From<PaymentRow> for PaymentRecord {
             trouble: payment.trouble,
         }
     }
-}
-
-/// What a report has a row for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ReportBy {
-    /// Each day of UTC: `2026-11-27`.
-    #[default]
-    Day,
-    /// Each route, by its charge's name.
-    Route,
-    /// Each requester, by its address.
-    Customer,
 }
 
 /// Which part of the books: [`Paywall::report`].
@@ -221,15 +209,10 @@ impl Paywall {
     /// ```
     pub async fn report(&self, query: &ReportQuery) -> Result<Vec<ReportRow>> {
         self.tend();
-        let by = match query.by {
-            ReportBy::Day => By::Day,
-            ReportBy::Route => By::Route,
-            ReportBy::Customer => By::Customer,
-        };
         let after = query.after.as_deref().unwrap_or_default();
         let days = (query.since.unwrap_or_default() / DAY, query.until.unwrap_or(u64::MAX) / DAY);
         let limit = checked(query.limit.unwrap_or(MOST))?;
-        let rows = self.inner.store.report(by, days, after, limit).await?;
+        let rows = self.inner.store.report(query.by, days, after, limit).await?;
         Ok(rows.into_iter().map(|(key, totals)| row(key, totals)).collect())
     }
 }

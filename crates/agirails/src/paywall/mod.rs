@@ -87,7 +87,7 @@ use self::{
 pub use self::{
     admission::Entry,
     answer::{Answer, Headers},
-    books::{PaymentQuery, PaymentRecord, ReportBy, ReportQuery, ReportRow},
+    books::{PaymentQuery, PaymentRecord, ReportQuery, ReportRow},
     call::CallPayment,
     event::{Event, Level},
     exchange::{DRAIN_BYTES, DRAIN_TIME, Exchange},
@@ -98,6 +98,7 @@ pub use self::{
     response::{Action, Chunk, Head},
     run::{End, Run},
     settings::{Deliver, Settings, Settle, Unsigned},
+    store::ReportBy,
 };
 use crate::{
     client::{ACTPClient, LeastNet},

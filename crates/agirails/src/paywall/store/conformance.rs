@@ -15,9 +15,9 @@ use std::{
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 
 use super::{
-    AnswerRequest, Answered, Backlog, By, CallId, Claim, ClaimRequest, Claimed, Counters, DAY,
-    Duty, Ended, Entry, Facts, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
-    PIECE_BYTES, PaymentFilter, Stage, Store, Totals, net,
+    AnswerRequest, Answered, Backlog, CallId, Claim, ClaimRequest, Claimed, Counters, DAY, Duty,
+    Ended, Entry, Facts, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
+    PIECE_BYTES, PaymentFilter, ReportBy, Stage, Store, Totals, net,
 };
 use crate::{
     paywall::answer::Answer,
@@ -1354,17 +1354,17 @@ pub(super) async fn the_books_add_up(store: &dyn Store, two: &dyn Store) {
     let report =
         async |by, days, after: &str, limit| two.report(by, days, after, limit).await.unwrap();
     let days = [("2027-01-15".to_owned(), first), ("2027-01-16".to_owned(), second)];
-    assert_eq!(report(By::Day, all, "", 10).await, days);
-    assert_eq!(report(By::Day, all, "", 1).await, days[..1]);
-    assert_eq!(report(By::Day, all, "2027-01-15", 10).await, days[1..]);
-    assert_eq!(report(By::Day, all, "2027-01-16", 10).await, []);
-    assert_eq!(report(By::Day, (NOW / DAY, NOW / DAY), "", 10).await, days[..1]);
-    assert_eq!(report(By::Day, (0, NOW / DAY - 1), "", 10).await, []);
+    assert_eq!(report(ReportBy::Day, all, "", 10).await, days);
+    assert_eq!(report(ReportBy::Day, all, "", 1).await, days[..1]);
+    assert_eq!(report(ReportBy::Day, all, "2027-01-15", 10).await, days[1..]);
+    assert_eq!(report(ReportBy::Day, all, "2027-01-16", 10).await, []);
+    assert_eq!(report(ReportBy::Day, (NOW / DAY, NOW / DAY), "", 10).await, days[..1]);
+    assert_eq!(report(ReportBy::Day, (0, NOW / DAY - 1), "", 10).await, []);
     let whole = Totals { calls: 3, gross: 2_000_010, disputed: 1, gas: 10, ..second };
-    assert_eq!(report(By::Route, all, "", 9).await, [("/summarize".to_owned(), whole)]);
+    assert_eq!(report(ReportBy::Route, all, "", 9).await, [("/summarize".to_owned(), whole)]);
     let requester = format!("{:#x}", Address::repeat_byte(0x77));
-    assert_eq!(report(By::Customer, all, "", 9).await, [(requester.clone(), whole)]);
-    assert_eq!(report(By::Customer, all, &requester, 9).await, []);
+    assert_eq!(report(ReportBy::Customer, all, "", 9).await, [(requester.clone(), whole)]);
+    assert_eq!(report(ReportBy::Customer, all, &requester, 9).await, []);
     let counters = store.counters().await.unwrap();
     let told = MOVES.map(|name| counters[name]);
     assert_eq!(told, [1, 1_000_000, 50_000, 950_000, 10, 1, 1]);
@@ -1387,7 +1387,7 @@ pub(super) async fn the_books_share_out_what_routes_earned_together(
     store.close(id("bundle")).await.unwrap();
     assert!(store.settle(id("bundle"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap());
     assert!(store.settle(id("bundle"), Stage::Delivered, &settled(950_000, NOW)).await.unwrap());
-    let rows = two.report(By::Route, (0, u64::MAX), "", 9).await.unwrap();
+    let rows = two.report(ReportBy::Route, (0, u64::MAX), "", 9).await.unwrap();
     let told: Vec<_> = rows
         .iter()
         .map(|(route, totals)| {
@@ -1407,11 +1407,11 @@ pub(super) async fn the_books_share_out_what_routes_earned_together(
 pub(super) async fn the_books_outlive_the_payments(store: &dyn Store, two: &dyn Store) {
     deliver(store, &dear("a"), NOW).await;
     store.settle(id("a"), Stage::Delivered, &settled(950_000, NOW)).await.unwrap();
-    let before = store.report(By::Day, (0, u64::MAX), "", 9).await.unwrap();
+    let before = store.report(ReportBy::Day, (0, u64::MAX), "", 9).await.unwrap();
     tokio::time::sleep(TICK).await;
     assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
     assert_eq!(two.payment(id("a")).await.unwrap(), None);
-    assert_eq!(store.report(By::Day, (0, u64::MAX), "", 9).await.unwrap(), before);
+    assert_eq!(store.report(ReportBy::Day, (0, u64::MAX), "", 9).await.unwrap(), before);
     assert_eq!(before[0].1.net, 950_000);
 }
 

@@ -432,10 +432,14 @@ pub(super) struct PaymentRow {
 }
 
 /// What a report has a row for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReportBy {
+    /// Each day of UTC: `2026-11-27`.
+    #[default]
     Day,
+    /// Each route, by its charge's name.
     Route,
+    /// Each requester, by its address.
     Customer,
 }
 
@@ -662,7 +666,7 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// its share. The books outlive the payments.
     async fn report(
         &self,
-        by: By,
+        by: ReportBy,
         days: (u64, u64),
         after: &str,
         limit: u32,

@@ -27,10 +27,10 @@ use self::{
     pool::{Again, Limits, Parameter, Pool},
 };
 use super::{
-    AnswerRequest, Backlog, By, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty,
-    Ended, Entry, Facts, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
-    PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, Scope, Stage, Store, Totals,
-    calls_counter, node_in_row, revenue_counter, row_of_node, rows_of_level,
+    AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
+    Entry, Facts, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
+    PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, ReportBy, Scope, Stage, Store,
+    Totals, calls_counter, node_in_row, revenue_counter, row_of_node, rows_of_level,
 };
 use crate::{
     error::{Code, Error, Result, shown_words},
@@ -525,7 +525,7 @@ impl Store for PostgresStore {
 
     async fn report(
         &self,
-        by: By,
+        by: ReportBy,
         (first, last): (u64, u64),
         after: &str,
         limit: u32,
@@ -550,12 +550,12 @@ impl Store for PostgresStore {
             };
         }
         let sql = match by {
-            By::Day => report!(
+            ReportBy::Day => report!(
                 "to_char(to_timestamp(day * 86400) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
                 "day"
             ),
-            By::Route => report!("route", "route"),
-            By::Customer => report!("'0x' || encode(requester, 'hex')", "requester"),
+            ReportBy::Route => report!("route", "route"),
+            ReportBy::Customer => report!("'0x' || encode(requester, 'hex')", "requester"),
         };
         let parameters: [Parameter<'_>; 5] = [
             (&self.scope, Type::TEXT),

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 
 use super::{
-    AnswerRequest, Backlog, By, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, DAY, Duty,
+    AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, DAY, Duty,
     Ended, Entry, Facts, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
-    PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, Scope, Stage, Store, Totals,
-    group_commit::GroupCommit, node_in_row, row_of_node, rows_of_level,
+    PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, ReportBy, Scope, Stage, Store,
+    Totals, group_commit::GroupCommit, node_in_row, row_of_node, rows_of_level,
 };
 use crate::{
     error::{Code, Error, Result},
@@ -349,15 +349,15 @@ impl Store for SqliteStore {
 
     async fn report(
         &self,
-        by: By,
+        by: ReportBy,
         (first, last): (u64, u64),
         after: &str,
         limit: u32,
     ) -> Result<Vec<(String, Totals)>> {
         let (key, column) = match by {
-            By::Day => ("date(day * 86400, 'unixepoch')", "day"),
-            By::Route => ("route", "route"),
-            By::Customer => ("'0x' || lower(hex(requester))", "requester"),
+            ReportBy::Day => ("date(day * 86400, 'unixepoch')", "day"),
+            ReportBy::Route => ("route", "route"),
+            ReportBy::Customer => ("'0x' || lower(hex(requester))", "requester"),
         };
         self.file
             .read(|connection| {
