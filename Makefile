@@ -45,8 +45,8 @@ step = @printf '\n== %s\n' '$(1)'
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-demo: $(EDITABLE) ## one paid call between two processes, every figure checked
-	@$(VENV)/bin/python examples/demo.py
+demo: $(EDITABLE) ## one paid call between two processes, every figure checked; GENERATION=aip14c for another kernel
+	@$(VENV)/bin/python examples/demo.py $(if $(GENERATION),--generation $(GENERATION))
 
 test: format contracts-check lint rust-tests doc new-venv python-tests types ## everything that has to pass
 	$(call step,all passed)
@@ -88,6 +88,9 @@ lint: $(TOOLS) ## clippy
 rust-tests: $(TOOLS) $(NPM_TOOLS) ## all Rust tests and documentation examples
 	$(call step,Rust tests)
 	cargo $(if $(NEXTEST),nextest run $(CARGO_ALL),test $(CARGO_ALL) --lib --bins --tests)
+	$(call step,the suites that move money on the newest generation of the kernel)
+	AGIRAILS_GENERATION=aip14c cargo $(if $(NEXTEST),nextest run,test) -p agirails --all-features \
+		--test paywall --test consumer --test keeper
 	$(call step,Rust examples in the documentation)
 	cargo test -p agirails -p agirails-protocol --all-features --doc
 

@@ -7,6 +7,7 @@ moves the clock past the dispute window, waits until the provider has been paid,
 amount on the way. Exits with 1 if an amount is not what the protocol's rules say.
 """
 
+import argparse
 import json
 import os
 import secrets
@@ -203,14 +204,21 @@ def books(provider: str, state_directory: str, check: Check) -> None:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description="One paid call from end to end.")
+    parser.add_argument("--generation", help='of the kernel: "2026-05", "f6" or "aip14c"')
+    generation = parser.parse_args().generation
     check = Check()
     with tempfile.TemporaryDirectory(prefix="actp-demo-") as state_directory:
         # A new key; it signs the requests.
-        client = ACTPClient(private_key=secrets.token_hex(32), state_directory=state_directory)
+        key = secrets.token_hex(32)
+        client = ACTPClient(
+            private_key=key, state_directory=state_directory, generation=generation
+        )
         provider, port = "0x" + secrets.token_hex(20), free_port()
         with running_provider(provider, port, state_directory):
             url = f"http://127.0.0.1:{port}"
             print(f"Provider {provider} on {url}\nConsumer {client.address.lower()}")
+            print(f"Kernel   {client.network.generation}, embedded")
             try:
                 run(client, provider, url, check)
                 books(provider, state_directory, check)

@@ -6,7 +6,7 @@ transaction to learn how it ended.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._agirails import _connect
 
@@ -44,6 +44,7 @@ class AsyncKernel:
         metadata: str | bytes | None = None,
         agent_id: int = 0,
         requester_agent_id: int = 0,
+        agreement_hash: str | bytes | None = None,
     ) -> str:
         """Creates a transaction with this client as its requester. No money moves yet."""
         return await self._verbs.create_transaction(
@@ -55,6 +56,7 @@ class AsyncKernel:
             metadata=metadata,
             agent_id=agent_id,
             requester_agent_id=requester_agent_id,
+            agreement_hash=agreement_hash,
         )
 
     async def link_escrow(
@@ -93,6 +95,10 @@ class AsyncKernel:
     async def release_escrow(self, tx_id: str) -> None:
         """Pays out what a settled transaction still holds, which is nothing."""
         await self._verbs.release_escrow(tx_id)
+
+    async def recover_stalled(self, tx_id: str) -> None:
+        """Returns the money of abandoned work to its requester, in full."""
+        await self._verbs.recover_stalled(tx_id)
 
     async def anchor_attestation(self, tx_id: str, uid: str | bytes) -> None:
         """Records an attestation on a settled transaction of this client."""
@@ -322,6 +328,7 @@ class AsyncACTPClient:
         state_directory: str | PathLike[str] | None = None,
         in_memory: bool = False,
         starting_balance: int | None = None,
+        generation: Literal["2026-05", "f6", "aip14c"] | str | None = None,
         rpc_url: str | Sequence[str] | None = None,
         contracts: dict[str, str] | None = None,
         network: str | PathLike[str] | dict[str, Any] | None = None,
@@ -341,6 +348,7 @@ class AsyncACTPClient:
             "state_directory": state_directory,
             "in_memory": in_memory,
             "starting_balance": starting_balance,
+            "generation": generation,
             "rpc_url": rpc_url,
             "contracts": contracts,
             "network": network,

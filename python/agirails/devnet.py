@@ -24,7 +24,7 @@ import tempfile
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._agirails import ACTPClient
 from .aio import AsyncACTPClient
@@ -55,8 +55,8 @@ class Account:
 class _Chain:
     """What there is to know about a devnet, whoever waits for it."""
 
-    def __init__(self, port: int, block_time: float | None, anvil: Any) -> None:
-        self._settings = (anvil, port, block_time)
+    def __init__(self, *settings: Any) -> None:
+        self._settings = settings
         self._verbs: Any = None
         self._directory: Path | None = None
         self._owner = os.getpid()
@@ -183,6 +183,9 @@ class Devnet(_Chain):
         port: where it listens on 127.0.0.1; any free one where 0.
         block_time: seconds between blocks, as on Base (2); a block for each transaction where None.
         anvil: the program to run, in place of the one that is found.
+        generation: of the kernel: "2026-05", that of mainnet, "f6" or "aip14c".
+        recovery_grace: the kernel's recoveryGrace in seconds, at least 3_600; an hour where None.
+            The generation "2026-05" has none.
 
     Raises:
         NetworkError: anvil is not found or does not start (code devnet_unavailable); the hint
@@ -200,8 +203,10 @@ class Devnet(_Chain):
         port: int = 0,
         block_time: float | None = None,
         anvil: str | PathLike[str] | None = None,
+        generation: Literal["2026-05", "f6", "aip14c"] | str = "2026-05",
+        recovery_grace: int | None = None,
     ) -> None:
-        super().__init__(port, block_time, anvil)
+        super().__init__(anvil, port, block_time, generation, recovery_grace)
         self._twin: AsyncDevnet | None = None
 
     def start(self) -> Devnet:
@@ -318,9 +323,6 @@ class Devnet(_Chain):
 
 class AsyncDevnet(_Chain):
     """What `async with Devnet() as net` gives: a Devnet whose methods are awaitable."""
-
-    def __init__(self, anvil: Any, port: int, block_time: float | None) -> None:
-        super().__init__(port, block_time, anvil)
 
     async def start(self) -> AsyncDevnet:
         """Starts it; close() ends it."""

@@ -48,14 +48,23 @@ class Stage:
 class EmbeddedStage(Stage):
     """A state file. Nobody owns anything in it but what `party` and `mint` give."""
 
-    def __init__(self, directory: Path, finish: Callable[[Any], Any] | None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        finish: Callable[[Any], Any] | None,
+        generation: str = "2026-05",
+    ) -> None:
         super().__init__(finish)
         self._directory = directory
+        self._generation = generation
         self.reader = self.client(new_address())
 
     def open(self, address: Address) -> Any:
         return self.connect(
-            requester_address=address, state_directory=self._directory, starting_balance=0
+            requester_address=address,
+            state_directory=self._directory,
+            starting_balance=0,
+            generation=self._generation,
         )
 
     def party(self) -> str:

@@ -59,7 +59,7 @@ impl Connection {
     pub fn builder(&self) -> Result<ClientBuilder> {
         let mut builder = ACTPClient::builder().mode(self.mode()?);
         if let Some(profile) = &self.network {
-            builder = builder.network_profile(NetworkProfile::from_file(profile)?);
+            builder = builder.network_profile(NetworkProfile::find(profile)?);
         }
         for url in &self.rpc_url {
             builder = builder.rpc_url(url);
@@ -112,7 +112,7 @@ impl Connection {
         let Some(profile) = builder.profile()? else {
             self.require_ledger(&builder)?;
             let storage = Storage::Directory(directory);
-            let options = EmbeddedOptions { storage, starting_balance: None };
+            let options = EmbeddedOptions::new(storage);
             return Ok(Arc::new(EmbeddedKernel::open(options).await?));
         };
         let _progress = Progress::show("connecting");

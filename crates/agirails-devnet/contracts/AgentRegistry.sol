@@ -243,10 +243,10 @@ contract AgentRegistry {
         uint256 success = total == 0 ? 10_000 : (total - disputed) * 10_000 / total;
         uint256 dollars = volume / 1e6;
         uint256 step = 0;
-        if (dollars >= 10_000) step = 10_000;
-        else if (dollars >= 1_000) step = 7_500;
-        else if (dollars >= 100) step = 5_000;
-        else if (dollars >= 10) step = 2_500;
+        if (dollars >= 100_000) step = 10_000;
+        else if (dollars >= 10_000) step = 7_500;
+        else if (dollars >= 1_000) step = 5_000;
+        else if (dollars >= 100) step = 2_500;
         return success * 7_000 / 10_000 + step * 3_000 / 10_000;
     }
 }

@@ -10,7 +10,9 @@
 
 use std::fmt;
 
-use alloy_primitives::Bytes;
+use agirails::Generation;
+use alloy_primitives::{Address, Bytes, U256};
+use alloy_sol_types::SolValue;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -73,9 +75,13 @@ macro_rules! artifacts {
 }
 
 artifacts! {
-    /// The kernel, with the interface and the rules of the deployed generation. Constructor:
+    /// The kernel, with the interface and the rules of the generation on mainnet. Constructor:
     /// `(admin, pauser, feeRecipient, agentRegistry, usdc)`.
     ACTP_KERNEL = "ACTPKernel";
+    /// The kernel of F-6. Constructor: the kernel's, then `recoveryGrace` in seconds.
+    F6_KERNEL = "F6Kernel";
+    /// The kernel of AIP-14c. Constructor: as that of F-6.
+    AIP14C_KERNEL = "Aip14cKernel";
     /// The vault. Constructor: `(token, kernel)`.
     ESCROW_VAULT = "EscrowVault";
     /// The agent registry (AIP-7). Constructor: `(kernel)`.
@@ -104,9 +110,30 @@ artifacts! {
     HOSTILE_WALLET = "HostileWallet";
     /// A kernel of the generation before the deployed one, to be recognised by.
     OLD_KERNEL = "OldKernel";
-    /// The deployed kernel with what the published generation after it adds. Constructor: the
-    /// kernel's, then `recoveryGrace` in seconds.
-    NEWER_KERNEL = "NewerKernel";
+}
+
+/// The kernel of a generation.
+pub const fn kernel(generation: Generation) -> Artifact {
+    match generation {
+        Generation::May2026 => ACTP_KERNEL,
+        Generation::F6 => F6_KERNEL,
+        Generation::Aip14c => AIP14C_KERNEL,
+    }
+}
+
+/// The encoded arguments of a kernel's constructor; `recovery_grace` in seconds, for the generations
+/// that have one.
+pub fn kernel_arguments(
+    admin: Address,
+    pauser: Address,
+    fee_recipient: Address,
+    agent_registry: Address,
+    usdc: Address,
+    recovery_grace: Option<U256>,
+) -> Vec<u8> {
+    let rules = (admin, pauser, fee_recipient, agent_registry, usdc);
+    let grace = recovery_grace.map(|grace| grace.abi_encode()).unwrap_or_default();
+    [rules.abi_encode_params(), grace].concat()
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agirails::{Code, Contracts, Error, NetworkProfile, PrivateKey, Result, Usdc};
+use agirails::{
+    Code, Contracts, Error, Generation, NetworkProfile, PrivateKey, Result, Terms, Usdc,
+    protocol::MIN_RECOVERY_GRACE_SECONDS,
+};
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_sol_types::{SolCall, SolValue};
 use serde::Deserialize;
@@ -89,6 +92,8 @@ pub struct DevnetBuilder {
     anvil: Option<PathBuf>,
     port: u16,
     block_time: Option<Duration>,
+    generation: Generation,
+    recovery_grace: Option<u64>,
 }
 
 impl DevnetBuilder {
@@ -114,11 +119,28 @@ impl DevnetBuilder {
         self
     }
 
+    /// Which generation of the kernel to put there, instead of that of mainnet.
+    #[must_use]
+    pub const fn generation(mut self, generation: Generation) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// The kernel's `recoveryGrace` in seconds, at least 3_600, instead of that least one. The
+    /// generation of May 2026 has none.
+    #[must_use]
+    pub const fn recovery_grace(mut self, seconds: u64) -> Self {
+        self.recovery_grace = Some(seconds);
+        self
+    }
+
     /// Starts anvil and puts the contracts on it.
     ///
     /// # Errors
+    /// [`Code::InvalidNumber`] for a grace that no kernel can have.
     /// [`Code::DevnetUnavailable`] where anvil is not found or does not start, with its own words.
     pub async fn start(self) -> Result<Devnet> {
+        let terms = self.terms()?;
         let anvil = find::anvil(self.anvil.as_deref())?;
         let mining = match self.block_time {
             Some(interval) => format!("--block-time={}", interval.as_secs_f64()),
@@ -135,11 +157,25 @@ impl DevnetBuilder {
             mining,
         ];
         let node = Node::start(&anvil, &arguments).await?;
-        let devnet = Devnet::on(node).await?;
+        let devnet = Devnet::on(node, terms).await?;
         if self.block_time.is_none() {
             devnet.set_automine(true).await?;
         }
         Ok(devnet)
+    }
+
+    fn terms(&self) -> Result<Terms> {
+        let grace = self.recovery_grace.unwrap_or(MIN_RECOVERY_GRACE_SECONDS);
+        let has_grace = self.generation != Generation::May2026 || self.recovery_grace.is_none();
+        if grace >= MIN_RECOVERY_GRACE_SECONDS && has_grace {
+            return Ok(Terms::new(self.generation, grace));
+        }
+        let problem = match has_grace {
+            true => format!("must be at least {MIN_RECOVERY_GRACE_SECONDS} seconds"),
+            false => format!("is nothing that a kernel of {} has", self.generation),
+        };
+        Err(Error::invalid(Code::InvalidNumber, "recovery_grace", &grace.to_string(), &problem)
+            .with_hint("leave it out for the least one, an hour"))
     }
 }
 
@@ -157,13 +193,13 @@ impl Devnet {
         DevnetBuilder::default()
     }
 
-    async fn on(node: Node) -> Result<Self> {
+    async fn on(node: Node, terms: Terms) -> Result<Self> {
         let rpc = Rpc::new(format!("http://{}", node.address()))?;
         // Anvil logs each request to a file that nobody reads and that would grow for ever.
         rpc.call("anvil_setLoggingEnabled", json!([false])).await?;
         let mut accounts = read_accounts(&node.read("config.json"))?;
         let admin = accounts.pop().ok_or_else(|| unusable("anvil names no accounts"))?;
-        let profile = deploy_all(&rpc, &admin, &accounts).await?;
+        let profile = deploy_all(&rpc, terms, &admin, &accounts).await?;
         Ok(Self { rpc, profile, accounts, admin, node })
     }
 
@@ -453,7 +489,12 @@ impl Deployment {
     }
 }
 
-async fn deploy_all(rpc: &Rpc, admin: &Account, accounts: &[Account]) -> Result<NetworkProfile> {
+async fn deploy_all(
+    rpc: &Rpc,
+    terms: Terms,
+    admin: &Account,
+    accounts: &[Account],
+) -> Result<NetworkProfile> {
     let admin = admin.address;
     // Nobody holds its key.
     let fee_recipient = Address::from_word(keccak256("agirails devnet fee recipient"));
@@ -461,8 +502,9 @@ async fn deploy_all(rpc: &Rpc, admin: &Account, accounts: &[Account]) -> Result<
     let usdc = deployment.create(artifacts::MOCK_USDC, &[]);
     // Kernel and registry name each other.
     let registry = deployment.next_address(1);
-    let rules = (admin, admin, fee_recipient, registry, usdc).abi_encode_params();
-    let kernel = deployment.create(artifacts::ACTP_KERNEL, &rules);
+    let grace = terms.recovery_grace_seconds().map(U256::from);
+    let rules = artifacts::kernel_arguments(admin, admin, fee_recipient, registry, usdc, grace);
+    let kernel = deployment.create(artifacts::kernel(terms.generation()), &rules);
     deployment.create(artifacts::AGENT_REGISTRY, &kernel.abi_encode());
     let vault = deployment.create(artifacts::ESCROW_VAULT, &(usdc, kernel).abi_encode_params());
     let treasury =

@@ -349,7 +349,7 @@ async fn generations_of_the_kernel_are_told_apart_by_their_views() -> Result<()>
     let old = devnet.deploy(artifacts::OLD_KERNEL, &[]).await?;
     let grace = U256::from(7 * 86_400);
     let arguments = (admin, admin, admin, Address::ZERO, usdc, grace).abi_encode_params();
-    let newer = devnet.deploy(artifacts::NEWER_KERNEL, &arguments).await?;
+    let newer = devnet.deploy(artifacts::F6_KERNEL, &arguments).await?;
     for (kernel, has_bonds, has_grace) in
         [(old, false, false), (deployed, true, false), (newer, true, true)]
     {

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use agirails::{
-    CreateTransaction, DisputeWindow, Refusal, Result, State, Transaction, Usdc,
+    CreateTransaction, DisputeWindow, Refusal, Result, State, Terms, Transaction, Usdc,
     protocol::rules::{self, Arbiters, Call, Rates},
 };
 use agirails_devnet::Devnet;
@@ -112,6 +112,8 @@ impl Stage {
             requester_agent_id: view.requesterAgentId,
             dispute_initiator: view.disputeInitiator,
             dispute_bond: Usdc(view.disputeBond.to()),
+            result_hash: B256::ZERO,
+            agreement_hash: B256::ZERO,
         };
         Ok((transaction, Usdc(left.to())))
     }
@@ -249,7 +251,8 @@ async fn every_step_is_judged_as_the_rules_judge_it() -> Result<()> {
             .flat_map(|now| stage.everybody().map(|sender| (now, sender)))
             .flat_map(|(now, sender)| State::ALL.map(|to| (now, sender, to)))
         {
-            let call = Call { transaction: &transaction, sender, now, remaining };
+            let terms = Terms::MAY_2026;
+            let call = Call { transaction: &transaction, sender, now, remaining, terms };
             // What is carried is looked at last; after the deadline the mediator is not pending.
             let tried = match rules::transition(call, to, &[], arbiters) {
                 Ok(_) | Err(Refusal::ResolutionRequired) if now <= transaction.deadline => {
@@ -286,7 +289,8 @@ async fn all_other_calls_are_judged_as_the_rules_judge_them() -> Result<()> {
             .into_iter()
             .flat_map(|now| stage.everybody().map(|sender| (now, sender)))
         {
-            let call = Call { transaction: &transaction, sender, now, remaining };
+            let terms = Terms::MAY_2026;
+            let call = Call { transaction: &transaction, sender, now, remaining, terms };
             let case = format!("{state} by {sender} at {now}");
             for amount in [0, 49_999, 50_000, 1_000_000_000_000_000, 1_000_000_000_000_001] {
                 let quoted = Usdc(amount);
@@ -346,13 +350,14 @@ async fn creations_are_judged_as_the_rules_judge_them() -> Result<()> {
         &|request| request.dispute_window_seconds = month,
         &|request| request.dispute_window_seconds = month + 1,
     ];
+    let rates = Rates::default();
     for (first, second) in
         faults.iter().flat_map(|first| faults.iter().map(move |second| (first, second)))
     {
         let mut request = sound.clone();
         first(&mut request);
         second(&mut request);
-        let outcome = rules::create(&request, stage.requester, 0, Rates::default(), now);
+        let outcome = rules::create(&request, stage.requester, 0, Terms::MAY_2026, rates, now);
         let found = stage.words(stage.requester, now, stage.creation(&request)).await;
         assert_eq!(found, expected(outcome), "{request:?}");
     }

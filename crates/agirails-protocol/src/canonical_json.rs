@@ -1,7 +1,7 @@
 //! One text for one JSON value, so that both parties hash the same bytes.
 
 use alloy_primitives::{B256, keccak256};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{Details, JsonError};
 
@@ -53,4 +53,31 @@ pub fn canonical_json(value: &Value) -> Result<String, JsonError> {
 /// Source: AIP-4.
 pub fn result_hash(value: &Value) -> Result<B256, JsonError> {
     canonical_json(value).map(keccak256)
+}
+
+/// The `agreementHash` of a creation: keccak256 of the [`canonical_json`] of what the parties agreed
+/// on. Kernels from AIP-14c on keep it; evaluators of a dispute ask for the three parts.
+///
+/// # Errors
+/// As [`canonical_json`].
+///
+/// ```
+/// use agirails_protocol::canonical_json::agreement_hash;
+/// use serde_json::json;
+///
+/// let hash = agreement_hash(
+///     &json!({"service": "summarize", "url": "https://example.com/doc"}),
+///     &json!({"lang": "en", "maxTokens": 500}),
+///     &json!({"deadlineSeconds": 3600, "minQualityBps": 9000}),
+/// )?;
+/// let expected = "0xb2ef8cf734173588408b48793a43cc53e86f1f3d5702778a29f4460f5c8e9db4";
+/// assert_eq!(hash.to_string(), expected);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: AIP-14c.
+pub fn agreement_hash(request: &Value, input: &Value, sla: &Value) -> Result<B256, JsonError> {
+    result_hash(&json!({
+        "schemaVersion": "1.0.0", "request": request, "input": input, "sla": sla,
+    }))
 }

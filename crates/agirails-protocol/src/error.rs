@@ -180,6 +180,8 @@ errors! {
         State,
         /// It must be a `did:ethr` identifier.
         Did,
+        /// It must be a generation of the kernel.
+        Generation,
     }
 
     /// Why a value has no canonical JSON.

@@ -3,7 +3,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{State, TransactionId, Usdc};
 
-/// What the kernel announces. Names and fields are the contract's; `timestamp` is Unix seconds.
+/// What the kernel announces. Names and fields are the contract's; times are Unix seconds. In F-6 and
+/// later anybody can trigger a transition to CANCELLED: it is no word of a party's.
 ///
 /// Source: `IACTPKernel`'s events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub enum Event {
         deadline: u64,
         timestamp: u64,
         agent_id: U256,
+        /// From AIP-14c on; zero for none.
+        #[serde(default, skip_serializing_if = "B256::is_zero")]
+        agreement_hash: B256,
     },
     StateTransitioned {
         transaction_id: TransactionId,
@@ -89,6 +93,18 @@ pub enum Event {
         provider_at_fault: bool,
         bond: Usdc,
         timestamp: u64,
+    },
+    StalledInProgressRecovered {
+        transaction_id: TransactionId,
+        requester: Address,
+        amount: Usdc,
+    },
+    EscrowVaultRevocationScheduled {
+        vault: Address,
+        execute_after: u64,
+    },
+    EscrowVaultRevocationCancelled {
+        vault: Address,
     },
     KernelPaused {
         by: Address,

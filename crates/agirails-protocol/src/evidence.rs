@@ -52,14 +52,15 @@ pub const MOST_CHAIN_TRANSACTIONS: usize = 1_000;
 ///
 /// ```
 /// use agirails_protocol::{
-///     Address, CreateTransaction, Usdc,
+///     Address, CreateTransaction, Terms, Usdc,
 ///     evidence::{Conclusion, Evidence, EvidenceNetwork, verify},
 ///     rules::{Rates, create},
 /// };
 ///
 /// let [requester, provider, kernel] = [1, 2, 3].map(Address::repeat_byte);
 /// let order = CreateTransaction::new(requester, provider, Usdc(100_000), 1_780_003_600);
-/// let transaction = create(&order, requester, 0, Rates::default(), 1_780_000_000)?;
+/// let (terms, rates) = (Terms::default(), Rates::default());
+/// let transaction = create(&order, requester, 0, terms, rates, 1_780_000_000)?;
 /// let evidence = Evidence::new(EvidenceNetwork::new(8453, kernel, "base"), transaction);
 /// let text = evidence.to_json()?;
 /// assert_eq!(Evidence::from_json(&text)?, evidence);

@@ -123,6 +123,8 @@ pub struct Payout {
 
 /// Splits a gross payout: the fee is `gross × bps / 10_000`, at least [`MIN_FEE`].
 ///
+/// This is the kernel of May 2026; [`crate::Terms::payout`] knows what each generation does.
+///
 /// # Errors
 /// [`Refusal::FeeExceedsAmount`] where the gross amount is below [`MIN_FEE`].
 ///

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use crate::{Kind, Retry};
+use crate::{Generation, Kind, Retry};
 
 /// One row per refusal: the contract's words, the kind of error, whether the same call can
 /// succeed later, and the remedy.
 macro_rules! refusals {
     ($($variant:ident, $code:literal, $words:literal, $kind:ident, $retry:ident, $hint:literal;)*) => {
-        /// Why the deployed contracts refuse a call. [`Refusal::words`] are the contract's own.
+        /// Why the deployed contracts refuse a call. [`Refusal::words`] are the contract's own; where
+        /// AIP-14c words one anew, those of the kernel on mainnet.
         ///
         /// Source: the `require` messages of `ACTPKernel`, `EscrowVault` and `AgentRegistry`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +65,8 @@ refusals! {
         "amounts are base units of USDC (1 USDC = 1_000_000), at most 1e15";
     DeadlineInPast, "deadline_in_past", "Deadline in past", Validation, Never,
         "a deadline is an absolute Unix time in seconds, later than now";
+    DeadlineTooSoon, "deadline_too_soon", "Deadline too soon", Validation, Never,
+        "on this kernel a deadline lies at least an hour ahead by the chain's clock: add a minute or more to it";
     DeadlineTooFar, "deadline_too_far", "Deadline too far", Validation, Never,
         "a deadline is an absolute Unix time in seconds (not milliseconds), at most 365 days from now";
     DisputeWindowTooShort, "dispute_window_too_short", "Dispute window too short", Validation, Never,
@@ -85,21 +88,27 @@ refusals! {
     PartyOnly, "party_only", "Party only", Unauthorized, Never,
         "only the transaction's requester or provider may do this";
     ResolverOnly, "resolver_only", "Resolver only", Unauthorized, Never,
-        "a dispute is resolved by the kernel's admin";
+        "a dispute is resolved by the kernel's admin; from F-6 on by an approved mediator too, two days after its approval";
     NotAuthorizedToSettle, "not_authorized_to_settle", "Not authorized to settle", Unauthorized, Safe,
         "strangers may settle once the dispute window has passed";
     RequesterDecisionPending, "requester_decision_pending", "Requester decision pending", DisputeWindowActive, Safe,
         "the provider may settle once the dispute window has passed; the requester may settle now";
     TransactionExpired, "transaction_expired", "Transaction expired", DeadlinePassed, Never,
         "the deadline has passed: the provider can only cancel, which refunds the requester in full";
+    DeliveryGraceExpired, "delivery_grace_expired", "Delivery grace expired", DeadlinePassed, Never,
+        "the deadline and the kernel's grace have passed: the provider can only cancel, which refunds the requester in full";
     CannotCancelAfterWorkStarted, "cannot_cancel_after_work_started", "Cannot cancel after work started", InvalidStateTransition, Never,
-        "from IN_PROGRESS only the provider can give the money back";
+        "from IN_PROGRESS only the provider can give the money back; kernels from F-6 on recover it once deadline and grace have passed (recover_stalled)";
     DeadlineNotReached, "deadline_not_reached", "Deadline not reached", InvalidStateTransition, Safe,
         "the requester can cancel a committed transaction from its deadline on";
     DisputeWindowClosed, "dispute_window_closed", "Dispute window closed", DeadlinePassed, Never,
         "the dispute window has passed; the delivery stands";
     InvalidDisputeWindowProof, "invalid_dispute_window_proof", "Invalid dispute window proof", Validation, Never,
         "deliver with a delivery proof, with nothing, or with 32 bytes that encode the dispute window in seconds";
+    DeliveryProofMalformed, "delivery_proof_malformed", "Delivery proof must be (window,resultHash)", Validation, Never,
+        "on this kernel a delivery commits to its result: deliver with a delivery proof, or with 64 bytes, the dispute window in seconds and the result's hash";
+    ResultHashRequired, "result_hash_required", "resultHash required", Validation, Never,
+        "the result's hash is not zero: deliver with a delivery proof of the result";
     QuoteHashLength, "quote_hash_length", "Quote hash must be 32 bytes", Validation, Never,
         "pass nothing or the 32-byte hash of the quote";
     InvalidQuoteHash, "invalid_quote_hash", "Invalid quote hash", Validation, Never,
@@ -129,13 +138,15 @@ refusals! {
     AmountZero, "amount_zero", "Amount zero", Validation, Never,
         "a milestone pays more than nothing; below 0.05 USDC the fee exceeds it";
     NotInProgress, "not_in_progress", "Not in progress", InvalidStateTransition, Never,
-        "milestones are released while the transaction is IN_PROGRESS";
+        "milestones are released, and abandoned work is recovered, while the transaction is IN_PROGRESS";
+    RecoveryNotYetAvailable, "recovery_not_yet_available", "Recovery not yet available", InvalidStateTransition, Safe,
+        "the money of begun work is recovered once the deadline and the kernel's grace have passed";
     EscrowMissing, "escrow_missing", "Escrow missing", TransactionReverted, Never,
         "link the escrow first";
     InsufficientEscrow, "insufficient_escrow", "Insufficient escrow", InsufficientFunds, Never,
         "release at most what remains in escrow";
     FeeExceedsAmount, "fee_exceeds_amount", "Fee exceeds amount", TransactionReverted, Never,
-        "a payout to the provider below 0.05 USDC cannot pay its fee; a committed transaction below 1 USDC can therefore be cancelled by its provider only";
+        "on this kernel a payout to the provider below 0.05 USDC cannot pay its fee; a committed transaction below 1 USDC can therefore be cancelled by its provider only";
     NotSettled, "not_settled", "Not settled", InvalidStateTransition, Never,
         "settle the transaction first; settling pays out";
     AttestationMissing, "attestation_missing", "Attestation missing", Validation, Never,
@@ -208,6 +219,41 @@ refusals! {
         "on-chain queries stop at 1_000 registered agents; read the registry's events or an indexer";
     InvalidDidLength, "invalid_did_length", "Invalid DID length", Validation, Never,
         "a DID reads did:ethr:<chain id>:<lowercase address>";
+}
+
+/// What AIP-14c says in other words than the kernels before it.
+const AIP_14C_WORDS: &[(Refusal, &str)] = &[
+    (Refusal::InvalidStateForLinking, "Invalid state for linkEscrow"),
+    (Refusal::CannotCancelAfterWorkStarted, "No cancel after work started"),
+    (Refusal::ResolutionRequired, "Explicit resolution required"),
+];
+
+impl Refusal {
+    /// The refusal with these words, whichever generation of the contracts says them.
+    ///
+    /// ```
+    /// use agirails_protocol::Refusal;
+    ///
+    /// let refusal = Some(Refusal::ResolutionRequired);
+    /// assert_eq!(Refusal::from_words("Explicit resolution required"), refusal);
+    /// assert_eq!(Refusal::from_words("Dispute resolution requires explicit proof"), refusal);
+    /// assert_eq!(Refusal::from_words("explicit"), None);
+    /// ```
+    pub fn from_words(words: &str) -> Option<Self> {
+        let own = Self::ALL.iter().copied().find(|refusal| refusal.words() == words);
+        own.or_else(|| {
+            AIP_14C_WORDS.iter().find(|(_, said)| *said == words).map(|(refusal, _)| *refusal)
+        })
+    }
+
+    /// The words in which a generation of the contracts says it.
+    pub fn words_in(self, generation: Generation) -> &'static str {
+        let said = AIP_14C_WORDS.iter().find(|(refusal, _)| *refusal == self);
+        match said {
+            Some((_, words)) if generation == Generation::Aip14c => words,
+            _ => self.words(),
+        }
+    }
 }
 
 impl fmt::Display for Refusal {

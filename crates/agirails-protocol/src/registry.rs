@@ -241,7 +241,7 @@ pub fn check_services(services: &[ServiceDescriptor]) -> Result<(), Refusal> {
 }
 
 /// An agent's reputation, 0 … 10_000: seven tenths its rate of undisputed transactions, three
-/// tenths a step for the volume it was paid (from 10, 100, 1_000 and 10_000 USDC).
+/// tenths a step for the volume it was paid (from 100, 1_000, 10_000 and 100_000 USDC).
 ///
 /// An agent without transactions counts as undisputed. Each division rounds down.
 ///
@@ -249,7 +249,7 @@ pub fn check_services(services: &[ServiceDescriptor]) -> Result<(), Refusal> {
 /// use agirails_protocol::{Usdc, registry::reputation};
 ///
 /// assert_eq!(reputation(0, 0, Usdc::ZERO), 7_000);
-/// assert_eq!(reputation(4, 1, Usdc(100_000_000)), 5_250 + 1_500);
+/// assert_eq!(reputation(4, 1, Usdc(1_000_000_000)), 5_250 + 1_500);
 /// ```
 ///
 /// Source: AIP-7, `AgentRegistry`.
@@ -259,10 +259,10 @@ pub fn reputation(total: u64, disputed: u64, volume: Usdc) -> u64 {
     let success =
         undisputed.checked_div(u128::from(total)).map_or(MAX_REPUTATION, |rate| rate as u64);
     let step = match volume.0 / 1_000_000 {
-        0..10 => 0,
-        10..100 => 2_500,
-        100..1_000 => 5_000,
-        1_000..10_000 => 7_500,
+        0..100 => 0,
+        100..1_000 => 2_500,
+        1_000..10_000 => 5_000,
+        10_000..100_000 => 7_500,
         _ => 10_000,
     };
     (success * 7_000 / 10_000 + step * 3_000 / 10_000).min(MAX_REPUTATION)

@@ -4,12 +4,14 @@
 //! that the deployed contract gives, in the contract's order of checks. Nothing here reads a
 //! clock or a database; both kernels and the paywall ask here and repeat nothing.
 //!
-//! Source: `ACTPKernel` as deployed since 2026-05-19; AIP-0, AIP-14.
+//! In what the generations of the kernel differ, [`Terms`] tells.
+//!
+//! Source: `ACTPKernel` as deployed since 2026-05-19; AIP-0, AIP-14, AIP-14c.
 
 use alloy_primitives::{Address, B256, U256};
 
 use super::{
-    CreateTransaction, DisputeWindow, Refusal, State, Transaction, Usdc,
+    CreateTransaction, DisputeWindow, Refusal, State, Terms, Transaction, Usdc,
     id::transaction_id,
     money::{self, MAX_AMOUNT, MAX_MEDIATOR_FEE_BPS, MIN_AMOUNT, Payout},
     proof::Resolution,
@@ -53,6 +55,8 @@ pub enum Move {
     PayProvider(Payout),
     /// Escrow → requester.
     Refund(Usdc),
+    /// Escrow → requester, because its provider abandoned the work; it may be nothing.
+    Recover(Usdc),
     /// Escrow → mediator.
     PayMediator(Address, Usdc),
     /// A party's account → vault, beside the escrow.
@@ -75,7 +79,7 @@ pub struct Effect {
     pub transaction: Transaction,
     /// The money that moves.
     pub moves: Vec<Move>,
-    /// For a settlement: whether the provider was at fault, which its reputation remembers.
+    /// Where the provider's reputation remembers the step: whether it was at fault.
     pub settled_at_fault: Option<bool>,
 }
 
@@ -90,25 +94,29 @@ pub struct Call<'a> {
     pub now: u64,
     /// What is left in the transaction's escrow.
     pub remaining: Usdc,
+    /// The kernel's terms.
+    pub terms: Terms,
 }
 
-/// Who may resolve disputes, and who may be paid for mediating.
+/// Who may resolve disputes, and who may be paid for mediating; from F-6 on mediators resolve too.
 #[derive(Debug, Clone, Copy)]
 pub struct Arbiters<'a> {
     /// The kernel's admin.
     pub resolver: Address,
-    /// Approved mediators, each with the time from which it can be paid.
+    /// Approved mediators, each with the time from which its approval counts.
     pub mediators: &'a [(Address, u64)],
 }
 
 /// `createTransaction`: the new transaction.
 ///
 /// # Errors
-/// The contract's refusals in its order: sender, provider, self, amount, deadline, window.
+/// The contract's refusals in its order: sender, provider, self, amount, deadline, window. Kernels
+/// before AIP-14c have no argument for an agreement: theirs is passed over.
 pub fn create(
     request: &CreateTransaction,
     sender: Address,
     nonce: u64,
+    terms: Terms,
     rates: Rates,
     now: u64,
 ) -> Result<Transaction, Refusal> {
@@ -119,6 +127,7 @@ pub fn create(
     require(amount >= MIN_AMOUNT, Refusal::AmountBelowMinimum)?;
     require(amount <= MAX_AMOUNT, Refusal::AmountAboveMaximum)?;
     require(deadline > now, Refusal::DeadlineInPast)?;
+    require(deadline >= terms.earliest_deadline(now), Refusal::DeadlineTooSoon)?;
     require(deadline - now <= MAX_DEADLINE_SECONDS, Refusal::DeadlineTooFar)?;
     check_dispute_window(request.dispute_window_seconds)?;
     Ok(Transaction {
@@ -143,6 +152,8 @@ pub fn create(
         requester_agent_id: request.requester_agent_id,
         dispute_initiator: Address::ZERO,
         dispute_bond: Usdc::ZERO,
+        result_hash: B256::ZERO,
+        agreement_hash: if terms.takes_agreements() { request.agreement_hash } else { B256::ZERO },
     })
 }
 
@@ -223,10 +234,10 @@ pub fn transition(
     data: &[u8],
     arbiters: Arbiters<'_>,
 ) -> Result<Effect, Refusal> {
-    let Call { transaction: tx, sender, now, remaining } = call;
+    let Call { transaction: tx, sender, now, remaining, terms } = call;
     require(to != tx.state, Refusal::NoOp)?;
     require(tx.state.can_become(to), Refusal::InvalidTransition)?;
-    authorize(call, to, arbiters.resolver)?;
+    authorize(call, to, arbiters)?;
     check_time(call, to)?;
 
     let mut after = Transaction { state: to, updated_at: now, ..tx.clone() };
@@ -235,7 +246,9 @@ pub fn transition(
     match (tx.state, to) {
         (_, State::Quoted) => after.metadata = quote_hash(data)?.unwrap_or(tx.metadata),
         (_, State::Delivered) => {
-            after.dispute_window = DisputeWindow::EndsAt(now + delivery_window(data)?);
+            let (window, result_hash) = delivery(terms, data)?;
+            after.dispute_window = DisputeWindow::EndsAt(now + window);
+            after.result_hash = result_hash;
         }
         (_, State::Disputed) => {
             require(tx.escrow_contract != Address::ZERO, Refusal::EscrowMissingForDispute)?;
@@ -256,6 +269,7 @@ pub fn transition(
         (State::Disputed, _) => {
             moves = match Resolution::decode(data)? {
                 Some(resolution) => resolve(call, &resolution, arbiters.mediators)?,
+                None if terms.takes_results() => return Err(Refusal::ResolutionRequired),
                 None => refund(remaining),
             };
             let (to, bond) = (tx.dispute_initiator, tx.dispute_bond);
@@ -263,13 +277,13 @@ pub fn transition(
             after.dispute_bond = Usdc::ZERO;
         }
         (_, State::Settled) => {
-            moves = pay_provider(tx, remaining)?;
+            moves = pay_provider(call, remaining)?;
             settled_at_fault = Some(false);
         }
         (State::Committed, State::Cancelled) if sender == tx.requester => {
             let penalty = money::cancellation_penalty(remaining, tx.requester_penalty_bps_locked);
             moves = refund(Usdc(remaining.0 - penalty.0));
-            moves.extend(pay_provider(tx, penalty)?);
+            moves.extend(pay_provider(call, penalty)?);
         }
         (State::Committed | State::InProgress, State::Cancelled) => moves = refund(remaining),
         _ => {}
@@ -277,21 +291,20 @@ pub fn transition(
     Ok(Effect { transaction: after, moves, settled_at_fault })
 }
 
-/// Whether the requester of a committed transaction of this amount could cancel it by itself once
-/// its deadline has passed: the penalty must pay the protocol's least fee, or be nothing.
+/// `recoverStalledInProgress`: returns the money of work that was begun and not delivered to its
+/// requester. Anyone may call it, also while the kernel is paused. Kernels before F-6 have no such
+/// function.
 ///
-/// ```
-/// use agirails_protocol::{Usdc, rules::{Rates, requester_can_cancel}};
-///
-/// let penalty = Rates::default().requester_penalty_bps;
-/// assert!(requester_can_cancel(Usdc(1_000_000), penalty));
-/// assert!(!requester_can_cancel(Usdc(999_999), penalty));
-/// ```
-///
-/// Source: `ACTPKernel.transitionState`, measured on the deployed code.
-pub fn requester_can_cancel(amount: Usdc, penalty_bps: u16) -> bool {
-    let penalty = money::cancellation_penalty(amount, penalty_bps);
-    penalty == Usdc::ZERO || penalty >= money::MIN_FEE
+/// # Errors
+/// The contract's refusals in its order: state, time, escrow.
+pub fn recover_stalled(call: Call<'_>) -> Result<Effect, Refusal> {
+    let Call { transaction: tx, now, remaining, terms, .. } = call;
+    require(tx.state == State::InProgress, Refusal::NotInProgress)?;
+    let recovered = terms.recovered_from(tx.deadline).is_some_and(|time| now >= time);
+    require(recovered, Refusal::RecoveryNotYetAvailable)?;
+    require(tx.escrow_contract != Address::ZERO, Refusal::EscrowMissing)?;
+    let transaction = Transaction { state: State::Cancelled, updated_at: now, ..tx.clone() };
+    Ok(Effect { transaction, moves: vec![Move::Recover(remaining)], settled_at_fault: Some(true) })
 }
 
 /// `releaseMilestone`: pays part of an IN_PROGRESS transaction early, charged its own fee.
@@ -300,12 +313,12 @@ pub fn requester_can_cancel(amount: Usdc, penalty_bps: u16) -> bool {
 /// The contract's refusals in its order. [`check_milestone`] comes before the transaction is
 /// looked for.
 pub fn release_milestone(call: Call<'_>, amount: Usdc) -> Result<Effect, Refusal> {
-    let Call { transaction: tx, sender, now, remaining } = call;
+    let Call { transaction: tx, sender, now, remaining, .. } = call;
     require(tx.state == State::InProgress, Refusal::NotInProgress)?;
     require(sender == tx.requester, Refusal::OnlyRequester)?;
     require(tx.escrow_contract != Address::ZERO, Refusal::EscrowMissing)?;
     require(amount <= remaining, Refusal::InsufficientEscrow)?;
-    let moves = pay_provider(tx, amount)?;
+    let moves = pay_provider(call, amount)?;
     let transaction = Transaction { updated_at: now, ..tx.clone() };
     Ok(Effect { transaction, moves, settled_at_fault: None })
 }
@@ -326,7 +339,7 @@ pub fn check_milestone(amount: Usdc) -> Result<(), Refusal> {
 pub fn release_escrow(call: Call<'_>) -> Result<Effect, Refusal> {
     let Call { transaction: tx, remaining, .. } = call;
     require(tx.state == State::Settled, Refusal::NotSettled)?;
-    let moves = pay_provider(tx, remaining)?;
+    let moves = pay_provider(call, remaining)?;
     Ok(Effect { transaction: tx.clone(), moves, settled_at_fault: None })
 }
 
@@ -350,36 +363,37 @@ pub fn anchor_attestation(call: Call<'_>, uid: B256) -> Result<Effect, Refusal> 
     Ok(Effect { transaction, moves: vec![], settled_at_fault: None })
 }
 
-/// How the money of a funded transaction could come back to its requester without the provider's
-/// help. A careful consumer asks before it funds.
+/// How the money of a funded transaction comes back to its requester without the provider's help.
+/// A careful consumer asks before it funds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WayBack {
-    /// From the deadline on the requester can cancel, for this penalty.
-    CancelAfterDeadline {
-        /// What the cancellation costs.
-        penalty: Usdc,
-    },
-    /// Never: the penalty would be below the fee floor, so paying it is refused. Only the
-    /// provider can give the money back.
-    ProviderOnly,
+pub struct WayBack {
+    /// What cancelling costs, from the deadline on, while the provider has not begun. `None`: it is
+    /// refused, since the penalty would be below the least fee.
+    pub cancellation_penalty: Option<Usdc>,
+    /// How long after the deadline the money of begun work is recovered, in seconds. `None`: once the
+    /// provider has begun, it alone can give the money back.
+    pub recovery_grace_seconds: Option<u64>,
 }
 
-/// Tells what a requester can do if the provider never starts.
-///
-/// From IN_PROGRESS on, nothing: that holds for every amount.
+/// Tells what a requester can do if the provider never delivers.
 ///
 /// ```
-/// use agirails_protocol::{Usdc, rules::{Rates, WayBack, way_back}};
+/// use agirails_protocol::{Generation, Terms, Usdc, rules::{Rates, way_back}};
 ///
-/// assert_eq!(way_back(Usdc(100_000), Rates::default()), WayBack::ProviderOnly);
-/// let penalty = Usdc(50_000);
-/// assert_eq!(way_back(Usdc(1_000_000), Rates::default()), WayBack::CancelAfterDeadline { penalty });
+/// let way = way_back(Terms::MAY_2026, Usdc(100_000), Rates::default());
+/// assert_eq!((way.cancellation_penalty, way.recovery_grace_seconds), (None, None));
+/// let way = way_back(Terms::MAY_2026, Usdc(1_000_000), Rates::default());
+/// assert_eq!(way.cancellation_penalty, Some(Usdc(50_000)));
+/// let way = way_back(Terms::new(Generation::F6, 3_600), Usdc(100_000), Rates::default());
+/// assert_eq!(way.cancellation_penalty, Some(Usdc(5_000)));
+/// assert_eq!(way.recovery_grace_seconds, Some(3_600));
 /// ```
-pub fn way_back(amount: Usdc, rates: Rates) -> WayBack {
-    let penalty = money::cancellation_penalty(amount, rates.requester_penalty_bps);
-    match money::payout(penalty, rates.platform_fee_bps) {
-        Err(_) if penalty > Usdc::ZERO => WayBack::ProviderOnly,
-        _ => WayBack::CancelAfterDeadline { penalty },
+pub fn way_back(terms: Terms, amount: Usdc, rates: Rates) -> WayBack {
+    let penalty_bps = rates.requester_penalty_bps;
+    let penalty = money::cancellation_penalty(amount, penalty_bps);
+    WayBack {
+        cancellation_penalty: terms.requester_can_cancel(amount, penalty_bps).then_some(penalty),
+        recovery_grace_seconds: terms.recovery_grace_seconds(),
     }
 }
 
@@ -396,13 +410,13 @@ fn check_dispute_window(seconds: u64) -> Result<(), Refusal> {
     require(seconds <= MAX_DISPUTE_WINDOW_SECONDS, Refusal::DisputeWindowTooLong)
 }
 
-fn authorize(call: Call<'_>, to: State, resolver: Address) -> Result<(), Refusal> {
+fn authorize(call: Call<'_>, to: State, arbiters: Arbiters<'_>) -> Result<(), Refusal> {
     let Call { transaction: tx, sender, now, .. } = call;
     match (tx.state, to) {
         (_, State::Quoted | State::InProgress | State::Delivered) => {
             require(sender == tx.provider, Refusal::OnlyProvider)
         }
-        (State::Disputed, _) => require(sender == resolver, Refusal::ResolverOnly),
+        (State::Disputed, _) => require(may_resolve(call, arbiters), Refusal::ResolverOnly),
         (_, State::Settled) => require(
             is_party(tx, sender) || window_has_passed(tx, now),
             Refusal::NotAuthorizedToSettle,
@@ -415,11 +429,21 @@ fn authorize(call: Call<'_>, to: State, resolver: Address) -> Result<(), Refusal
 }
 
 fn check_time(call: Call<'_>, to: State) -> Result<(), Refusal> {
-    let Call { transaction: tx, sender, now, .. } = call;
+    let Call { transaction: tx, sender, now, terms, .. } = call;
     let by_requester = sender == tx.requester;
     match (tx.state, to) {
-        (_, State::Quoted | State::InProgress | State::Delivered) => {
+        (_, State::Quoted | State::InProgress) => {
             require(now <= tx.deadline, Refusal::TransactionExpired)
+        }
+        (_, State::Delivered) => {
+            let in_time = now <= terms.delivered_until(tx.deadline);
+            require(
+                in_time,
+                match terms.recovery_grace_seconds() {
+                    None => Refusal::TransactionExpired,
+                    Some(_) => Refusal::DeliveryGraceExpired,
+                },
+            )
         }
         (State::InProgress, State::Cancelled) => {
             require(!by_requester, Refusal::CannotCancelAfterWorkStarted)
@@ -433,6 +457,13 @@ fn check_time(call: Call<'_>, to: State) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
+}
+
+fn may_resolve(call: Call<'_>, arbiters: Arbiters<'_>) -> bool {
+    let mediates = |(mediator, since): &(Address, u64)| {
+        *mediator == call.sender && call.now >= *since && call.terms.mediators_resolve()
+    };
+    call.sender == arbiters.resolver || arbiters.mediators.iter().any(mediates)
 }
 
 /// Only asked of delivered transactions, whose window is a time.
@@ -449,16 +480,30 @@ fn quote_hash(data: &[u8]) -> Result<Option<B256>, Refusal> {
     Ok(Some(hash))
 }
 
-fn delivery_window(data: &[u8]) -> Result<u64, Refusal> {
+/// What a delivery carries: the window in seconds, and the result's hash where one is committed to.
+fn delivery(terms: Terms, data: &[u8]) -> Result<(u64, B256), Refusal> {
+    if terms.takes_results() {
+        let words = data.split_first_chunk::<32>();
+        let words = words.and_then(|(window, hash)| Some((window, B256::try_from(hash).ok()?)));
+        let (window, hash) = words.ok_or(Refusal::DeliveryProofMalformed)?;
+        let window = window_seconds(U256::from_be_bytes(*window))?;
+        require(hash != B256::ZERO, Refusal::ResultHashRequired)?;
+        return Ok((window, hash));
+    }
     if data.is_empty() {
-        return Ok(DEFAULT_DISPUTE_WINDOW_SECONDS);
+        return Ok((DEFAULT_DISPUTE_WINDOW_SECONDS, B256::ZERO));
     }
     let word: [u8; 32] = data.try_into().map_err(|_| Refusal::InvalidDisputeWindowProof)?;
-    match u64::try_from(U256::from_be_bytes(word)) {
-        Ok(0) => Ok(DEFAULT_DISPUTE_WINDOW_SECONDS),
-        Ok(seconds) => check_dispute_window(seconds).map(|()| seconds),
-        Err(_) => Err(Refusal::DisputeWindowTooLong),
-    }
+    let window = match U256::from_be_bytes(word) {
+        U256::ZERO => DEFAULT_DISPUTE_WINDOW_SECONDS,
+        window => window_seconds(window)?,
+    };
+    Ok((window, B256::ZERO))
+}
+
+fn window_seconds(window: U256) -> Result<u64, Refusal> {
+    let seconds = u64::try_from(window).map_err(|_| Refusal::DisputeWindowTooLong)?;
+    check_dispute_window(seconds).map(|()| seconds)
 }
 
 fn resolve(
@@ -482,7 +527,7 @@ fn resolve(
         .and_then(|sum| sum.checked_add(mediation));
     require(total == Some(remaining), Refusal::MustDistributeAll)?;
 
-    let mut moves = pay_provider(tx, resolution.provider_amount)?;
+    let mut moves = pay_provider(call, resolution.provider_amount)?;
     moves.extend(refund(resolution.requester_amount));
     if let Some((mediator, amount)) = resolution.mediator.filter(|(_, amount)| *amount > Usdc::ZERO)
     {
@@ -496,11 +541,12 @@ fn resolve(
 }
 
 /// Nothing to pay is nothing to charge a fee on.
-fn pay_provider(tx: &Transaction, gross: Usdc) -> Result<Vec<Move>, Refusal> {
+fn pay_provider(call: Call<'_>, gross: Usdc) -> Result<Vec<Move>, Refusal> {
     if gross == Usdc::ZERO {
         return Ok(vec![]);
     }
-    Ok(vec![Move::PayProvider(money::payout(gross, tx.platform_fee_bps_locked)?)])
+    let fee_bps = call.transaction.platform_fee_bps_locked;
+    Ok(vec![Move::PayProvider(call.terms.payout(gross, fee_bps)?)])
 }
 
 fn refund(amount: Usdc) -> Vec<Move> {

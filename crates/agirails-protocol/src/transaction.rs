@@ -3,7 +3,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{State, TransactionId, Usdc, rules};
 
-/// A transaction as the kernel keeps it: the 21 fields of `getTransaction(bytes32)`, in its order.
+/// A transaction as the kernel keeps it: the fields of `getTransaction(bytes32)`, in its order.
+/// Kernels before AIP-14c have 21 of them, without the last two.
 ///
 /// Times are Unix seconds. Zero addresses and hashes mean "not set".
 ///
@@ -55,6 +56,12 @@ pub struct Transaction {
     pub dispute_initiator: Address,
     /// The bond that lies in the vault.
     pub dispute_bond: Usdc,
+    /// What the delivery committed to, zero before it and on kernels before AIP-14c.
+    #[serde(default)]
+    pub result_hash: B256,
+    /// The agreement that the creation named, zero for none and on kernels before AIP-14c.
+    #[serde(default)]
+    pub agreement_hash: B256,
 }
 
 /// The kernel's field `disputeWindow`, which changes its meaning at delivery.
@@ -111,7 +118,7 @@ pub struct CreateTransaction {
     pub requester: Address,
     /// Base units of USDC, 50_000 … 1e15.
     pub amount: Usdc,
-    /// Unix seconds, later than now and at most 365 days away.
+    /// Unix seconds, later than now and at most 365 days away; from F-6 on at least an hour.
     pub deadline: u64,
     /// How long the delivery can be disputed: 3_600 … 2_592_000 seconds.
     pub dispute_window_seconds: u64,
@@ -121,10 +128,13 @@ pub struct CreateTransaction {
     pub agent_id: U256,
     /// The requester's ERC-8004 identity, 0 for none.
     pub requester_agent_id: U256,
+    /// [`crate::canonical_json::agreement_hash`] of what was agreed, zero for none. Kernels before
+    /// AIP-14c take none.
+    pub agreement_hash: B256,
 }
 
 impl CreateTransaction {
-    /// A request with the default dispute window of 2 days, no service hash and no agent ids.
+    /// A request with the default dispute window of 2 days, no hashes and no agent ids.
     pub fn new(requester: Address, provider: Address, amount: Usdc, deadline: u64) -> Self {
         Self {
             provider,
@@ -135,6 +145,7 @@ impl CreateTransaction {
             service_hash: B256::ZERO,
             agent_id: U256::ZERO,
             requester_agent_id: U256::ZERO,
+            agreement_hash: B256::ZERO,
         }
     }
 }

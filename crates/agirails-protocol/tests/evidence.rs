@@ -73,6 +73,8 @@ fn delivered(amount: Usdc) -> Transaction {
         requester_agent_id: U256::from(12),
         dispute_initiator: Address::ZERO,
         dispute_bond: Usdc::ZERO,
+        result_hash: B256::ZERO,
+        agreement_hash: B256::ZERO,
     }
 }
 
@@ -457,7 +459,7 @@ fn the_chain_finds_what_the_file_cannot_show() {
     let compared =
         |transaction: &Transaction| compare_with_chain(&evidence, transaction, chain_id, kernel);
     let same = compared(&evidence.transaction);
-    assert_eq!((same.conclusion(), same.findings.len()), (Conclusion::Holds, 22), "{same}");
+    assert_eq!((same.conclusion(), same.findings.len()), (Conclusion::Holds, 24), "{same}");
 
     // What comes later on chain is no contradiction.
     let settled = Transaction {
@@ -487,6 +489,8 @@ fn the_chain_finds_what_the_file_cannot_show() {
         ("disputeWindow", Transaction { dispute_window: DisputeWindow::EndsAt(1), ..moved() }),
         ("disputeInitiator", Transaction { dispute_initiator: Address::repeat_byte(1), ..base() }),
         ("agentId", Transaction { agent_id: U256::from(1), ..moved() }),
+        ("resultHash", Transaction { result_hash: B256::repeat_byte(1), ..moved() }),
+        ("agreementHash", Transaction { agreement_hash: B256::repeat_byte(1), ..moved() }),
     ] {
         let failed = compared(&read).findings.into_iter();
         let failed: Vec<_> = failed

@@ -3,7 +3,8 @@
 use std::ffi::CString;
 
 use agirails::{
-    ACTPClient as Core, ClientBuilder, Code, Contracts, Mode, NetworkProfile, Password, PrivateKey,
+    ACTPClient as Core, ClientBuilder, Code, Contracts, Error, Generation, Mode, NetworkProfile,
+    Password, PrivateKey,
 };
 use pyo3::{
     IntoPyObjectExt,
@@ -41,11 +42,14 @@ use crate::{
 ///         client alone.
 ///     starting_balance: mode mock: what an address owns the first time it is seen, base units of
 ///         USDC; 1_000 USDC where None. A state file keeps the amount it was made with.
+///     generation: mode mock: which generation of the kernel is played: "2026-05", that of mainnet,
+///         "f6" or "aip14c"; "2026-05" where None. A state file keeps the one it was made with.
 ///     rpc_url: where the chain is reached, or a list of such URLs, the preferred one first; the
 ///         network's public ones where None.
 ///     contracts: the contracts' addresses by the names of a profile: actpKernel, escrowVault,
 ///         usdc, and agentRegistry, archiveTreasury, eas where there are such.
-///     network: a network's profile in place of the mode's: the path of its JSON file, or a dict.
+///     network: a network's profile in place of the mode's: its name ("base-sepolia",
+///         "base-sepolia-f6" or "base-sepolia-aip14c"), the path of its JSON file, or a dict.
 ///     keystore: path of an encrypted keystore (Web3 Secret Storage, version 3), whose key signs.
 ///         It is opened in about a second.
 ///     keystore_password: its password. It is never shown.
@@ -111,7 +115,7 @@ impl ACTPClient {
     #[pyo3(
         signature = (mode=Given::LEFT_OUT, requester_address=None, private_key=None, **settings),
         text_signature = "(mode='mock', requester_address=None, private_key=None, *, \
-            state_directory=None, in_memory=False, starting_balance=None, rpc_url=None, \
+            state_directory=None, in_memory=False, starting_balance=None, generation=None, rpc_url=None, \
             contracts=None, network=None, keystore=None, keystore_password=None, \
             confirmations=None, wait_timeout=None, max_fee_per_gas=None, \
             max_priority_fee_per_gas=None, agree=None)"
@@ -141,7 +145,7 @@ impl ACTPClient {
     #[pyo3(
         signature = (mode=Given::LEFT_OUT, requester_address=None, private_key=None, **settings),
         text_signature = "(mode='mock', requester_address=None, private_key=None, *, \
-            state_directory=None, in_memory=False, starting_balance=None, rpc_url=None, \
+            state_directory=None, in_memory=False, starting_balance=None, generation=None, rpc_url=None, \
             contracts=None, network=None, keystore=None, keystore_password=None, \
             confirmations=None, wait_timeout=None, max_fee_per_gas=None, \
             max_priority_fee_per_gas=None, agree=None)"
@@ -232,10 +236,11 @@ pub fn _connect(py: Python<'_>, settings: &Bound<'_, PyDict>) -> PyResult<Py<PyA
 }
 
 /// The settings that go by keyword only.
-const KEYWORDS: [&str; 13] = [
+const KEYWORDS: [&str; 14] = [
     "state_directory",
     "in_memory",
     "starting_balance",
+    "generation",
     "rpc_url",
     "contracts",
     "network",
@@ -331,6 +336,10 @@ fn read(given: &Bound<'_, PyDict>) -> PyResult<(Mode, ClientBuilder)> {
             Code::InvalidAmount,
         )?);
     }
+    if let Some(value) = maybe("generation")? {
+        let name = convert::text(Code::InvalidSettings, "generation", &value)?;
+        builder = builder.generation(name.parse::<Generation>().map_err(Error::from).or_raise(py)?);
+    }
     if let Some(value) = maybe("network")? {
         builder = builder.network_profile(profile(&value)?);
     }
@@ -366,14 +375,14 @@ fn read(given: &Bound<'_, PyDict>) -> PyResult<(Mode, ClientBuilder)> {
     Ok((mode, builder))
 }
 
-/// A profile: a file's path, or what would stand in the file.
+/// A profile: its name, a file's path, or what would stand in the file.
 fn profile(value: Any<'_, '_>) -> PyResult<NetworkProfile> {
     match value.is_instance_of::<PyDict>() {
         true => {
             let json = json::from_python("network", value)?;
             NetworkProfile::from_json(&json.to_string()).or_raise(value.py())
         }
-        false => NetworkProfile::from_file(convert::path("network", value)?).or_raise(value.py()),
+        false => NetworkProfile::find(convert::path("network", value)?).or_raise(value.py()),
     }
 }
 

@@ -37,6 +37,8 @@ pub fn _start_devnet(
     anvil: Maybe<'_, '_>,
     port: Maybe<'_, '_>,
     block_time: Maybe<'_, '_>,
+    generation: Maybe<'_, '_>,
+    recovery_grace: Maybe<'_, '_>,
 ) -> Answer {
     let mut builder = core::Devnet::builder();
     if let Some(value) = anvil {
@@ -55,6 +57,14 @@ pub fn _start_devnet(
             let hint = "pass seconds above 0; Base has a block every 2";
             wrong("block_time", value, "must be an interval", hint)
         })?);
+    }
+    if let Some(value) = generation {
+        let name = convert::text(Code::InvalidSettings, "generation", value)?;
+        let generation = name.parse::<Generation>().map_err(Error::from).or_raise(py)?;
+        builder = builder.generation(generation);
+    }
+    if let Some(value) = recovery_grace {
+        builder = builder.recovery_grace(convert::count("recovery_grace", value)?);
     }
     let start = builder.start();
     if awaitable {

@@ -48,16 +48,16 @@ impl Event {
         self.text("event").unwrap_or_default()
     }
 
-    /// The transaction it is about; None for KernelPaused and KernelUnpaused.
+    /// The transaction it is about; None for what is about the kernel or a vault.
     #[getter]
     fn transaction_id(&self) -> Option<String> {
         self.text("transactionId")
     }
 
-    /// When it happened, Unix seconds.
+    /// When it happened, Unix seconds; None where the contract does not say, as of a recovery.
     #[getter]
-    fn timestamp(&self) -> u64 {
-        self.json()["timestamp"].as_u64().unwrap_or_default()
+    fn timestamp(&self) -> Option<u64> {
+        self.json()["timestamp"].as_u64()
     }
 
     /// Its fields under the contract's names: amounts and agent ids as int, states by name.

@@ -106,6 +106,34 @@ pub fn result_hash(py: Python<'_>, obj: Any<'_, '_>) -> PyResult<String> {
     Ok(py.detach(|| canonical::result_hash(&value)).or_raise(py)?.to_string())
 }
 
+/// The agreement_hash of a creation: keccak256 of the canonical JSON of what was agreed.
+///
+/// Kernels of AIP-14c keep it; evaluators of a dispute ask for the three parts.
+///
+/// Args:
+///     request: what is ordered, anything that JSON can carry; as the other two.
+///     input: what it works on.
+///     sla: what was promised, such as {"deadlineSeconds": 3600}.
+///
+/// Raises:
+///     ValidationError: JSON cannot carry it.
+///
+/// Example:
+///     >>> agreement = agreement_hash({"service": "ocr"}, {"lang": "en"}, {})
+///
+/// Source: AIP-14c.
+#[pyfunction]
+pub fn agreement_hash(
+    py: Python<'_>,
+    request: Any<'_, '_>,
+    input: Any<'_, '_>,
+    sla: Any<'_, '_>,
+) -> PyResult<String> {
+    let request = json::from_python("request", request)?;
+    let (input, sla) = (json::from_python("input", input)?, json::from_python("sla", sla)?);
+    Ok(py.detach(|| canonical::agreement_hash(&request, &input, &sla)).or_raise(py)?.to_string())
+}
+
 /// How a dispute ends, as bytes for transition_state(tx_id, State.SETTLED, ...).
 ///
 /// Args:

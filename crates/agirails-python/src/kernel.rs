@@ -57,14 +57,16 @@ impl Kernel {
     ///
     /// Args:
     ///     provider: address of who works.
-    ///     amount: what is paid, base units of USDC, 50_000 ... 10**15. Below 1 USDC nobody but
-    ///         the provider can give the money back once it is in escrow.
-    ///     deadline: until when the provider can deliver, Unix seconds, at most 365 days away.
+    ///     amount: what is paid, base units of USDC, 50_000 ... 10**15. On mainnet's kernel, below
+    ///         1 USDC nobody but the provider can give the money back once it is in escrow.
+    ///     deadline: until when the provider can deliver, Unix seconds, at most 365 days away; on
+    ///         kernels from F-6 on at least an hour away.
     ///     dispute_window: how long the delivery can be disputed, 3_600 ... 2_592_000 seconds.
     ///     requester: this client's own address, or nothing.
     ///     metadata: hash of what is ordered, 32 bytes or 0x and 64 hex digits; "0x" for none.
     ///     agent_id: the provider's ERC-8004 identity, 0 for none.
     ///     requester_agent_id: the requester's ERC-8004 identity, 0 for none.
+    ///     agreement_hash: what was agreed, as agreement_hash() makes it, for kernels of AIP-14c.
     ///
     /// Returns:
     ///     The transaction's id. It names no network: keep the network beside it.
@@ -72,6 +74,7 @@ impl Kernel {
     /// Raises:
     ///     ValidationError: an argument is out of bounds; `field` and `value` say which.
     ///     UnauthorizedError: `requester` is another address.
+    ///     NetworkError: an agreement_hash, and the kernel keeps none (code unsupported_kernel).
     ///
     /// Example:
     ///     >>> tx_id = client.advanced.create_transaction(
@@ -80,9 +83,10 @@ impl Kernel {
     /// Source: `ACTPKernel.createTransaction`.
     #[pyo3(
         signature = (*, provider, amount, deadline, dispute_window=Given::LEFT_OUT, requester=None,
-            metadata=None, agent_id=Given::LEFT_OUT, requester_agent_id=Given::LEFT_OUT),
+            metadata=None, agent_id=Given::LEFT_OUT, requester_agent_id=Given::LEFT_OUT,
+            agreement_hash=None),
         text_signature = "($self, *, provider, amount, deadline, dispute_window=172800, \
-            requester=None, metadata=None, agent_id=0, requester_agent_id=0)"
+            requester=None, metadata=None, agent_id=0, requester_agent_id=0, agreement_hash=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "the contract's own arguments")]
     fn create_transaction(
@@ -96,6 +100,7 @@ impl Kernel {
         metadata: Maybe<'_, '_>,
         agent_id: Given<'_, '_>,
         requester_agent_id: Given<'_, '_>,
+        agreement_hash: Maybe<'_, '_>,
     ) -> Answer {
         let request = CreateTransaction {
             provider: convert::address("provider", provider)?,
@@ -122,6 +127,7 @@ impl Kernel {
                 convert::agent_id("requester_agent_id", number)
             })?
             .unwrap_or(U256::ZERO),
+            agreement_hash: convert::bytes32_or_zero("agreement_hash", agreement_hash)?,
         };
         let client = self.client.clone();
         let call = async move { client.create_transaction(&request).await };
@@ -196,7 +202,8 @@ impl Kernel {
     ///
     /// A delivery takes a delivery proof, whole or in its 96 encoded bytes. The contract itself
     /// accepts no such bytes: the proof is checked, kept (see get_delivery_proof) and replaced
-    /// by the dispute window that the transaction was created with.
+    /// by the dispute window that the transaction was created with. On a kernel of AIP-14c the
+    /// proof's content hash goes behind it, and a delivery without a proof is refused.
     ///
     /// Args:
     ///     tx_id: its id.
@@ -297,6 +304,30 @@ impl Kernel {
         let id = convert::transaction_id(tx_id)?;
         let client = self.client.clone();
         let call = async move { client.release_escrow(id).await };
+        run(py, self.style, Moves, call, convert::nothing)
+    }
+
+    /// Returns the money of begun work that its provider abandoned to its requester, in full.
+    ///
+    /// Anybody may ask for it, once the deadline and the kernel's grace have passed
+    /// (`network.recovery_grace_seconds`).
+    ///
+    /// Args:
+    ///     tx_id: an IN_PROGRESS transaction.
+    ///
+    /// Raises:
+    ///     NetworkError: kernels before F-6 recover nothing (code unsupported_kernel).
+    ///     InvalidStateTransitionError: it is too early (recovery_not_yet_available), or it is not
+    ///         IN_PROGRESS (not_in_progress).
+    ///
+    /// Example:
+    ///     >>> client.advanced.recover_stalled(tx_id)
+    ///
+    /// Source: `ACTPKernel.recoverStalledInProgress`.
+    fn recover_stalled(&self, py: Python<'_>, tx_id: Any<'_, '_>) -> Answer {
+        let id = convert::transaction_id(tx_id)?;
+        let client = self.client.clone();
+        let call = async move { client.recover_stalled(id).await };
         run(py, self.style, Moves, call, convert::nothing)
     }
 

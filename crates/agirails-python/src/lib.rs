@@ -46,8 +46,8 @@ mod _agirails {
         event::Event,
         evidence::_verify_evidence,
         functions::{
-            canonical_json, canonical_target, encode_resolution, format_usdc, parse_usdc,
-            result_hash, service_type_hash,
+            agreement_hash, canonical_json, canonical_target, encode_resolution, format_usdc,
+            parse_usdc, result_hash, service_type_hash,
         },
         kernel::Kernel,
         mock::Mock,

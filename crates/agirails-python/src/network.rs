@@ -87,6 +87,19 @@ impl Network {
         optional(py, self.0.agent_registry)
     }
 
+    /// The generation of the kernel: "2026-05", that of mainnet, "f6" or "aip14c".
+    #[getter]
+    fn generation(&self) -> &'static str {
+        self.0.terms.generation().as_str()
+    }
+
+    /// How long after its deadline begun work can still be delivered, and from when on recover_stalled
+    /// returns its money, in seconds; None where no work is ever recovered.
+    #[getter]
+    fn recovery_grace_seconds(&self) -> Option<u64> {
+        self.0.terms.recovery_grace_seconds()
+    }
+
     fn __repr__(&self) -> String {
         format!("<Network {} chain_id={}>", self.0.name, self.0.chain_id)
     }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use agirails::{
-    Code, CreateTransaction, DisputeWindow, Error, EventRecord, LinkEscrow, Network, Refusal,
-    Result, State, Transaction, TransactionId, Usdc,
+    Code, CreateTransaction, DisputeWindow, Error, EventRecord, Generation, LinkEscrow, Network,
+    Refusal, Result, State, Terms, Transaction, TransactionId, Usdc,
     kernel::{
         AgentQuery, AgentRegistry, Escrow, GasCost, Kernel, Role, TransactionQuery, Transition,
     },
@@ -362,7 +362,11 @@ impl Kernel for Through {
             named.set_item("dispute_window", request.dispute_window_seconds)?;
             named.set_item("metadata", PyBytes::new(py, request.service_hash.as_slice()))?;
             named.set_item("agent_id", convert::big_int(py, request.agent_id)?)?;
-            named.set_item("requester_agent_id", convert::big_int(py, request.requester_agent_id)?)
+            named.set_item(
+                "requester_agent_id",
+                convert::big_int(py, request.requester_agent_id)?,
+            )?;
+            named.set_item("agreement_hash", request.agreement_hash.to_string())
         };
         self.verb(sender, "create_transaction", arguments, hash)
     }
@@ -413,6 +417,11 @@ impl Kernel for Through {
 
     async fn release_escrow(&self, sender: Address, id: TransactionId) -> Result<()> {
         self.verb(sender, "release_escrow", |_, named| tx_id(named, id), nothing)
+    }
+
+    async fn recover_stalled(&self, sender: Address, id: TransactionId) -> Result<GasCost> {
+        self.verb(sender, "recover_stalled", |_, named| tx_id(named, id), nothing)?;
+        Ok(GasCost::default())
     }
 
     async fn anchor_attestation(
@@ -625,7 +634,16 @@ fn read_network(network: Any<'_, '_>) -> PyResult<Network> {
         archive_treasury: get_some(network, "archive_treasury", address)?,
         agent_registry: get_some(network, "agent_registry", address)?,
         eas: None,
+        terms: terms(network)?,
     })
+}
+
+fn terms(network: Any<'_, '_>) -> PyResult<Terms> {
+    let generation: String = get(network, "generation", plain)?;
+    let generation = generation.parse::<Generation>();
+    let generation = generation.map_err(|error| PyAssertionError::new_err(error.to_string()))?;
+    let grace = get_some(network, "recovery_grace_seconds", plain)?;
+    Ok(Terms::new(generation, grace.unwrap_or_default()))
 }
 
 fn read_transaction(tx: Any<'_, '_>) -> PyResult<Transaction> {
@@ -661,6 +679,8 @@ fn read_transaction(tx: Any<'_, '_>) -> PyResult<Transaction> {
         requester_agent_id: get(tx, "requester_agent_id", agent_id)?,
         dispute_initiator: get(tx, "dispute_initiator", address)?,
         dispute_bond: get(tx, "dispute_bond", usdc)?,
+        result_hash: get(tx, "result_hash", hash)?,
+        agreement_hash: get(tx, "agreement_hash", hash)?,
     })
 }
 

@@ -170,6 +170,20 @@ impl Transaction {
         self.0.dispute_bond.0
     }
 
+    /// The hash of the result that the delivery committed to; zero before it, and on kernels before
+    /// AIP-14c.
+    #[getter]
+    fn result_hash(&self) -> String {
+        self.0.result_hash.to_string()
+    }
+
+    /// The hash of the agreement that the creation named; zero for none, and on kernels before
+    /// AIP-14c.
+    #[getter]
+    fn agreement_hash(&self) -> String {
+        self.0.agreement_hash.to_string()
+    }
+
     /// All fields by name, as JSON can carry them: the state by its name, addresses as str.
     fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
@@ -195,6 +209,8 @@ impl Transaction {
         dict.set_item("requester_agent_id", self.requester_agent_id(py)?)?;
         dict.set_item("dispute_initiator", self.dispute_initiator(py)?)?;
         dict.set_item("dispute_bond", self.dispute_bond())?;
+        dict.set_item("result_hash", self.result_hash())?;
+        dict.set_item("agreement_hash", self.agreement_hash())?;
         Ok(dict)
     }
 

@@ -382,6 +382,7 @@ protocol_errors! {
         Amount => InvalidAmount,
         State => InvalidState,
         Did => InvalidDid,
+        Generation => InvalidSettings,
     }
     JsonError { Unrepresentable => InvalidJson, }
     ProofError { Invalid => InvalidProof, Signature => InvalidSignature, }

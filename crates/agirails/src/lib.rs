@@ -42,8 +42,8 @@ pub use error::{AnswerBody, Code, Error, Facts, Kind, Result, Retry};
 pub use kernel::chain::{EventStream, Position, Update, WatchOptions};
 pub use network::{Contracts, MODE_VARIABLE, Mode, NETWORK_VARIABLE, Network, NetworkProfile};
 pub use protocol::{
-    CreateTransaction, DisputeWindow, Event, EventRecord, LinkEscrow, Refusal, State, Transaction,
-    TransactionId, Usdc,
+    CreateTransaction, DisputeWindow, Event, EventRecord, Generation, LinkEscrow, Refusal, State,
+    Terms, Transaction, TransactionId, Usdc,
 };
 pub use storage::{Storage, back_up};
 pub use wallet::{

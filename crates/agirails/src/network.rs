@@ -6,9 +6,13 @@ use alloy_primitives::{Address, B256, address, b256, keccak256};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::error::{Code, Error, Result, shown_path, shown_words};
+use crate::{
+    error::{Code, Error, Result, shown_path, shown_words},
+    protocol::Terms,
+};
 
-/// The environment variable that names a network profile, which takes the place of `testnet`.
+/// The environment variable that names a network profile ([`NetworkProfile::find`]), which takes the
+/// place of `testnet`.
 pub const NETWORK_VARIABLE: &str = "AGIRAILS_NETWORK";
 /// The environment variable that names the mode of a client that is made from the environment.
 pub const MODE_VARIABLE: &str = "ACTP_MODE";
@@ -176,7 +180,8 @@ impl Contracts {
 }
 
 impl NetworkProfile {
-    /// Base Sepolia. `BASE_SEPOLIA_RPC` names other URLs, separated by spaces.
+    /// Base Sepolia, with the kernel that the published SDKs use. `BASE_SEPOLIA_RPC` names other URLs,
+    /// separated by spaces.
     pub fn testnet() -> Self {
         Self {
             name: "base-sepolia".to_owned(),
@@ -242,6 +247,66 @@ impl NetworkProfile {
         })
     }
 
+    /// Base Sepolia with the kernel of 2026-06-24 (F-6), which upstream has replaced since.
+    /// `BASE_SEPOLIA_RPC` names other URLs.
+    pub fn testnet_f6() -> Self {
+        Self {
+            name: "base-sepolia-f6".to_owned(),
+            contracts: Contracts {
+                actp_kernel: address!("D8f7829c4555Fc95fc92e54729DaE7d28ace349B"),
+                escrow_vault: address!("Af35801fd0613c583a08ADbdA6131A431C7C69eb"),
+                agent_registry: Some(address!("DCcFA810ea60Fb3ACfC22F93ACFDDF57Cc8217Bc")),
+                archive_treasury: Some(address!("63B0c4b4aCD96aC40Ac9ab023B6507FeE54375AD")),
+                ..Self::testnet().contracts
+            },
+            deployment_block: Some(43_262_304),
+            ..Self::testnet()
+        }
+    }
+
+    /// Base Sepolia with the kernel of 2026-07-13 (AIP-14c), which is to come to mainnet.
+    /// `BASE_SEPOLIA_RPC` names other URLs.
+    pub fn testnet_aip14c() -> Self {
+        Self {
+            name: "base-sepolia-aip14c".to_owned(),
+            contracts: Contracts {
+                actp_kernel: address!("E8ba4133CC43bAb48c9c71bF82243e0b15915389"),
+                escrow_vault: address!("9d3CbD2c630E390F9179DAfE02Dd5dAd80B3A05B"),
+                agent_registry: Some(address!("1bb1D4B0b84801FF8597d3e7988E00802252d962")),
+                archive_treasury: Some(address!("415Ca522e1DfF9933ab5Eb7a8569B1879093324D")),
+                ..Self::testnet().contracts
+            },
+            deployment_block: Some(44_093_538),
+            ..Self::testnet()
+        }
+    }
+
+    /// The profile with this name: `base-sepolia`, `base-sepolia-f6` or `base-sepolia-aip14c`. Mainnet
+    /// is reached by its mode alone.
+    ///
+    /// ```
+    /// use agirails::NetworkProfile;
+    ///
+    /// let profile = NetworkProfile::named("base-sepolia-aip14c").expect("it is one of them");
+    /// assert_eq!(profile.chain_id, NetworkProfile::testnet().chain_id);
+    /// assert_ne!(profile.contracts, NetworkProfile::testnet().contracts);
+    /// assert_eq!(NetworkProfile::named("base"), None);
+    /// ```
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::testnet(), Self::testnet_f6(), Self::testnet_aip14c()]
+            .into_iter()
+            .find(|profile| profile.name == name)
+    }
+
+    /// The profile with this name ([`Self::named`]), else that of the file at this path.
+    ///
+    /// # Errors
+    /// As [`Self::from_file`].
+    pub fn find(name_or_path: impl AsRef<Path>) -> Result<Self> {
+        let named = name_or_path.as_ref().to_str().and_then(Self::named);
+        named.map_or_else(|| Self::from_file(name_or_path), Ok)
+    }
+
     /// Reads a profile's file.
     ///
     /// # Errors
@@ -253,7 +318,10 @@ impl NetworkProfile {
                 Code::InvalidSettings,
                 format!("the network profile {shown} cannot be read: {error}"),
             )
-            .with_hint("AGIRAILS_NETWORK names a JSON file, as `agirails devnet` writes it")
+            .with_hint(
+                "a network is base-sepolia, base-sepolia-f6, base-sepolia-aip14c, or a JSON file as \
+                 `agirails devnet` writes it",
+            )
             .with_source(error)
         })?;
         Self::from_json(&text).map_err(|error| {
@@ -297,7 +365,7 @@ mod one_or_many {
     }
 }
 
-/// A network's name, chain id and contracts.
+/// A network's name, chain id, contracts, and what its kernel's rules are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Network {
@@ -321,6 +389,9 @@ pub struct Network {
     pub agent_registry: Option<Address>,
     /// The Ethereum Attestation Service, where there is one.
     pub eas: Option<Address>,
+    /// The kernel's generation, and the grace that its deployment fixed.
+    #[serde(flatten)]
+    pub terms: Terms,
 }
 
 impl Network {
@@ -355,6 +426,7 @@ impl Network {
             archive_treasury: Some(at("archive treasury")),
             agent_registry: Some(at("agent registry")),
             eas: None,
+            terms: Terms::default(),
         }
     }
 }

@@ -8,8 +8,8 @@ mod reference_model;
 use std::collections::HashMap;
 
 use agirails::{
-    Address, B256, Code, CreateTransaction, DisputeWindow, Error, Event, LinkEscrow, State,
-    Storage, Transaction, TransactionId, U256, Usdc,
+    Address, B256, Code, CreateTransaction, DisputeWindow, Error, Event, Generation, LinkEscrow,
+    State, Storage, Terms, Transaction, TransactionId, U256, Usdc,
     kernel::{
         Kernel, Transition,
         embedded::{EmbeddedKernel, EmbeddedOptions},
@@ -48,6 +48,10 @@ fn mediation(split: [u64; 2], mediator: Address, fee: u64, fault: &[u64]) -> Vec
     [words(&split), mediator.into_word().to_vec(), words(&[fee]), words(fault)].concat()
 }
 
+/// The terms of a kernel of each generation.
+const GENERATIONS: [Terms; 3] =
+    [Terms::MAY_2026, Terms::new(Generation::F6, HOUR), Terms::new(Generation::Aip14c, HOUR)];
+
 /// Everything that a transition can carry, good and bad, for this much in escrow.
 fn loads(remaining: u64) -> Vec<Vec<u8>> {
     let half = remaining / 2;
@@ -60,6 +64,9 @@ fn loads(remaining: u64) -> Vec<Vec<u8>> {
     let mut wide = words(&[half, remaining - half]);
     wide[23] = 1;
     loads.push(wide);
+    for window in [3_599, 3_600, 30 * DAY, 30 * DAY + 1] {
+        loads.push(words(&[window, 7]));
+    }
     for seconds in [1, 3_599, 3_600, 30 * DAY, 30 * DAY + 1, u64::MAX] {
         loads.push(words(&[seconds]));
     }
@@ -93,59 +100,70 @@ fn transitions_agree_with_the_table_in_every_combination() {
     let (requester, provider, stranger) = (party(0), party(1), party(2));
     let now = 1_900_000_000_u64;
     let mut compared = 0_u32;
-    for amount in [50_000, 999_999, USDC, 10 * USDC + 7] {
-        for (state, spent) in
-            State::ALL.into_iter().flat_map(|state| [(state, false), (state, true)])
-        {
-            let funded = matches!(
-                state,
-                State::Committed | State::InProgress | State::Delivered | State::Disputed
-            );
-            // Milestones can have paid everything.
-            let can_be_spent =
-                matches!(state, State::InProgress | State::Delivered | State::Disputed);
-            if spent && !can_be_spent {
-                continue;
-            }
-            let remaining = if funded && !spent { amount } else { 0 };
-            let delivered = matches!(state, State::Delivered | State::Disputed | State::Settled);
-            let loads = loads(amount);
-            for (deadline, window) in
-                [-1_i64, 0, 1].iter().flat_map(|d| [-1_i64, 0, 1].map(|w| (*d, w)))
+    for terms in GENERATIONS {
+        for amount in [50_000, 999_999, USDC, 10 * USDC + 7] {
+            for (state, spent) in
+                State::ALL.into_iter().flat_map(|state| [(state, false), (state, true)])
             {
-                if window != 0 && !delivered {
+                let funded = matches!(
+                    state,
+                    State::Committed | State::InProgress | State::Delivered | State::Disputed
+                );
+                // Milestones can have paid everything.
+                let can_be_spent =
+                    matches!(state, State::InProgress | State::Delivered | State::Disputed);
+                if spent && !can_be_spent {
                     continue;
                 }
-                let deal = Deal {
-                    id: B256::repeat_byte(1),
-                    requester,
-                    provider,
-                    state,
-                    amount,
-                    deadline: now.strict_add_signed(deadline),
-                    window: if delivered { now.strict_add_signed(window) } else { 2 * DAY },
-                    service_hash: B256::ZERO,
-                    metadata: B256::ZERO,
-                    attestation: B256::ZERO,
-                    remaining,
-                    initiator: if delivered { provider } else { Address::ZERO },
-                    bond: if state == State::Disputed { USDC } else { 0 },
-                };
-                // The admin can be anyone, a party too.
-                for admin in [party(3), requester, provider] {
-                    for sender in [requester, provider, stranger, party(3)] {
-                        for to in State::ALL {
-                            compared += compare(&deal, admin, sender, now, to, &loads);
+                let remaining = if funded && !spent { amount } else { 0 };
+                let delivered =
+                    matches!(state, State::Delivered | State::Disputed | State::Settled);
+                let loads = loads(amount);
+                let grace = terms.recovery_grace_seconds().unwrap_or_default() as i64;
+                let deadlines = [-1_i64, 0, 1, -grace - 1, -grace, 1 - grace];
+                for (deadline, window) in
+                    deadlines.iter().flat_map(|d| [-1_i64, 0, 1].map(|w| (*d, w)))
+                {
+                    if state != State::InProgress && deadline < -1 {
+                        continue;
+                    }
+                    if window != 0 && !delivered {
+                        continue;
+                    }
+                    let deal = Deal {
+                        id: B256::repeat_byte(1),
+                        requester,
+                        provider,
+                        state,
+                        amount,
+                        deadline: now.strict_add_signed(deadline),
+                        window: if delivered { now.strict_add_signed(window) } else { 2 * DAY },
+                        service_hash: B256::ZERO,
+                        metadata: B256::ZERO,
+                        attestation: B256::ZERO,
+                        remaining,
+                        initiator: if delivered { provider } else { Address::ZERO },
+                        bond: if state == State::Disputed { USDC } else { 0 },
+                        result: B256::ZERO,
+                        agreement: B256::ZERO,
+                    };
+                    // The admin can be anyone, a party too.
+                    for admin in [party(3), requester, provider] {
+                        for sender in [requester, provider, stranger, party(3)] {
+                            for to in State::ALL {
+                                compared += compare(terms, &deal, admin, sender, now, to, &loads);
+                            }
                         }
                     }
                 }
             }
         }
     }
-    assert!(compared > 100_000, "{compared}");
+    assert!(compared > 300_000, "{compared}");
 }
 
 fn compare(
+    terms: Terms,
     deal: &Deal,
     admin: Address,
     sender: Address,
@@ -156,6 +174,8 @@ fn compare(
     let transaction = as_transaction(deal);
     let mediators = [(MEDIATOR, now), (PENDING_MEDIATOR, now + 1)];
     let world = World {
+        generation: terms.generation(),
+        grace: terms.recovery_grace_seconds().unwrap_or_default(),
         admin,
         vault: party(100),
         fee_recipient: Address::repeat_byte(0xfe),
@@ -166,7 +186,7 @@ fn compare(
         ..World::default()
     };
     // What cannot be reached need not be carried.
-    let reached = reference_model::may_step(deal, admin, now, sender, to).is_ok();
+    let reached = world.may_step(deal, now, sender, to).is_ok();
     // A quote, a delivery and a resolution carry something; the others must ignore it.
     let loads = if reached { loads } else { &loads[..2] };
     for load in loads {
@@ -174,8 +194,13 @@ fn compare(
         let funded_cancel =
             to == State::Cancelled && matches!(deal.state, State::Committed | State::InProgress);
         let load: &[u8] = if funded_cancel { &[] } else { load };
-        let call =
-            rules::Call { transaction: &transaction, sender, now, remaining: Usdc(deal.remaining) };
+        let call = rules::Call {
+            transaction: &transaction,
+            sender,
+            now,
+            remaining: Usdc(deal.remaining),
+            terms,
+        };
         let arbiters = Arbiters { resolver: admin, mediators: &mediators };
         let found = rules::transition(call, to, load, arbiters);
         let mut after = world.clone();
@@ -219,7 +244,7 @@ fn carry_out(moves: &[Move], deal: &Deal, world: &World) -> HashMap<Address, u64
                 pay(vault, world.treasury, archived);
                 pay(vault, world.fee_recipient, fee.0 - archived);
             }
-            Move::Refund(amount) => pay(vault, deal.requester, amount.0),
+            Move::Refund(amount) | Move::Recover(amount) => pay(vault, deal.requester, amount.0),
             Move::PayMediator(mediator, amount) => pay(vault, mediator, amount.0),
             Move::DepositBond(by, bond) => pay(by, vault, bond.0),
             Move::ReleaseBond { to, bond, .. } => pay(vault, to, bond.0),
@@ -241,15 +266,18 @@ fn a_transaction_is_charged_the_rates_that_it_locked() {
         (tx.platform_fee_bps_locked, tx.requester_penalty_bps_locked, tx.dispute_bond_bps_locked)
     };
     let judge = |transaction: &Transaction, sender, now, to| {
-        let call = rules::Call { transaction, sender, now, remaining: Usdc(100 * USDC) };
+        let terms = Terms::MAY_2026;
+        let call = rules::Call { transaction, sender, now, remaining: Usdc(100 * USDC), terms };
         rules::transition(call, to, &[], Arbiters { resolver: party(3), mediators: &[] }).unwrap()
     };
-    let created = rules::create(&request, requester, 0, first, now).unwrap();
+    let terms = Terms::MAY_2026;
+    let created = rules::create(&request, requester, 0, terms, first, now).unwrap();
     assert_eq!(locked(&created), (500, 5_000, 2_000));
 
     // Accepting a quote locks the platform fee again, and nothing else.
     let quoted = judge(&created, provider, now, State::Quoted).transaction;
-    let call = rules::Call { transaction: &quoted, sender: requester, now, remaining: Usdc::ZERO };
+    let (sender, remaining) = (requester, Usdc::ZERO);
+    let call = rules::Call { transaction: &quoted, sender, now, remaining, terms };
     let accepted = rules::accept_quote(call, Usdc(100 * USDC), later).unwrap().transaction;
     assert_eq!(locked(&accepted), (250, 5_000, 2_000));
 
@@ -294,6 +322,8 @@ fn as_transaction(deal: &Deal) -> Transaction {
         requester_agent_id: U256::ZERO,
         dispute_initiator: deal.initiator,
         dispute_bond: Usdc(deal.bond),
+        result_hash: deal.result,
+        agreement_hash: deal.agreement,
     }
 }
 
@@ -351,6 +381,10 @@ enum Attempt {
         which: Index,
         uid: u8,
     },
+    Recover {
+        by: u8,
+        which: Index,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -358,6 +392,8 @@ enum Wait {
     Seconds(u64),
     /// Until a transaction's deadline, or its window's end, and so many seconds beyond.
     Deadline(Index, u64),
+    /// Until the first second in which begun work is recovered, less so many.
+    Recovery(Index, u64),
     Window(Index, u64),
 }
 
@@ -383,6 +419,7 @@ fn attempts() -> impl Strategy<Value = Attempt> {
         (0..3 * DAY).prop_map(Wait::Seconds),
         (which(), 0..2_u64).prop_map(|(which, beyond)| Wait::Deadline(which, beyond)),
         (which(), 0..2_u64).prop_map(|(which, beyond)| Wait::Window(which, beyond)),
+        (which(), 0..2_u64).prop_map(|(which, before)| Wait::Recovery(which, before)),
     ];
     prop_oneof![
         2 => waits.prop_map(Attempt::Wait),
@@ -404,6 +441,7 @@ fn attempts() -> impl Strategy<Value = Attempt> {
             .prop_map(|(by, which, amount)| Attempt::Milestone { by, which, amount }),
         1 => (by(), which()).prop_map(|(by, which)| Attempt::Release { by, which }),
         1 => (by(), which(), 0..3_u8).prop_map(|(by, which, uid)| Attempt::Anchor { by, which, uid }),
+        2 => (by(), which()).prop_map(|(by, which)| Attempt::Recover { by, which }),
     ]
 }
 
@@ -417,12 +455,17 @@ struct Pair {
 }
 
 impl Pair {
-    async fn open() -> Self {
-        let options =
-            EmbeddedOptions { storage: Storage::Memory, starting_balance: Some(Usdc(START)) };
+    async fn open(generation: Generation) -> Self {
+        let options = EmbeddedOptions {
+            starting_balance: Some(Usdc(START)),
+            generation: Some(generation),
+            ..EmbeddedOptions::new(Storage::Memory)
+        };
         let kernel = EmbeddedKernel::open(options).await.unwrap();
         let network = kernel.network().clone();
         let mut world = World {
+            generation,
+            grace: network.terms.recovery_grace_seconds().unwrap_or_default(),
             admin: network.admin,
             vault: network.vault,
             fee_recipient: network.fee_recipient,
@@ -532,6 +575,13 @@ impl Pair {
                 let id = self.pick(which);
                 (self.caller(*by, id), Call::Anchor(id, B256::repeat_byte(*uid)))
             }
+            Attempt::Recover { by, which } => {
+                let id = self.pick(which);
+                let recovers = self.kernel.network().terms.recovery_grace_seconds().is_some();
+                // Before F-6 there is no such call.
+                let call = if recovers { Call::Recover(id) } else { Call::Release(id) };
+                (self.caller(*by, id), call)
+            }
         };
         self.call(sender, &call).await;
     }
@@ -546,11 +596,19 @@ impl Pair {
                 (deal.requester, Call::Link(id, LinkEscrow::default()))
             }
             (State::Committed, _) => (deal.provider, step(State::InProgress, vec![])),
-            (State::InProgress, _) => (deal.provider, step(State::Delivered, vec![])),
+            (State::InProgress, _) => {
+                let data = match self.world.generation {
+                    Generation::Aip14c => words(&[2 * DAY, 7]),
+                    _ => vec![],
+                };
+                (deal.provider, step(State::Delivered, data))
+            }
             (State::Delivered, 0) => (deal.requester, step(State::Settled, vec![])),
             (State::Delivered, 1) => (deal.requester, step(State::Disputed, vec![])),
             (State::Delivered, _) => (deal.provider, step(State::Disputed, vec![])),
-            (State::Disputed, 0) => (self.world.admin, step(State::Cancelled, vec![])),
+            (State::Disputed, 0) if self.world.generation != Generation::Aip14c => {
+                (self.world.admin, step(State::Cancelled, vec![]))
+            }
             (_, fault) => {
                 let half = deal.remaining / 2;
                 let split = words(&[half, deal.remaining - half, u64::from(fault) % 2]);
@@ -573,6 +631,10 @@ impl Pair {
             Wait::Seconds(seconds) => now + seconds,
             Wait::Deadline(which, beyond) => {
                 self.world.deals.get(&self.pick(which)).map_or(0, |deal| deal.deadline) + beyond
+            }
+            Wait::Recovery(which, before) => {
+                let deal = self.world.deals.get(&self.pick(which));
+                deal.map_or(0, |deal| deal.deadline + self.world.grace).saturating_sub(*before)
             }
             Wait::Window(which, beyond) => match self.world.deals.get(&self.pick(which)) {
                 Some(deal) if deal.window > 30 * DAY => deal.window + beyond,
@@ -644,6 +706,7 @@ impl Pair {
             }
             Call::Release(id) => kernel.release_escrow(sender, *id).await,
             Call::Anchor(id, uid) => kernel.anchor_attestation(sender, *id, *uid).await,
+            Call::Recover(id) => kernel.recover_stalled(sender, *id).await.map(drop),
         }
     }
 
@@ -709,7 +772,8 @@ fn call_id(call: &Call) -> Option<TransactionId> {
         | Call::Step(id, ..)
         | Call::Milestone(id, _)
         | Call::Release(id)
-        | Call::Anchor(id, _) => Some(*id),
+        | Call::Anchor(id, _)
+        | Call::Recover(id) => Some(*id),
     }
 }
 
@@ -834,10 +898,10 @@ fn replay(
 }
 
 /// The states that random cases came to.
-fn play_case(attempts: &[Attempt]) -> Vec<State> {
+fn play_case(generation: Generation, attempts: &[Attempt]) -> Vec<State> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
-        let mut pair = Pair::open().await;
+        let mut pair = Pair::open(generation).await;
         for attempt in attempts {
             pair.attempt(attempt).await;
         }
@@ -869,8 +933,10 @@ proptest! {
     /// Money, states, words, events and history hold in every sequence of calls by anybody at
     /// any time.
     #[test]
-    fn every_sequence_of_calls_agrees_with_the_reference_model(attempts in vec(attempts(), 20..120)) {
-        play_case(&attempts);
+    fn every_sequence_of_calls_agrees_with_the_reference_model(
+        generation in 0..Generation::ALL.len(), attempts in vec(attempts(), 20..120)
+    ) {
+        play_case(Generation::ALL[generation], &attempts);
     }
 }
 
@@ -880,9 +946,9 @@ fn random_sequences_come_to_every_state() {
     use proptest::{strategy::ValueTree, test_runner::TestRunner};
     let mut runner = TestRunner::deterministic();
     let mut reached: Vec<State> = vec![];
-    for _ in 0..12 {
+    for number in 0..12 {
         let case = vec(attempts(), 120).new_tree(&mut runner).unwrap().current();
-        reached.extend(play_case(&case));
+        reached.extend(play_case(Generation::ALL[number % 3], &case));
     }
     for state in State::ALL {
         assert!(reached.contains(&state), "{state} was never reached: {reached:?}");
@@ -931,12 +997,16 @@ proptest! {
     #[test]
     fn the_way_back_tells_what_a_cancellation_does(amount in amounts()) {
         let penalty = amount / 20;
-        let expected = if penalty > 0 && penalty < 50_000 {
-            WayBack::ProviderOnly
-        } else {
-            WayBack::CancelAfterDeadline { penalty: Usdc(penalty) }
-        };
-        prop_assert_eq!(rules::way_back(Usdc(amount), Rates::default()), expected);
+        let is_refused = penalty > 0 && penalty < 50_000;
+        for terms in GENERATIONS {
+            let grace = terms.recovery_grace_seconds();
+            let is_refused = is_refused && grace.is_none();
+            let expected = WayBack {
+                cancellation_penalty: (!is_refused).then_some(Usdc(penalty)),
+                recovery_grace_seconds: grace,
+            };
+            prop_assert_eq!(rules::way_back(terms, Usdc(amount), Rates::default()), expected);
+        }
     }
 
     #[test]

@@ -14,8 +14,8 @@ use std::{
 
 use agirails::{
     ACTPClient, Address, B256, Code, CreateTransaction, DeliveryStatement, Error, Evidence,
-    LinkEscrow, MAINNET_LIMIT, Network, PrivateKey, Refusal, Result, State, Transaction,
-    TransactionId, Usdc,
+    Generation, LinkEscrow, MAINNET_LIMIT, Network, PrivateKey, Refusal, Result, State,
+    Transaction, TransactionId, U256, Usdc,
     kernel::{
         Attestations, DeliveryAttestation, GasCost, Kernel, TransactionQuery, Transition,
         embedded::EmbeddedKernel,
@@ -146,11 +146,16 @@ fn key(number: u8) -> PrivateKey {
 
 impl Call {
     async fn committed() -> Self {
+        Self::committed_on(Generation::default()).await
+    }
+
+    async fn committed_on(generation: Generation) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let connect = || ACTPClient::builder().state_directory(directory.path());
+        let connect =
+            || ACTPClient::builder().state_directory(directory.path()).generation(generation);
         let provider = connect().private_key(key(1)).connect().await.unwrap();
         let consumer = connect().address(CONSUMER).connect().await.unwrap();
-        let deadline = consumer.now().await.unwrap() + 3_600;
+        let deadline = consumer.now().await.unwrap() + 7_200;
         let request =
             CreateTransaction::new(CONSUMER, provider.address(), Usdc(2_000_000), deadline);
         let id = consumer.create_transaction(&request).await.unwrap();
@@ -159,7 +164,14 @@ impl Call {
     }
 
     async fn delivered(evidence: impl FnOnce(TransactionId) -> Evidence) -> Self {
-        let call = Self::committed().await;
+        Self::delivered_on(Generation::default(), evidence).await
+    }
+
+    async fn delivered_on(
+        generation: Generation,
+        evidence: impl FnOnce(TransactionId) -> Evidence,
+    ) -> Self {
+        let call = Self::committed_on(generation).await;
         let step = |to, evidence| call.provider.transition_state(call.id, to, evidence);
         step(State::InProgress, Evidence::None).await.unwrap();
         step(State::Delivered, evidence(call.id)).await.unwrap();
@@ -208,6 +220,39 @@ impl Call {
         change(&mut network);
         Arc::new(Elsewhere { kernel, network, attestations: book.then(Book::default) })
     }
+}
+
+/// From AIP-14c on the chain holds what the delivery committed to: nobody has to be asked for a proof.
+#[test]
+fn what_the_kernel_was_given_is_compared_without_any_proof() {
+    run(async {
+        let deliverable = |content: &[u8]| Verification {
+            deliverable: Some(content.to_vec()),
+            ..Verification::default()
+        };
+        let given = |result| Verification { result: Some(result), ..Verification::default() };
+        let delivered = async |hash: B256| {
+            let data = [U256::from(7_200).to_be_bytes::<32>(), hash.0].concat();
+            Call::delivered_on(Generation::Aip14c, |_| Evidence::Bytes(data)).await
+        };
+        let call = delivered(ProofGenerator.hash_content(CONTENT)).await;
+        call.refuses(deliverable(b"another haiku"), Code::ProofMismatch, "resultHash").await;
+        call.refuses(given(json!("another")), Code::ProofMismatch, "resultHash").await;
+        call.refuses(Verification::default(), Code::InvalidSettings, "verification").await;
+        // A proof that was made up under way does not count more than the chain.
+        let forged = Verification {
+            proof: Some(call.proof(b"another haiku")),
+            ..deliverable(b"another haiku")
+        };
+        call.refuses(forged, Code::ProofMismatch, "resultHash").await;
+        call.release(deliverable(CONTENT)).await.unwrap();
+
+        // Upstream commits to the canonical JSON of a result.
+        let result = json!({"text": "a haiku"});
+        let call = delivered(result_hash(&result).unwrap()).await;
+        call.refuses(given(json!({"text": "no haiku"})), Code::ProofMismatch, "resultHash").await;
+        call.release(given(result)).await.unwrap();
+    });
 }
 
 fn proof(transaction_id: TransactionId, content: &[u8]) -> DeliveryProof {

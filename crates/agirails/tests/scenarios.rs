@@ -1,4 +1,4 @@
-//! The embedded kernel passes every scenario of the testkit.
+//! The embedded kernel passes every scenario of the testkit, whichever generation it plays.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
@@ -14,7 +14,7 @@ use std::{
 };
 
 use agirails::{
-    Address, Refusal, Result, Storage, Usdc,
+    Address, Generation, Refusal, Result, Storage, Usdc,
     kernel::{
         Kernel,
         embedded::{EmbeddedKernel, EmbeddedOptions},
@@ -43,8 +43,11 @@ struct Embedded {
 }
 
 impl Embedded {
-    async fn open() -> Result<Self> {
-        let options = EmbeddedOptions { storage: Storage::Memory, starting_balance: None };
+    async fn open(generation: Generation) -> Result<Self> {
+        let options = EmbeddedOptions {
+            generation: Some(generation),
+            ..EmbeddedOptions::new(Storage::Memory)
+        };
         let mock = Arc::new(EmbeddedKernel::open(options).await?);
         let watch = Arc::new(Watch::over(mock.clone()));
         Ok(Self { mock, kernel: watch.clone(), watch, parties: AtomicU64::new(0) })
@@ -94,14 +97,14 @@ impl Stage for Embedded {
 }
 
 /// What went wrong, and which words were met.
-fn play(scenario: &Scenario) -> (Option<String>, Vec<Refusal>) {
+fn play((generation, scenario): (Generation, &Scenario)) -> (Option<String>, Vec<Refusal>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let stage = runtime.block_on(Embedded::open()).unwrap();
+    let stage = runtime.block_on(Embedded::open(generation)).unwrap();
     let run = || runtime.block_on((scenario.run)(&stage));
     let failure = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(format!("{}: {error:?}", scenario.name)),
-        Err(_) => Some(format!("{}: see the panic above", scenario.name)),
+        Ok(Err(error)) => Some(format!("{} on {generation}: {error:?}", scenario.name)),
+        Err(_) => Some(format!("{} on {generation}: see the panic above", scenario.name)),
     };
     (failure, stage.watch.refusals())
 }
@@ -110,11 +113,18 @@ fn play(scenario: &Scenario) -> (Option<String>, Vec<Refusal>) {
 #[test]
 fn the_embedded_kernel_passes_every_scenario_and_meets_every_word() {
     let wanted = std::env::var("SCENARIO").unwrap_or_default();
-    let queue: VecDeque<_> = SCENARIOS.iter().filter(|s| s.name.contains(&wanted)).collect();
+    let scenarios = SCENARIOS.iter().filter(|s| s.name.contains(&wanted));
+    let queue: VecDeque<_> = scenarios
+        .flat_map(|scenario| Generation::ALL.map(|generation| (generation, scenario)))
+        // The registry is the same on all of them.
+        .filter(|(generation, scenario)| {
+            scenario.needs != Need::OwnStage || *generation == Generation::default()
+        })
+        .collect();
     // The long ones first.
     let queue = Mutex::new({
         let (own, mut others): (VecDeque<_>, VecDeque<_>) =
-            queue.into_iter().partition(|scenario| scenario.needs == Need::OwnStage);
+            queue.into_iter().partition(|(_, scenario)| scenario.needs == Need::OwnStage);
         for scenario in own {
             others.push_front(scenario);
         }

@@ -1,6 +1,6 @@
 use std::{path::PathBuf, time::Duration};
 
-use agirails::Result;
+use agirails::{Generation, Result};
 
 const LONGEST_BLOCK_TIME: f64 = 3_600.0;
 
@@ -21,6 +21,12 @@ pub struct Devnet {
     /// Seconds between blocks: a block for each transaction where it is left out
     #[arg(long, value_name = "S", value_parser = block_time)]
     block_time: Option<Duration>,
+    /// Which generation of the kernel: 2026-05, f6 or aip14c
+    #[arg(long, value_name = "NAME", default_value_t = Generation::default())]
+    generation: Generation,
+    /// The kernel's recoveryGrace in seconds, at least 3600: an hour where it is left out
+    #[arg(long, value_name = "S")]
+    recovery_grace: Option<u64>,
     /// Where to write the network's profile, which then stays: a temporary file where it is left out
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
@@ -60,7 +66,11 @@ mod chain {
     impl Devnet {
         pub async fn run(self) -> Result<u8> {
             let progress = Progress::show("starting anvil");
-            let mut builder = agirails_devnet::Devnet::builder().port(self.port);
+            let mut builder =
+                agirails_devnet::Devnet::builder().port(self.port).generation(self.generation);
+            if let Some(seconds) = self.recovery_grace {
+                builder = builder.recovery_grace(seconds);
+            }
             if let Some(interval) = self.block_time {
                 builder = builder.block_time(interval);
             }
@@ -125,8 +135,8 @@ mod chain {
 #[cfg(not(all(unix, feature = "devnet")))]
 impl Devnet {
     pub async fn run(self) -> Result<u8> {
-        let Self { port, block_time, profile, accounts } = self;
-        let _ = (port, block_time, profile, accounts);
+        let Self { port, block_time, generation, recovery_grace, profile, accounts } = self;
+        let _ = (port, block_time, generation, recovery_grace, profile, accounts);
         Err(agirails::Error::new(
             agirails::Code::DevnetUnavailable,
             "this build of agirails brings no devnet",

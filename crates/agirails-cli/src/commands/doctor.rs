@@ -308,7 +308,7 @@ async fn check_ledger(findings: &mut Findings, directory: &Path) -> Option<Arc<d
         return None;
     }
     let storage = Storage::Directory(directory.to_owned());
-    match EmbeddedKernel::open(EmbeddedOptions { storage, starting_balance: None }).await {
+    match EmbeddedKernel::open(EmbeddedOptions::new(storage)).await {
         Ok(kernel) => {
             findings.ok("ledger", format!("{}, {}", kernel.ledger_id(), file.display()));
             Some(Arc::new(kernel))
@@ -356,6 +356,22 @@ async fn check_chain(findings: &mut Findings, profile: &NetworkProfile) -> Optio
     check_agreement(findings, profile, &kernels);
     let (_, kernel, now) = kernels.into_iter().next()?;
     check_clock(findings, &kernel, now);
+    let network = kernel.network();
+    let generation = network.terms.generation();
+    findings.ok(
+        "generation",
+        match network.terms.recovery_grace_seconds() {
+            None => format!("the kernel is {generation}"),
+            Some(grace) => format!("the kernel is {generation}, its grace {grace} s"),
+        },
+    );
+    if network.kernel == NetworkProfile::testnet().contracts.actp_kernel {
+        findings.ok(
+            "generation",
+            "newer kernels stand on this chain: base-sepolia-f6 and base-sepolia-aip14c; the second \
+             is to come to mainnet",
+        );
+    }
     if kernel.warnings().is_empty() {
         findings.ok("contracts", "the kernel is not paused, and it approves the vault");
     }

@@ -109,13 +109,26 @@ fn table(found: &Inspection) -> Table {
 
 /// For people, for programs, and the penalty.
 fn way_back(offer: &OfferedPayment) -> (String, &'static str, Option<Usdc>) {
-    match offer.way_back {
-        WayBack::CancelAfterDeadline { penalty } => (
+    match offer.way_back.cancellation_penalty {
+        Some(penalty) => (
             format!("by cancelling after the deadline, less {penalty} USDC"),
             "cancelAfterDeadline",
             Some(penalty),
         ),
-        WayBack::ProviderOnly => ("never".to_owned(), "providerOnly", None),
+        None => ("never".to_owned(), "providerOnly", None),
+    }
+}
+
+/// What becomes of the money of work that was begun.
+fn once_begun(way: WayBack) -> String {
+    match way.recovery_grace_seconds {
+        None => "Once a provider has begun to work, only the provider can give the money back."
+            .to_owned(),
+        Some(grace) => format!(
+            "Once a provider has begun to work, it can deliver until {} after the deadline; from then \
+             on `agirails reclaim` takes all of the money back.",
+            duration(grace)
+        ),
     }
 }
 
@@ -141,8 +154,8 @@ fn remarks(found: &Inspection, is_somebody: bool) -> String {
             text += &error.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
         }
     }
-    if !found.offers.is_empty() {
-        text += "\nOnce a provider has begun to work, only the provider can give the money back.\n";
+    if let Some(offer) = found.offers.first() {
+        text += &format!("\n{}\n", once_begun(offer.way_back));
     }
     text
 }

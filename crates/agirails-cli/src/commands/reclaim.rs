@@ -6,9 +6,11 @@ use crate::{
     output::{Format, Progress},
 };
 
-/// Take back what no provider has touched by its deadline, less the protocol's penalty.
+/// Take back what no provider has touched by its deadline, less the protocol's penalty, and all of
+/// what was begun and not delivered by the end of the kernel's grace.
 ///
-/// It is possible from 1 USDC on. What is refused is the provider's to give back.
+/// On the kernel of mainnet the first is possible from 1 USDC on, and there is no grace. What is refused
+/// is the provider's to give back.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  agirails reclaim --mode testnet")]
 pub struct Reclaim {

@@ -164,13 +164,14 @@ async fn settle(client: &ACTPClient, id: TransactionId) -> Result<Outcome> {
 /// What settling would pay. Asked before anything is sent: an estimate of gas says less of the time.
 fn payout(client: &ACTPClient, tx: &Transaction, now: u64, remaining: Usdc) -> Result<Payout> {
     let admin = client.network().admin;
-    let next = next(tx, now, remaining, admin);
+    let terms = client.network().terms;
+    let next = next(tx, terms, now, remaining, admin);
     if tx.state != State::Delivered {
         return Err(Error::refused(Refusal::InvalidTransition, Some(tx)).with_hint(format!(
             "only what is DELIVERED is settled; what can happen next: {next}"
         )));
     }
-    let call = Call { transaction: tx, sender: client.address(), now, remaining };
+    let call = Call { transaction: tx, sender: client.address(), now, remaining, terms };
     let arbiters = Arbiters { resolver: admin, mediators: &[] };
     let effect = transition(call, State::Settled, &[], arbiters).map_err(|refusal| {
         Error::refused(refusal, Some(tx)).with_hint(format!(

@@ -28,7 +28,7 @@ use crate::{
 
 type Result<T, E = EvidenceError> = std::result::Result<T, E>;
 
-/// An object of the file has 21 keys at most; a later version may have more.
+/// An object of the file has 23 keys at most; a later version may have more.
 const MOST_KEYS: usize = 64;
 /// A tree of 2^64 leaves has no longer way.
 const LONGEST_BRANCH: usize = 64;
@@ -112,6 +112,8 @@ fn transaction(object: &Object<'_>) -> Result<Transaction> {
         requester_agent_id: agent("requesterAgentId")?,
         dispute_initiator: object.address("disputeInitiator")?,
         dispute_bond: usdc("disputeBond")?,
+        result_hash: object.optional("resultHash", Object::bytes32)?.unwrap_or_default(),
+        agreement_hash: object.optional("agreementHash", Object::bytes32)?.unwrap_or_default(),
     })
 }
 

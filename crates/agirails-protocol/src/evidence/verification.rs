@@ -223,6 +223,11 @@ fn delivery(evidence: &Evidence) -> Found {
     if proof.transaction_id != evidence.transaction.id {
         return fails(format!("the proof is of the transaction {}", proof.transaction_id));
     }
+    let committed = evidence.transaction.result_hash;
+    if !committed.is_zero() && committed != proof.content_hash {
+        let delivered = proof.content_hash;
+        return fails(format!("the kernel was given {committed}, and the proof is of {delivered}"));
+    }
     let held = evidence.calls.len() as u64;
     if held > *calls {
         return fails(format!("the file holds {held} calls, and {calls} were delivered"));
@@ -365,14 +370,15 @@ fn branch(evidence: &Evidence, call: &EvidenceCall) -> Found {
 ///
 /// ```
 /// use agirails_protocol::{
-///     Address, CreateTransaction, State, Usdc,
+///     Address, CreateTransaction, State, Terms, Usdc,
 ///     evidence::{Conclusion, Evidence, EvidenceNetwork, compare_with_chain},
 ///     rules::{Rates, create},
 /// };
 ///
 /// let [requester, provider, kernel] = [1, 2, 3].map(Address::repeat_byte);
 /// let order = CreateTransaction::new(requester, provider, Usdc(100_000), 1_780_003_600);
-/// let mut read = create(&order, requester, 0, Rates::default(), 1_780_000_000)?;
+/// let (terms, rates) = (Terms::default(), Rates::default());
+/// let mut read = create(&order, requester, 0, terms, rates, 1_780_000_000)?;
 /// let evidence = Evidence::new(EvidenceNetwork::new(8453, kernel, "base"), read.clone());
 /// (read.state, read.updated_at) = (State::Committed, 1_780_000_002);
 /// let compared = compare_with_chain(&evidence, &read, 8453, kernel);
@@ -445,7 +451,7 @@ fn may_change(key: &str, state: State) -> bool {
         "amount" | "metadata" | "platformFeeBpsLocked" | "escrowContract" | "escrowId" => {
             matches!(state, State::Initiated | State::Quoted)
         }
-        "disputeWindow" => state < State::Delivered,
+        "disputeWindow" | "resultHash" => state < State::Delivered,
         "disputeInitiator" => state <= State::Delivered,
         "disputeBond" => !state.is_terminal(),
         _ => false,

@@ -19,7 +19,8 @@ const REFUSE_HINT: &str = "do not settle on this: ask the provider for what it o
 ///
 /// A signed delivery, and an attestation, can only be the provider's. A plain delivery proof has
 /// no author: whoever changed the deliverable under way could have made a new proof for it.
-/// Where the kernel kept the provider's own proof, that one counts too.
+/// Where the kernel kept the provider's own proof, that one counts too; and from AIP-14c on the hash
+/// that the delivery committed to on chain, which alone suffices.
 ///
 /// Source: AIP-4.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -40,7 +41,8 @@ impl Verification {
     /// Compares all that is given with the transaction, as the kernel at this address of this
     /// chain has it, and with each other; `kept` is the proof that the kernel kept when the transaction was delivered.
     ///
-    /// - The deliverable's hash is that of the proof, and of the kept one.
+    /// - The deliverable's hash is that of the proof, of the kept one, and what the kernel was given
+    ///   ([`Transaction::result_hash`]). Without a deliverable that holds for the result's hash.
     /// - The proof is of this transaction.
     /// - The signed delivery is of this transaction, of this chain and kernel, between this
     ///   provider and this consumer, and the provider signed it.
@@ -61,10 +63,20 @@ impl Verification {
         kept: Option<&DeliveryProof>,
     ) -> Result<()> {
         self.check_pairs(tx, kept)?;
+        let committed = Some(tx.result_hash).filter(|hash| !hash.is_zero());
         if let Some(deliverable) = &self.deliverable {
             for proof in self.proof.iter().chain(kept) {
                 check_proof(proof, deliverable, tx)?;
             }
+            if let Some(committed) = committed {
+                let hash = ProofGenerator.hash_content(deliverable);
+                equal(tx, "resultHash", committed, hash)?;
+            }
+        }
+        if let (Some(result), Some(committed), None, None, None) =
+            (&self.result, committed, &self.deliverable, &self.signed, self.attestation)
+        {
+            equal(tx, "resultHash", committed, result_hash(result)?)?;
         }
         let Some(signed) = &self.signed else { return Ok(()) };
         let message = &signed.message;
@@ -135,6 +147,7 @@ impl Verification {
                 "pass the deliverable, the signed delivery or the attestation; to settle without \
                      looking, transition to SETTLED",
             ),
+            _ if !tx.result_hash.is_zero() && self.proof.is_none() => Ok(()),
             Self { deliverable: Some(_), proof: None, .. } if kept.is_none() => refuse(
                 "proof",
                 "a deliverable was given, and there is no proof to compare it with",

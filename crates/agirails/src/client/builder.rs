@@ -23,7 +23,7 @@ use crate::{
     network::{
         Contracts, LOCAL_CHAIN_ID, MAINNET_CHAIN_ID, Mode, NETWORK_VARIABLE, NetworkProfile,
     },
-    protocol::Usdc,
+    protocol::{Generation, Usdc},
     storage::Storage,
     wallet::{
         KeyEnvironment, KeySources, NO_KEY_HINT, Password, PrivateKey, Wallet, admit, resolve_key,
@@ -58,6 +58,7 @@ pub struct ClientBuilder {
     state_directory: Option<PathBuf>,
     in_memory: bool,
     starting_balance: Option<Usdc>,
+    generation: Option<Generation>,
     profile: Option<NetworkProfile>,
     rpc_urls: Vec<String>,
     contracts: Option<Contracts>,
@@ -147,6 +148,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Mode mock: which generation of the kernel is played. Default: that of mainnet,
+    /// [`Generation::May2026`]. A state file keeps the one it was created with.
+    pub fn generation(mut self, generation: Generation) -> Self {
+        self.generation = Some(generation);
+        self
+    }
+
     /// Another network than the mode's, such as a local chain. Goes before `AGIRAILS_NETWORK`.
     /// Mode mainnet takes only profiles of chain 8453; a profile of chain 8453 is mainnet in any
     /// mode.
@@ -225,8 +233,8 @@ impl ClientBuilder {
 
     /// Connects.
     ///
-    /// The network is that of the mode: mock is this machine; testnet is Base Sepolia, or what the
-    /// file named by `AGIRAILS_NETWORK` says; mainnet is Base, which no variable changes. The key
+    /// The network is that of the mode: mock is this machine; testnet is Base Sepolia, or the profile
+    /// that `AGIRAILS_NETWORK` names ([`NetworkProfile::find`]); mainnet is Base, which no variable changes. The key
     /// is found as [`resolve_key`] tells; in mode mock only where no address is given.
     ///
     /// # Errors
@@ -248,6 +256,7 @@ impl ClientBuilder {
             let options = EmbeddedOptions {
                 storage: storage.clone(),
                 starting_balance: self.starting_balance,
+                generation: self.generation,
             };
             let embedded = EmbeddedKernel::open(options).await?;
             embedded.greet(address).await?;
@@ -322,6 +331,14 @@ impl ClientBuilder {
                 None => Ok(None),
             };
         }
+        if self.generation.is_some() {
+            return Err(contradiction(
+                "generation",
+                format!("generation is for mode mock, not for {}", self.mode.as_str()),
+                "leave it out: a kernel on a chain tells its own; choose among the networks with \
+                 network",
+            ));
+        }
         if self.starting_balance.is_some() {
             return Err(contradiction(
                 "starting_balance",
@@ -331,7 +348,7 @@ impl ClientBuilder {
         }
         let mut profile = match (self.profile.clone(), self.mode, named) {
             (Some(profile), ..) => profile,
-            (None, Mode::Testnet, Some(path)) => NetworkProfile::from_file(path)?,
+            (None, Mode::Testnet, Some(named)) => NetworkProfile::find(named)?,
             (None, Mode::Mainnet, _) => NetworkProfile::mainnet(),
             (None, ..) => NetworkProfile::testnet(),
         };

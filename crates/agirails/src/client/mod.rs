@@ -312,7 +312,8 @@ impl ACTPClient {
     ///
     /// A delivery takes a delivery proof, whole or in its 96 encoded bytes. The contract
     /// accepts no such bytes there, so the proof is checked, kept ([`Self::get_delivery_proof`])
-    /// and replaced by the dispute window that the transaction was created with.
+    /// and replaced by the dispute window that the transaction was created with, from AIP-14c on
+    /// with the proof's content hash behind it. There a delivery without a result is refused.
     ///
     /// # Errors
     /// [`Code::ProofMismatch`] where the proof is another transaction's, and the refusals of
@@ -357,11 +358,27 @@ impl ACTPClient {
             .with_hint("generate the proof with this transaction's id"));
         }
         let data = match self.kernel.confirm_transaction(id).await?.dispute_window {
-            DisputeWindow::Seconds(seconds) => proof::encode_window(seconds).to_vec(),
+            DisputeWindow::Seconds(seconds) => {
+                self.network().terms.encode_delivery(seconds, proof.content_hash)
+            }
             // Delivered before: the kernel will say so.
             DisputeWindow::EndsAt(_) => vec![],
         };
         self.transition(Transition { id, to, data, proof: Some(proof) }).await
+    }
+
+    /// Returns the money of begun work that its provider abandoned to its requester, in full: once the
+    /// deadline and the kernel's grace have passed ([`crate::protocol::Terms::recovered_from`]).
+    /// Anybody may ask for it.
+    ///
+    /// # Errors
+    /// [`Code::UnsupportedKernel`] on kernels before F-6, which recover nothing;
+    /// [`Refusal::RecoveryNotYetAvailable`] before its time, [`Refusal::NotInProgress`] for what the
+    /// provider has not begun, has delivered or has given back.
+    ///
+    /// Source: `ACTPKernel.recoverStalledInProgress`.
+    pub async fn recover_stalled(&self, id: TransactionId) -> Result<()> {
+        self.kernel.recover_stalled(self.sender()?, id).await.map(drop)
     }
 
     /// Disputes a delivery, with a bond of `max_bond` at most, base units of USDC; returns the bond.

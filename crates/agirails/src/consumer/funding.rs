@@ -8,10 +8,7 @@ use crate::{
     error::{Code, Error, Kind, Result, Retry},
     kernel::{Role, TransactionQuery},
     process_locks::ProcessLock,
-    protocol::{
-        CreateTransaction, LinkEscrow, State, Transaction, TransactionId,
-        rules::requester_can_cancel,
-    },
+    protocol::{CreateTransaction, LinkEscrow, State, Transaction, TransactionId},
 };
 
 /// How many of the newest transactions are looked through for one whose id was not written down.
@@ -109,7 +106,8 @@ impl Inner {
             return Ok(Funded::Never);
         }
         let penalty = transaction.requester_penalty_bps_locked;
-        if !payment.trusted && !requester_can_cancel(payment.amount, penalty) {
+        let terms = self.client.network().terms;
+        if !payment.trusted && !terms.requester_can_cancel(payment.amount, penalty) {
             self.records.abandon(payment.id).await?;
             let message = format!(
                 "at the rates that this network now locks into transactions, {} USDC could never \

@@ -39,7 +39,7 @@ pub struct OfferedPayment {
     pub signature_required: bool,
     /// Whether this client trusts the provider with money that could not be taken back.
     pub is_trusted: bool,
-    /// How the money could come back without the provider, as long as the provider has not begun.
+    /// How the money could come back without the provider's help on this network's kernel.
     pub way_back: WayBack,
 }
 
@@ -189,7 +189,7 @@ impl Consumer {
             dispute_window_seconds: offer.dispute_window,
             signature_required: offer.signature_required,
             is_trusted: self.inner.is_trusted(&endpoint.origin, offer.provider),
-            way_back: way_back(offer.amount, Rates::default()),
+            way_back: way_back(self.inner.client.network().terms, offer.amount, Rates::default()),
         }
     }
 }

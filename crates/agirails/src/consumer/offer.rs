@@ -19,7 +19,7 @@ use crate::{
         paid_request::TRANSACTION_HEADER,
         rules::{
             DEFAULT_DISPUTE_WINDOW_SECONDS, MAX_DISPUTE_WINDOW_SECONDS, MIN_DISPUTE_WINDOW_SECONDS,
-            Rates, requester_can_cancel,
+            Rates, way_back,
         },
     },
 };
@@ -76,6 +76,9 @@ pub(super) struct Offer {
     pub(super) service: Option<B256>,
     /// After how many seconds without a call its balance may be ended.
     pub(super) idle_seconds: Option<u64>,
+    /// Whether the money could come back without the provider, as long as that has not begun, at the
+    /// rates in force.
+    pub(super) can_come_back: bool,
 }
 
 /// Who would take an offer.
@@ -94,11 +97,6 @@ impl Offer {
     /// What one call costs in truth: a bundle may hold fewer calls than its price tells.
     pub(super) fn cost_of_a_call(&self, calls: u64) -> Usdc {
         Usdc(self.price.0.max(self.amount.0.div_ceil(calls.max(1))))
-    }
-
-    /// Whether the money could come back without the provider, at the rates in force.
-    pub(super) fn can_come_back(&self) -> bool {
-        requester_can_cancel(self.amount, Rates::default().requester_penalty_bps)
     }
 }
 
@@ -349,11 +347,19 @@ fn read(offer: &Value, payer: Payer<'_>) -> Result<(Offer, u64), String> {
         Some(wanted) => (min_seconds_left + wanted).max(min_seconds_left + SLACK_SECONDS),
         None => asked.clamp(min_seconds_left + SLACK_SECONDS, LONGEST_SECONDS).min(latest),
     };
+    let lasts = lasts.max(network.terms.least_lifetime_seconds());
+    if lasts > latest {
+        return Err(format!(
+            "its transactions would have to end within {latest} seconds, and this network takes none \
+             that end within {lasts}"
+        ));
+    }
     let service = match more("serviceHash").map(|hash| hash.as_str().and_then(parse_service)) {
         None => None,
         Some(Some(service)) => Some(service),
         Some(None) => return Err("its serviceHash must be 32 bytes in hex".to_owned()),
     };
+    let way_back = way_back(network.terms, amount, Rates::default());
     let offer = Offer {
         kind,
         provider,
@@ -365,6 +371,7 @@ fn read(offer: &Value, payer: Payer<'_>) -> Result<(Offer, u64), String> {
         signature_required,
         service,
         idle_seconds,
+        can_come_back: way_back.cancellation_penalty.is_some(),
     };
     Ok((offer, calls))
 }
@@ -426,7 +433,7 @@ pub(super) fn choose(
         let least = offers.iter().map(|(offer, calls)| offer.cost_of_a_call(*calls)).min();
         return Err(limits.exceeded(least.unwrap_or_default()));
     }
-    let is_safe = |offer: &Offer| is_trusted(offer.provider) || offer.can_come_back();
+    let is_safe = |offer: &Offer| is_trusted(offer.provider) || offer.can_come_back;
     // Single before bundles, cheap before dear.
     let mut wanted: Vec<_> =
         affordable.iter().map(|(offer, _)| offer).filter(|offer| is_safe(offer)).collect();

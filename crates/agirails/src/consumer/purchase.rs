@@ -28,6 +28,7 @@ use crate::{
             PaidRequest, SIGNATURE_HEADER, TRANSACTION_HEADER,
         },
         receipt::{CallRecord, Expected, RECEIPT_HEADER, Receipt},
+        rules::{Rates, way_back},
         service::{SERVICE_KEY_HEADER, bound_service_hash},
     },
     wall_clock::wall_seconds,
@@ -907,6 +908,9 @@ impl Purchase {
         records.answered(paid.purchase.id, content_hash, receipt.as_ref()).await?;
         let Paid { purchase, payment, id, .. } = paid;
         let kind = payment.kind;
+        let terms = self.inner().client.network().terms;
+        let can_come_back =
+            way_back(terms, payment.amount, Rates::default()).cancellation_penalty.is_some();
         let payment = Payment {
             transaction_id: id,
             provider: payment.provider,
@@ -916,7 +920,7 @@ impl Purchase {
             funded_now: purchase.funds,
             idempotency_key: purchase.call_key,
             purchase_key: self.key.clone(),
-            cancellable_from: offer_can_come_back(payment.amount).then_some(payment.deadline),
+            cancellable_from: can_come_back.then_some(payment.deadline),
             proof,
             receipt,
             is_settled: false,
@@ -1241,11 +1245,6 @@ impl Inner {
 /// The pause before a try, which are counted from 1.
 fn pause_before(tries: u32) -> Duration {
     (FIRST_PAUSE * (1 << tries.saturating_sub(1).min(8))).min(LONGEST_PAUSE)
-}
-
-fn offer_can_come_back(amount: Usdc) -> bool {
-    let rates = crate::protocol::rules::Rates::default();
-    crate::protocol::rules::requester_can_cancel(amount, rates.requester_penalty_bps)
 }
 
 fn done(response: HttpResponse) -> Turn {

@@ -19,7 +19,6 @@ use crate::{
         State, Transaction, TransactionId, Usdc,
         money::{cancellation_penalty, dispute_bond},
         receipt::{Neighbour, climb, merkle_root},
-        rules::requester_can_cancel,
     },
     wall_clock::wall_seconds,
 };
@@ -169,7 +168,9 @@ impl Consumer {
     }
 
     /// Takes back what the provider has not touched by the deadline, less the penalty of the
-    /// protocol. Possible from 1 USDC on; what is refused stays the provider's to give back.
+    /// protocol, and all of what it has begun and not delivered by the end of the kernel's grace. On
+    /// the kernel of May 2026 the first is possible from 1 USDC on, and there is no grace: what is
+    /// refused stays the provider's to give back.
     ///
     /// # Errors
     /// The storage's codes; all others stand in the report.
@@ -272,7 +273,7 @@ impl Inner {
             return Ok(transaction.state);
         }
         self.check_end(payment, &transaction).await?;
-        self.check_delivery(payment, id, ask).await?;
+        self.check_delivery(payment, &transaction, ask).await?;
         self.client.transition_state(id, State::Settled, Evidence::None).await?;
         self.records.finish(payment.id, Stage::Settled, Usdc::ZERO).await?;
         Ok(State::Settled)
@@ -287,9 +288,21 @@ impl Inner {
         if now < transaction.deadline || transaction.state == State::Delivered {
             return Ok(transaction.state);
         }
-        let penalty = transaction.requester_penalty_bps_locked;
+        let (terms, penalty) =
+            (self.client.network().terms, transaction.requester_penalty_bps_locked);
+        if transaction.state == State::InProgress
+            && let Some(recovered_from) = terms.recovered_from(transaction.deadline)
+        {
+            if now >= recovered_from {
+                self.records.cancelling(payment.id, Usdc::ZERO).await?;
+                self.client.recover_stalled(id).await?;
+                self.records.finish(payment.id, Stage::Refunded, transaction.amount).await?;
+                return Ok(State::Cancelled);
+            }
+            return Ok(transaction.state);
+        }
         let problem = match transaction.state {
-            State::Committed if requester_can_cancel(transaction.amount, penalty) => None,
+            State::Committed if terms.requester_can_cancel(transaction.amount, penalty) => None,
             State::Committed => Some("is too small for its requester to cancel"),
             _ => Some("was begun by its provider, who alone can refund it now"),
         };
@@ -364,7 +377,13 @@ impl Inner {
 
     /// # Errors
     /// [`Code::ProofMismatch`] where something contradicts, or nothing proves anything.
-    async fn check_delivery(&self, payment: &Payment, id: TransactionId, ask: bool) -> Result<()> {
+    async fn check_delivery(
+        &self,
+        payment: &Payment,
+        transaction: &Transaction,
+        ask: bool,
+    ) -> Result<()> {
+        let id = transaction.id;
         let differs = |problem: String| {
             Error::new(
                 Code::ProofMismatch,
@@ -397,7 +416,12 @@ impl Inner {
         if let Some(pair) = leaves.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(differs(format!("two of its answers have the index {}", pair[0].0)));
         }
-        let kept = self.client.get_delivery_proof(id).await?.map(|proof| proof.content_hash);
+        // What the kernel committed to, its provider cannot tell differently to anybody.
+        let committed = Some(transaction.result_hash).filter(|hash| !hash.is_zero());
+        let kept = match committed {
+            Some(hash) => Some(hash),
+            None => self.client.get_delivery_proof(id).await?.map(|proof| proof.content_hash),
+        };
         let root = match (kept, ask) {
             (Some(root), _) => Some(root),
             (None, true) => self.root_of(payment, id).await,

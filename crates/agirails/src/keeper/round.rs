@@ -22,7 +22,6 @@ use crate::{
     kernel::{GasCost, Transition},
     protocol::{
         Event as KernelEvent, EventRecord, Refusal, State, Transaction, TransactionId, Usdc,
-        money::payout,
     },
     wall_clock::wall_seconds,
 };
@@ -313,7 +312,8 @@ impl Inner {
             return Ok(net);
         }
         let left = self.client.escrow(duty.id).await?.remaining();
-        let paid = payout(left, transaction.platform_fee_bps_locked);
+        let terms = self.client.network().terms;
+        let paid = terms.payout(left, transaction.platform_fee_bps_locked);
         // Below the least fee the kernel refuses to pay, and of nothing it pays nothing.
         let net = paid.map_or(Usdc::ZERO, |paid| paid.net);
         self.duties.set_net(duty.id, net).await?;

@@ -23,6 +23,36 @@ pub(super) fn no_test_money(network: &Network) -> Error {
     )
 }
 
+/// What a kernel of another generation can do.
+fn unsupported(network: &Network, what: &str, hint: &str) -> Error {
+    let Network { name, terms, .. } = network;
+    let generation = terms.generation();
+    let message = format!("the kernel of {name} is of the generation {generation}, which {what}");
+    Error::new(Code::UnsupportedKernel, message).with_hint(format!("{hint}; nothing was sent"))
+}
+
+/// Kernels before AIP-14c have nowhere to keep an agreement.
+pub(super) fn check_agreement(network: &Network, request: &CreateTransaction) -> Result<()> {
+    if network.terms.takes_agreements() || request.agreement_hash.is_zero() {
+        return Ok(());
+    }
+    let hint = "leave agreement_hash out, or commit to what was agreed by service_hash";
+    Err(unsupported(network, "keeps no agreement hash", hint).with_facts(|facts| {
+        facts.field = Some("agreement_hash");
+        facts.value = Some(request.agreement_hash.to_string());
+    }))
+}
+
+/// Kernels before F-6 recover nothing.
+pub(super) fn require_recovery(network: &Network) -> Result<()> {
+    if network.terms.recovery_grace_seconds().is_some() {
+        return Ok(());
+    }
+    let hint =
+        "on this kernel only the provider can give the money of begun work back, by cancelling";
+    Err(unsupported(network, "recovers no abandoned work", hint))
+}
+
 /// A page has 1 … `most` entries.
 pub(super) fn check_limit(limit: u32, most: u32) -> Result<()> {
     if (1..=most).contains(&limit) {
@@ -99,7 +129,7 @@ pub(super) fn refused_creation(request: &CreateTransaction, refusal: Refusal, no
         Refusal::AmountBelowMinimum | Refusal::AmountAboveMaximum => {
             Error::refused_value(refusal, "amount", request.amount.0)
         }
-        Refusal::DeadlineInPast | Refusal::DeadlineTooFar => {
+        Refusal::DeadlineInPast | Refusal::DeadlineTooSoon | Refusal::DeadlineTooFar => {
             let deadline = format!("{}, the kernel's clock reads {now}", request.deadline);
             Error::refused_value(refusal, "deadline", deadline)
         }

@@ -117,7 +117,7 @@ pub enum ContractFinding {
 /// contract's words where it was the protocol that refused.
 #[async_trait]
 pub trait Kernel: fmt::Debug + Send + Sync {
-    /// Where this kernel runs and at which addresses.
+    /// Where this kernel runs, at which addresses and on which terms.
     fn network(&self) -> &Network;
 
     /// The kernel's clock, Unix seconds.
@@ -252,6 +252,15 @@ pub trait Kernel: fmt::Debug + Send + Sync {
 
     /// `releaseEscrow`.
     async fn release_escrow(&self, sender: Address, id: TransactionId) -> Result<()>;
+
+    /// `recoverStalledInProgress`: returns the money of begun work to its requester, once its deadline
+    /// and the kernel's grace have passed ([`crate::protocol::Terms::recovered_from`]). Any sender may
+    /// ask for it.
+    ///
+    /// # Errors
+    /// [`crate::Code::UnsupportedKernel`] before F-6; else the refusals of
+    /// [`crate::protocol::rules::recover_stalled`].
+    async fn recover_stalled(&self, sender: Address, id: TransactionId) -> Result<GasCost>;
 
     /// `anchorAttestation`.
     async fn anchor_attestation(&self, sender: Address, id: TransactionId, uid: B256)

@@ -103,8 +103,9 @@ impl Inner {
             });
         };
         let min_seconds_left = self.min_seconds_left(charge);
+        let terms = self.client.network().terms;
         let offers: Vec<_> =
-            charge.offers(price).into_iter().map(|offer| offer.describe()).collect();
+            charge.offers(price).into_iter().map(|offer| offer.describe(terms)).collect();
         json!({
             "route": charge.name,
             "price": usdc(price),

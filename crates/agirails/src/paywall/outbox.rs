@@ -23,9 +23,7 @@ use crate::{
     error::{Code, Error, Result, Retry},
     kernel::{GasCost, Role, TransactionQuery, Transition},
     protocol::{
-        Refusal, State, Transaction, TransactionId,
-        proof::{DeliveryProof, encode_window},
-        receipt::merkle_levels,
+        Refusal, State, Transaction, TransactionId, proof::DeliveryProof, receipt::merkle_levels,
     },
 };
 
@@ -413,7 +411,8 @@ impl Inner {
             None => self.fix_content_hash(id).await?,
         };
         let proof = delivery_proof(id, content_hash, duty.answered_at);
-        let data = encode_window(duty.facts.window_seconds).to_vec();
+        let terms = self.client.network().terms;
+        let data = terms.encode_delivery(duty.facts.window_seconds, content_hash);
         let delivery = Transition { id, to: State::Delivered, data, proof: Some(proof) };
         self.client.kernel().deliver(self.client.address(), &delivery).await
     }
@@ -446,7 +445,7 @@ impl Inner {
     /// What a failed move means: it may have been done before, it may be refused for good, and it
     /// may just have to be tried again. A node that lags behind refuses what the chain would take,
     /// and one that lies refuses what it likes. So nothing that was served is given back before its
-    /// deadline has passed by our own clock, whatever a node says, and nothing is lost while the
+    /// deadline, with the kernel's grace, has passed by our own clock, whatever a node says, and nothing is lost while the
     /// transaction stands.
     async fn judge(&self, duty: &Duty, error: Error) -> Outcome {
         if error.refusal().is_none() {
@@ -478,7 +477,8 @@ impl Inner {
                 self.moved(Stage::Lost, "the chain took its escrow back: nothing is locked in it")
             }
             (Stage::Delivering, State::Committed | State::InProgress)
-                if is_final(&error) && self.clock.has_surely_passed(duty.facts.deadline) =>
+                if is_final(&error)
+                    && self.clock.has_surely_passed(self.delivered_until(duty, state)) =>
             {
                 let words = format!("it cannot be delivered, so the money is given back: {error}");
                 self.moved(Stage::Returning, &words)
@@ -487,9 +487,18 @@ impl Inner {
         }
     }
 
+    /// The last second in which it can be delivered: work that has begun may have a grace.
+    fn delivered_until(&self, duty: &Duty, state: State) -> u64 {
+        match state {
+            State::InProgress => self.client.network().terms.delivered_until(duty.facts.deadline),
+            _ => duty.facts.deadline,
+        }
+    }
+
     /// Whether its deadline is so long ago that no block brings anything new.
     fn is_long_over(&self, duty: &Duty) -> bool {
-        self.clock.has_surely_passed(duty.facts.deadline.saturating_add(MISSING_FOR))
+        let over = self.delivered_until(duty, State::InProgress);
+        self.clock.has_surely_passed(over.saturating_add(MISSING_FOR))
     }
 
     fn moved(&self, to: Stage, trouble: &str) -> Outcome {
@@ -498,7 +507,8 @@ impl Inner {
     }
 
     pub(super) fn later(&self, duty: &Duty, error: &Error) -> Outcome {
-        let left = self.clock.passed().map(|now| duty.facts.deadline.saturating_sub(now));
+        let until = self.delivered_until(duty, State::InProgress);
+        let left = self.clock.passed().map(|now| until.saturating_sub(now));
         Outcome::Later { after: pause(duty, error, left), trouble: error.to_string() }
     }
 

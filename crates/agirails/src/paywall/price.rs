@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::settings::{Deliver, Settings};
 use crate::{
     error::{Code, Error, Result},
-    protocol::{Usdc, money},
+    protocol::{Terms, Usdc, money, rules::Rates},
 };
 
 /// From this amount on a requester can cancel a transaction by itself after its deadline: 5 % of
@@ -250,15 +250,16 @@ pub(super) struct Offer {
 
 impl Offer {
     /// For the price page: what of it the protocol keeps.
-    pub(super) fn describe(self) -> Value {
-        let fee = money::payout(self.amount, FEE_BPS).map_or(self.amount, |payout| payout.fee);
+    pub(super) fn describe(self, terms: Terms) -> Value {
+        let fee = terms.payout(self.amount, FEE_BPS).map_or(self.amount, |payout| payout.fee);
         json!({
             "calls": self.calls,
             "amount": usdc(self.amount),
             "protocolFee": usdc(fee),
             "protocolFeePerCall": usdc(Usdc(fee.0.div_ceil(self.calls.max(1)))),
             "providerReceives": usdc(self.amount.checked_sub(fee).unwrap_or_default()),
-            "cancellableByRequester": self.amount >= SELF_CANCELLABLE,
+            "cancellableByRequester":
+                terms.requester_can_cancel(self.amount, Rates::default().requester_penalty_bps),
         })
     }
 }
@@ -293,7 +294,7 @@ mod tests {
         let calls: Vec<_> = offers.iter().map(|offer| offer.calls).collect();
         assert_eq!(calls, [1, 10]);
         assert_eq!(charge.offers(Usdc(2_000_000)).len(), 1);
-        let page = offers[0].describe();
+        let page = offers[0].describe(Terms::MAY_2026);
         assert_eq!(page["protocolFee"], "0.05 USDC");
         assert_eq!(page["cancellableByRequester"], false);
     }

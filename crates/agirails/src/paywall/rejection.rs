@@ -551,6 +551,7 @@ impl Terms<'_> {
         let kind = if is_bundled || offer.calls > 1 { "prepaid" } else { "single" };
         let longest = self.settings.max_deadline_seconds;
         let seconds = self.charge.lifetime(self.min_seconds_left, kind == "prepaid");
+        let seconds = seconds.max(self.network.terms.least_lifetime_seconds());
         let mut accept = json!({
             "scheme": "actp-escrow",
             "network": format!("eip155:{}", self.network.chain_id),

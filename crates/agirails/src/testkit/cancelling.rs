@@ -84,15 +84,25 @@ pub async fn the_requester_takes_a_commitment_back_after_the_deadline_for_a_pena
     Ok(())
 }
 
-pub async fn a_commitment_below_one_usdc_is_never_taken_back_by_its_requester(
+pub async fn a_commitment_below_one_usdc_is_taken_back_from_f6_on_only(
     stage: &dyn Stage,
 ) -> Result<()> {
     let play = Scene::on(stage).await?;
+    let is_refused = play.terms.recovery_grace_seconds().is_none();
     for amount in [50_000, 100_000, 999_999] {
         let id = play.in_state(State::Committed, amount).await?;
         let cancel = async |by| play.step(by, id, State::Cancelled).await;
         refused(cancel(play.requester).await, Refusal::DeadlineNotReached);
         play.miss_deadline(id).await?;
+        if !is_refused {
+            // From F-6 on it costs the penalty, which is all fee.
+            let (before, penalty) = (play.purses().await?, i128::from(amount / 20));
+            cancel(play.requester).await?;
+            let (vault, requester) = (-i128::from(amount), i128::from(amount) - penalty);
+            let moved = Flow { requester, vault, ..play.fee(penalty, penalty / 1_000) };
+            assert_eq!(play.purses().await? - before, moved, "{amount}");
+            continue;
+        }
         refused(cancel(play.requester).await, Refusal::FeeExceedsAmount);
         stage.advance(400 * DAY).await?;
         refused(cancel(play.requester).await, Refusal::FeeExceedsAmount);
@@ -133,8 +143,8 @@ pub async fn once_work_started_only_the_provider_gives_back(stage: &dyn Stage) -
 pub async fn a_late_provider_can_only_give_back(stage: &dyn Stage) -> Result<()> {
     let play = Scene::on(stage).await?;
     let id = play.in_state(State::InProgress, USDC).await?;
-    play.miss_deadline(id).await?;
-    refused(play.step(play.provider, id, State::Delivered).await, Refusal::TransactionExpired);
+    play.miss_delivery(id).await?;
+    refused(play.step(play.provider, id, State::Delivered).await, play.too_late());
     for to in [State::Settled, State::Disputed] {
         refused(play.step(play.provider, id, to).await, Refusal::InvalidTransition);
     }

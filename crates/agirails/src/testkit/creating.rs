@@ -51,6 +51,8 @@ pub async fn a_new_transaction_is_initiated_and_moves_no_money(stage: &dyn Stage
             requester_agent_id: U256::from(7),
             dispute_initiator: Address::ZERO,
             dispute_bond: Usdc(0),
+            result_hash: B256::ZERO,
+            agreement_hash: B256::ZERO,
         }
     );
     assert_eq!(play.purses().await? - before, Flow::NONE);
@@ -64,6 +66,7 @@ pub async fn a_new_transaction_is_initiated_and_moves_no_money(stage: &dyn Stage
         deadline: request.deadline,
         timestamp: 0,
         agent_id: U256::MAX,
+        agreement_hash: B256::ZERO,
     };
     let found = play.events_after(cursor).await?;
     assert_events(&found, &[announced], tx.created_at, tx.created_at);
@@ -183,6 +186,11 @@ pub async fn deadlines_lie_ahead_and_within_a_year(stage: &dyn Stage) -> Result<
         play.create(&CreateTransaction { deadline, ..request }).await
     };
     create(now + 364 * DAY).await?;
+    let soon = create(now + 3_500).await;
+    match play.terms.recovery_grace_seconds() {
+        None => drop(soon?),
+        Some(_) => refused(soon, Refusal::DeadlineTooSoon),
+    }
     for deadline in [0, 1, now - DAY] {
         refused(create(deadline).await, Refusal::DeadlineInPast);
     }
@@ -204,7 +212,13 @@ pub async fn a_deadline_is_later_than_now_and_at_most_365_days_to_the_second(
         play.create(&CreateTransaction { deadline, ..sound.clone() }).await
     };
     refused(create(start, start).await, Refusal::DeadlineInPast);
-    create(start + 10, start + 11).await?;
+    match play.terms.recovery_grace_seconds() {
+        None => drop(create(start + 10, start + 11).await?),
+        Some(_) => {
+            refused(create(start + 5, start + 5 + 3_599).await, Refusal::DeadlineTooSoon);
+            create(start + 10, start + 10 + 3_600).await?;
+        }
+    }
     create(start + 20, start + 20 + 31_536_000).await?;
     refused(create(start + 30, start + 30 + 31_536_001).await, Refusal::DeadlineTooFar);
     Ok(())

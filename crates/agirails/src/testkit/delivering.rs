@@ -1,9 +1,11 @@
 //! COMMITTED → IN_PROGRESS → DELIVERED.
 #![expect(missing_docs, reason = "a scenario's name says what it protects")]
 
+use alloy_primitives::B256;
+
 use super::{
     Stage,
-    scenario::{DAY, Flow, HOUR, Scene, USDC, refused, word, words},
+    scenario::{DAY, Flow, HOUR, RESULT, Scene, USDC, refused, word, words},
 };
 use crate::{
     error::Result,
@@ -47,20 +49,21 @@ pub async fn a_delivery_opens_the_dispute_window(stage: &dyn Stage) -> Result<()
     let updated_at = tx.updated_at;
     let dispute_window = DisputeWindow::EndsAt(updated_at + 172_800);
     let delivered = State::Delivered;
-    assert_eq!(tx, Transaction { state: delivered, dispute_window, updated_at, ..old });
+    let result_hash = play.committed(RESULT);
+    let expected = Transaction { state: delivered, dispute_window, updated_at, result_hash, ..old };
+    assert_eq!(tx, expected);
     assert_eq!(play.purses().await? - before, Flow::NONE);
     Ok(())
 }
 
 pub async fn a_delivery_carries_a_window_or_nothing(stage: &dyn Stage) -> Result<()> {
     let play = Scene::on(stage).await?;
-    // Nothing and zero are two days, whatever the creation said.
-    for (data, seconds) in [
-        (vec![], 172_800),
-        (word(0).to_vec(), 172_800),
-        (word(3_600).to_vec(), 3_600),
-        (word(2_592_000).to_vec(), 2_592_000),
-    ] {
+    let mut windows = vec![(play.delivery(3_600), 3_600), (play.delivery(2_592_000), 2_592_000)];
+    if !play.terms.takes_results() {
+        // Nothing and zero are two days, whatever the creation said.
+        windows.extend([(vec![], 172_800), (word(0).to_vec(), 172_800)]);
+    }
+    for (data, seconds) in windows {
         let request = play.request(USDC).await?;
         let request = CreateTransaction { dispute_window_seconds: 5 * HOUR, ..request };
         let id = play.create(&request).await?;
@@ -73,16 +76,29 @@ pub async fn a_delivery_carries_a_window_or_nothing(stage: &dyn Stage) -> Result
     let id = play.in_state(State::InProgress, USDC).await?;
     let deliver =
         async |data: Vec<u8>| play.step_with(play.provider, id, State::Delivered, &data).await;
-    for length in [1, 31, 33, 64, 96] {
-        refused(deliver(vec![0; length]).await, Refusal::InvalidDisputeWindowProof);
+    let (lengths, malformed): (&[usize], _) = match play.terms.takes_results() {
+        true => (&[0, 1, 32, 63, 65, 96, 128], Refusal::DeliveryProofMalformed),
+        false => (&[1, 31, 33, 64, 96], Refusal::InvalidDisputeWindowProof),
+    };
+    for length in lengths {
+        refused(deliver(vec![0; *length]).await, malformed);
     }
     for seconds in [1, 3_599] {
-        refused(deliver(words(&[seconds])).await, Refusal::DisputeWindowTooShort);
+        refused(deliver(play.delivery(seconds)).await, Refusal::DisputeWindowTooShort);
     }
     for seconds in [2_592_001, u64::MAX] {
-        refused(deliver(words(&[seconds])).await, Refusal::DisputeWindowTooLong);
+        refused(deliver(play.delivery(seconds)).await, Refusal::DisputeWindowTooLong);
     }
-    refused(deliver(vec![0xff; 32]).await, Refusal::DisputeWindowTooLong);
+    let boundless = [vec![0xff; 32], play.delivery(3_600)[32..].to_vec()].concat();
+    refused(deliver(boundless).await, Refusal::DisputeWindowTooLong);
+    if play.terms.takes_results() {
+        // The window, before the result; zero is no window here.
+        refused(deliver(words(&[0, 0])).await, Refusal::DisputeWindowTooShort);
+        refused(deliver(words(&[3_599, 0])).await, Refusal::DisputeWindowTooShort);
+        refused(deliver(words(&[3_600, 0])).await, Refusal::ResultHashRequired);
+        deliver(words(&[3_600, 1])).await?;
+        assert_eq!(play.tx(id).await?.result_hash, B256::from(word(1)));
+    }
     Ok(())
 }
 
@@ -92,11 +108,11 @@ pub async fn only_the_provider_delivers_and_only_in_time(stage: &dyn Stage) -> R
     for other in [play.requester, play.stranger, play.admin] {
         refused(play.step(other, id, State::Delivered).await, Refusal::OnlyProvider);
     }
-    play.miss_deadline(id).await?;
+    play.miss_delivery(id).await?;
     refused(play.step(play.stranger, id, State::Delivered).await, Refusal::OnlyProvider);
-    refused(play.step(play.provider, id, State::Delivered).await, Refusal::TransactionExpired);
+    refused(play.step(play.provider, id, State::Delivered).await, play.too_late());
     let outcome = play.step_with(play.provider, id, State::Delivered, &[1]).await;
-    refused(outcome, Refusal::TransactionExpired);
+    refused(outcome, play.too_late());
     Ok(())
 }
 
@@ -132,7 +148,7 @@ pub async fn the_window_is_a_duration_before_delivery_and_a_time_from_then_on(
             assert_eq!(play.tx(id).await?.dispute_window, end);
         }
         if let Some(resolved) = resolved {
-            play.step(play.admin, id, resolved).await?;
+            play.step_with(play.admin, id, resolved, &words(&[USDC, 0, 0])).await?;
             assert_eq!(play.tx(id).await?.dispute_window, end);
         }
     }
@@ -153,17 +169,26 @@ pub async fn delivery_ends_with_the_deadline_to_the_second(stage: &dyn Stage) ->
     let (punctual, late) = (start(first).await?, start(first + 10).await?);
     let (punctual_start, late_start) = (commit(first + 20).await?, commit(first + 30).await?);
 
-    stage.at(first).await?;
-    play.step(play.provider, punctual, State::Delivered).await?;
-    let end = DisputeWindow::EndsAt(first + 172_800);
-    assert_eq!(play.tx(punctual).await?.dispute_window, end);
-    stage.at(first + 11).await?;
-    refused(play.step(play.provider, late, State::Delivered).await, Refusal::TransactionExpired);
-
+    // The kernel's grace is of use to what has begun.
+    let grace = play.terms.delivered_until(first) - first;
+    if grace == 0 {
+        stage.at(first).await?;
+        play.step(play.provider, punctual, State::Delivered).await?;
+        stage.at(first + 11).await?;
+        refused(play.step(play.provider, late, State::Delivered).await, play.too_late());
+    }
     stage.at(first + 20).await?;
     play.step(play.provider, punctual_start, State::InProgress).await?;
     stage.at(first + 31).await?;
     let outcome = play.step(play.provider, late_start, State::InProgress).await;
     refused(outcome, Refusal::TransactionExpired);
+    if grace > 0 {
+        stage.at(first + grace).await?;
+        play.step(play.provider, punctual, State::Delivered).await?;
+        stage.at(first + 10 + grace + 1).await?;
+        refused(play.step(play.provider, late, State::Delivered).await, play.too_late());
+    }
+    let end = DisputeWindow::EndsAt(first + grace + 172_800);
+    assert_eq!(play.tx(punctual).await?.dispute_window, end);
     Ok(())
 }

@@ -103,7 +103,7 @@ pub async fn disputes_end_with_the_windows_last_second(stage: &dyn Stage) -> Res
     let play = Scene::on(stage).await?;
     let deliver = async |hours: u64| {
         let id = play.in_state(State::InProgress, USDC).await?;
-        let window = word(hours * HOUR);
+        let window = play.delivery(hours * HOUR);
         play.step_with(play.provider, id, State::Delivered, &window).await?;
         Ok::<_, Error>((id, play.tx(id).await?.dispute_window.to_contract()))
     };
@@ -132,6 +132,25 @@ pub async fn only_the_admin_resolves(stage: &dyn Stage) -> Result<()> {
     refused(play.step(play.requester, id, State::Settled).await, Refusal::ResolverOnly);
     refused(play.step(play.stranger, id, State::Settled).await, Refusal::ResolverOnly);
     play.step_with(play.admin, id, State::Settled, &all).await?;
+    Ok(())
+}
+
+pub async fn from_f6_on_a_mediator_resolves_two_days_after_its_approval(
+    stage: &dyn Stage,
+) -> Result<()> {
+    let play = Scene::on(stage).await?;
+    let (first, second) = (stage.party().await?, mediator(&play).await?);
+    stage.approve_mediator(first).await?;
+    let id = disputed(&play, play.requester, USDC).await?;
+    let resolve = async |by| play.step_with(by, id, State::Settled, &words(&[USDC, 0, 1])).await;
+    refused(resolve(first).await, Refusal::ResolverOnly);
+    if !play.terms.mediators_resolve() {
+        return Ok(refused(resolve(second).await, Refusal::ResolverOnly));
+    }
+    let before = play.purses().await?;
+    resolve(second).await?;
+    let moved = Flow { requester: 2_000_000, vault: -2_000_000, ..Flow::NONE };
+    assert_eq!(play.purses().await? - before, moved);
     Ok(())
 }
 
@@ -301,14 +320,31 @@ pub async fn a_resolution_is_refused_unless_it_gives_all_and_only_what_is_there(
     Ok(())
 }
 
-pub async fn a_share_below_five_cents_to_the_provider_is_refused(stage: &dyn Stage) -> Result<()> {
+pub async fn a_share_below_five_cents_to_the_provider_is_refused_before_f6(
+    stage: &dyn Stage,
+) -> Result<()> {
     let play = Scene::on(stage).await?;
     let id = disputed(&play, play.requester, USDC).await?;
     for to in [State::Settled, State::Cancelled] {
         for share in [1, 49_999] {
             let split = words(&[USDC - share, share, 0]);
-            let outcome = play.step_with(play.admin, id, to, &split).await;
-            refused(outcome, Refusal::FeeExceedsAmount);
+            if play.terms.recovery_grace_seconds().is_none() {
+                let outcome = play.step_with(play.admin, id, to, &split).await;
+                refused(outcome, Refusal::FeeExceedsAmount);
+                continue;
+            }
+            // From F-6 on it is all fee.
+            let id = disputed(&play, play.requester, USDC).await?;
+            let before = play.purses().await?;
+            play.step_with(play.admin, id, to, &split).await?;
+            let (fee, bond) = (i128::from(share), 1_000_000);
+            let mut moved = Flow { vault: -2_000_000, ..play.fee(fee, fee / 1_000) };
+            moved.requester = i128::from(USDC) - fee;
+            match to {
+                State::Settled => moved.provider = bond,
+                _ => moved.requester += bond,
+            }
+            assert_eq!(play.purses().await? - before, moved);
         }
     }
     // Five cents are taken, and are the fee.
@@ -330,7 +366,15 @@ pub async fn a_cancelled_dispute_refunds_the_requester_and_returns_the_bond(
     ] {
         let id = disputed(&play, by, 10 * USDC).await?;
         let before = play.purses().await?;
-        play.step(play.admin, id, State::Cancelled).await?;
+        if play.terms.takes_results() {
+            // AIP-14c wants to be told so.
+            let outcome = play.step(play.admin, id, State::Cancelled).await;
+            refused(outcome, Refusal::ResolutionRequired);
+            let all = words(&[10 * USDC, 0]);
+            play.step_with(play.admin, id, State::Cancelled, &all).await?;
+        } else {
+            play.step(play.admin, id, State::Cancelled).await?;
+        }
         assert_eq!(play.purses().await? - before, moved);
         let tx = play.tx(id).await?;
         assert_eq!((tx.state, tx.dispute_bond), (State::Cancelled, Usdc(0)));
@@ -380,7 +424,7 @@ pub async fn a_dispute_over_an_empty_escrow_is_about_the_bond_alone(
 
     let id = paid_out().await?;
     let before = play.purses().await?;
-    play.step(play.admin, id, State::Cancelled).await?;
+    play.step_with(play.admin, id, State::Cancelled, &words(&[1, 0])).await?;
     let moved = Flow { requester: 1_000_000, vault: -1_000_000, ..Flow::NONE };
     assert_eq!(play.purses().await? - before, moved);
     Ok(())

@@ -100,12 +100,30 @@ pub async fn milestones_are_refused_in_the_order_of_the_checks(stage: &dyn Stage
     for amount in [USDC + 1, u64::MAX] {
         refused(release(play.requester, id, amount).await, Refusal::InsufficientEscrow);
     }
-    for amount in [1, 49_999] {
-        refused(release(play.requester, id, amount).await, Refusal::FeeExceedsAmount);
+    if play.terms.recovery_grace_seconds().is_none() {
+        for amount in [1, 49_999] {
+            refused(release(play.requester, id, amount).await, Refusal::FeeExceedsAmount);
+        }
+        // Too little for the fee and more than is left.
+        release(play.requester, id, USDC - 10).await?;
+        refused(release(play.requester, id, 11).await, Refusal::InsufficientEscrow);
+        refused(release(play.requester, id, 10).await, Refusal::FeeExceedsAmount);
     }
-    // Too little for the fee and more than is left.
-    release(play.requester, id, USDC - 10).await?;
-    refused(release(play.requester, id, 11).await, Refusal::InsufficientEscrow);
-    refused(release(play.requester, id, 10).await, Refusal::FeeExceedsAmount);
+    Ok(())
+}
+
+pub async fn from_f6_on_a_payout_below_the_least_fee_is_all_fee(stage: &dyn Stage) -> Result<()> {
+    let play = Scene::on(stage).await?;
+    if play.terms.recovery_grace_seconds().is_none() {
+        return Ok(());
+    }
+    let id = play.in_state(State::InProgress, USDC).await?;
+    for (amount, treasury) in [(1, 0), (999, 0), (1_000, 1), (40_000, 40), (49_999, 49)] {
+        let before = play.purses().await?;
+        play.kernel.release_milestone(play.requester, id, Usdc(amount)).await?;
+        let amount = i128::from(amount);
+        let paid = Flow { vault: -amount, ..play.fee(amount, treasury) };
+        assert_eq!(play.purses().await? - before, paid, "{amount}");
+    }
     Ok(())
 }

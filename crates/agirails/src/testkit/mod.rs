@@ -2,7 +2,7 @@
 //!
 //! Together they hold each row of the protocol's table (who, when, what it carries, what it does
 //! to the money), each word with which a call is refused, the order of the checks, the traps of the
-//! deployed rules, and the events. Amounts and times are written out, not computed by the rules
+//! deployed rules, and the events, for each generation of the kernel. Amounts and times are written out, not computed by the rules
 //! under test.
 //!
 //! A scenario fails by panicking at the line that was not met, or by returning the error of a call
@@ -35,6 +35,7 @@ pub mod pausing;
 pub mod proofs;
 pub mod quoting;
 pub mod reading;
+pub mod recovering;
 pub mod registering;
 pub mod settling;
 pub mod table;
@@ -189,12 +190,13 @@ scenarios! {
         only_parties_dispute_and_only_within_the_window,
         disputes_end_with_the_windows_last_second (ExactClock),
         only_the_admin_resolves,
+        from_f6_on_a_mediator_resolves_two_days_after_its_approval,
         a_resolution_splits_the_escrow_and_gives_the_bond_to_the_winner,
         a_resolution_without_a_verdict_finds_the_provider_at_fault,
         a_resolution_pays_its_mediator,
         a_mediator_is_paid_from_two_days_after_its_approval_to_the_second (ExactClock),
         a_resolution_is_refused_unless_it_gives_all_and_only_what_is_there,
-        a_share_below_five_cents_to_the_provider_is_refused,
+        a_share_below_five_cents_to_the_provider_is_refused_before_f6,
         a_cancelled_dispute_refunds_the_requester_and_returns_the_bond,
         a_cancelled_dispute_can_split_the_escrow,
         a_dispute_over_an_empty_escrow_is_about_the_bond_alone,
@@ -203,17 +205,25 @@ scenarios! {
         the_requester_calls_off_what_is_not_funded,
         the_provider_gives_a_commitment_back_in_full,
         the_requester_takes_a_commitment_back_after_the_deadline_for_a_penalty,
-        a_commitment_below_one_usdc_is_never_taken_back_by_its_requester,
+        a_commitment_below_one_usdc_is_taken_back_from_f6_on_only,
         once_work_started_only_the_provider_gives_back,
         a_late_provider_can_only_give_back,
         strangers_cancel_nothing,
         the_requester_takes_back_from_the_deadlines_second_on (ExactClock),
+    }
+    recovering {
+        from_f6_on_anybody_recovers_abandoned_work_for_its_requester,
+        only_begun_work_is_recovered_and_a_pause_does_not_stop_it,
+        a_late_provider_gives_back_until_somebody_recovers,
+        work_is_recovered_from_the_second_after_its_last_delivery (ExactClock),
+        from_aip_14c_on_agreement_and_result_are_kept,
     }
     milestones {
         a_milestone_pays_part_and_its_own_fee,
         milestones_can_pay_everything,
         a_milestone_is_paid_after_the_deadline_too,
         milestones_are_refused_in_the_order_of_the_checks,
+        from_f6_on_a_payout_below_the_least_fee_is_all_fee,
     }
     attesting {
         parties_anchor_attestations_on_settled_transactions,

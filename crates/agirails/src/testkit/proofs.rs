@@ -41,7 +41,10 @@ pub async fn a_delivery_proof_never_reaches_the_kernel_and_is_found_again(
     let proof = proof_of(id)?;
     provider.transition_state(id, State::Delivered, proof.clone().into()).await?;
     assert_eq!(requester.get_delivery_proof(id).await?, Some(proof.clone()));
-    assert_eq!(play.tx(id).await?.metadata, B256::ZERO);
+    let tx = play.tx(id).await?;
+    assert_eq!(tx.metadata, B256::ZERO);
+    // Where a delivery commits to its result, it commits to what its proof says.
+    assert_eq!(tx.result_hash, play.committed(proof.content_hash));
 
     // In its 96 bytes, which hold neither URL nor metadata.
     let id = play.in_state(State::InProgress, USDC).await?;
@@ -84,7 +87,12 @@ pub async fn a_32_byte_delivery_is_the_window_that_it_is(stage: &dyn Stage) -> R
     let play = Scene::on(stage).await?;
     let client = play.client(play.provider);
     let id = play.in_state(State::InProgress, USDC).await?;
-    client.transition_state(id, State::Delivered, word(7_200).as_slice().into()).await?;
+    let window = client.transition_state(id, State::Delivered, word(7_200).as_slice().into()).await;
+    if play.terms.takes_results() {
+        refused(window, Refusal::DeliveryProofMalformed);
+        return Ok(assert_eq!(play.state(id).await?, State::InProgress));
+    }
+    window?;
     let tx = play.tx(id).await?;
     assert_eq!(tx.dispute_window, DisputeWindow::EndsAt(tx.updated_at + 7_200));
     assert_eq!(client.get_delivery_proof(id).await?, None);
@@ -130,8 +138,8 @@ pub async fn a_refused_delivery_keeps_no_proof(stage: &dyn Stage) -> Result<()> 
         play.client(by).transition_state(id, State::Delivered, proof_of(id)?.into()).await
     };
     refused(deliver(play.requester).await, Refusal::OnlyProvider);
-    play.miss_deadline(id).await?;
-    refused(deliver(play.provider).await, Refusal::TransactionExpired);
+    play.miss_delivery(id).await?;
+    refused(deliver(play.provider).await, play.too_late());
     assert_eq!(play.client(play.requester).get_delivery_proof(id).await?, None);
 
     // A second delivery leaves the first one's proof.
@@ -149,11 +157,22 @@ pub async fn other_lengths_reach_the_kernel_and_its_words(stage: &dyn Stage) -> 
     let play = Scene::on(stage).await?;
     let client = play.client(play.provider);
     let id = play.in_state(State::InProgress, USDC).await?;
+    let takes_results = play.terms.takes_results();
     for length in [1, 31, 33, 64, 95, 97, 128] {
         let evidence = Evidence::Bytes(vec![0; length]);
         let outcome = client.transition_state(id, State::Delivered, evidence).await;
-        refused(outcome, Refusal::InvalidDisputeWindowProof);
+        let word = match (takes_results, length) {
+            (true, 64) => Refusal::DisputeWindowTooShort,
+            (true, _) => Refusal::DeliveryProofMalformed,
+            (false, _) => Refusal::InvalidDisputeWindowProof,
+        };
+        refused(outcome, word);
     }
-    client.transition_state(id, State::Delivered, Evidence::Bytes(vec![])).await?;
+    let nothing = client.transition_state(id, State::Delivered, Evidence::None).await;
+    if takes_results {
+        refused(nothing, Refusal::DeliveryProofMalformed);
+    } else {
+        nothing?;
+    }
     Ok(())
 }

@@ -35,6 +35,7 @@ impl<'a> Story<'a> {
             deadline,
             timestamp: 0,
             agent_id: U256::ZERO,
+            agreement_hash: B256::ZERO,
         });
         self
     }
@@ -208,7 +209,7 @@ pub async fn events_tell_a_dispute_in_the_contracts_order(stage: &dyn Stage) -> 
 
     let id = play.in_state(Disputed, 10 * USDC).await?;
     let (cursor, since) = (play.cursor().await?, play.now().await?);
-    play.step(play.admin, id, Cancelled).await?;
+    play.step_with(play.admin, id, Cancelled, &words(&[10 * USDC, 0])).await?;
     Story::of(&play, id)
         .moved(play.admin, Disputed, Cancelled)
         .refunded(10_000_000)

@@ -212,17 +212,17 @@ pub async fn reputation_follows_settlements(stage: &dyn Stage) -> Result<()> {
     // What settled before a registration is not counted.
     play.in_state(State::Settled, USDC).await?;
     agent.register_agent(URL, &services(&[&main])?).await?;
-    stage.mint(play.requester, Usdc(20_000 * USDC)).await?;
+    stage.mint(play.requester, Usdc(200_000 * USDC)).await?;
     // Seven tenths for not being disputed, three tenths by volume.
     for (number, (amount, volume, score)) in [
         (1_000_000, 1_000_000, 7_000),
-        (8_999_999, 9_999_999, 7_000),
-        (50_000, 10_049_999, 7_750),
-        (89_950_000, 99_999_999, 7_750),
-        (100_000, 100_099_999, 8_500),
-        (899_900_001, 1_000_000_000, 9_250),
-        (8_999_000_000, 9_999_000_000, 9_250),
-        (1_000_000, 10_000_000_000, 10_000),
+        (98_999_999, 99_999_999, 7_000),
+        (50_000, 100_049_999, 7_750),
+        (899_950_000, 999_999_999, 7_750),
+        (100_000, 1_000_099_999, 8_500),
+        (8_999_900_001, 10_000_000_000, 9_250),
+        (89_999_000_000, 99_999_000_000, 9_250),
+        (1_000_000, 100_000_000_000, 10_000),
     ]
     .into_iter()
     .enumerate()
@@ -275,7 +275,7 @@ pub async fn reputation_remembers_lost_disputes_only(stage: &dyn Stage) -> Resul
     resolve(State::Settled, &[0, USDC]).await?;
     assert_eq!(score().await?, Some((3, 2, 2_333, Usdc(3_000_000))));
     // A cancelled dispute is no settlement.
-    resolve(State::Cancelled, &[]).await?;
+    resolve(State::Cancelled, &[USDC, 0]).await?;
     resolve(State::Cancelled, &[USDC, 0, 1]).await?;
     assert_eq!(score().await?, Some((3, 2, 2_333, Usdc(3_000_000))));
     Ok(())

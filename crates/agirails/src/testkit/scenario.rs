@@ -10,7 +10,8 @@ use crate::{
     error::{Code, Error, Result},
     kernel::{Kernel, Transition},
     protocol::{
-        CreateTransaction, Event, LinkEscrow, Refusal, State, Transaction, TransactionId, Usdc,
+        CreateTransaction, Event, LinkEscrow, Refusal, State, Terms, Transaction, TransactionId,
+        Usdc,
     },
 };
 
@@ -27,7 +28,11 @@ pub(super) struct Scene<'a> {
     pub(super) provider: Address,
     pub(super) stranger: Address,
     pub(super) admin: Address,
+    pub(super) terms: Terms,
 }
+
+/// What deliveries commit to where nothing else is said.
+pub(super) const RESULT: B256 = B256::repeat_byte(0x4e);
 
 impl<'a> Scene<'a> {
     pub(super) async fn on(stage: &'a dyn Stage) -> Result<Self> {
@@ -39,6 +44,7 @@ impl<'a> Scene<'a> {
             provider: stage.party().await?,
             stranger: stage.party().await?,
             admin: kernel.network().admin,
+            terms: kernel.network().terms,
         })
     }
 
@@ -69,8 +75,31 @@ impl<'a> Scene<'a> {
         self.kernel.link_escrow(self.requester, id, LinkEscrow::default()).await
     }
 
+    /// Carries as little as the step allows.
     pub(super) async fn step(&self, by: Address, id: TransactionId, to: State) -> Result<()> {
-        self.step_with(by, id, to, &[]).await
+        let data = match to {
+            State::Delivered if self.terms.takes_results() => self.delivery(2 * DAY),
+            _ => vec![],
+        };
+        self.step_with(by, id, to, &data).await
+    }
+
+    /// What a delivery with this window carries.
+    pub(super) fn delivery(&self, window_seconds: u64) -> Vec<u8> {
+        self.terms.encode_delivery(window_seconds, RESULT)
+    }
+
+    /// What the kernel keeps of the result of a delivery.
+    pub(super) fn committed(&self, result_hash: B256) -> B256 {
+        if self.terms.takes_results() { result_hash } else { B256::ZERO }
+    }
+
+    /// With what a delivery is refused that comes too late.
+    pub(super) fn too_late(&self) -> Refusal {
+        match self.terms.recovery_grace_seconds() {
+            None => Refusal::TransactionExpired,
+            Some(_) => Refusal::DeliveryGraceExpired,
+        }
     }
 
     pub(super) async fn step_with(
@@ -140,6 +169,11 @@ impl<'a> Scene<'a> {
     /// Ahead until the transaction's deadline has passed.
     pub(super) async fn miss_deadline(&self, id: TransactionId) -> Result<()> {
         self.advance_past(self.tx(id).await?.deadline).await
+    }
+
+    /// Ahead until what was begun can no longer be delivered.
+    pub(super) async fn miss_delivery(&self, id: TransactionId) -> Result<()> {
+        self.advance_past(self.terms.delivered_until(self.tx(id).await?.deadline)).await
     }
 
     /// Ahead until the transaction's dispute window has passed.
@@ -251,8 +285,9 @@ pub(super) fn assert_events(found: &[Event], expected: &[Event], since: u64, unt
     assert_eq!(found_text.join("\n"), expected_text.join("\n"));
     for event in found {
         let json = serde_json::to_value(event).unwrap_or_default();
-        let timestamp = json["timestamp"].as_u64().unwrap_or_default();
-        assert!((since..=until).contains(&timestamp), "{json}");
+        if let Some(timestamp) = json["timestamp"].as_u64() {
+            assert!((since..=until).contains(&timestamp), "{json}");
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use alloy_primitives::{Address, B256};
 
 use super::{
     Stage,
-    scenario::{Flow, HOUR, Scene, USDC, refused, word},
+    scenario::{Flow, HOUR, Scene, USDC, refused},
 };
 use crate::{
     error::{Error, Result},
@@ -98,7 +98,7 @@ pub async fn settling_is_open_to_all_after_the_windows_last_second(
     let play = Scene::on(stage).await?;
     let deliver = async |hours: u64| {
         let id = play.in_state(State::InProgress, USDC).await?;
-        let window = word(hours * HOUR);
+        let window = play.delivery(hours * HOUR);
         play.step_with(play.provider, id, State::Delivered, &window).await?;
         Ok::<_, Error>((id, play.tx(id).await?.dispute_window.to_contract()))
     };

@@ -95,7 +95,11 @@ pub async fn moves_are_refused_in_the_order_of_the_checks(stage: &dyn Stage) -> 
     refused(step(requester, initiated, Quoted, bad).await, Refusal::OnlyProvider);
     refused(step(provider, initiated, Quoted, bad).await, Refusal::QuoteHashLength);
     refused(step(requester, in_progress, Delivered, bad).await, Refusal::OnlyProvider);
-    refused(step(provider, in_progress, Delivered, bad).await, Refusal::InvalidDisputeWindowProof);
+    let malformed = match play.terms.takes_results() {
+        true => Refusal::DeliveryProofMalformed,
+        false => Refusal::InvalidDisputeWindowProof,
+    };
+    refused(step(provider, in_progress, Delivered, bad).await, malformed);
     refused(step(requester, disputed, Settled, bad).await, Refusal::ResolverOnly);
     refused(step(play.admin, disputed, Settled, bad).await, Refusal::InvalidResolutionProof);
     // Who, before when.
@@ -107,7 +111,7 @@ pub async fn moves_are_refused_in_the_order_of_the_checks(stage: &dyn Stage) -> 
     // The same again when all time is up.
     play.miss_window(delivered).await?;
     for id in [initiated, committed, in_progress] {
-        play.miss_deadline(id).await?;
+        play.miss_delivery(id).await?;
     }
     // The same state and no such way, before all else.
     refused(step(stranger, initiated, Initiated, bad).await, Refusal::NoOp);
@@ -122,9 +126,11 @@ pub async fn moves_are_refused_in_the_order_of_the_checks(stage: &dyn Stage) -> 
     refused(step(provider, initiated, Cancelled, &[]).await, Refusal::OnlyRequesterCanCancel);
     // When, before what it carries and before the money.
     refused(step(provider, initiated, Quoted, bad).await, Refusal::TransactionExpired);
-    refused(step(provider, in_progress, Delivered, bad).await, Refusal::TransactionExpired);
+    refused(step(provider, in_progress, Delivered, bad).await, play.too_late());
     refused(step(requester, delivered, Disputed, bad).await, Refusal::DisputeWindowClosed);
-    refused(step(requester, committed, Cancelled, &[]).await, Refusal::FeeExceedsAmount);
+    if play.terms.recovery_grace_seconds().is_none() {
+        refused(step(requester, committed, Cancelled, &[]).await, Refusal::FeeExceedsAmount);
+    }
     Ok(())
 }
 

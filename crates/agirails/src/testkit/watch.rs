@@ -203,6 +203,10 @@ impl Kernel for Watch {
         self.watch(sender, Some(id), self.kernel.release_escrow(sender, id)).await
     }
 
+    async fn recover_stalled(&self, sender: Address, id: TransactionId) -> Result<GasCost> {
+        self.watch(sender, Some(id), self.kernel.recover_stalled(sender, id)).await
+    }
+
     async fn anchor_attestation(
         &self,
         sender: Address,

@@ -1,7 +1,7 @@
 //! Attestations of deliveries, from the provider's call to the requester's check.
 
 use agirails::{
-    B256, Code, CreateTransaction, LinkEscrow, Refusal, State, Usdc,
+    B256, Code, CreateTransaction, Generation, LinkEscrow, Refusal, State, Usdc,
     kernel::{DeliveryAttestation, Kernel, Transition},
     testkit::Stage,
 };
@@ -10,7 +10,7 @@ use crate::fixture::Local;
 
 #[tokio::test]
 async fn a_delivery_is_attested_and_checked() {
-    let stage = Local::start().await.unwrap();
+    let stage = Local::start(Generation::default()).await.unwrap();
     let kernel = &stage.chain;
     let (requester, provider) = (stage.party().await.unwrap(), stage.party().await.unwrap());
     let deadline = kernel.now().await.unwrap() + 86_400;

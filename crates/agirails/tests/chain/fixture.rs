@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use agirails::{
-    Address, NetworkProfile, PrivateKey, Result, Storage, U256, Usdc, Wallet,
+    Address, Generation, NetworkProfile, PrivateKey, Result, Storage, U256, Usdc, Wallet,
     kernel::{
         Kernel,
         chain::{ChainKernel, ChainSettings},
@@ -54,8 +54,8 @@ pub struct Local {
 }
 
 impl Local {
-    pub async fn start() -> Result<Self> {
-        let devnet = Devnet::start().await?;
+    pub async fn start(generation: Generation) -> Result<Self> {
+        let devnet = Devnet::builder().generation(generation).start().await?;
         let mut wallets: Vec<_> = (0..PARTIES).map(|number| wallet(key(number))).collect();
         wallets.push(wallet(devnet.admin().private_key.clone()));
         let chain = Arc::new(connect(devnet.profile(), wallets).await?);

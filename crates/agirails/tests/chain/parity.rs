@@ -1,7 +1,7 @@
 //! What a chain refuses reads as what the embedded kernel refuses.
 
 use agirails::{
-    Address, B256, CreateTransaction, Error, LinkEscrow, Result, State, Storage, Usdc,
+    Address, B256, CreateTransaction, Error, Generation, LinkEscrow, Result, State, Storage, Usdc,
     kernel::{
         AgentQuery, Kernel, Transition,
         embedded::{EmbeddedKernel, EmbeddedOptions},
@@ -92,7 +92,7 @@ async fn refusals(
 
 #[tokio::test]
 async fn refusals_read_as_the_embedded_kernels_do() {
-    let stage = Local::start().await.unwrap();
+    let stage = Local::start(Generation::default()).await.unwrap();
     let mut parties = vec![];
     for _ in 0..3 {
         parties.push(stage.party().await.unwrap());
@@ -100,7 +100,7 @@ async fn refusals_read_as_the_embedded_kernels_do() {
     let parties: [Address; 3] = parties.try_into().unwrap();
     // As transactions are: neither chain nor kernel is part of an id.
     let deadline = stage.chain.now().await.unwrap() + 86_400;
-    let options = EmbeddedOptions { storage: Storage::Memory, starting_balance: None };
+    let options = EmbeddedOptions::new(Storage::Memory);
     let embedded = EmbeddedKernel::open(options).await.unwrap();
     let expected = refusals(&embedded, parties, deadline).await;
     let found = refusals(stage.chain.as_ref(), parties, deadline).await;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use agirails::{
-    B256, Code, CreateTransaction, LinkEscrow, State, U256, Usdc,
+    B256, Code, CreateTransaction, Generation, LinkEscrow, State, U256, Usdc,
     kernel::{AgentQuery, Kernel},
     protocol::registry::ServiceDescriptor,
     testkit::Stage,
@@ -17,7 +17,7 @@ use crate::fixture::{Local, connect, key, wallet};
 
 #[tokio::test]
 async fn reading_takes_one_round_trip() {
-    let stage = Local::start().await.unwrap();
+    let stage = Local::start(Generation::default()).await.unwrap();
     let (requester, provider) = (stage.party().await.unwrap(), stage.party().await.unwrap());
     let kernel = &stage.chain;
     let deadline = kernel.now().await.unwrap() + 86_400;
@@ -63,7 +63,7 @@ async fn reading_takes_one_round_trip() {
 
 #[tokio::test]
 async fn long_profiles_are_read_in_parts() {
-    let stage = Local::start().await.unwrap();
+    let stage = Local::start(Generation::default()).await.unwrap();
     let registry = stage.chain.registry().unwrap();
     let services: Vec<_> =
         (0..60).map(|n| ServiceDescriptor::new(&format!("long-{n}")).unwrap()).collect();
@@ -82,7 +82,7 @@ async fn long_profiles_are_read_in_parts() {
 
 #[tokio::test]
 async fn a_node_that_has_not_seen_our_block_is_asked_again() {
-    let stage = Local::start().await.unwrap();
+    let stage = Local::start(Generation::default()).await.unwrap();
     let proxy = FaultProxy::start(stage.devnet.rpc_url()).unwrap();
     let mut profile = stage.devnet.profile().clone();
     profile.rpc_urls = vec![proxy.url().to_owned()];
@@ -117,7 +117,7 @@ async fn a_node_that_has_not_seen_our_block_is_asked_again() {
 
 #[tokio::test]
 async fn an_allowance_that_another_call_used_up_is_given_again() {
-    let stage = Local::start().await.unwrap();
+    let stage = Local::start(Generation::default()).await.unwrap();
     let proxy = FaultProxy::start(stage.devnet.rpc_url()).unwrap();
     let mut profile = stage.devnet.profile().clone();
     profile.rpc_urls = vec![proxy.url().to_owned()];

@@ -9,11 +9,12 @@ use agirails::{
 use agirails_devnet::Devnet;
 
 use crate::fixture::{CENTS_10, Service, call, drive, key, paid};
+use crate::generation::generation;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purchase_on_a_chain_is_paid_once_however_often_it_is_dropped() {
     let directory = tempfile::tempdir().unwrap();
-    let devnet = Devnet::start().await.unwrap();
+    let devnet = Devnet::builder().generation(generation()).start().await.unwrap();
     let client = async |number: u64| {
         let key = key(number + 70);
         let wei = U256::from(10).pow(U256::from(20));

@@ -18,6 +18,8 @@ use agirails::{
     paywall::{Answer, Charge, Entry, Incoming, Paywall, PaywallBuilder},
 };
 
+use crate::generation::generation;
+
 pub const CENTS_10: Usdc = Usdc(100_000);
 pub const DOLLAR: Usdc = Usdc(1_000_000);
 pub const ORIGIN: &str = "https://api.example.com";
@@ -28,7 +30,7 @@ pub fn key(number: u64) -> PrivateKey {
 
 pub async fn client(directory: &std::path::Path, number: u64) -> ACTPClient {
     let builder = ACTPClient::builder().private_key(key(number)).state_directory(directory);
-    builder.connect().await.unwrap()
+    builder.generation(generation()).connect().await.unwrap()
 }
 
 pub struct Fixture {

@@ -5,6 +5,8 @@
 #[macro_use]
 #[path = "../kernel_in_front/mod.rs"]
 mod kernel_in_front;
+#[path = "../generation/mod.rs"]
+mod generation;
 
 mod attacks;
 mod chain;

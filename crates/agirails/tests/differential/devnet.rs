@@ -47,7 +47,7 @@ pub struct Local {
 impl Local {
     /// For the embedded kernel's network, each of these owners with so much.
     pub async fn start(network: &Network, owners: &[Address], amount: Usdc) -> Result<Self> {
-        let devnet = Devnet::start().await?;
+        let devnet = Devnet::builder().generation(network.terms.generation()).start().await?;
         let deployed = devnet.profile().contracts;
         // On a chain who calls has a key: people, mediators and the fee recipient get one.
         let people = PEOPLE.into_iter().chain(MEDIATORS).chain([network.fee_recipient]);
@@ -271,6 +271,7 @@ impl Names {
             Call::Milestone(sender, of, amount) => Call::Milestone(there(&sender), id(&of), amount),
             Call::Release(sender, of) => Call::Release(there(&sender), id(&of)),
             Call::Anchor(sender, of, uid) => Call::Anchor(there(&sender), id(&of), uid),
+            Call::Recover(sender, of) => Call::Recover(there(&sender), id(&of)),
             Call::Other(mut operation) => {
                 match &mut operation {
                     Operation::Approve { sender: who, .. }

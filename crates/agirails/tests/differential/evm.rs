@@ -3,13 +3,15 @@
 #![expect(clippy::too_many_arguments, reason = "the interfaces are the contracts' own")]
 
 use agirails::{
-    Address, B256, DisputeWindow, Event, Network, State, Transaction, U256, Usdc,
+    Address, B256, DisputeWindow, Event, Network, Refusal, State, Transaction, U256, Usdc,
     kernel::{AgentQuery, Escrow, Transition},
     protocol::registry::{AgentProfile, ServiceDescriptor},
 };
 use agirails_devnet::artifacts::{self, Artifact};
 use alloy_primitives::{Bytes, Log};
-use alloy_sol_types::{Panic, Revert, SolCall, SolError, SolEventInterface, SolValue, sol};
+use alloy_sol_types::{
+    Panic, Revert, SolCall, SolError, SolEvent, SolEventInterface, SolValue, sol,
+};
 use revm::{
     Context, ExecuteCommitEvm, ExecuteEvm, MainBuilder, MainContext, MainnetEvm,
     context::{TxEnv, result::ExecutionResult},
@@ -47,6 +49,8 @@ sol! {
             uint256 requesterAgentId;
             address disputeInitiator;
             uint256 disputeBond;
+            bytes32 resultHash;
+            bytes32 agreementHash;
         }
 
         function createTransaction(address provider, address requester, uint256 amount, uint256 deadline, uint256 disputeWindow, bytes32 serviceHash, uint256 agentId, uint256 requesterAgentId) returns (bytes32);
@@ -56,12 +60,19 @@ sol! {
         function releaseMilestone(bytes32 id, uint256 amount);
         function releaseEscrow(bytes32 id);
         function anchorAttestation(bytes32 id, bytes32 uid);
+        function recoverStalledInProgress(bytes32 id);
         function getTransaction(bytes32 id) returns (View);
         function pause();
         function unpause();
         function approveMediator(address mediator, bool approved);
         function approveEscrowVault(address vault, bool approved);
         function setArchiveTreasury(address treasury);
+    }
+
+    interface Aip14c {
+        function createTransaction(address provider, address requester, uint256 amount, uint256 deadline, uint256 disputeWindow, bytes32 serviceHash, bytes32 agreementHash, uint256 agentId, uint256 requesterAgentId) returns (bytes32);
+
+        event TransactionCreated(bytes32 indexed id, address indexed requester, address indexed provider, uint256 amount, bytes32 serviceHash, uint256 deadline, uint256 timestamp, uint256 agentId, bytes32 agreementHash);
     }
 
     interface KernelEvents {
@@ -77,6 +88,7 @@ sol! {
         event AttestationAnchored(bytes32 indexed id, bytes32 indexed uid, address attester, uint256 timestamp);
         event DisputeOpened(bytes32 indexed id, address indexed initiator, uint256 bond, uint256 timestamp);
         event DisputeResolved(bytes32 indexed id, bytes32 indexed disputeId, address indexed initiator, bool providerAtFault, uint256 bond, uint256 timestamp);
+        event StalledInProgressRecovered(bytes32 indexed id, address indexed requester, uint256 amount);
         event KernelPaused(address indexed by, uint256 timestamp);
         event KernelUnpaused(address indexed by, uint256 timestamp);
         event MediatorApproved(address indexed mediator, bool approved);
@@ -178,9 +190,11 @@ impl Chain {
         let Network { kernel, vault, usdc, admin, fee_recipient, .. } = *network;
         let (registry, treasury) =
             (network.agent_registry.unwrap(), network.archive_treasury.unwrap());
-        let rules = (admin, admin, fee_recipient, registry, usdc).abi_encode_params();
+        let generation = network.terms.generation();
+        let grace = network.terms.recovery_grace_seconds().map(U256::from);
+        let rules = artifacts::kernel_arguments(admin, admin, fee_recipient, registry, usdc, grace);
         chain.create(usdc, artifacts::MOCK_USDC, &[]);
-        chain.create(kernel, artifacts::ACTP_KERNEL, &rules);
+        chain.create(kernel, artifacts::kernel(generation), &rules);
         chain.create(vault, artifacts::ESCROW_VAULT, &(usdc, kernel).abi_encode_params());
         chain.create(registry, artifacts::AGENT_REGISTRY, &kernel.abi_encode());
         chain.create(treasury, artifacts::ARCHIVE_TREASURY, &(usdc, admin).abi_encode_params());
@@ -295,6 +309,17 @@ impl Chain {
         Ok(C::abi_decode_returns(&output).unwrap())
     }
 
+    /// The view of a transaction; what a generation lacks of it is zero.
+    fn view(&mut self, id: B256) -> Result<Kernel::View, Reverted> {
+        let now = self.evm.ctx.block.timestamp.to();
+        let call = Kernel::getTransactionCall { id }.abi_encode();
+        let (output, ..) = self.attempt(Address::ZERO, self.network.kernel, call, now)?;
+        let fields = if self.network.terms.takes_agreements() { 23 } else { 21 };
+        assert_eq!(output.len(), 32 * fields);
+        let words = [&output[..], &[0; 64]].concat();
+        Ok(Kernel::View::abi_decode(&words[..32 * 23]).unwrap())
+    }
+
     pub fn balance(&mut self, owner: Address) -> Usdc {
         usdc(self.ask(self.network.usdc, Token::balanceOfCall { owner }).unwrap())
     }
@@ -312,6 +337,21 @@ impl Side for Chain {
         let (usdc, admin) = (chain.network.usdc, chain.network.admin);
         let nothing = |events| (Answer::Nothing, events);
         match call {
+            Call::Create(sender, request) if chain.network.terms.takes_agreements() => {
+                let call = Aip14c::createTransactionCall {
+                    provider: request.provider,
+                    requester: request.requester,
+                    amount: U256::from(request.amount.0),
+                    deadline: U256::from(request.deadline),
+                    disputeWindow: U256::from(request.dispute_window_seconds),
+                    serviceHash: request.service_hash,
+                    agreementHash: request.agreement_hash,
+                    agentId: request.agent_id,
+                    requesterAgentId: request.requester_agent_id,
+                };
+                let (id, events) = chain.send(*sender, kernel, call, now)?;
+                Ok((Answer::Id(id), events))
+            }
             Call::Create(sender, request) => {
                 let call = Kernel::createTransactionCall {
                     provider: request.provider,
@@ -351,6 +391,10 @@ impl Side for Chain {
             }
             Call::Release(sender, id) => {
                 let call = Kernel::releaseEscrowCall { id: *id };
+                chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
+            }
+            Call::Recover(sender, id) => {
+                let call = Kernel::recoverStalledInProgressCall { id: *id };
                 chain.send(*sender, kernel, call, now).map(|(_, events)| nothing(events))
             }
             Call::Anchor(sender, id, uid) => {
@@ -407,7 +451,7 @@ impl Side for Chain {
     }
 
     async fn transaction(&mut self, id: B256) -> Result<Transaction, Reverted> {
-        let view = self.ask(self.network.kernel, Kernel::getTransactionCall { id })?;
+        let view = self.view(id)?;
         Ok(Transaction {
             id: view.transactionId,
             requester: view.requester,
@@ -430,6 +474,8 @@ impl Side for Chain {
             requester_agent_id: view.requesterAgentId,
             dispute_initiator: view.disputeInitiator,
             dispute_bond: usdc(view.disputeBond),
+            result_hash: view.resultHash,
+            agreement_hash: view.agreementHash,
         })
     }
 
@@ -536,7 +582,9 @@ fn state(number: u8) -> State {
 
 fn read_revert(data: &[u8]) -> Reverted {
     if let Ok(Revert { reason }) = Revert::abi_decode(data) {
-        return Reverted::Words(reason);
+        // A generation may say the same in other words.
+        let words = Refusal::from_words(&reason).map(|refusal| refusal.words().to_owned());
+        return Reverted::Words(words.unwrap_or(reason));
     }
     if Token::ERC20InsufficientBalance::abi_decode(data).is_ok() {
         return Reverted::Balance;
@@ -553,6 +601,19 @@ fn read_revert(data: &[u8]) -> Reverted {
 /// An event that the SDK tells of; what the operators set up is none.
 fn read_event(log: &Log) -> Option<Event> {
     use KernelEvents::KernelEventsEvents as Told;
+    if let Ok(e) = Aip14c::TransactionCreated::decode_log(log).map(|decoded| decoded.data) {
+        return Some(Event::TransactionCreated {
+            transaction_id: e.id,
+            requester: e.requester,
+            provider: e.provider,
+            amount: usdc(e.amount),
+            service_hash: e.serviceHash,
+            deadline: e.deadline.to(),
+            timestamp: e.timestamp.to(),
+            agent_id: e.agentId,
+            agreement_hash: e.agreementHash,
+        });
+    }
     // An event that no row here knows must not go by unseen.
     let told = Told::decode_log(log)
         .map_or_else(|_| panic!("an unknown event of the kernel: {log:?}"), |decoded| decoded.data);
@@ -566,6 +627,12 @@ fn read_event(log: &Log) -> Option<Event> {
             deadline: e.deadline.to(),
             timestamp: e.timestamp.to(),
             agent_id: e.agentId,
+            agreement_hash: B256::ZERO,
+        },
+        Told::StalledInProgressRecovered(e) => Event::StalledInProgressRecovered {
+            transaction_id: e.id,
+            requester: e.requester,
+            amount: usdc(e.amount),
         },
         Told::StateTransitioned(e) => Event::StateTransitioned {
             transaction_id: e.id,

@@ -52,6 +52,10 @@ pub enum Operation {
         of: Label,
         uid: B256,
     },
+    Recover {
+        sender: Address,
+        of: Label,
+    },
     Approve {
         sender: Address,
         amount: u64,
@@ -65,6 +69,9 @@ pub enum Operation {
     Wait(u64),
     /// Until so many seconds after the deadline, if that is still ahead.
     WaitForDeadline(Label, i64),
+    /// Until so many seconds after the last second in which begun work is delivered, if that is still
+    /// ahead.
+    WaitForGrace(Label, i64),
     /// Until so many seconds after the dispute window's end, if that is still ahead.
     WaitForWindow(Label, i64),
     Register {
@@ -102,6 +109,7 @@ pub struct Create {
     pub service_hash: B256,
     pub agent_id: U256,
     pub requester_agent_id: U256,
+    pub agreement_hash: B256,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -359,7 +367,7 @@ impl Generator {
             0..5 => self.dice.pick(&[0, 1, 49_999, 1_000_000_000_000_001, u64::MAX]),
             5..12 => self.dice.pick(&[50_000, 50_001, 999_999, USDC, USDC + 1, 20 * USDC]),
             // The steps of a reputation.
-            12 | 13 => self.dice.pick(&[10, 100, 1_000, 10_000]) * USDC - self.dice.below(2),
+            12 | 13 => self.dice.pick(&[100, 1_000, 10_000, 100_000]) * USDC - self.dice.below(2),
             15 => self.dice.within(1_000 * USDC, 1_500 * USDC),
             14 => self.dice.pick(&[1_000_000_000_000_000, 999_999_999_999_999]),
             16..45 => self.dice.within(50_000, 2 * USDC),
@@ -389,7 +397,8 @@ impl Generator {
             0..4 => When::FromNow(self.dice.pick(&[-1, 0, 1, 365 * 86_400 + 1])),
             4..6 => When::FromNow(365 * 86_400),
             6 => When::At(self.dice.pick(&[0, 1, u64::MAX, u64::MAX - 1])),
-            7..25 => When::FromNow(self.dice.within(HOUR, 2 * DAY) as i64),
+            7 | 8 => When::FromNow(self.dice.within(HOUR - 1, HOUR + 1) as i64),
+            9..25 => When::FromNow(self.dice.within(HOUR, 2 * DAY) as i64),
             _ => When::FromNow(self.dice.within(2 * DAY, 40 * DAY) as i64),
         };
         let number = |dice: &mut Dice| match dice.below(4) {
@@ -410,6 +419,10 @@ impl Generator {
                 service_hash: if self.dice.percent(50) { B256::ZERO } else { self.dice.word() },
                 agent_id: number(&mut self.dice),
                 requester_agent_id: number(&mut self.dice),
+                agreement_hash: match self.network.terms.takes_agreements() {
+                    true if self.dice.percent(50) => self.dice.word(),
+                    _ => B256::ZERO,
+                },
             },
         )
     }
@@ -428,6 +441,12 @@ impl Generator {
             (State::Committed, _) if late => {
                 step(self.dice.pick(&[requester, provider]), State::Cancelled, nothing())
             }
+            (State::InProgress, share) if late && self.recovers() => match share {
+                0..35 => step(provider, State::Cancelled, nothing()),
+                35..60 => step(provider, State::Delivered, self.delivery()),
+                60..80 => self.wait_for_grace(deal),
+                _ => Operation::Recover { sender: self.anybody(), of },
+            },
             (State::InProgress, _) if late => step(provider, State::Cancelled, nothing()),
             (State::Initiated, 0..40) => step(provider, State::Quoted, self.quote()),
             (State::Initiated | State::Quoted, 40..47) => {
@@ -466,7 +485,10 @@ impl Generator {
                     62..75 => nothing(),
                     _ => self.resolution(deal, view),
                 };
-                step(self.network.admin, to, data)
+                let mediates = self.network.terms.mediators_resolve() && self.dice.percent(30);
+                let sender = if mediates { self.mediator(view) } else { self.network.admin };
+                let sender = if sender.is_zero() { self.network.admin } else { sender };
+                step(sender, to, data)
             }
             (State::Settled, 0..75) => {
                 let sender = self.dice.pick(&[requester, provider]);
@@ -504,6 +526,7 @@ impl Generator {
     fn anything(&mut self, deal: &Deal<'_>, view: &View<'_>) -> Operation {
         let (of, sender) = (deal.label, self.caller(deal.tx));
         match self.dice.below(20) {
+            5 if self.recovers() => Operation::Recover { sender, of },
             0 => Operation::Accept { sender, of, amount: self.amount() },
             1 => self.link(sender, deal, view),
             2 => Operation::Milestone { sender, of, amount: self.milestone(deal) },
@@ -527,6 +550,7 @@ impl Generator {
     fn on_nothing(&mut self) -> Operation {
         let (sender, of) = (self.anybody(), Label::MAX);
         match self.dice.below(6) {
+            5 if self.recovers() => Operation::Recover { sender, of },
             0 => Operation::Accept { sender, of, amount: self.amount() },
             1 => Operation::Link { sender, of, vault: None, escrow_id: None },
             2 => Operation::Milestone { sender, of, amount: self.dice.below(3) },
@@ -592,6 +616,9 @@ impl Generator {
                     let to = self.dice.pick(&[State::InProgress, State::Cancelled]);
                     self.wait_for(deal, to, true, view)
                 }
+                State::InProgress if self.recovers() && self.dice.percent(50) => {
+                    self.wait_for_grace(deal)
+                }
                 State::InProgress => {
                     let to = self.dice.pick(&[State::Delivered, State::Cancelled]);
                     self.wait_for(deal, to, true, view)
@@ -615,7 +642,11 @@ impl Generator {
             if !self.dice.percent(60) {
                 continue;
             }
-            let data = Data(vec![]);
+            let data = match to {
+                State::Delivered if self.network.terms.takes_results() => self.delivery(),
+                _ => vec![],
+            };
+            let data = Data(data);
             let attempt = match to {
                 State::Committed if self.dice.percent(40) => {
                     Operation::Accept { sender, of, amount: self.amount() }
@@ -632,6 +663,29 @@ impl Generator {
         } else {
             Operation::WaitForWindow(of, beyond)
         }
+    }
+
+    fn recovers(&self) -> bool {
+        self.network.terms.recovery_grace_seconds().is_some()
+    }
+
+    /// Waits until about the moment between the last delivery and the first recovery, and has both
+    /// tried.
+    fn wait_for_grace(&mut self, deal: &Deal<'_>) -> Operation {
+        let (of, provider) = (deal.label, deal.tx.provider);
+        let deliver = Operation::Step {
+            sender: provider,
+            of,
+            to: State::Delivered,
+            data: Data(self.delivery()),
+        };
+        let recover = Operation::Recover { sender: self.anybody(), of };
+        let mut attempts = [self.callable(deliver), recover];
+        if self.dice.percent(50) {
+            attempts.reverse();
+        }
+        self.planned.extend(attempts);
+        Operation::WaitForGrace(of, self.dice.pick(&[-1, 0, 1]))
     }
 
     fn money(&mut self) -> Operation {
@@ -676,6 +730,11 @@ impl Generator {
     }
 
     fn delivery(&mut self) -> Vec<u8> {
+        if self.network.terms.takes_results() && !self.dice.percent(5) {
+            let window = word(self.window());
+            let result = if self.dice.percent(5) { B256::ZERO } else { self.dice.word() };
+            return [window, result.0].concat();
+        }
         match self.dice.below(20) {
             0..6 => vec![],
             6 => word(0).to_vec(),
@@ -858,6 +917,7 @@ impl Operation {
             | Self::Step { sender, .. }
             | Self::Milestone { sender, .. }
             | Self::Release { sender, .. }
+            | Self::Recover { sender, .. }
             | Self::Anchor { sender, .. } => Some(sender),
             _ => None,
         }
@@ -872,6 +932,7 @@ impl Operation {
             | Self::Step { of, .. }
             | Self::Milestone { of, .. }
             | Self::Release { of, .. }
+            | Self::Recover { of, .. }
             | Self::Anchor { of, .. } => Some(of),
             _ => None,
         }

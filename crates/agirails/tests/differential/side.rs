@@ -19,6 +19,7 @@ pub enum Call {
     Milestone(Address, TransactionId, u64),
     Release(Address, TransactionId),
     Anchor(Address, TransactionId, B256),
+    Recover(Address, TransactionId),
     /// One that names no transaction.
     Other(Operation),
 }
@@ -97,6 +98,9 @@ pub async fn send(kernel: &dyn Kernel, call: &Call) -> Result<Answer, Error> {
             kernel.release_milestone(*sender, *id, Usdc(*amount)).await?;
         }
         Call::Release(sender, id) => kernel.release_escrow(*sender, *id).await?,
+        Call::Recover(sender, id) => {
+            kernel.recover_stalled(*sender, *id).await?;
+        }
         Call::Anchor(sender, id, uid) => kernel.anchor_attestation(*sender, *id, *uid).await?,
         Call::Other(operation) => match operation {
             Operation::Approve { sender, amount } => kernel.approve(*sender, Usdc(*amount)).await?,

@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::fixture::{CENTS_10, DOLLAR, Told, WINDOW, settlements};
+use crate::generation::generation;
 
 const MANY: usize = 200;
 
@@ -42,7 +43,7 @@ async fn connect(
 
 impl Local {
     pub async fn start() -> Self {
-        let devnet = Devnet::start().await.unwrap();
+        let devnet = Devnet::builder().generation(generation()).start().await.unwrap();
         let key = |number: usize| devnet.accounts()[number].private_key.clone();
         let keys = [1, 2, 3].map(key);
         let [requester, one, other] = keys.clone().map(|key| key.address());

@@ -14,6 +14,7 @@ use agirails::{
 use rusqlite::Connection;
 
 use crate::front::Front;
+use crate::generation::generation;
 
 pub const DOLLAR: Usdc = Usdc(1_000_000);
 pub const CENTS_10: Usdc = Usdc(100_000);
@@ -38,7 +39,7 @@ impl Fixture {
     pub async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let builder = ACTPClient::builder().private_key(key(9)).state_directory(directory.path());
-        let keeper = builder.connect().await.unwrap();
+        let keeper = builder.generation(generation()).connect().await.unwrap();
         let kernel = keeper.kernel().clone();
         let [requester, one, other] = [1, 2, 3].map(|number| key(number).address());
         Self { kernel, keeper, requester, providers: [one, other], directory }

@@ -179,6 +179,9 @@ impl Kernel for Front {
     async fn release_escrow(&self, sender: Address, id: TransactionId) -> Result<()> {
         self.kernel.release_escrow(sender, id).await
     }
+    async fn recover_stalled(&self, sender: Address, id: TransactionId) -> Result<GasCost> {
+        self.kernel.recover_stalled(sender, id).await
+    }
     async fn anchor_attestation(
         &self,
         sender: Address,

@@ -1,6 +1,9 @@
 //! The keeper: what is due is settled once, whoever dies, lies or comes first.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../generation/mod.rs"]
+mod generation;
+
 #[cfg(feature = "chain")]
 mod chain;
 mod crashes;

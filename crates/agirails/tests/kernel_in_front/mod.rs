@@ -63,6 +63,13 @@ macro_rules! kernel_in_front {
             ) -> agirails::Result<()> {
                 self.kernel.release_escrow(sender, id).await
             }
+            async fn recover_stalled(
+                &self,
+                sender: agirails::Address,
+                id: agirails::TransactionId,
+            ) -> agirails::Result<agirails::kernel::GasCost> {
+                self.kernel.recover_stalled(sender, id).await
+            }
             async fn anchor_attestation(
                 &self,
                 sender: agirails::Address,

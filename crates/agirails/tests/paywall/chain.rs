@@ -11,6 +11,7 @@ use agirails::{
 use agirails_devnet::Devnet;
 
 use crate::fixture::{CENTS_10, answer, charge, client, ok, run, service_in};
+use crate::generation::generation;
 
 pub struct Local {
     pub devnet: Devnet,
@@ -22,7 +23,7 @@ pub struct Local {
 
 impl Local {
     pub async fn start() -> Self {
-        let devnet = Devnet::start().await.unwrap();
+        let devnet = Devnet::builder().generation(generation()).start().await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let [provider_key, consumer_key] =
             [1, 2].map(|number| devnet.accounts()[number].private_key.clone());

@@ -32,6 +32,7 @@ use reqwest::Client;
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::fixture::{CENTS_10, Stage, client, key};
+use crate::generation::generation;
 
 const DIRECTORY: &str = "DEATH_TEST_DIRECTORY";
 const WORKER: &str = "DEATH_TEST_WORKER";
@@ -111,7 +112,7 @@ struct Chain {
 
 impl Chain {
     async fn start() -> Self {
-        let devnet = Devnet::start().await.unwrap();
+        let devnet = Devnet::builder().generation(generation()).start().await.unwrap();
         for party in [key(1), key(2)].map(|key| key.address()) {
             devnet.mint(party, Usdc(1_000_000_000)).await.unwrap();
             devnet.set_eth(party, U256::from(10).pow(U256::from(20))).await.unwrap();

@@ -15,6 +15,8 @@ use agirails::{
 use rusqlite::Connection;
 use serde_json::Value;
 
+use crate::generation::generation;
+
 pub const CENTS_10: Usdc = Usdc(100_000);
 
 pub fn key(number: u64) -> PrivateKey {
@@ -28,9 +30,10 @@ pub async fn client(
     profile: Option<&NetworkProfile>,
 ) -> ACTPClient {
     let mut builder = ACTPClient::builder().private_key(key).state_directory(directory);
-    if let Some(profile) = profile {
-        builder = builder.mode(Mode::Testnet).network_profile(profile.clone());
-    }
+    builder = match profile {
+        Some(profile) => builder.mode(Mode::Testnet).network_profile(profile.clone()),
+        None => builder.generation(generation()),
+    };
     builder.connect().await.unwrap()
 }
 

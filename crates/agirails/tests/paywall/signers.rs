@@ -20,6 +20,7 @@ use alloy_sol_types::{SolCall, SolValue, sol};
 use crate::{
     faulty_kernel::{FaultyKernel, Mood},
     fixture::{CENTS_10, Stage, answer, charge, client, json, key, ok, run, unsigned},
+    generation::generation,
 };
 
 fn strict() -> Settings {
@@ -264,7 +265,7 @@ struct Chain {
 
 impl Chain {
     async fn start() -> Self {
-        let devnet = Devnet::start().await.unwrap();
+        let devnet = Devnet::builder().generation(generation()).start().await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let provider_key = devnet.accounts()[1].private_key.clone();
         let provider = client(provider_key, directory.path(), Some(devnet.profile())).await;

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use agirails::{
-    Address, B256, DisputeWindow, Event, LinkEscrow, State, TransactionId, U256, Usdc,
+    Address, B256, DisputeWindow, Event, Generation, LinkEscrow, State, TransactionId, U256, Usdc,
     protocol::CreateTransaction,
 };
 use alloy_primitives::keccak256;
@@ -33,6 +33,8 @@ pub struct Deal {
     pub remaining: u64,
     pub initiator: Address,
     pub bond: u64,
+    pub result: B256,
+    pub agreement: B256,
 }
 
 #[derive(Debug, Clone)]
@@ -44,11 +46,15 @@ pub enum Call {
     Milestone(TransactionId, u64),
     Release(TransactionId),
     Anchor(TransactionId, B256),
+    Recover(TransactionId),
 }
 
 /// Who is who, and who has how much.
 #[derive(Debug, Clone, Default)]
 pub struct World {
+    pub generation: Generation,
+    /// Of use from F-6 on.
+    pub grace: u64,
     pub admin: Address,
     pub vault: Address,
     pub fee_recipient: Address,
@@ -79,6 +85,7 @@ impl World {
             Call::Milestone(id, amount) => after.milestone(now, sender, *id, *amount),
             Call::Release(id) => after.release(*id),
             Call::Anchor(id, uid) => after.anchor(now, sender, *id, *uid),
+            Call::Recover(id) => after.recover(now, sender, *id),
         }?;
         for (from, to, amount) in outcome.moves {
             let purse = after.balances.entry(from).or_default();
@@ -87,6 +94,15 @@ impl World {
         }
         *self = after;
         Ok(outcome.events)
+    }
+
+    /// Whether it is of F-6 or later.
+    fn recovers(&self) -> bool {
+        self.generation != Generation::May2026
+    }
+
+    fn commits(&self) -> bool {
+        self.generation == Generation::Aip14c
     }
 
     fn deal(&self, id: TransactionId) -> Result<Deal, Word> {
@@ -105,6 +121,7 @@ impl World {
         refuse(r.amount.0 < FLOOR, "Amount below minimum")?;
         refuse(r.amount.0 > CEILING, "Amount exceeds maximum")?;
         refuse(r.deadline <= now, "Deadline in past")?;
+        refuse(self.recovers() && r.deadline < now + 3_600, "Deadline too soon")?;
         refuse(r.deadline > now + 365 * DAY, "Deadline too far")?;
         refuse(r.dispute_window_seconds < 3_600, "Dispute window too short")?;
         refuse(r.dispute_window_seconds > 30 * DAY, "Dispute window too long")?;
@@ -130,6 +147,8 @@ impl World {
             remaining: 0,
             initiator: Address::ZERO,
             bond: 0,
+            result: B256::ZERO,
+            agreement: r.agreement_hash,
         };
         let events = vec![Event::TransactionCreated {
             transaction_id: deal.id,
@@ -140,6 +159,7 @@ impl World {
             deadline: r.deadline,
             timestamp: now,
             agent_id: r.agent_id,
+            agreement_hash: r.agreement_hash,
         }];
         self.deals.insert(deal.id, deal);
         Ok(Outcome { events, moves: vec![] })
@@ -220,7 +240,7 @@ impl World {
         use State::*;
         let mut deal = self.deal(id)?;
         let from = deal.state;
-        may_step(&deal, self.admin, now, sender, to)?;
+        self.may_step(&deal, now, sender, to)?;
 
         let mut out = Outcome::default();
         out.events.push(transitioned(now, sender, id, from, to));
@@ -235,6 +255,15 @@ impl World {
                 if !data.is_empty() {
                     deal.metadata = B256::from_slice(data);
                 }
+            }
+            (_, Delivered) if self.commits() => {
+                refuse(data.len() != 64, "Delivery proof must be (window,resultHash)")?;
+                let window = U256::from_be_slice(&data[..32]);
+                refuse(window < U256::from(3_600), "Dispute window too short")?;
+                refuse(window > U256::from(30 * DAY), "Dispute window too long")?;
+                refuse(data[32..] == [0; 32], "resultHash required")?;
+                deal.window = now + window.to::<u64>();
+                deal.result = B256::from_slice(&data[32..]);
             }
             (_, Delivered) => {
                 refuse(!matches!(data.len(), 0 | 32), "Invalid dispute window proof")?;
@@ -285,6 +314,8 @@ impl World {
         refuse(settles && resolution.is_none(), "Dispute resolution requires explicit proof")?;
         let mut at_fault = false;
         match resolution {
+            // In other words there, of the same meaning.
+            None if self.commits() => return Err("Dispute resolution requires explicit proof"),
             None => {
                 let all = deal.remaining;
                 self.refund(now, deal, all, out);
@@ -358,6 +389,22 @@ impl World {
         Ok(out)
     }
 
+    fn recover(&mut self, now: u64, sender: Address, id: TransactionId) -> Result<Outcome, Word> {
+        let mut deal = self.deal(id)?;
+        refuse(deal.state != State::InProgress, "Not in progress")?;
+        refuse(now < deal.deadline + self.grace, "Recovery not yet available")?;
+        let (requester, amount) = (deal.requester, Usdc(deal.remaining));
+        deal.state = State::Cancelled;
+        let mut out = Outcome::default();
+        out.events = vec![
+            transitioned(now, sender, id, State::InProgress, State::Cancelled),
+            Event::StalledInProgressRecovered { transaction_id: id, requester, amount },
+        ];
+        self.refund(now, &mut deal, amount.0, &mut out);
+        self.deals.insert(id, deal);
+        Ok(out)
+    }
+
     fn release(&mut self, id: TransactionId) -> Result<Outcome, Word> {
         refuse(self.deal(id)?.state != State::Settled, "Not settled")?;
         Ok(Outcome::default())
@@ -391,7 +438,10 @@ impl World {
         if gross == 0 {
             return Ok(());
         }
-        let fee = (gross / 100).max(FLOOR);
+        let mut fee = (gross / 100).max(FLOOR);
+        if self.recovers() {
+            fee = fee.min(gross);
+        }
         refuse(fee > gross, "Fee exceeds amount")?;
         let (net, archived) = (gross - fee, fee / 1_000);
         deal.remaining -= gross;
@@ -423,46 +473,49 @@ impl World {
     }
 }
 
-/// The table: same state, no such way, who, when.
-pub fn may_step(
-    deal: &Deal,
-    admin: Address,
-    now: u64,
-    sender: Address,
-    to: State,
-) -> Result<(), Word> {
-    use State::*;
-    let requester = sender == deal.requester;
-    let provider = sender == deal.provider;
-    let party = requester || provider;
-    let late = now > deal.deadline;
-    // Of use from DELIVERED on, where the window is a time.
-    let closed = now > deal.window;
-    match (deal.state, to) {
-        (from, to) if from == to => Err("No-op"),
-        (Initiated, Quoted) | (Committed, InProgress) | (InProgress, Delivered) => {
-            refuse(!provider, "Only provider")?;
-            refuse(late, "Transaction expired")
+impl World {
+    /// The table: same state, no such way, who, when.
+    pub fn may_step(&self, deal: &Deal, now: u64, sender: Address, to: State) -> Result<(), Word> {
+        use State::*;
+        let requester = sender == deal.requester;
+        let provider = sender == deal.provider;
+        let party = requester || provider;
+        let late = now > deal.deadline;
+        // Of use from DELIVERED on, where the window is a time.
+        let closed = now > deal.window;
+        match (deal.state, to) {
+            (from, to) if from == to => Err("No-op"),
+            (InProgress, Delivered) if self.recovers() => {
+                refuse(!provider, "Only provider")?;
+                refuse(now >= deal.deadline + self.grace, "Delivery grace expired")
+            }
+            (Initiated, Quoted) | (Committed, InProgress) | (InProgress, Delivered) => {
+                refuse(!provider, "Only provider")?;
+                refuse(late, "Transaction expired")
+            }
+            (Delivered, Settled) => {
+                refuse(!party && !closed, "Not authorized to settle")?;
+                refuse(!requester && !closed, "Requester decision pending")
+            }
+            (Delivered, Disputed) => {
+                refuse(!party, "Party only")?;
+                refuse(closed, "Dispute window closed")
+            }
+            (Disputed, Settled | Cancelled) => {
+                let mediates = self.mediators.get(&sender).is_some_and(|since| now >= *since);
+                refuse(sender != self.admin && !(mediates && self.recovers()), "Resolver only")
+            }
+            (Initiated | Quoted, Cancelled) => refuse(!requester, "Only requester can cancel"),
+            (Committed, Cancelled) => {
+                refuse(!party, "Party only")?;
+                refuse(requester && now < deal.deadline, "Deadline not reached")
+            }
+            (InProgress, Cancelled) => {
+                refuse(!party, "Party only")?;
+                refuse(requester, "Cannot cancel after work started")
+            }
+            _ => Err("Invalid transition"),
         }
-        (Delivered, Settled) => {
-            refuse(!party && !closed, "Not authorized to settle")?;
-            refuse(!requester && !closed, "Requester decision pending")
-        }
-        (Delivered, Disputed) => {
-            refuse(!party, "Party only")?;
-            refuse(closed, "Dispute window closed")
-        }
-        (Disputed, Settled | Cancelled) => refuse(sender != admin, "Resolver only"),
-        (Initiated | Quoted, Cancelled) => refuse(!requester, "Only requester can cancel"),
-        (Committed, Cancelled) => {
-            refuse(!party, "Party only")?;
-            refuse(requester && now < deal.deadline, "Deadline not reached")
-        }
-        (InProgress, Cancelled) => {
-            refuse(!party, "Party only")?;
-            refuse(requester, "Cannot cancel after work started")
-        }
-        _ => Err("Invalid transition"),
     }
 }
 

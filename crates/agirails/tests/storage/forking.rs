@@ -121,8 +121,7 @@ pub fn fork_among_openers(directory: &Path) {
             let (directory, stop) = (directory.join(number.to_string()), &stop);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let memory =
-                        EmbeddedOptions { storage: Storage::Memory, starting_balance: None };
+                    let memory = EmbeddedOptions::new(Storage::Memory);
                     let memory = run(EmbeddedKernel::open(memory)).unwrap();
                     let file = run(open(&directory)).unwrap();
                     run(file.mint(party(1), Usdc(1))).unwrap();
@@ -152,7 +151,7 @@ fn a_fork_while_kernels_are_opened_and_closed_leaves_the_child_able_to_work() {
 
 /// The role of a process whose kernel lives in memory.
 pub fn fork_in_memory() {
-    let options = EmbeddedOptions { storage: Storage::Memory, starting_balance: None };
+    let options = EmbeddedOptions::new(Storage::Memory);
     let kernel = run(EmbeddedKernel::open(options)).unwrap();
     let id = run(create(&kernel, party(0))).unwrap();
     let child = fork(|| {

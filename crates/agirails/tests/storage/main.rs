@@ -28,7 +28,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn options(directory: &Path) -> EmbeddedOptions {
-    EmbeddedOptions { storage: Storage::Directory(directory.to_owned()), starting_balance: None }
+    EmbeddedOptions::new(Storage::Directory(directory.to_owned()))
 }
 
 async fn open(directory: &Path) -> agirails::Result<EmbeddedKernel> {

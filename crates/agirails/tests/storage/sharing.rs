@@ -145,7 +145,7 @@ fn a_file_keeps_the_starting_balance_that_it_was_made_with() {
 #[test]
 fn an_address_is_greeted_once_and_only_when_it_takes_part() {
     run(async {
-        let options = EmbeddedOptions { storage: Storage::Memory, starting_balance: None };
+        let options = EmbeddedOptions::new(Storage::Memory);
         let kernel = EmbeddedKernel::open(options).await.unwrap();
         assert_eq!(kernel.balance(party(0)).await.unwrap(), Usdc(1_000 * USDC));
         assert_eq!(kernel.total_supply().await.unwrap(), Usdc(0));

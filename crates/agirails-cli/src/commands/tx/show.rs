@@ -14,7 +14,7 @@ pub async fn run(id: TransactionId, connection: &Connection, format: Format) -> 
     let escrow = kernel.escrow(id).await?;
     let proof = kernel.delivery_proof(id).await?;
     let (now, network) = (kernel.now().await?, kernel.network());
-    let next = next(&tx, now, escrow.remaining(), network.admin);
+    let next = next(&tx, network.terms, now, escrow.remaining(), network.admin);
     let usdc = |amount: agirails::Usdc| Cell::both(format!("{amount} USDC"), amount.0);
     let Transaction { dispute_window, .. } = tx;
     Record::new()
@@ -48,6 +48,16 @@ pub async fn run(id: TransactionId, connection: &Connection, format: Format) -> 
             "disputeInitiator",
             shown(tx.dispute_initiator, "disputed by"),
             address(tx.dispute_initiator),
+        )
+        .with(
+            "resultHash",
+            if tx.result_hash.is_zero() { "" } else { "committed result" },
+            Cell::text(tx.result_hash),
+        )
+        .with(
+            "agreementHash",
+            if tx.agreement_hash.is_zero() { "" } else { "agreement" },
+            Cell::text(tx.agreement_hash),
         )
         .with("disputeBond", shown(tx.dispute_bond, "bond in the vault"), usdc(tx.dispute_bond))
         .with(

@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn only_an_attestation_of_this_delivery_is_valid() {
         let (requester, provider) = (Address::repeat_byte(1), Address::repeat_byte(2));
-        let view = TransactionView::abi_decode(&[[0_u8; 32]; 21].concat()).unwrap();
+        let view = TransactionView::abi_decode(&[[0_u8; 32]; 23].concat()).unwrap();
         let id = B256::repeat_byte(3);
         let view = TransactionView { transactionId: id, requester, provider, ..view };
         let tx = Transaction::try_from(view).unwrap();

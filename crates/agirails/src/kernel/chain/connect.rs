@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     contracts::{Contract, eas, kernel, registry, token, vault},
-    generation::{self, Generation},
+    generation,
     lens::{self, Answer, Read},
     reverts,
     rpc::{Call, Rpc, parse},
@@ -41,7 +41,7 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
     let usdc = at("USDC token", addresses.usdc);
     let mut reads = generation::probes(core).to_vec();
     reads.extend([
-        Read::new(core, &kernel::getTransactionCall { transactionId: B256::ZERO }, 21),
+        Read::new(core, &kernel::getTransactionCall { transactionId: B256::ZERO }, 4),
         Read::new(core, &kernel::adminCall {}, 1),
         Read::new(core, &kernel::feeRecipientCall {}, 1),
         Read::new(core, &kernel::archiveTreasuryCall {}, 1),
@@ -102,12 +102,13 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
     };
 
     // One node tells all of it in one answer, or nothing: what is not answered is no generation.
-    let generation = Generation::of([version, grace, bond]).ok_or_else(|| no_kernel(core))?;
+    let generation =
+        generation::Found::of([version, grace, bond]).ok_or_else(|| no_kernel(core))?;
     // A contract that names a version of its own need not know these words.
-    if !matches!(generation, Generation::Aip14c | Generation::Later(_)) && !says_missing(unknown) {
+    if !generation.names_itself() && !says_missing(unknown) {
         return Err(no_kernel(core));
     }
-    generation.require_supported(core)?;
+    let terms = generation.terms(core)?;
     let strange = |error: Error| no_kernel(core).with_source(error);
     let mut found = Found {
         network: Network {
@@ -124,6 +125,7 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
             .filter(|treasury| *treasury != Address::ZERO),
             agent_registry: addresses.agent_registry,
             eas: addresses.eas,
+            terms,
         },
         rates: Rates {
             platform_fee_bps: fee.decode::<kernel::platformFeeBpsCall>().map_err(strange)?,
@@ -191,10 +193,8 @@ fn check_chain(profile: &NetworkProfile, found: U256) -> Result<()> {
 
 /// Every kernel answers for an unknown id in the same words.
 fn says_missing(unknown: &Answer) -> bool {
-    match unknown.decode::<kernel::getTransactionCall>() {
-        Err(error) => error.refusal() == Some(Refusal::TxMissing),
-        Ok(_) => false,
-    }
+    let answer = unknown.decode::<kernel::getTransactionCall>();
+    answer.is_err_and(|error| error.refusal() == Some(Refusal::TxMissing))
 }
 
 fn no_kernel(core: Contract) -> Error {

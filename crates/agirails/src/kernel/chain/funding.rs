@@ -175,10 +175,11 @@ impl ChainKernel {
         if refused.refusal().is_some() {
             return Err(self.tell(refused, id).await);
         }
-        let transaction = match (refused.code(), read_or_missing(transaction, id)?) {
-            (Code::Reverted, Some(transaction)) => transaction,
-            _ => return Err(self.tell(refused, id).await),
-        };
+        let transaction =
+            match (refused.code(), read_or_missing(transaction, self.network.terms, id)?) {
+                (Code::Reverted, Some(transaction)) => transaction,
+                _ => return Err(self.tell(refused, id).await),
+            };
 
         let required = pull.amount(&transaction);
         self.check_agreed(pull, &transaction, required)?;

@@ -1,14 +1,13 @@
 //! What the fuzzers in `fuzz/` reach of this room.
 
-use alloy_primitives::{B256, Bytes, LogData};
+use alloy_primitives::{Address, B256, Bytes, LogData};
 use alloy_rpc_types_eth::Log;
-use alloy_sol_types::SolCall;
 
 use super::{
-    contracts::{self, READERS, kernel},
+    contracts::{self, Contract, READERS},
     reverts::Revert,
 };
-use crate::protocol::Transaction;
+use crate::protocol::{Generation, Terms};
 
 /// Reads what a node says: a byte for the event, how many topics follow, the topics, and the data,
 /// which is read as a log, as a transaction and as the reason why something was reverted.
@@ -22,8 +21,9 @@ pub fn answer(bytes: &[u8]) {
     let inner = LogData::new_unchecked(topics, Bytes::copy_from_slice(data));
     let inner = alloy_primitives::Log { address: Default::default(), data: inner };
     let _ = contracts::event(&Log { inner, ..Log::default() });
-    if let Ok(view) = kernel::getTransactionCall::abi_decode_returns(data) {
-        let _ = Transaction::try_from(view);
+    let core = Contract { role: "kernel", address: Address::ZERO };
+    for generation in Generation::ALL {
+        let _ = contracts::transaction(core, Terms::new(generation, 3_600), data);
     }
     let _ = Revert::decode(data).to_string();
 }

@@ -4,8 +4,15 @@ use alloy_primitives::{Address, B256, Bytes};
 use alloy_sol_types::{SolCall, SolValue, sol};
 use serde_json::json;
 
-use super::{contracts::Contract, reverts::Revert, rpc::Call};
-use crate::error::{Code, Error, Result};
+use super::{
+    contracts::{self, Contract, kernel},
+    reverts::Revert,
+    rpc::Call,
+};
+use crate::{
+    error::{Code, Error, Result},
+    protocol::{Terms, Transaction},
+};
 
 /// What creates the lens; encoded arguments follow. Built from
 /// `crates/agirails-devnet/contracts/Lens.sol`, the `bytecode` of `artifacts/Lens.json` there.
@@ -91,16 +98,29 @@ impl Answer {
     /// [`Code::ContractMissing`] where no code lies; the contract's refusal; and
     /// [`Code::InvalidAnswer`] for another shape than the function's.
     pub(crate) fn decode<C: SolCall>(&self) -> Result<C::Return> {
+        self.contract.decode::<C>(self.data(C::SIGNATURE)?)
+    }
+
+    /// A kernel's view of a transaction.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub(crate) fn transaction(&self, terms: Terms) -> Result<Transaction> {
+        let view = self.data(kernel::getTransactionCall::SIGNATURE)?;
+        contracts::transaction(self.contract, terms, view)
+    }
+
+    fn data(&self, signature: &str) -> Result<&Bytes> {
         self.require_contract()?;
         let data = self.outcome.as_ref().map_err(|revert| Error::from(revert.clone()))?;
         if data.is_empty() {
             // A fallback that swallows everything.
             let Contract { role, address } = self.contract;
-            let message = format!("the {role} {address} answers {} with nothing", C::SIGNATURE);
+            let message = format!("the {role} {address} answers {signature} with nothing");
             return Err(Error::new(Code::InvalidAnswer, message)
                 .with_hint("check the contracts' addresses in the network profile"));
         }
-        self.contract.decode::<C>(data)
+        Ok(data)
     }
 }
 
@@ -179,7 +199,7 @@ pub(super) fn is_too_large(message: &str) -> bool {
 mod tests {
     use alloy_primitives::U256;
 
-    use super::{super::contracts::kernel, *};
+    use super::*;
     use crate::protocol::Refusal;
 
     fn reads(count: usize) -> Vec<Read> {
@@ -235,7 +255,7 @@ mod tests {
         }
         .abi_encode_params();
         let found = super::answers(&reads(4), &data).unwrap();
-        let decode = |index: usize| found[index].decode::<kernel::getTransactionCall>().map(drop);
+        let decode = |index: usize| found[index].transaction(Terms::MAY_2026).map(drop);
         assert_eq!(decode(0), Ok(()));
         assert_eq!(decode(1), Err(Refusal::TxMissing.into()));
         assert_eq!(decode(2).unwrap_err().code(), Code::ContractMissing);

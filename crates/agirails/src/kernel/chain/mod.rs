@@ -23,15 +23,15 @@ mod signatures;
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use alloy_network::TxSigner;
-use alloy_primitives::{Address, B256, U64, U256};
-use alloy_sol_types::{SolCall, SolEvent};
+use alloy_primitives::{Address, B256, Bytes, U64, U256};
+use alloy_sol_types::SolCall;
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::json;
 
 pub use self::events::{EventStream, Position, Update, WatchOptions};
 use self::{
-    contracts::{Contract, at_most, kernel as abi, token, vault},
+    contracts::{Contract, at_most, kernel as abi, token, vault, view_words},
     events::Logs,
     final_states::FinalStates,
     lens::{Answer, Read},
@@ -44,14 +44,17 @@ use self::{
 use super::{
     AgentRegistry, Attestations, ContractFinding, Escrow, GasCost, Kernel, TransactionQuery,
     Transition,
-    errors::{agreed_bond, check_limit, contradiction, missing, no_test_money, refused_creation},
+    errors::{
+        agreed_bond, check_agreement, check_limit, contradiction, missing, no_test_money,
+        refused_creation, require_recovery,
+    },
 };
 use crate::{
     error::{Code, Error, Result, Retry},
     network::{MAINNET_CHAIN_ID, Network, NetworkProfile, TESTNET_CHAIN_ID},
     protocol::{
-        CreateTransaction, EventRecord, LinkEscrow, Refusal, State, Transaction, TransactionId,
-        Usdc,
+        CreateTransaction, Event, EventRecord, LinkEscrow, Refusal, State, Terms, Transaction,
+        TransactionId, Usdc,
         proof::{DeliveryProof, Resolution},
         rules::Rates,
         wallet_signature::ContractQuestion,
@@ -63,7 +66,7 @@ use crate::{
 /// How long all tries of one request may take together.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Gas for DELIVERED right behind IN_PROGRESS, before which it cannot be estimated: measured
-/// 51,246, and what is not used is not paid.
+/// 71,029 at most, and what is not used is not paid.
 const DELIVER_GAS: u64 = 150_000;
 /// Searching for a state asks for at least so many transactions at once.
 const SEARCH_PAGE: u32 = 100;
@@ -244,7 +247,8 @@ impl ChainKernel {
     }
 
     fn read_transaction(&self, id: TransactionId) -> Read {
-        Read::new(self.kernel(), &abi::getTransactionCall { transactionId: id }, 21)
+        let call = abi::getTransactionCall { transactionId: id };
+        Read::new(self.kernel(), &call, view_words(self.network.terms))
     }
 
     fn read_balance(&self, owner: Address) -> Read {
@@ -287,8 +291,17 @@ impl ChainKernel {
         to: Address,
         call: &impl SolCall,
     ) -> Result<Mined> {
+        self.send_data(sender, what, to, call.abi_encode().into()).await
+    }
+
+    async fn send_data(
+        &self,
+        sender: Address,
+        what: &'static str,
+        to: Address,
+        data: Bytes,
+    ) -> Result<Mined> {
         self.require_wallet(sender)?;
-        let data = call.abi_encode().into();
         self.send_all(vec![Operation { what, from: sender, to, data, gas: GasLimit::Estimate }])
             .await
     }
@@ -443,13 +456,17 @@ fn transition_call(transition: &Transition) -> abi::transitionStateCall {
 }
 
 /// `None` for an unknown id.
-fn read_or_missing(answer: &Answer, id: TransactionId) -> Result<Option<Transaction>> {
-    match answer.decode::<abi::getTransactionCall>() {
-        Ok(view) if view.transactionId != id => Err(contradiction(format!(
+fn read_or_missing(
+    answer: &Answer,
+    terms: Terms,
+    id: TransactionId,
+) -> Result<Option<Transaction>> {
+    match answer.transaction(terms) {
+        Ok(transaction) if transaction.id != id => Err(contradiction(format!(
             "asked about transaction {id}, the RPC endpoint answers about {}",
-            view.transactionId
+            transaction.id
         ))),
-        Ok(view) => Transaction::try_from(view).map(Some),
+        Ok(transaction) => Ok(Some(transaction)),
         Err(error) if error.refusal() == Some(Refusal::TxMissing) => Ok(None),
         Err(error) => Err(error),
     }
@@ -510,7 +527,7 @@ impl Kernel for ChainKernel {
 
     async fn get_transaction(&self, id: TransactionId) -> Result<Transaction> {
         let answer = self.reader.read(&self.read_transaction(id)).await?;
-        read_or_missing(&answer, id)?.ok_or_else(|| missing(id))
+        read_or_missing(&answer, self.network.terms, id)?.ok_or_else(|| missing(id))
     }
 
     /// One round trip for some 250 transactions.
@@ -520,19 +537,23 @@ impl Kernel for ChainKernel {
             [single] => vec![self.reader.read(single).await?],
             _ => self.reader.read_many(&reads).await?,
         };
-        answers.iter().zip(ids).map(|(answer, id)| read_or_missing(answer, *id)).collect()
+        answers
+            .iter()
+            .zip(ids)
+            .map(|(answer, id)| read_or_missing(answer, self.network.terms, *id))
+            .collect()
     }
 
     async fn confirm_transaction(&self, id: TransactionId) -> Result<Transaction> {
         if self.agree < 2 {
             return self.get_transaction(id).await;
         }
-        let read = self.read_transaction(id);
+        let (read, terms) = (self.read_transaction(id), self.network.terms);
         let same = |one: &Answer, other: &Answer| {
-            let views = (read_or_missing(one, id), read_or_missing(other, id));
+            let views = (read_or_missing(one, terms, id), read_or_missing(other, terms, id));
             matches!(views, (Ok(one), Ok(other)) if one == other)
         };
-        let told = |answer: &Answer| match read_or_missing(answer, id) {
+        let told = |answer: &Answer| match read_or_missing(answer, terms, id) {
             Ok(Some(transaction)) => format!("is {}", transaction.state),
             Ok(None) => "is missing".to_owned(),
             Err(error) => format!("cannot be read ({error})"),
@@ -549,7 +570,7 @@ impl Kernel for ChainKernel {
             ))
             .with_facts(|facts| facts.transaction_id = Some(id))
         })?;
-        read_or_missing(&answer, id)?.ok_or_else(|| missing(id))
+        read_or_missing(&answer, self.network.terms, id)?.ok_or_else(|| missing(id))
     }
 
     async fn confirmed(&self, read: Transaction) -> Result<Transaction> {
@@ -603,7 +624,8 @@ impl Kernel for ChainKernel {
             [self.read_transaction(id), Read::new(own, &vault::escrowsCall { escrowId: id }, 5)];
         let answers = self.reader.read_many(&reads).await?;
         let [transaction, record] = answers.as_slice() else { return Err(lens::strange()) };
-        let transaction = read_or_missing(transaction, id)?.ok_or_else(|| missing(id))?;
+        let transaction =
+            read_or_missing(transaction, self.network.terms, id)?.ok_or_else(|| missing(id))?;
         let Transaction { escrow_contract, escrow_id, .. } = transaction;
         if escrow_contract == Address::ZERO {
             return Ok(Escrow::default());
@@ -663,13 +685,17 @@ impl Kernel for ChainKernel {
         sender: Address,
         request: &CreateTransaction,
     ) -> Result<TransactionId> {
-        let call = abi::createTransactionCall::from(request);
-        let mined = match self.send(sender, "createTransaction", self.network.kernel, &call).await {
+        check_agreement(&self.network, request)?;
+        let call = contracts::creation(request, self.network.terms);
+        let sent = self.send_data(sender, "createTransaction", self.network.kernel, call).await;
+        let mined = match sent {
             Ok(mined) => mined,
             Err(error) => {
                 let Some(refusal) = error.refusal() else { return Err(error) };
                 let now = match refusal {
-                    Refusal::DeadlineInPast | Refusal::DeadlineTooFar => self.now().await?,
+                    Refusal::DeadlineInPast
+                    | Refusal::DeadlineTooSoon
+                    | Refusal::DeadlineTooFar => self.now().await?,
                     _ => 0,
                 };
                 let hash = error.facts().transaction_hash;
@@ -677,18 +703,29 @@ impl Kernel for ChainKernel {
                     .with_facts(|facts| facts.transaction_hash = hash));
             }
         };
-        let is_requested = |created: &abi::TransactionCreated| {
-            (created.requester, created.provider) == (sender, request.provider)
-                && created.amount == U256::from(request.amount.0)
-                && created.serviceHash == request.service_hash
+        let requested = |event: Event| match event {
+            Event::TransactionCreated {
+                transaction_id,
+                requester,
+                provider,
+                amount,
+                service_hash,
+                agreement_hash,
+                ..
+            } if (requester, provider) == (sender, request.provider)
+                && (amount, service_hash) == (request.amount, request.service_hash)
+                && agreement_hash == request.agreement_hash =>
+            {
+                Some(transaction_id)
+            }
+            _ => None,
         };
         mined
             .logs
             .iter()
             .filter(|log| log.address() == self.network.kernel)
-            .filter_map(|log| abi::TransactionCreated::decode_log_data(log.data()).ok())
-            .find(is_requested)
-            .map(|created| created.transactionId)
+            .filter_map(|log| contracts::event(log)?.ok())
+            .find_map(requested)
             .ok_or_else(|| {
                 let hash = mined.hash;
                 let message = format!(
@@ -756,6 +793,12 @@ impl Kernel for ChainKernel {
     async fn release_escrow(&self, sender: Address, id: TransactionId) -> Result<()> {
         let call = abi::releaseEscrowCall { transactionId: id };
         self.call(sender, "releaseEscrow", id, &call).await.map(drop)
+    }
+
+    async fn recover_stalled(&self, sender: Address, id: TransactionId) -> Result<GasCost> {
+        require_recovery(&self.network)?;
+        let call = abi::recoverStalledInProgressCall { transactionId: id };
+        Ok(self.call(sender, "recoverStalledInProgress", id, &call).await?.gas_cost)
     }
 
     async fn anchor_attestation(

@@ -90,7 +90,7 @@ impl Revert {
     /// The protocol's refusal, where the words are its own.
     fn refusal(&self) -> Option<Refusal> {
         let Self::Words(words) = self else { return None };
-        Refusal::ALL.iter().copied().find(|refusal| refusal.words() == words)
+        Refusal::from_words(words)
     }
 }
 
@@ -374,8 +374,8 @@ mod tests {
                 "custom error 0x7a933234",
             ),
             (
-                json!({"code": 3, "message": "execution reverted: Deadline too soon"}),
-                "\"Deadline too soon\"",
+                json!({"code": 3, "message": "execution reverted: Vault not approved"}),
+                "\"Vault not approved\"",
             ),
         ] {
             let error = explained(error);

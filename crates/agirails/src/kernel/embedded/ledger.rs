@@ -13,7 +13,7 @@ use crate::{
     kernel::errors::{insufficient_balance, missing},
     network::Network,
     protocol::{
-        Event, Refusal, Transaction, TransactionId, Usdc,
+        Event, Refusal, Terms, Transaction, TransactionId, Usdc,
         money::archive_share,
         proof::DeliveryProof,
         registry::reputation,
@@ -43,11 +43,13 @@ pub(super) struct Globals {
 pub(super) fn fill(
     connection: &Connection,
     network: &Network,
+    terms: Terms,
     starting_balance: Usdc,
 ) -> Attempt<()> {
+    let grace = terms.recovery_grace_seconds().unwrap_or_default();
     connection.execute(
-        "INSERT INTO kernel VALUES (1, 0, 0, ?1, 0, randomblob(16))",
-        [starting_balance.0 as i64],
+        "INSERT INTO kernel VALUES (1, 0, 0, ?1, 0, randomblob(16), ?2, ?3)",
+        params![starting_balance.0 as i64, terms.generation().as_str(), grace as i64],
     )?;
     let own = [
         Some(network.vault),
@@ -81,6 +83,17 @@ pub(super) fn id(connection: &Connection) -> Attempt<String> {
     let sql = "SELECT ledger_id FROM kernel";
     let id = connection.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0))?;
     Ok(hex::encode(id))
+}
+
+pub(super) fn terms(connection: &Connection) -> Attempt<Terms> {
+    let sql = "SELECT generation, recovery_grace FROM kernel";
+    let (name, grace) = connection
+        .query_row(sql, [], |row| Ok((row.get::<_, String>(0)?, rows::number(row, 1)?)))?;
+    let generation = name.parse().map_err(|error| {
+        Error::new(Code::StorageDamaged, "the state file names no generation that is known")
+            .with_source(error)
+    })?;
+    Ok(Terms::new(generation, grace))
 }
 
 pub(super) fn account(connection: &Connection, address: Address) -> Attempt<Option<Account>> {
@@ -238,7 +251,8 @@ impl<'a> Books<'a> {
         rule: impl FnOnce(Call<'_>) -> Result<Effect, Refusal>,
     ) -> Attempt<Effect> {
         let Stored { transaction, remaining, .. } = stored;
-        rule(Call { transaction, sender, now: self.now, remaining: *remaining })
+        let (now, terms) = (self.now, self.network.terms);
+        rule(Call { transaction, sender, now, remaining: *remaining, terms })
             .map_err(|refusal| Error::refused(refusal, Some(transaction)).into())
     }
 
@@ -250,8 +264,8 @@ impl<'a> Books<'a> {
         self.run(
             "INSERT INTO transactions (id, requester, provider, state, amount, created_at, updated_at, \
              deadline, service_hash, dispute_window, platform_fee_bps, requester_penalty_bps, \
-             dispute_bond_bps, agent_id, requester_agent_id, dispute_bond, remaining) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0, 0)",
+             dispute_bond_bps, agent_id, requester_agent_id, dispute_bond, remaining, agreement_hash) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0, 0, ?16)",
             params![
                 tx.id.as_slice(),
                 tx.requester.as_slice(),
@@ -268,6 +282,7 @@ impl<'a> Books<'a> {
                 tx.dispute_bond_bps_locked,
                 unless_zero(&tx.agent_id.to_be_bytes::<32>()),
                 unless_zero(&tx.requester_agent_id.to_be_bytes::<32>()),
+                unless_zero(tx.agreement_hash.as_slice()),
             ],
         )?;
         self.emit(&Event::TransactionCreated {
@@ -279,6 +294,7 @@ impl<'a> Books<'a> {
             deadline: tx.deadline,
             timestamp: self.now,
             agent_id: tx.agent_id,
+            agreement_hash: tx.agreement_hash,
         })
     }
 
@@ -333,8 +349,8 @@ impl<'a> Books<'a> {
         self.run(
             "UPDATE transactions SET state = ?2, amount = ?3, updated_at = ?4, escrow_contract = ?5, \
              escrow_id = ?6, attestation_uid = ?7, dispute_window = ?8, metadata = ?9, \
-             platform_fee_bps = ?10, dispute_initiator = ?11, dispute_bond = ?12, remaining = ?13 \
-             WHERE seq = ?1",
+             platform_fee_bps = ?10, dispute_initiator = ?11, dispute_bond = ?12, remaining = ?13, \
+             result_hash = ?14 WHERE seq = ?1",
             params![
                 stored.seq,
                 after.state as u8,
@@ -349,6 +365,7 @@ impl<'a> Books<'a> {
                 unless_zero(after.dispute_initiator.as_slice()),
                 after.dispute_bond.0 as i64,
                 remaining.0 as i64,
+                unless_zero(after.result_hash.as_slice()),
             ],
         )
     }
@@ -401,6 +418,18 @@ impl<'a> Books<'a> {
                 let recipient = tx.requester;
                 self.pay_from_vault(recipient, amount)?;
                 self.emit(&Event::EscrowRefunded { transaction_id, recipient, amount, timestamp })?;
+                amount
+            }
+            Move::Recover(amount) => {
+                let requester = tx.requester;
+                self.emit(&Event::StalledInProgressRecovered {
+                    transaction_id,
+                    requester,
+                    amount,
+                })?;
+                if amount > Usdc::ZERO {
+                    return self.carry_out(stored, tx, Move::Refund(amount), remaining);
+                }
                 amount
             }
             Move::PayMediator(recipient, amount) => {

@@ -18,14 +18,15 @@ use rusqlite::{OptionalExtension, params};
 use self::{ledger::Books, rows::Stored};
 use super::{
     AgentRegistry, Escrow, GasCost, Kernel, Role, TransactionQuery, Transition,
-    errors::{check_limit, missing, refused_creation},
+    errors::{check_agreement, check_limit, missing, refused_creation, require_recovery},
 };
 use crate::{
     error::{Code, Error, Result},
     fork,
     network::Network,
     protocol::{
-        CreateTransaction, Event, EventRecord, LinkEscrow, State, Transaction, TransactionId, Usdc,
+        CreateTransaction, Event, EventRecord, Generation, LinkEscrow, State, Terms, Transaction,
+        TransactionId, Usdc,
         proof::DeliveryProof,
         rules::{self, Arbiters, Call, Rates},
     },
@@ -40,7 +41,11 @@ fn format() -> Format {
         identity: None,
         former: None,
         application_id: 0x6163_7470,
-        schema: &[include_str!("schema.sql"), include_str!("ledger_id.sql")],
+        schema: &[
+            include_str!("schema.sql"),
+            include_str!("ledger_id.sql"),
+            include_str!("generation.sql"),
+        ],
         synchronous: "NORMAL",
         patience: storage::PATIENCE,
     }
@@ -49,6 +54,8 @@ fn format() -> Format {
 /// What an address owns when a state file first sees it: 1_000 USDC.
 pub const STARTING_BALANCE: Usdc = Usdc(1_000_000_000);
 
+/// The grace of the generations that have one: that of the kernels on Base Sepolia, an hour.
+const RECOVERY_GRACE_SECONDS: u64 = 3_600;
 /// All the test money a state file can hold: SQLite's integers are signed.
 const MAX_SUPPLY: Usdc = Usdc(i64::MAX as u64);
 /// The clock can be advanced by a hundred years in all.
@@ -62,6 +69,16 @@ pub struct EmbeddedOptions {
     /// What an address owns when the file first sees it; [`STARTING_BALANCE`] where `None`.
     /// A file keeps the amount it was made with.
     pub starting_balance: Option<Usdc>,
+    /// Which generation of the kernel to play; that of mainnet where `None`. A file keeps the one it
+    /// was made with.
+    pub generation: Option<Generation>,
+}
+
+impl EmbeddedOptions {
+    /// The defaults, in this storage.
+    pub const fn new(storage: Storage) -> Self {
+        Self { storage, starting_balance: None, generation: None }
+    }
 }
 
 /// The protocol on this machine. It acts for any sender, since test money needs no keys.
@@ -85,18 +102,35 @@ impl EmbeddedKernel {
     ///
     /// # Errors
     /// [`Code::StorageUnavailable`] where the directory cannot be used, [`Code::StorageDamaged`]
-    /// and [`Code::StorageVersion`] for a file that is not ours to write, which is left as it is.
+    /// and [`Code::StorageVersion`] for a file that is not ours to write, which is left as it is;
+    /// [`Code::InvalidSettings`] for a file that plays another generation than the one asked for.
     pub async fn open(options: EmbeddedOptions) -> Result<Self> {
-        let network = Network::mock();
+        let mut network = Network::mock();
+        let wanted = options.generation.unwrap_or_default();
+        let terms = Terms::new(wanted, RECOVERY_GRACE_SECONDS);
         let starting_balance = options.starting_balance.unwrap_or(STARTING_BALANCE);
         if starting_balance > MAX_SUPPLY {
             return Err(too_much("starting_balance", starting_balance));
         }
         let store = Store::open(options.storage, format(), |connection| {
-            ledger::fill(connection, &network, starting_balance)
+            ledger::fill(connection, &network, terms, starting_balance)
         })
         .await?;
         let ledger_id = store.read(ledger::id).await?;
+        network.terms = store.read(ledger::terms).await?;
+        let played = network.terms.generation();
+        if options.generation.is_some_and(|wanted| wanted != played) {
+            let problem = format!("is not the generation of this state file, {played}");
+            return Err(Error::invalid(
+                Code::InvalidSettings,
+                "generation",
+                wanted.as_str(),
+                &problem,
+            )
+            .with_hint(
+                "leave it out, or use another state directory: a file keeps its generation",
+            ));
+        }
         Ok(Self { store, network, ledger_id, ahead: Mutex::default() })
     }
 
@@ -349,11 +383,14 @@ impl Kernel for EmbeddedKernel {
         sender: Address,
         request: &CreateTransaction,
     ) -> Result<TransactionId> {
+        check_agreement(&self.network, request)?;
+        let terms = self.network.terms;
         self.write(|books| {
             books.require_running()?;
             let nonce = books.nonce(sender)?;
-            let transaction = rules::create(request, sender, nonce, Rates::default(), books.now)
-                .map_err(|refusal| refused_creation(request, refusal, books.now))?;
+            let (rates, now) = (Rates::default(), books.now);
+            let transaction = rules::create(request, sender, nonce, terms, rates, now)
+                .map_err(|refusal| refused_creation(request, refusal, now))?;
             books.greet(sender)?;
             books.greet(request.provider)?;
             books.create(&transaction)?;
@@ -467,6 +504,18 @@ impl Kernel for EmbeddedKernel {
             books.apply(&stored, &effect, sender)
         })
         .await
+    }
+
+    async fn recover_stalled(&self, sender: Address, id: TransactionId) -> Result<GasCost> {
+        require_recovery(&self.network)?;
+        // Not stopped by a pause.
+        self.write(|books| {
+            let stored = books.transaction(id)?;
+            let effect = books.judge(&stored, sender, rules::recover_stalled)?;
+            books.apply(&stored, &effect, sender)
+        })
+        .await?;
+        Ok(GasCost::default())
     }
 
     async fn anchor_attestation(

@@ -26,7 +26,7 @@ pub(super) struct Stored {
 pub(super) const COLUMNS: &str = "seq, id, requester, provider, state, amount, created_at, updated_at, \
      deadline, service_hash, escrow_contract, escrow_id, attestation_uid, dispute_window, metadata, \
      platform_fee_bps, requester_penalty_bps, dispute_bond_bps, agent_id, requester_agent_id, \
-     dispute_initiator, dispute_bond, remaining";
+     dispute_initiator, dispute_bond, remaining, result_hash, agreement_hash";
 
 pub(super) fn find(connection: &Connection, id: TransactionId) -> Attempt<Option<Stored>> {
     static FIND: LazyLock<String> = LazyLock::new(|| {
@@ -62,6 +62,8 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
         requester_agent_id: U256::from_be_bytes(hash(row, 19)?.0),
         dispute_initiator: address(row, 20)?,
         dispute_bond: usdc(row, 21)?,
+        result_hash: hash(row, 23)?,
+        agreement_hash: hash(row, 24)?,
     };
     Ok(Stored { seq: row.get(0)?, transaction, remaining: usdc(row, 22)? })
 }

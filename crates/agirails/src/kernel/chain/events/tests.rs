@@ -177,7 +177,7 @@ fn logs_of(number: u64, block: Block) -> impl Iterator<Item = Log> {
             ),
             _ => (
                 vec![
-                    contracts::CREATED,
+                    contracts::CREATED[0],
                     keccak256([block.hash.as_slice(), &index.to_be_bytes()].concat()),
                     party(1, seed).into_word(),
                     party(2, seed / 4).into_word(),
@@ -277,7 +277,7 @@ impl Source for Line {
         let mut logs = self.logs(blocks).await?;
         logs.retain(|log| {
             let topics = log.inner.data.topics();
-            topics[0] == contracts::CREATED && topics[2..].contains(&party.into_word())
+            contracts::CREATED.contains(&topics[0]) && topics[2..].contains(&party.into_word())
         });
         Ok(logs)
     }

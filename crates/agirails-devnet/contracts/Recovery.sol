@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.34;
 
-import {ACTPKernel} from "./ACTPKernel.sol";
+import {KernelRules} from "./KernelRules.sol";
 
-/// A kernel of the generation that is published but not deployed: what it adds to the deployed one,
-/// and the two clocks that it changes.
-contract NewerKernel is ACTPKernel {
+/// What the generation of 2026-06-24 (F-6) adds: abandoned work is recovered after a grace, mediators
+/// resolve disputes, a fee is never more than what it is taken of.
+abstract contract Recovery is KernelRules {
     uint256 public constant MIN_DEADLINE = 1 hours;
     uint256 public constant MIN_RECOVERY_GRACE = 1 hours;
     /// How long after its deadline work can still be delivered, in seconds.
@@ -13,14 +13,7 @@ contract NewerKernel is ACTPKernel {
 
     event StalledInProgressRecovered(bytes32 indexed transactionId, address indexed requester, uint256 amount);
 
-    constructor(
-        address admin_,
-        address pauser_,
-        address feeRecipient_,
-        address agentRegistry_,
-        address usdc_,
-        uint256 recoveryGrace_
-    ) ACTPKernel(admin_, pauser_, feeRecipient_, agentRegistry_, usdc_) {
+    constructor(uint256 recoveryGrace_) {
         require(recoveryGrace_ >= MIN_RECOVERY_GRACE, "Recovery grace too short");
         recoveryGrace = recoveryGrace_;
     }
@@ -30,6 +23,7 @@ contract NewerKernel is ACTPKernel {
         Transaction storage transaction = _find(transactionId);
         require(transaction.state == State.IN_PROGRESS, "Not in progress");
         require(block.timestamp >= transaction.deadline + recoveryGrace, "Recovery not yet available");
+        require(transaction.escrowContract != address(0), "Escrow missing");
         uint256 remaining = _remaining(transaction);
         transaction.state = State.CANCELLED;
         transaction.updatedAt = block.timestamp;
@@ -49,17 +43,29 @@ contract NewerKernel is ACTPKernel {
         require(newState == State.SETTLED || newState == State.CANCELLED, "Resolve only");
         Transaction storage transaction = _find(transactionId);
         require(transaction.state == State.DISPUTED, "Not disputed");
-        require(msg.sender == admin, "Resolver only");
+        require(_isResolver(), "Resolver only");
         _transition(transaction, newState, proof);
     }
 
-    function _checkDeadline(uint256 deadline) internal view override {
+    function _checkDeadline(uint256 deadline) internal view virtual override {
         require(deadline > block.timestamp, "Deadline in past");
         require(deadline - block.timestamp >= MIN_DEADLINE, "Deadline too soon");
         require(deadline - block.timestamp <= MAX_DEADLINE, "Deadline too far");
     }
 
-    function _checkDeliveryTime(uint256 deadline) internal view override {
+    function _checkDeliveryTime(uint256 deadline) internal view virtual override {
         require(block.timestamp < deadline + recoveryGrace, "Delivery grace expired");
+    }
+
+    function _isResolver() internal view virtual override returns (bool) {
+        uint256 approvedAt = mediatorApprovedAt[msg.sender];
+        bool mediates = approvedMediators[msg.sender] && approvedAt != 0 && block.timestamp >= approvedAt;
+        return mediates || super._isResolver();
+    }
+
+    function _fee(uint256 gross, uint256 bps) internal pure virtual override returns (uint256 fee) {
+        fee = gross * bps / MAX_BPS;
+        if (fee < MIN_FEE) fee = MIN_FEE;
+        if (fee > gross) fee = gross;
     }
 }
