@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._agirails import CallPayment, _Charge
-    from .types import Usdc
+    from .types import Address, Usdc
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -298,6 +298,11 @@ class Base:
                 "@paywall.charge(...)"
             )
         return payment
+
+    @property
+    def provider(self) -> Address:
+        """Who is paid: the address of the client that the paywall was made with."""
+        return self._provider
 
     @property
     def service_hash(self) -> str:

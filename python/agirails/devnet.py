@@ -44,7 +44,7 @@ NETWORK_VARIABLE = "AGIRAILS_NETWORK"
 
 @dataclass(frozen=True)
 class Account:
-    """One of anvil's published accounts. **Anyone can spend what it owns on a real network.**"""
+    """An account for tests, with a published key. **Anyone can spend what it owns on a real network.**"""
 
     address: Address
     """Its address."""

@@ -39,7 +39,8 @@ use crate::{
 ///     state_directory: where `.actp/` with the state lies; ACTP_STATE_DIR or else the working
 ///         directory where None. Clients and processes with the same one see the same state.
 ///     in_memory: keep the state, or on a chain the journal of what was sent, in memory, for this
-///         client alone.
+///         client alone: another one cannot pay it. `agirails.testing.mock_ledger` is for tests of
+///         several.
 ///     starting_balance: mode mock: what an address owns the first time it is seen, base units of
 ///         USDC; 1_000 USDC where None. A state file keeps the amount it was made with.
 ///     generation: mode mock: which generation of the kernel is played: "2026-05", that of mainnet,
