@@ -9,7 +9,7 @@ from ._asgi import Call, method_of, mount_of, send_page, serve
 from ._paywall import BUILTIN_PATHS, MARK, PAYMENTS_PATH, below, dearest, is_builtin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from ._asgi import App, Receive, Scope, Send
     from ._paywall import Price
@@ -39,7 +39,7 @@ class Middleware:
         if self._own is None:
             self.learn()
         path = below(mount_of(scope), scope["path"])
-        if self._paywall._free_routes and is_builtin(path) and not self._is_own(path):
+        if self._paywall._free_routes and is_builtin(path) and not is_own(path, self._own or ()):
             if path == BUILTIN_PATHS[0]:
                 self._name_all()
             if await send_page(self._paywall, scope, receive, send):
@@ -70,11 +70,27 @@ class Middleware:
         for method, route, prices in self.priced():
             (dearest(prices) or prices[0]).named(f"{method} {route.path}")
 
-    def _is_own(self, path: str) -> bool:
-        own = self._own or ()
-        if path.startswith(PAYMENTS_PATH):
-            return any(f"{route}/".startswith(PAYMENTS_PATH) for route in own)
-        return path in own
+
+def is_own(path: str, own: Collection[str]) -> bool:
+    """Whether the application has a route of its own at a built-in path."""
+    if path.startswith(PAYMENTS_PATH):
+        return any(f"{route}/".startswith(PAYMENTS_PATH) for route in own)
+    return path in own
+
+
+def is_guarded(paywall: Paywall, application: Any, scope: Scope) -> bool:
+    """Whether the paywall says who may make this request: what Paywall.guards returns."""
+    path = below(mount_of(scope), scope["path"])
+    if paywall._free_routes and is_builtin(path):
+        routes = () if application is None else app_routes(application.routes)
+        return not is_own(path, {route.path for route in routes})
+    return bool(_routed(scope).prices(method_of(scope), paywall))
+
+
+def _routed(scope: Scope) -> AppRoute:
+    """The endpoint that the router found; none before it has run."""
+    dependant = getattr(scope.get("route"), "dependant", None)
+    return AppRoute("", None, scope.get("endpoint"), dependant)
 
 
 class RoutedCall(Call):
@@ -88,9 +104,8 @@ class RoutedCall(Call):
     def route_prices(self) -> Sequence[Price]:
         endpoint = self.scope.get("endpoint")
         if endpoint is not self._found[0]:
-            dependant = getattr(self.scope.get("route"), "dependant", None)
-            route = AppRoute("", None, endpoint, dependant)
-            self._found = (endpoint, route.prices(method_of(self.scope), self.paywall))
+            prices = _routed(self.scope).prices(method_of(self.scope), self.paywall)
+            self._found = (endpoint, prices)
         return self._found[1]
 
     def name(self, price: Price) -> tuple[str, Sequence[str]]:

@@ -27,14 +27,16 @@ from ._agirails import CallPayment
 from ._asgi import Rejected, run_in_threadpool, this_call
 from ._books import PaymentRecord, ReportRow, unix_seconds
 from ._paywall import Base
-from ._starlette import Middleware, app_routes
+from ._starlette import Middleware, app_routes, is_guarded
 from ._wrap import Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import date
 
-    from ._asgi import App
+    from starlette.requests import HTTPConnection
+
+    from ._asgi import App, Scope
     from ._paywall import Price
 
 __all__ = ["CallPayment", "Paywall"]
@@ -103,6 +105,29 @@ class Paywall(Base):
             ...     "GET /api/items/{id}": {"price": "0.001", "calls": 1_000}})
         """
         return Wrapped(self, app, routes)
+
+    def guards(self, request: HTTPConnection | Scope) -> bool:
+        """Whether the paywall says who may make this request: for the application's own login.
+
+        It does for its built-in routes, where a route of the application's own does not win, and
+        for endpoints with a charge: they run for payment alone. A login that stands before every
+        route lets these pass, since a consumer sends no password with a close. Never go by a header
+        that the caller sends: anybody can send it with any request.
+
+        Only the router knows which endpoint a request means. So in a dependency this says all; in a
+        middleware, and with `wrap`, it knows the built-in routes only.
+
+        Args:
+            request: Starlette's request, or an ASGI scope of type "http".
+
+        Example:
+            >>> def login(request: Request) -> None:
+            ...     if not (paywall.guards(request) or request.headers.get("X-Key") == KEY):
+            ...         raise HTTPException(401)
+            >>> app = FastAPI(dependencies=[Depends(login)])
+        """
+        given: Any = request
+        return is_guarded(self, self._application, getattr(given, "scope", given))
 
     async def close(self, tx_id: str) -> str | None:
         """Ends an open payment now: delivers it where something was served, else gives it back.

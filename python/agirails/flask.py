@@ -88,6 +88,29 @@ class Paywall(Base):
         app.before_request_funcs.setdefault(None, []).insert(0, self._before)
         app.after_request_funcs.setdefault(None, []).insert(0, _expose)
 
+    def guards(self, request: Request) -> bool:
+        """Whether the paywall says who may make this request: for the application's own login.
+
+        It does for its built-in routes, where a route of the application's own does not win, and
+        for views with a charge: they run for payment alone. A login that stands before every route
+        lets these pass, since a consumer sends no password with a close. Never go by a header that
+        the caller sends: anybody can send it with any request.
+
+        Args:
+            request: Flask's request, in a function before the view.
+
+        Example:
+            >>> @app.before_request
+            ... def login():
+            ...     if not (paywall.guards(request) or "user" in session):
+            ...         abort(401)
+        """
+        rule = request.url_rule
+        if rule is _BUILTIN:
+            return current_app.extensions.get("agirails_paywall") is self
+        view = None if rule is None else current_app.view_functions.get(rule.endpoint)
+        return self._price_of(view, request.method) is not None
+
     def close(self, tx_id: str) -> str | None:
         """Ends an open payment now: delivers it where something was served, else gives it back.
 
@@ -276,11 +299,18 @@ class Paywall(Base):
         for rule in app.url_map.iter_rules():
             view = app.view_functions.get(rule.endpoint)
             for method in sorted(rule.methods or ()):
-                if method not in ("HEAD", "OPTIONS"):
-                    handler = getattr(getattr(view, "view_class", None), method.lower(), None)
-                    price = getattr(view, MARK, None) or getattr(handler, MARK, None)
-                    if price is not None and price._core is self._core:
-                        price.named(f"{method} {rule.rule}")
+                price = self._price_of(view, method)
+                if price is not None and method not in ("HEAD", "OPTIONS"):
+                    price.named(f"{method} {rule.rule}")
+
+    def _price_of(self, view: Any, method: str) -> Price | None:
+        """The price on a view, or on the method of a MethodView that answers."""
+        of_class = getattr(view, "view_class", None)
+        handler = getattr(of_class, method.lower(), None)
+        if handler is None and method == "HEAD":
+            handler = getattr(of_class, "get", None)
+        price: Price | None = getattr(view, MARK, None) or getattr(handler, MARK, None)
+        return price if price is not None and price._core is self._core else None
 
 
 def _expose(response: Response) -> Response:

@@ -16,9 +16,11 @@ use agirails::{
 use axum::{
     Extension, Router,
     body::{Body, Bytes},
+    extract::Request,
     http::StatusCode,
+    middleware::{Next, from_fn},
     response::IntoResponse,
-    routing::post,
+    routing::{get, post},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use reqwest::{Client, Method, RequestBuilder, Response};
@@ -398,4 +400,39 @@ async fn a_nested_route_is_signed_by_its_whole_path_and_priced_by_its_body() {
     let big = server.http.post(server.url("/v1/echo")).body(vec![0; 17 << 20]).send().await;
     // The server may cut the connection before it is sent whole.
     assert!(big.is_err() || big.unwrap().status() == StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+/// A login before every route of the application's own, as the guide has it: the paywall's are
+/// added outside of it.
+#[tokio::test]
+async fn a_login_of_the_applications_own_leaves_a_way_to_what_the_paywall_guards() {
+    async fn login(request: Request, next: Next) -> Result<axum::response::Response, StatusCode> {
+        match request.headers().get("x-login") {
+            Some(password) if password == "opened" => Ok(next.run(request).await),
+            _ => Err(StatusCode::UNAUTHORIZED),
+        }
+    }
+    let server = Server::of(|paywall| {
+        let charge = paywall.charge(charge(CENTS_10)).unwrap();
+        Router::new()
+            .route("/private", get(async || "private"))
+            .layer(from_fn(login))
+            .route("/paid", post(async || "42").route_layer(PaywallLayer::new(paywall, &charge)))
+    })
+    .await;
+    let status =
+        async |target: &str| server.http.get(server.url(target)).send().await.unwrap().status();
+    assert_eq!(status("/private").await, 401);
+    for page in ["/health", "/metrics", "/api/pricing"] {
+        assert_eq!(status(page).await, 200, "{page}");
+    }
+    let id = server.stage.funded(CENTS_10).await;
+    let paid = server.call(id, "/paid", "").await;
+    assert_eq!((paid.status().as_u16(), paid.text().await.unwrap().as_str()), (200, "42"));
+    assert_eq!(status(&format!("/api/payments/{id}/receipts/-")).await, 200);
+    // Unsigned: it is the paywall that refuses.
+    let close = server.http.post(server.url(&format!("/api/payments/{id}/close")));
+    let refused = close.send().await.unwrap();
+    assert_eq!(refused.status(), 401);
+    assert!(refused.text().await.unwrap().contains("error"));
 }
