@@ -413,7 +413,7 @@ async fn a_login_of_the_applications_own_leaves_a_way_to_what_the_paywall_guards
         }
     }
     let server = Server::of(|paywall| {
-        let charge = paywall.charge(charge(CENTS_10)).unwrap();
+        let charge = charge(paywall, CENTS_10);
         Router::new()
             .route("/private", get(async || "private"))
             .layer(from_fn(login))
