@@ -4,12 +4,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import ROOT, free_port, run_python, served
+from support import ROOT, free_port, run_python, served, until
 
 import agirails
+from agirails import ACTPClient, State
 from agirails._agirails import _Postgres
 from agirails.testing import Devnet
 
@@ -116,22 +119,73 @@ def test_no_example_of_the_papers_is_left_out():
     assert len(examples("service")) >= 2 and len(examples("database")) == 1
 
 
-def test_the_first_page_works_as_it_is_written(tmp_path):
-    """Both programs and both commands of README, in one directory and with no settings."""
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    port, here = str(free_port()), tmp_path / "with space"
-    here.mkdir()
-    programs = re.findall(r"^`(\w+\.py)`", text, re.M)
-    assert programs == ["provider.py", "agent.py"]
-    for name, (_, code) in zip(programs, blocks(readme), strict=True):
-        (here / name).write_text(code.replace(":5000", f":{port}"), encoding="utf-8")
-    ((provider, agent),) = re.findall(r"^```sh\n(flask .*)\n(python .*)\n```$", text, re.M)
-    command = [sys.executable, "-m", *provider.split(), "--port", port]
-    with served(command, f"http://127.0.0.1:{port}/health", tmp_path / "log", here):
-        done = run_python(*agent.split()[1:], cwd=here)
+class FirstPage:
+    """Both programs and both commands of README, each in a directory that it is given."""
+
+    TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    def __init__(self, provider: Path, agent: Path) -> None:
+        self.directories = {"provider.py": provider, "agent.py": agent}
+        self.port = str(free_port())
+        programs = re.findall(r"^`(\w+\.py)`", self.TEXT, re.M)
+        assert programs == list(self.directories)
+        for name, (_, code) in zip(programs, blocks(ROOT / "README.md"), strict=True):
+            self.directories[name].mkdir(exist_ok=True)
+            changed = code.replace(":5000", f":{self.port}")
+            (self.directories[name] / name).write_text(changed, encoding="utf-8")
+        commands = re.findall(r"^```sh\n(flask .*)\n(python .*)\n```$", self.TEXT, re.M)
+        ((self.flask, self.python),) = commands
+
+    @contextmanager
+    def serving(self, log: Path, **env: str) -> Iterator[None]:
+        command = [sys.executable, "-m", *self.flask.split(), "--port", self.port]
+        url, directory = f"http://127.0.0.1:{self.port}/health", self.directories["provider.py"]
+        with served(command, url, log, directory, **env):
+            yield
+
+    def call(self, **env: str) -> subprocess.CompletedProcess[str]:
+        return run_python(*self.python.split()[1:], cwd=self.directories["agent.py"], **env)
+
+
+def test_the_first_page_works_as_it_is_written_and_its_provider_is_paid(tmp_path):
+    """In one directory and with no settings."""
+    here = tmp_path / "with space"
+    page = FirstPage(here, here)
+    with page.serving(tmp_path / "log"):
+        done = page.call()
+        assert done.stdout.startswith("Generated response for: a haiku "), done.stderr
+        assert done.stderr == "" and (here / ".actp").is_dir()
+
+        # As the page says: a bundle ends after an hour, and two days later its money is there.
+        provider = ACTPClient(requester_address="0x" + "fe" * 20, state_directory=here)
+        before = provider.advanced.get_balance()
+        (bundle,) = provider.advanced.get_transactions()
+        assert (bundle.state, bundle.amount) == (State.COMMITTED, 1_000_000)
+
+        def becomes(state: State) -> None:
+            until(lambda: provider.advanced.get_transaction(bundle.id).state is state)
+
+        assert provider.mock is not None
+        provider.mock.advance_time(3_600)
+        becomes(State.DELIVERED)
+        assert provider.advanced.get_balance() == before
+        provider.mock.advance_time(2 * 86_400)
+        becomes(State.SETTLED)
+        assert provider.advanced.get_balance() == before + 950_000
+    assert "its provider has 0.95 USDC\ntwo days and an hour later" in page.TEXT
+
+
+def test_the_first_page_works_from_two_directories_as_it_says(tmp_path):
+    page = FirstPage(tmp_path / "one", tmp_path / "other")
+    (named,) = re.findall(r"`export (ACTP_STATE_DIR)=\S+`", page.TEXT)
+    shared = {named: str(tmp_path / "shared")}
+    with page.serving(tmp_path / "log", **shared):
+        done = page.call(**shared)
     assert done.stdout.startswith("Generated response for: a haiku "), done.stderr
-    assert done.stderr == "" and (here / ".actp").is_dir()
+    with page.serving(tmp_path / "log"):
+        alone = page.call()
+    assert alone.returncode == 1 and "ACTP_STATE_DIR" in alone.stderr.splitlines()[-1]
+    assert "mock ledger" in alone.stderr
 
 
 def test_the_readme_names_the_rust_that_the_crates_need():
