@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from edge import listening, program
-from support import ROOT, environment, free_port, new_key, served, until
+from edge import listening, nginx, program
+from support import PRICE, ROOT, START, environment, free_port, new_key, served, until
 
 from agirails import ACTPClient, CallError, Consumer, State
 from agirails.testing import Devnet
@@ -205,6 +205,17 @@ def front(house: House, keystore: Path) -> Iterator[Front]:
         yield Front(house, f"https://localhost:{port}", asked, log, certificate, service.pid)
 
 
+def delivery_gas(net: Devnet) -> int:
+    """What the provider's transitions to IN_PROGRESS and DELIVERED took, of one payment."""
+    provider, gas = net.accounts[0].address.lower(), 0
+    for number in range(int(net.rpc("eth_blockNumber"), 16) + 1):
+        for sent in net.rpc("eth_getBlockByNumber", [hex(number), True])["transactions"]:
+            state = int(sent["input"][74:138] or "0", 16)
+            if sent["from"].lower() == provider and state in (State.IN_PROGRESS, State.DELIVERED):
+                gas += int(net.rpc("eth_getTransactionReceipt", [sent["hash"]])["gasUsed"], 16)
+    return gas
+
+
 def test_a_call_is_bought_through_nginx_delivered_and_settled(front):
     """Section 4, word by word, and what the page says to look at."""
     house, provider = front.house, front.house.net.client(0)
@@ -237,6 +248,9 @@ def test_a_call_is_bought_through_nginx_delivered_and_settled(front):
     until(lambda: "settled" in house.shop("payments").stdout)
     assert "0.05" in house.shop("report").stdout
     assert house.shop("balance").returncode == 0
+    # Section 8.
+    assert "together about 100 thousand gas" in PAGE
+    assert 90_000 < delivery_gas(house.net) < 110_000
     log = front.log.read_text()
     assert "INFO agirails.paywall: POST /api/generate" in log and "ERROR" not in log, log
 
@@ -245,6 +259,10 @@ def test_the_figures_are_open_to_this_machine_alone(front):
     for page in ("/metrics", "/health"):
         assert front.status(f"{front.url}{page}") == 403
         assert front.status(f"{front.inner}{page}") == 200
+        for spelling in (f"/{page}", f"/x/..{page}", f"/%{ord(page[1]):x}{page[2:]}", f"{page}?x"):
+            assert front.status(f"{front.url}{spelling}") == 403, spelling
+        for spelling in (f"{page}/", page.upper(), f"{page};x", f"/%25{ord(page[1]):x}{page[2:]}"):
+            assert front.status(f"{front.url}{spelling}") == 404, spelling
     assert front.status(f"{front.url}/api/pricing") == 200
     assert front.status(f"{front.url}/api/generate", data=b"{}", method="POST") == 402
 
@@ -362,18 +380,23 @@ class TestTimeouts:
     def ask(self, tmp_path: Path) -> Iterator[Any]:
         (tmp_path / "slow.py").write_text(SLOW)
         (tmp_path / "runs").touch()
-        port, key = free_port(), new_key()
+        port, outer, key = free_port(), free_port(), new_key()
         consumer = ACTPClient(private_key=new_key(), state_directory=tmp_path)
-        payer = Consumer(consumer, trusted=[f"http://127.0.0.1:{port}"])
+        payer = Consumer(consumer, trusted=[f"http://127.0.0.1:{each}" for each in (port, outer)])
         options = {"ACTP_STATE_DIR": str(tmp_path), "ACTP_PRIVATE_KEY": key}
 
-        def ask(how: str, *flags: str) -> tuple[Any, int, str, ACTPClient]:
+        def ask(how: str, *flags: str, proxy: str = "") -> tuple[Any, int, str, ACTPClient]:
             """One purchase: its answer or error, how many runs, the log, the consumer."""
             command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--timeout", "1"]
             command += ["-w", "2", *flags, "-b", f"127.0.0.1:{port}", "slow:app"]
             log = tmp_path / "log"
-            with served(command, f"http://127.0.0.1:{port}/health", log, tmp_path, **options):
-                url = f"http://127.0.0.1:{port}/api/{how}"
+            with ExitStack() as ends:
+                asked = f"http://127.0.0.1:{port}"
+                ends.enter_context(served(command, f"{asked}/health", log, tmp_path, **options))
+                if proxy:
+                    location = f"location / {{ proxy_pass {asked}; {proxy} }}"
+                    ends.enter_context(nginx(tmp_path, outer, location))
+                url = f"http://127.0.0.1:{outer if proxy else port}/api/{how}"
                 try:
                     found: Any = payer.call(url, max_amount="0.10", timeout=40)
                 except CallError as error:
@@ -387,6 +410,13 @@ class TestTimeouts:
         answer, runs, log, _ = ask("once", "--threads", "4")
         assert (answer.json(), runs) == ({"attempt": 1}, 1)
         assert "WORKER TIMEOUT" not in log
+
+    def test_a_proxy_that_waits_less_long_costs_the_consumer_nothing(self, ask, tmp_path):
+        answer, runs, _, consumer = ask("once", "--threads", "4", proxy="proxy_read_timeout 1s;")
+        assert (answer.json(), runs) == ({"attempt": 1}, 1)
+        assert consumer.advanced.get_balance() == START - PRICE
+        (errors,) = tmp_path.glob("nginx-*/error.log")
+        assert "upstream timed out" in errors.read_text()
 
     def test_without_threads_the_run_is_ended_and_the_next_try_runs_it_again(self, ask):
         answer, runs, log, _ = ask("once")
