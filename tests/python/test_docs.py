@@ -166,7 +166,10 @@ def test_the_first_page_works_as_it_is_written_and_its_provider_is_paid(tmp_path
             until(lambda: provider.advanced.get_transaction(bundle.id).state is state)
 
         assert provider.mock is not None
-        provider.mock.advance_time(3_600)
+        # Not beyond its deadline, where nothing can be delivered any more.
+        left = bundle.deadline - provider.advanced.now()
+        assert 3_500 < left <= 3_600
+        provider.mock.advance_time(left - 30)
         becomes(State.DELIVERED)
         assert provider.advanced.get_balance() == before
         provider.mock.advance_time(2 * 86_400)
@@ -255,3 +258,40 @@ def test_links_inside_the_repository_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert missing == []
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """The command lines of `agirails` that the papers show: page and words."""
+    found = []
+    for page in filter(Path.is_file, PAGES):
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"(?:^|`)agirails +([a-z][^`\n]*)", text, re.M):
+            found.append((page.name, re.split(r"\s#\s", line)[0].split()))
+    return found
+
+
+def test_every_command_and_option_of_the_papers_exists():
+    helps: dict[str, str] = {}
+    for page, words in commands():
+        if words[0] not in helps:
+            done = run_python("-m", "agirails", words[0], "--help")
+            assert done.returncode == 0, (page, words, done.stderr)
+            helps[words[0]] = done.stdout
+        for option in (word for word in words if re.match(r"--[a-z]", word)):
+            assert re.search(rf"{re.escape(option)}\b", helps[words[0]]), (page, words)
+    assert len(helps) > 10
+
+
+def test_every_metric_of_the_papers_exists():
+    crate = ROOT / "crates" / "agirails" / "src"
+    source = "".join(
+        (crate / name).read_text(encoding="utf-8")
+        for name in ("paywall/builtin_routes.rs", "keeper/report.rs")
+    )
+    named = set()
+    for page in filter(Path.is_file, PAGES):
+        text = page.read_text(encoding="utf-8")
+        named |= set(re.findall(r"\bagirails_(?:paywall|keeper)_([a-z_]+)", text))
+        named |= set(re.findall(r"`…_([a-z_]+)`", text))
+    missing = {name for name in named if not re.search(rf"\b(agirails_\w+?_)?{name}\b", source)}
+    assert len(named) > 20 and missing == set()
