@@ -97,6 +97,15 @@ class TestSettlement:
             Stage(tmp_path, "flask", **settings)
         assert words in f"{caught.value} {caught.value.hint}"
 
+    @pytest.mark.parametrize(
+        ("settle", "words"), [("auto", "auto-settles once"), ("never", "can be settled once")]
+    )
+    def test_the_price_page_says_when_the_money_moves(self, tmp_path, settle, words):
+        stage = Stage(tmp_path, "flask", settle=settle)
+        page = stage.ask("GET", "/api/pricing").json["payment"]
+        assert words in page["instructions"][-1]
+        assert "dispute window" in page["instructions"][-1]
+
 
 class TestReports:
     def test_days_routes_and_customers(self, stage):

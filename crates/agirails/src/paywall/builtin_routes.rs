@@ -72,6 +72,10 @@ impl Inner {
         charges.sort_by(|one, other| one.name.cmp(&other.name));
         let routes: Vec<_> = charges.iter().map(|charge| self.describe(charge)).collect();
         let per_call = charges.iter().filter_map(|charge| charge.single_price()).max();
+        let settles = match self.settings.settle {
+            Settle::Auto => "auto-settles",
+            Settle::Never => "can be settled",
+        };
         Answer::json(
             200,
             &json!({
@@ -87,7 +91,7 @@ impl Inner {
                         "1. Create transaction with this provider address",
                         "2. Fund the transaction (amount >= perCall price)",
                         format!("3. Call API with {TRANSACTION_HEADER} header"),
-                        "4. Payment auto-settles on successful response",
+                        format!("4. Payment {settles} once the delivery's dispute window is over"),
                     ],
                 },
                 "routes": routes,
