@@ -80,6 +80,8 @@ def is_own(path: str, own: Collection[str]) -> bool:
 
 def is_guarded(paywall: Paywall, application: Any, scope: Scope) -> bool:
     """Whether the paywall says who may make this request: what Paywall.guards returns."""
+    if scope["type"] != "http":
+        return False  # nothing is charged for there
     path = below(mount_of(scope), scope["path"])
     if paywall._free_routes and is_builtin(path):
         routes = () if application is None else app_routes(application.routes)

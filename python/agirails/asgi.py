@@ -112,13 +112,14 @@ class Paywall(Base):
         It does for its built-in routes, where a route of the application's own does not win, and
         for endpoints with a charge: they run for payment alone. A login that stands before every
         route lets these pass, since a consumer sends no password with a close. Never go by a header
-        that the caller sends: anybody can send it with any request.
+        that the caller sends: anybody can send it with any request. Where a price function returns 0,
+        the call is free for everybody who is let pass.
 
         Only the router knows which endpoint a request means. So in a dependency this says all; in a
         middleware, and with `wrap`, it knows the built-in routes only.
 
         Args:
-            request: Starlette's request, or an ASGI scope of type "http".
+            request: Starlette's request, or an ASGI scope. It is False for one that is not HTTP.
 
         Example:
             >>> def login(request: Request) -> None:

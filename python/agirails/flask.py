@@ -94,7 +94,8 @@ class Paywall(Base):
         It does for its built-in routes, where a route of the application's own does not win, and
         for views with a charge: they run for payment alone. A login that stands before every route
         lets these pass, since a consumer sends no password with a close. Never go by a header that
-        the caller sends: anybody can send it with any request.
+        the caller sends: anybody can send it with any request. Where a price function returns 0, the
+        call is free for everybody who is let pass.
 
         Args:
             request: Flask's request, in a function before the view.

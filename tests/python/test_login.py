@@ -160,5 +160,6 @@ def test_an_asgi_application_without_a_router_knows_the_built_in_routes(tmp_path
         assert paywall.guards({**scope, "path": path}), path
     for path in ("/", "/shop", "/api/payments", "/healthy", "/shop/api/generate"):
         assert not paywall.guards({**scope, "path": path}), path
+    assert not paywall.guards({"type": "websocket", "path": "/health"})
     hidden = Paywall(MockLedger(tmp_path).client(1), free_routes=False)
     assert not hidden.guards({**scope, "path": "/health"})
