@@ -353,13 +353,13 @@ impl Inner {
     }
 
     pub(super) async fn flush_meters(&self) -> Result<()> {
-        let counters = self.meters.take();
-        if counters.is_empty() {
+        let (counters, runs) = self.meters.take();
+        if counters.is_empty() && runs.is_empty() {
             return Ok(());
         }
-        let outcome = self.store.count(&counters).await;
+        let outcome = self.store.count(&counters, &runs).await;
         if outcome.is_err() {
-            self.meters.put_back(counters);
+            self.meters.put_back(counters, runs);
         }
         outcome
     }

@@ -252,7 +252,8 @@ impl Run {
             }
         };
         self.leave();
-        self.inner.meters.served(&self.live.charge.name, self.begun.elapsed());
+        let at = self.inner.clock.about();
+        self.inner.meters.served(&self.live.charge.name, at, self.begun.elapsed());
         if stage == Stage::Delivering {
             self.inner.process.get().wake();
         }
@@ -275,7 +276,7 @@ impl Run {
 
     /// Gives the claim back, and tells what became of it.
     async fn tell_given_back(&mut self, reason: Reason, detail: &str, request_id: Option<String>) {
-        self.inner.meters.failed(&self.live.charge.name);
+        self.inner.meters.failed(&self.live.charge.name, self.inner.clock.about());
         let attempts = (self.live.claim.attempt, self.inner.settings.give_up_after);
         let released = self.release().await;
         let (outcome, words) = outcome(&released, attempts);
@@ -425,7 +426,7 @@ impl Drop for Run {
         // A forked child that drops its copy must not give back what its parent runs.
         if self.is_open && self.live.claim.owner == self.inner.process.get().owner {
             self.abandon();
-            self.inner.meters.failed(&self.live.charge.name);
+            self.inner.meters.failed(&self.live.charge.name, self.inner.clock.about());
             let message = format!(
                 "{}: {}; its claim is given back in the background",
                 self.live.charge.name,
@@ -505,7 +506,7 @@ impl Inner {
                 if stage == Stage::Delivering {
                     self.process.get().wake();
                 }
-                self.meters.served(&live.charge.name, Duration::ZERO);
+                self.meters.served(&live.charge.name, self.clock.about(), Duration::ZERO);
                 ("what was sent of it is paid", None)
             }
             Ended::TakenOver => ("another run of the same call has taken over", Some("taken_over")),

@@ -17,7 +17,7 @@ use alloy_primitives::{Address, B256, Bytes, keccak256};
 use super::{
     AnswerRequest, Answered, Backlog, CallId, Claim, ClaimRequest, Claimed, Counters, DAY, Duty,
     Ended, Entry, Facts, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
-    PIECE_BYTES, PaymentFilter, ReportBy, Stage, Store, Totals, net,
+    PIECE_BYTES, PaymentFilter, Ran, ReportBy, Runs, Stage, Store, Totals, net,
 };
 use crate::{
     paywall::answer::Answer,
@@ -90,6 +90,9 @@ macro_rules! suite {
             the_books_add_up,
             the_books_share_out_what_routes_earned_together,
             the_books_outlive_the_payments,
+            the_richest_rows_of_a_report_come_first,
+            runs_add_up_by_day_and_route,
+            a_payment_is_found_with_its_story,
             payments_come_newest_first_in_pages,
             a_call_is_known_without_being_claimed,
             who_comes_too_late_is_told_why,
@@ -1195,9 +1198,9 @@ pub(super) async fn leases_are_one_owners_at_a_time(store: &dyn Store, two: &dyn
 
 pub(super) async fn counters_add_up(store: &dyn Store, two: &dyn Store) {
     let more = Counters::from([("b_total{kind=\"x\"}".to_owned(), 2), ("a_total".to_owned(), 1)]);
-    store.count(&more).await.unwrap();
-    two.count(&more).await.unwrap();
-    store.count(&Counters::new()).await.unwrap();
+    store.count(&more, &Runs::new()).await.unwrap();
+    two.count(&more, &Runs::new()).await.unwrap();
+    store.count(&Counters::new(), &Runs::new()).await.unwrap();
     serve(store, &ask("a", "k", 10)).await;
     serve(two, &ask("a", "l", 20)).await;
     let claim = run(store, &ask("a", "m", 5)).await;
@@ -1299,8 +1302,14 @@ pub(super) async fn settlements_come_by_their_windows_where_they_are_worth_it(
     assert_eq!(due(NOW + 51, 950_001).await, []);
     assert_eq!(two.settlements(NOW + 51, Usdc::ZERO, 1).await.unwrap().len(), 1);
     let backlog = two.backlog(NOW + 51, Usdc(950_000)).await.unwrap();
-    let Backlog { delivered, due: all, small, due_since, disputed, .. } = backlog;
+    let Backlog { delivered, due: all, small, due_since, disputed, next_at, .. } = backlog;
     assert_eq!((delivered, all, small, due_since, disputed), (3, 3, 1, Some(NOW + 10), 0));
+    assert_eq!(next_at, None);
+    let backlog = two.backlog(NOW + 10, Usdc(950_000)).await.unwrap();
+    assert_eq!((backlog.due_since, backlog.next_at), (None, Some(NOW + 10)));
+    // What is still to be delivered is expected too.
+    let cheap = facts("cheap", 100).net;
+    assert_eq!(backlog.expected, Usdc(3 * 950_000 + cheap.0));
     // What others settled or disputed is no duty any more.
     assert!(store.settle(id("early"), Stage::Delivered, &moved(Stage::Disputed)).await.unwrap());
     assert!(!two.settle(id("early"), Stage::Delivered, &settled(1, NOW)).await.unwrap());
@@ -1368,6 +1377,56 @@ pub(super) async fn the_books_add_up(store: &dyn Store, two: &dyn Store) {
     let counters = store.counters().await.unwrap();
     let told = MOVES.map(|name| counters[name]);
     assert_eq!(told, [1, 1_000_000, 50_000, 950_000, 10, 1, 1]);
+}
+
+pub(super) async fn the_richest_rows_of_a_report_come_first(store: &dyn Store, two: &dyn Store) {
+    for (key, route, price) in [("k", "/a", 10), ("l", "/b", 30), ("m", "/c", 30), ("n", "/d", 20)]
+    {
+        let claim = run(store, &ask("bundle", key, price)).await;
+        let request = AnswerRequest { route: route.to_owned(), ..answer_to(&claim) };
+        done(store.answer(&request).await.unwrap());
+    }
+    let top = async |days, limit| {
+        let rows = two.top(ReportBy::Route, days, limit).await.unwrap();
+        rows.into_iter().map(|(route, totals)| (route, totals.gross)).collect::<Vec<_>>()
+    };
+    let row = |route: &str, gross| (route.to_owned(), gross);
+    assert_eq!(top((0, u64::MAX), 3).await, [row("/b", 30), row("/c", 30), row("/d", 20)]);
+    assert_eq!(top((0, NOW / DAY - 1), 3).await, []);
+    let customers = two.top(ReportBy::Customer, (0, u64::MAX), 9).await.unwrap();
+    assert_eq!(customers[0].0, format!("{:#x}", Address::repeat_byte(0x77)));
+    assert_eq!(two.top(ReportBy::Day, (0, u64::MAX), 9).await.unwrap()[0].1.calls, 4);
+}
+
+pub(super) async fn runs_add_up_by_day_and_route(store: &dyn Store, two: &dyn Store) {
+    let key = |day, route: &str, ran| (day, route.to_owned(), ran);
+    let more = Runs::from([
+        (key(1, "/a", Ran::Within(250)), 2),
+        (key(1, "/a", Ran::Failed), 1),
+        (key(2, "/a", Ran::Within(250)), 3),
+        (key(2, "/b", Ran::Longer), 1),
+    ]);
+    store.count(&Counters::new(), &more).await.unwrap();
+    two.count(&Counters::from([("n".to_owned(), 1)]), &more).await.unwrap();
+    let runs = async |days| two.runs(days).await.unwrap().into_iter().collect::<Vec<_>>();
+    let row = |route: &str, ran, count| ((route.to_owned(), ran), count);
+    let all =
+        [row("/a", Ran::Failed, 2), row("/a", Ran::Within(250), 10), row("/b", Ran::Longer, 2)];
+    assert_eq!(runs((0, u64::MAX)).await, all);
+    assert_eq!(runs((1, 1)).await, [row("/a", Ran::Failed, 2), row("/a", Ran::Within(250), 4)]);
+    assert_eq!(runs((3, u64::MAX)).await, []);
+}
+
+pub(super) async fn a_payment_is_found_with_its_story(store: &dyn Store, two: &dyn Store) {
+    assert_eq!(two.payment_row(id("a")).await.unwrap(), None);
+    deliver(store, &dear("a"), NOW).await;
+    serve(store, &dear("b")).await;
+    let rows =
+        store.payments(&PaymentFilter { limit: 9, ..PaymentFilter::default() }).await.unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert_eq!(two.payment_row(row.payment.facts.id).await.unwrap(), Some(row));
+    }
 }
 
 pub(super) async fn the_books_share_out_what_routes_earned_together(

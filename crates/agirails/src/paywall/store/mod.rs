@@ -461,6 +461,21 @@ pub(super) struct Totals {
 }
 
 impl Totals {
+    /// Both together.
+    pub(super) fn and(self, other: &Self) -> Self {
+        Self {
+            calls: self.calls + other.calls,
+            gross: self.gross + other.gross,
+            settled: self.settled + other.settled,
+            paid_out: self.paid_out + other.paid_out,
+            fee: self.fee + other.fee,
+            net: self.net + other.net,
+            gas: self.gas.saturating_add(other.gas),
+            refunded: self.refunded + other.refunded,
+            disputed: self.disputed + other.disputed,
+        }
+    }
+
     /// What a move on chain adds.
     pub(super) fn of_move(
         from: Stage,
@@ -545,6 +560,10 @@ pub(super) struct Backlog {
     /// When the first of those that are worth it could be settled, by the kernel's clock.
     pub(super) due_since: Option<u64>,
     pub(super) disputed: u64,
+    /// What is to arrive of all that is delivered, or is to be, if nobody disputes it.
+    pub(super) expected: Usdc,
+    /// When the next dispute window is over, by the kernel's clock, of those that are not.
+    pub(super) next_at: Option<u64>,
     /// The age of the oldest duty.
     pub(super) oldest: Duration,
     /// Why the oldest duty that failed did.
@@ -562,6 +581,38 @@ pub(super) struct CallRow {
 
 /// Counters by name and labels, in Prometheus' spelling: `name{label="value"}`.
 pub(super) type Counters = BTreeMap<String, u64>;
+
+/// How a run of a handler ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ran {
+    /// It failed; nothing was taken.
+    Failed,
+    /// It took at most so many milliseconds, which is a bound of the histogram.
+    Within(u32),
+    /// It took longer than the last bound.
+    Longer,
+}
+
+impl Ran {
+    /// As the stores keep it.
+    fn number(self) -> i64 {
+        match self {
+            Self::Failed => 0,
+            Self::Within(ms) => i64::from(ms),
+            Self::Longer => -1,
+        }
+    }
+
+    fn from_number(number: i64) -> Self {
+        match number {
+            0 => Self::Failed,
+            _ => u32::try_from(number).map_or(Self::Longer, Self::Within),
+        }
+    }
+}
+
+/// Runs by day of UTC, counted from 1970, and route.
+pub(super) type Runs = BTreeMap<(u64, String, Ran), u64>;
 
 /// The counter of a route's answered calls.
 pub(super) fn calls_counter(route: &str) -> String {
@@ -656,6 +707,9 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// least this much arrives, and whose next try has come; those that have waited longest first.
     async fn settlements(&self, now: u64, least: Usdc, limit: u32) -> Result<Vec<Duty>>;
 
+    /// A payment with its story; `None` where it is unknown.
+    async fn payment_row(&self, id: TransactionId) -> Result<Option<PaymentRow>>;
+
     /// Payments with their story, newest first.
     async fn payments(&self, filter: &PaymentFilter) -> Result<Vec<PaymentRow>>;
 
@@ -671,6 +725,18 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
         after: &str,
         limit: u32,
     ) -> Result<Vec<(String, Totals)>>;
+
+    /// The rows of [`Store::report`] with the most money in them (`gross` and `net` together), the
+    /// richest first.
+    async fn top(
+        &self,
+        by: ReportBy,
+        days: (u64, u64),
+        limit: u32,
+    ) -> Result<Vec<(String, Totals)>>;
+
+    /// How the runs of each route ended on these days of UTC, the last one included.
+    async fn runs(&self, days: (u64, u64)) -> Result<BTreeMap<(String, Ran), u64>>;
 
     /// A piece of the kept body of a call, counted from 0: empty behind its end.
     async fn piece(&self, call: &CallId, number: u64) -> Result<Vec<u8>>;
@@ -705,8 +771,8 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// of it.
     async fn backlog(&self, now: u64, least: Usdc) -> Result<Backlog>;
 
-    /// Adds to the counters.
-    async fn count(&self, more: &Counters) -> Result<()>;
+    /// Adds to the counters and to the runs, in one step.
+    async fn count(&self, more: &Counters, runs: &Runs) -> Result<()>;
 
     /// All counters, those of [`Store::answer`] and [`Store::settle`] ([`MOVES`]) among them:
     /// `agirails_paywall_calls_total{route="…"}` and `agirails_paywall_revenue_base_units_total{route="…"}`.

@@ -9,6 +9,7 @@ mod errors;
 mod pool;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     time::{Duration, Instant},
 };
@@ -29,8 +30,8 @@ use self::{
 use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
     Entry, Facts, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
-    PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, ReportBy, Scope, Stage, Store,
-    Totals, calls_counter, node_in_row, revenue_counter, row_of_node, rows_of_level,
+    PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, Ran, ReportBy, Runs, Scope,
+    Stage, Store, Totals, calls_counter, node_in_row, revenue_counter, row_of_node, rows_of_level,
 };
 use crate::{
     error::{Code, Error, Result, shown_words},
@@ -45,14 +46,47 @@ macro_rules! payment {
     };
 }
 
+/// A payment with its story.
+macro_rules! payment_row {
+    () => {
+        concat!(
+            payment!(),
+            ", extract(epoch FROM opened_at)::bigint, delivered_at, settle_at, settled_at, arrived, gas"
+        )
+    };
+}
+
+/// The totals of what a report has a row for.
+macro_rules! totals {
+    () => {
+        "sum(calls)::bigint, sum(gross)::bigint, sum(settled)::bigint, sum(paid_out)::bigint,
+        sum(fee)::bigint, sum(net)::bigint, sum(gas)::bigint, sum(refunded)::bigint,
+        sum(disputed)::bigint"
+    };
+}
+
+/// Statements for what a report has a row for: `$key` is what is told, `$column` what is grouped by.
+macro_rules! report {
+    ($by:expr, $make:ident) => {
+        match $by {
+            ReportBy::Day => {
+                $make!("to_char(to_timestamp(day * 86400) AT TIME ZONE 'UTC', 'YYYY-MM-DD')", "day")
+            }
+            ReportBy::Route => $make!("route", "route"),
+            ReportBy::Customer => $make!("'0x' || encode(requester, 'hex')", "requester"),
+        }
+    };
+}
+
 /// The n-th step makes tables of version n out of those of version n - 1. Steps are only ever added.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     include_str!("postgres.sql"),
     include_str!("postgres/deadlines.sql"),
     include_str!("postgres/services.sql"),
     include_str!("postgres/kept.sql"),
     include_str!("postgres/books.sql"),
     include_str!("postgres/requests.sql"),
+    include_str!("postgres/runs.sql"),
 ];
 const FUNCTIONS: &str = include_str!("postgres/functions.sql");
 /// The schema that this version reads and writes.
@@ -486,12 +520,22 @@ impl Store for PostgresStore {
         self.ask(SQL, &parameters).await?.iter().map(duty).collect()
     }
 
+    async fn payment_row(&self, id: TransactionId) -> Result<Option<PaymentRow>> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            payment_row!(),
+            " FROM agirails_paywall.payment WHERE scope = $1 AND id = $2"
+        );
+        let parameters: [Parameter<'_>; 2] =
+            [(&self.scope, Type::TEXT), (&id.as_slice(), Type::BYTEA)];
+        self.ask(SQL, &parameters).await?.first().map(payment_row).transpose()
+    }
+
     async fn payments(&self, filter: &PaymentFilter) -> Result<Vec<PaymentRow>> {
         const SQL: &str = concat!(
             "SELECT ",
-            payment!(),
-            ", extract(epoch FROM opened_at)::bigint, delivered_at, settle_at, settled_at, arrived, gas
-            FROM agirails_paywall.payment
+            payment_row!(),
+            " FROM agirails_paywall.payment
             WHERE scope = $1 AND ($2 IS NULL OR stage = $2) AND ($3 IS NULL OR requester = $3)
                 AND ($4 IS NULL OR (opened_at, id) < (
                     SELECT p.opened_at, p.id FROM agirails_paywall.payment p
@@ -509,18 +553,7 @@ impl Store for PostgresStore {
             (&after, Type::BYTEA),
             (&i64::from(*limit), Type::INT8),
         ];
-        let read = |row: &Row| {
-            Ok(PaymentRow {
-                payment: payment(row)?,
-                opened_at: unsigned(row, 13)?,
-                delivered_at: unsigned(row, 14)?,
-                settle_at: unsigned(row, 15)?,
-                settled_at: unsigned(row, 16)?,
-                arrived: value::<Option<i64>>(row, 17)?.map(positive).transpose()?.map(Usdc),
-                gas: unsigned(row, 18)?,
-            })
-        };
-        self.ask(SQL, &parameters).await?.iter().map(read).collect()
+        self.ask(SQL, &parameters).await?.iter().map(payment_row).collect()
     }
 
     async fn report(
@@ -530,15 +563,14 @@ impl Store for PostgresStore {
         after: &str,
         limit: u32,
     ) -> Result<Vec<(String, Totals)>> {
-        macro_rules! report {
+        macro_rules! by_key {
             ($key:literal, $column:literal) => {
                 concat!(
                     "SELECT ",
                     $key,
-                    ", sum(calls)::bigint, sum(gross)::bigint, sum(settled)::bigint,
-                    sum(paid_out)::bigint, sum(fee)::bigint, sum(net)::bigint, sum(gas)::bigint,
-                    sum(refunded)::bigint, sum(disputed)::bigint
-                    FROM agirails_paywall.books
+                    ", ",
+                    totals!(),
+                    " FROM agirails_paywall.books
                     WHERE scope = $1 AND day BETWEEN $2 AND $3 AND (",
                     $key,
                     ") COLLATE \"C\" > $4 GROUP BY ",
@@ -549,14 +581,6 @@ impl Store for PostgresStore {
                 )
             };
         }
-        let sql = match by {
-            ReportBy::Day => report!(
-                "to_char(to_timestamp(day * 86400) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
-                "day"
-            ),
-            ReportBy::Route => report!("route", "route"),
-            ReportBy::Customer => report!("'0x' || encode(requester, 'hex')", "requester"),
-        };
         let parameters: [Parameter<'_>; 5] = [
             (&self.scope, Type::TEXT),
             (&at_most(first), Type::INT8),
@@ -564,7 +588,50 @@ impl Store for PostgresStore {
             (&text(after), Type::TEXT),
             (&i64::from(limit), Type::INT8),
         ];
-        self.ask(sql, &parameters).await?.iter().map(totals).collect()
+        self.ask(report!(by, by_key), &parameters).await?.iter().map(totals).collect()
+    }
+
+    async fn top(
+        &self,
+        by: ReportBy,
+        (first, last): (u64, u64),
+        limit: u32,
+    ) -> Result<Vec<(String, Totals)>> {
+        macro_rules! by_money {
+            ($key:literal, $column:literal) => {
+                concat!(
+                    "SELECT ",
+                    $key,
+                    ", ",
+                    totals!(),
+                    " FROM agirails_paywall.books WHERE scope = $1 AND day BETWEEN $2 AND $3 GROUP BY ",
+                    $column,
+                    " ORDER BY sum(gross) + sum(net) DESC, ",
+                    $column,
+                    " LIMIT $4"
+                )
+            };
+        }
+        let parameters: [Parameter<'_>; 4] = [
+            (&self.scope, Type::TEXT),
+            (&at_most(first), Type::INT8),
+            (&at_most(last), Type::INT8),
+            (&i64::from(limit), Type::INT8),
+        ];
+        self.ask(report!(by, by_money), &parameters).await?.iter().map(totals).collect()
+    }
+
+    async fn runs(&self, (first, last): (u64, u64)) -> Result<BTreeMap<(String, Ran), u64>> {
+        const SQL: &str = "SELECT route, within_ms, sum(runs)::bigint FROM agirails_paywall.runs
+            WHERE scope = $1 AND day BETWEEN $2 AND $3 GROUP BY route, within_ms";
+        let parameters: [Parameter<'_>; 3] = [
+            (&self.scope, Type::TEXT),
+            (&at_most(first), Type::INT8),
+            (&at_most(last), Type::INT8),
+        ];
+        let read =
+            |row: &Row| Ok(((value(row, 0)?, Ran::from_number(value(row, 1)?)), unsigned(row, 2)?));
+        self.ask(SQL, &parameters).await?.iter().map(read).collect()
     }
 
     async fn calls(&self, id: TransactionId) -> Result<Vec<CallRow>> {
@@ -774,18 +841,32 @@ impl Store for PostgresStore {
             small: unsigned(row, 8)?,
             due_since: value::<Option<i64>>(row, 9)?.map(positive).transpose()?,
             disputed: unsigned(row, 10)?,
+            expected: usdc(row, 11)?,
+            next_at: value::<Option<i64>>(row, 12)?.map(positive).transpose()?,
         })
     }
 
-    async fn count(&self, more: &Counters) -> Result<()> {
-        const SQL: &str = "SELECT agirails_paywall.add($1, $2, $3)";
-        if more.is_empty() {
+    async fn count(&self, more: &Counters, runs: &Runs) -> Result<()> {
+        const SQL: &str = "SELECT agirails_paywall.add($1, $2, $3),
+            agirails_paywall.add_runs($1, $4, $5, $6, $7)";
+        if more.is_empty() && runs.is_empty() {
             return Ok(());
         }
         let names: Vec<String> = more.keys().map(|name| text(name)).collect();
         let values: Vec<i64> = more.values().map(|value| at_most(*value)).collect();
-        let parameters: [Parameter<'_>; 3] =
-            [(&self.scope, Type::TEXT), (&names, Type::TEXT_ARRAY), (&values, Type::INT8_ARRAY)];
+        let days: Vec<i64> = runs.keys().map(|(day, ..)| at_most(*day)).collect();
+        let routes: Vec<String> = runs.keys().map(|(_, route, _)| text(route)).collect();
+        let within: Vec<i64> = runs.keys().map(|(.., ran)| ran.number()).collect();
+        let counts: Vec<i64> = runs.values().map(|count| at_most(*count)).collect();
+        let parameters: [Parameter<'_>; 7] = [
+            (&self.scope, Type::TEXT),
+            (&names, Type::TEXT_ARRAY),
+            (&values, Type::INT8_ARRAY),
+            (&days, Type::INT8_ARRAY),
+            (&routes, Type::TEXT_ARRAY),
+            (&within, Type::INT8_ARRAY),
+            (&counts, Type::INT8_ARRAY),
+        ];
         self.pool.ask(Again::No, SQL, &parameters).await?;
         Ok(())
     }
@@ -831,6 +912,19 @@ fn payment(row: &Row) -> Result<Payment> {
         calls: unsigned(row, 10)?,
         content_hash: optional_hash(row, 11)?,
         trouble: value(row, 12)?,
+    })
+}
+
+/// From the columns of [`payment_row!`].
+fn payment_row(row: &Row) -> Result<PaymentRow> {
+    Ok(PaymentRow {
+        payment: payment(row)?,
+        opened_at: unsigned(row, 13)?,
+        delivered_at: unsigned(row, 14)?,
+        settle_at: unsigned(row, 15)?,
+        settled_at: unsigned(row, 16)?,
+        arrived: value::<Option<i64>>(row, 17)?.map(positive).transpose()?.map(Usdc),
+        gas: unsigned(row, 18)?,
     })
 }
 

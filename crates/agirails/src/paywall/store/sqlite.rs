@@ -1,6 +1,6 @@
 //! The store of one machine: a SQLite file that all its workers share.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use alloy_primitives::{Address, B256};
 use async_trait::async_trait;
@@ -9,8 +9,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, DAY, Duty,
     Ended, Entry, Facts, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
-    PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, ReportBy, Scope, Stage, Store,
-    Totals, group_commit::GroupCommit, node_in_row, row_of_node, rows_of_level,
+    PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, Ran, ReportBy, Runs, Scope,
+    Stage, Store, Totals, group_commit::GroupCommit, node_in_row, row_of_node, rows_of_level,
 };
 use crate::{
     error::{Code, Error, Result},
@@ -63,6 +63,7 @@ impl SqliteStore {
                 include_str!("sqlite/kept.sql"),
                 include_str!("sqlite/books.sql"),
                 include_str!("sqlite/requests.sql"),
+                include_str!("sqlite/runs.sql"),
             ],
             synchronous: if survives_power_cut { "FULL" } else { "NORMAL" },
             patience: PATIENCE,
@@ -312,13 +313,25 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn payment_row(&self, id: TransactionId) -> Result<Option<PaymentRow>> {
+        self.file
+            .read(|connection| {
+                let sql = format!(
+                    "SELECT {PAYMENT_ROW} FROM payments WHERE id = ?1 AND coalesce(provider, ?2) = ?2"
+                );
+                let mut statement = connection.prepare_cached(&sql)?;
+                let of = params![id.as_slice(), self.provider.as_slice()];
+                Ok(statement.query_row(of, payment_row).optional()?)
+            })
+            .await
+    }
+
     async fn payments(&self, filter: &PaymentFilter) -> Result<Vec<PaymentRow>> {
         let PaymentFilter { stage, requester, after, limit } = *filter;
         self.file
             .read(|connection| {
                 let sql = format!(
-                    "SELECT {PAYMENT}, id, opened_at, delivered_at, settle_at, settled_at, arrived, \
-                     gas FROM payments WHERE coalesce(provider, ?5) = ?5 \
+                    "SELECT {PAYMENT_ROW} FROM payments WHERE coalesce(provider, ?5) = ?5 \
                      AND (?1 IS NULL OR stage = ?1) AND (?2 IS NULL OR requester = ?2) \
                      AND (?3 IS NULL OR (opened_at, id) < (SELECT opened_at, id FROM payments \
                      WHERE id = ?3)) ORDER BY opened_at DESC, id DESC LIMIT ?4"
@@ -331,17 +344,7 @@ impl Store for SqliteStore {
                     limit,
                     self.provider.as_slice(),
                 ];
-                let rows = statement.query_map(page, |row| {
-                    Ok(PaymentRow {
-                        payment: read_payment(hash(row, 13)?, row)?,
-                        opened_at: number(row, 14)?,
-                        delivered_at: number(row, 15)?,
-                        settle_at: number(row, 16)?,
-                        settled_at: number(row, 17)?,
-                        arrived: row.get::<_, Option<i64>>(18)?.map(|net| Usdc(net as u64)),
-                        gas: number(row, 19)?,
-                    })
-                })?;
+                let rows = statement.query_map(page, payment_row)?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
             .await
@@ -354,22 +357,52 @@ impl Store for SqliteStore {
         after: &str,
         limit: u32,
     ) -> Result<Vec<(String, Totals)>> {
-        let (key, column) = match by {
-            ReportBy::Day => ("date(day * 86400, 'unixepoch')", "day"),
-            ReportBy::Route => ("route", "route"),
-            ReportBy::Customer => ("'0x' || lower(hex(requester))", "requester"),
-        };
+        let (key, column) = report_key(by);
         self.file
             .read(|connection| {
                 let sql = format!(
-                    "SELECT {key}, sum(calls), sum(gross), sum(settled), sum(paid_out), sum(fee), \
-                     sum(net), sum(gas), sum(refunded), sum(disputed) FROM books \
+                    "SELECT {key}, {TOTALS} FROM books \
                      WHERE day BETWEEN ?1 AND ?2 AND {key} > ?3 \
                      GROUP BY {column} ORDER BY {column} LIMIT ?4"
                 );
                 let mut statement = connection.prepare_cached(&sql)?;
                 let rows = statement
                     .query_map(params![at_most(first), at_most(last), after, limit], totals)?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn top(
+        &self,
+        by: ReportBy,
+        (first, last): (u64, u64),
+        limit: u32,
+    ) -> Result<Vec<(String, Totals)>> {
+        let (key, column) = report_key(by);
+        self.file
+            .read(|connection| {
+                let sql = format!(
+                    "SELECT {key}, {TOTALS} FROM books WHERE day BETWEEN ?1 AND ?2 \
+                     GROUP BY {column} ORDER BY sum(gross) + sum(net) DESC, {column} LIMIT ?3"
+                );
+                let mut statement = connection.prepare_cached(&sql)?;
+                let rows =
+                    statement.query_map(params![at_most(first), at_most(last), limit], totals)?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn runs(&self, (first, last): (u64, u64)) -> Result<BTreeMap<(String, Ran), u64>> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT route, within_ms, sum(runs) FROM runs \
+                           WHERE day BETWEEN ?1 AND ?2 GROUP BY route, within_ms";
+                let mut statement = connection.prepare_cached(sql)?;
+                let rows = statement.query_map([at_most(first), at_most(last)], |row| {
+                    Ok(((row.get(0)?, Ran::from_number(row.get(1)?)), number(row, 2)?))
+                })?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
             .await
@@ -532,8 +565,9 @@ impl Store for SqliteStore {
     async fn backlog(&self, now: u64, least: Usdc) -> Result<Backlog> {
         self.file
             .read(|connection| {
-                let sql = "SELECT (SELECT count(*) FROM payments WHERE stage = 1), \
-                     (SELECT count(*) FROM payments WHERE stage = 3), \
+                // An index that holds some stages is found by its own words alone.
+                let sql = "SELECT (SELECT count(*) FROM payments WHERE stage = 1 AND stage IN (1, 3)), \
+                     (SELECT count(*) FROM payments WHERE stage = 3 AND stage IN (1, 3)), \
                      (SELECT count(*) FROM payments WHERE stage = 0), \
                      (SELECT count(*) FROM payments WHERE stage = 5), \
                      (SELECT min(since) FROM payments WHERE stage IN (1, 3)), \
@@ -545,7 +579,11 @@ impl Store for SqliteStore {
                       AND net < ?2), \
                      (SELECT min(settle_at) FROM payments WHERE stage = 2 AND settle_at < ?1 \
                       AND net >= ?2), \
-                     (SELECT count(*) FROM payments WHERE stage = 8)";
+                     (SELECT count(*) FROM payments WHERE stage = 8 AND stage IN (0, 2, 8)), \
+                     (SELECT coalesce(sum(net), 0) FROM payments WHERE stage = 2) \
+                     + (SELECT coalesce(sum(net), 0) FROM payments WHERE stage = 1 \
+                        AND stage IN (1, 3)), \
+                     (SELECT min(settle_at) FROM payments WHERE stage = 2 AND settle_at >= ?1)";
                 let mut statement = connection.prepare_cached(sql)?;
                 Ok(statement.query_row([now as i64, at_most(least.0)], |row| {
                     Ok(Backlog {
@@ -560,20 +598,28 @@ impl Store for SqliteStore {
                         small: number(row, 8)?,
                         due_since: row.get::<_, Option<i64>>(9)?.map(|since| since as u64),
                         disputed: number(row, 10)?,
+                        expected: Usdc(number(row, 11)?),
+                        next_at: row.get::<_, Option<i64>>(12)?.map(|at| at as u64),
                     })
                 })?)
             })
             .await
     }
 
-    async fn count(&self, more: &Counters) -> Result<()> {
-        let more = more.clone();
+    async fn count(&self, more: &Counters, runs: &Runs) -> Result<()> {
+        let (more, runs) = (more.clone(), runs.clone());
         self.write(move |connection| {
             let sql = "INSERT INTO counters (name, value) VALUES (?1, ?2) \
                        ON CONFLICT (name) DO UPDATE SET value = value + excluded.value";
             let mut statement = connection.prepare_cached(sql)?;
             for (name, value) in &more {
                 statement.execute(params![name, *value as i64])?;
+            }
+            let sql = "INSERT INTO runs (day, route, within_ms, runs) VALUES (?1, ?2, ?3, ?4) \
+                       ON CONFLICT DO UPDATE SET runs = runs + excluded.runs";
+            let mut statement = connection.prepare_cached(sql)?;
+            for ((day, route, ran), count) in &runs {
+                statement.execute(params![at_most(*day), route, ran.number(), *count as i64])?;
             }
             Ok(())
         })
@@ -882,6 +928,19 @@ fn add_to_books(
     Ok(())
 }
 
+/// What a report has a row for: its key, and the column.
+const fn report_key(by: ReportBy) -> (&'static str, &'static str) {
+    match by {
+        ReportBy::Day => ("date(day * 86400, 'unixepoch')", "day"),
+        ReportBy::Route => ("route", "route"),
+        ReportBy::Customer => ("'0x' || lower(hex(requester))", "requester"),
+    }
+}
+
+const TOTALS: &str = "sum(calls), sum(gross), sum(settled), sum(paid_out), sum(fee), sum(net), \
+                      sum(gas), sum(refunded), sum(disputed)";
+
+/// From a key and [`TOTALS`].
 fn totals(row: &Row<'_>) -> rusqlite::Result<(String, Totals)> {
     let totals = Totals {
         calls: number(row, 1)?,
@@ -1076,10 +1135,9 @@ fn payment_and_kind(
     }
 }
 
-const PAYMENT: &str = payment!();
 const PAYMENT_OF: &str = concat!("SELECT ", payment!(), ", keyed FROM payments WHERE id = ?1");
 
-/// From [`PAYMENT`], which must be the first columns.
+/// From the columns of [`payment!`], which must be the first.
 fn read_payment(id: TransactionId, row: &Row<'_>) -> rusqlite::Result<Payment> {
     Ok(Payment {
         facts: facts(id, row, 0)?,
@@ -1089,6 +1147,23 @@ fn read_payment(id: TransactionId, row: &Row<'_>) -> rusqlite::Result<Payment> {
         calls: number(row, 9)?,
         content_hash: optional_hash(row, 10)?,
         trouble: row.get(12)?,
+    })
+}
+
+/// A payment with its story.
+const PAYMENT_ROW: &str =
+    concat!(payment!(), ", id, opened_at, delivered_at, settle_at, settled_at, arrived, gas");
+
+/// From [`PAYMENT_ROW`].
+fn payment_row(row: &Row<'_>) -> rusqlite::Result<PaymentRow> {
+    Ok(PaymentRow {
+        payment: read_payment(hash(row, 13)?, row)?,
+        opened_at: number(row, 14)?,
+        delivered_at: number(row, 15)?,
+        settle_at: number(row, 16)?,
+        settled_at: number(row, 17)?,
+        arrived: row.get::<_, Option<i64>>(18)?.map(|net| Usdc(net as u64)),
+        gas: number(row, 19)?,
     })
 }
 

@@ -40,6 +40,18 @@ SET search_path = pg_catalog, pg_temp AS $$
     ON CONFLICT (scope, name, part) DO UPDATE SET value = c.value + excluded.value
 $$;
 
+CREATE FUNCTION agirails_paywall.add_runs(
+    p_scope text, p_days bigint[], p_routes text[], p_within bigint[], p_runs bigint[]
+) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO agirails_paywall.runs AS r (scope, day, route, within_ms, runs)
+    SELECT p_scope, more.day, more.route, more.within_ms, more.runs
+    FROM unnest(p_days, p_routes, p_within, p_runs) AS more (day, route, within_ms, runs)
+    -- In one order, so that two that add the same rows do not lock each other out.
+    ORDER BY more.day, more.route COLLATE "C", more.within_ms
+    ON CONFLICT (scope, day, route, within_ms) DO UPDATE SET runs = r.runs + excluded.runs
+$$;
+
 CREATE FUNCTION agirails_paywall.claim(
     p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint,
     p_key bytea, p_digest bytea, p_price bigint, p_least bigint,
@@ -609,7 +621,8 @@ CREATE FUNCTION agirails_paywall.backlog(
     p_scope text, p_now bigint, p_least bigint,
     OUT deliveries bigint, OUT returns bigint, OUT open bigint, OUT lost bigint,
     OUT oldest bigint, OUT trouble text,
-    OUT delivered bigint, OUT due bigint, OUT small bigint, OUT due_since bigint, OUT disputed bigint
+    OUT delivered bigint, OUT due bigint, OUT small bigint, OUT due_since bigint, OUT disputed bigint,
+    OUT expected bigint, OUT next_at bigint
 ) LANGUAGE sql
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT
@@ -625,7 +638,9 @@ SET search_path = pg_catalog, pg_temp AS $$
         count(*) FILTER (WHERE p.stage = 2 AND p.settle_at < p_now),
         count(*) FILTER (WHERE p.stage = 2 AND p.settle_at < p_now AND p.net < p_least),
         min(p.settle_at) FILTER (WHERE p.stage = 2 AND p.settle_at < p_now AND p.net >= p_least),
-        count(*) FILTER (WHERE p.stage = 8)
+        count(*) FILTER (WHERE p.stage = 8),
+        coalesce(sum(p.net) FILTER (WHERE p.stage IN (1, 2)), 0)::bigint,
+        min(p.settle_at) FILTER (WHERE p.stage = 2 AND p.settle_at >= p_now)
     FROM agirails_paywall.payment p
     WHERE p.scope = p_scope AND p.stage IN (0, 1, 2, 3, 5, 8)
 $$;
