@@ -27,8 +27,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    Action, Answer, Charge, Chunk, DRAIN_TIME, End, Exchange, HIDDEN_HEADERS, Headers, Paywall,
-    Reason, RequestHead,
+    Action, Answer, Charge, Chunk, DRAIN_TIME, Dashboard, DashboardRequest, End, Exchange,
+    HIDDEN_HEADERS, Headers, Paywall, Reason, RequestHead,
 };
 use crate::protocol::Usdc;
 
@@ -531,6 +531,31 @@ where
             let body = body.map(|body| body.to_bytes()).unwrap_or_default();
             let answer = paywall.page_for(request_head(&parts, &prefix), &body).await;
             Ok(respond(answer.unwrap_or_else(|| Answer::new(404, "Not Found"))))
+        })
+    }
+}
+
+/// For `nest_service` under a path that ends with a slash: the page names its parts relative to its own
+/// address. Who may see it is for a layer around it to say.
+impl<B> Service<Request<B>> for Dashboard
+where
+    B: Send + 'static,
+{
+    type Response = Response<PaidBody>;
+    type Error = Infallible;
+    type Future = Answering<Infallible>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let dashboard = self.clone();
+        Box::pin(async move {
+            let (Parts { method, uri, .. }, _) = request.into_parts();
+            let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+            let request = DashboardRequest { method: method.as_str(), mount: "", path, query };
+            Ok(respond(dashboard.answer(request).await))
         })
     }
 }

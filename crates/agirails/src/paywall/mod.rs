@@ -33,6 +33,7 @@ mod books;
 mod builtin_routes;
 mod call;
 mod clock;
+mod dashboard;
 mod event;
 mod evidence;
 mod exchange;
@@ -89,6 +90,7 @@ pub use self::{
     answer::{Answer, Headers},
     books::{PaymentQuery, PaymentRecord, ReportQuery, ReportRow},
     call::CallPayment,
+    dashboard::{Dashboard, DashboardRequest},
     event::{Event, Level},
     exchange::{DRAIN_BYTES, DRAIN_TIME, Exchange},
     headers::HIDDEN_HEADERS,
