@@ -7,6 +7,7 @@ mod books;
 mod call;
 mod close;
 mod completions;
+mod dashboard;
 mod devnet;
 mod dispute;
 mod doctor;
@@ -69,6 +70,7 @@ pub enum Command {
     Payments(payments::Payments),
     Report(report::Report),
     Refund(refund::Refund),
+    Dashboard(dashboard::Dashboard),
     Verify(verify::Verify),
     Mint(mint::Mint),
     Doctor(doctor::Doctor),
@@ -102,6 +104,7 @@ impl Command {
             Self::Payments(command) => command.format,
             Self::Report(command) => command.format,
             Self::Refund(command) => command.format,
+            Self::Dashboard(command) => Format { json: command.json, csv: false },
             Self::Verify(command) => command.format,
             Self::Mint(command) => command.format,
             Self::Doctor(command) => command.format,
@@ -118,6 +121,7 @@ impl Command {
             // They end in order on Ctrl-C.
             Self::Devnet(command) => command.run().await,
             Self::Keep(command) => command.run().await,
+            Self::Dashboard(command) => command.run().await,
             Self::Call(command) => until_interrupted(command.run()).await,
             Self::Inspect(command) => until_interrupted(command.run()).await,
             Self::Purchases(command) => until_interrupted(command.run()).await,

@@ -123,6 +123,7 @@ impl Dashboard {
     }
 
     async fn data(&self, path: &str, query: &str) -> Result<Answer, Error> {
+        self.paywall.tend();
         let value = |name: &str| {
             let mut pairs = form_urlencoded::parse(query.as_bytes());
             let found = pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
