@@ -488,6 +488,28 @@ async def send_page(paywall: Paywall, scope: Scope, receive: Receive, send: Send
     return True
 
 
+class Dashboard:
+    """The dashboard, as an application of its own."""
+
+    def __init__(self, paywall: Paywall) -> None:
+        self._paywall = paywall
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            # For whoever serves it by itself: it has nothing to begin or to end.
+            while (await receive())["type"] != "lifespan.shutdown":
+                await send({"type": "lifespan.startup.complete"})
+            return await send({"type": "lifespan.shutdown.complete"})
+        if scope["type"] != "http":
+            return await send({"type": "websocket.close", "code": 1000})
+        mount = mount_of(scope)
+        path, query = below(mount, scope["path"]), scope.get("query_string", b"").decode("latin-1")
+        answer = await self._paywall._core.dashboard(scope["method"], mount, path, query)
+        fetcher.fetch()
+        for message in _messages(answer):
+            await send(message)
+
+
 def _messages(answer: _Answer) -> tuple[Message, Message]:
     headers, body = answer.raw_headers, answer.body
     # A server that is not told the length sends pieces.

@@ -24,7 +24,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._agirails import CallPayment
-from ._asgi import Rejected, run_in_threadpool, this_call
+from ._asgi import Dashboard, Rejected, run_in_threadpool, this_call
 from ._books import PaymentRecord, ReportRow, unix_seconds
 from ._paywall import Base
 from ._starlette import Middleware, app_routes, is_guarded
@@ -263,6 +263,22 @@ class Paywall(Base):
         days = unix_seconds(since), unix_seconds(until)
         rows = await self._core.report(by, *days, after, limit)
         return [ReportRow(**row) for row in rows]
+
+    def dashboard(self) -> App:
+        """A page for the person who asks "am I paid?", as an ASGI application to mount behind your
+        login.
+
+        It shows what was earned, what arrived, what waits and since when, calls, failures and
+        latency by route, customers, and each payment's story with its evidence. It reads the books
+        of all workers, and moves nothing. It asks nobody but this application.
+
+        Whoever can reach it reads all of that, what callers sent too: mount it inside what turns
+        away everybody else.
+
+        Example:
+            >>> app.mount("/admin/paywall", OnlyAdmins(paywall.dashboard()))
+        """
+        return Dashboard(self)
 
     async def owed(self) -> int:
         """How many deliveries and refunds are owed on chain.

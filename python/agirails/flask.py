@@ -17,7 +17,7 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Literal
 
-from flask import Flask, Request, Response, abort, current_app, request
+from flask import Blueprint, Flask, Request, Response, abort, current_app, request
 from werkzeug.datastructures import Headers
 from werkzeug.routing import Rule
 
@@ -245,6 +245,37 @@ class Paywall(Base):
         days = unix_seconds(since), unix_seconds(until)
         rows = self._core.report(by, *days, after, limit)
         return [ReportRow(**row) for row in rows]
+
+    def dashboard(self) -> Blueprint:
+        """A page for the person who asks "am I paid?", as a blueprint to register behind your login.
+
+        It shows what was earned, what arrived, what waits and since when, calls, failures and
+        latency by route, customers, and each payment's story with its evidence. It reads the books
+        of all workers, and moves nothing. It asks nobody but this application.
+
+        Whoever can reach it reads all of that, what callers sent too: let the blueprint's
+        before_request turn away everybody else.
+
+        Example:
+            >>> dashboard = paywall.dashboard()
+            >>> @dashboard.before_request
+            ... def only_admins():
+            ...     if not session.get("is_admin"):
+            ...         abort(403)
+            >>> app.register_blueprint(dashboard, url_prefix="/admin/paywall")
+        """
+        blueprint = Blueprint("agirails_dashboard", __name__)
+
+        @blueprint.get("/", defaults={"path": ""})
+        @blueprint.get("/<path:path>")
+        def show(path: str) -> Response:
+            asked = behind(request)
+            query = asked.query_string.decode("latin-1")
+            answer = self._core.dashboard(asked.method, "", f"/{path}", query)
+            fetcher.fetch()
+            return respond(behind(current_app), answer)
+
+        return blueprint
 
     def owed(self) -> int:
         """How many deliveries and refunds are owed on chain.

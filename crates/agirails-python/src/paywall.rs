@@ -11,10 +11,10 @@ use agirails::{
     Code, Storage, Usdc,
     fork::PerProcess,
     paywall::{
-        Action, Answer as CoreAnswer, CallPayment as CorePayment, Charge, Chunk, Deliver, End,
-        Event as CoreEvent, Exchange, HIDDEN_HEADERS, Head, Headers, Level, PaymentQuery,
-        PaymentRecord, Paywall, Price, Reason, ReportBy, ReportQuery, ReportRow, RequestHead,
-        Settings, Settle, Unsigned,
+        Action, Answer as CoreAnswer, CallPayment as CorePayment, Charge, Chunk, DashboardRequest,
+        Deliver, End, Event as CoreEvent, Exchange, HIDDEN_HEADERS, Head, Headers, Level,
+        PaymentQuery, PaymentRecord, Paywall, Price, Reason, ReportBy, ReportQuery, ReportRow,
+        RequestHead, Settings, Settle, Unsigned,
     },
 };
 use pyo3::{
@@ -170,6 +170,24 @@ impl _Paywall {
             Ok(core.page_for(head, &body).await)
         };
         run(py, self.style, Commits, call, maybe_answer)
+    }
+
+    /// Answers a request to the dashboard, below the path that it is mounted under.
+    fn dashboard(
+        &self,
+        py: Python<'_>,
+        method: &str,
+        mount: &str,
+        path: &str,
+        query: &str,
+    ) -> Object {
+        let [method, mount, path, query] = [method, mount, path, query].map(str::to_owned);
+        let dashboard = self.core.dashboard();
+        let call = async move {
+            let (method, mount, path, query) = (&*method, &*mount, &*path, &*query);
+            Ok(dashboard.answer(DashboardRequest { method, mount, path, query }).await)
+        };
+        run(py, self.style, Reads, call, answer_object)
     }
 
     /// The answer to a method that a charged path does not have.

@@ -436,3 +436,43 @@ async fn a_login_of_the_applications_own_leaves_a_way_to_what_the_paywall_guards
     assert_eq!(refused.status(), 401);
     assert!(refused.text().await.unwrap().contains("error"));
 }
+
+#[tokio::test]
+async fn the_dashboard_is_served_below_a_path_that_ends_with_a_slash() {
+    let server = Server::of(|paywall| {
+        let charge = charge(paywall, CENTS_10);
+        let paid = PaywallLayer::new(paywall, &charge);
+        Router::new()
+            .route("/api/generate", post(|| async { "done" }).route_layer(paid))
+            .nest_service("/admin/paywall/", paywall.dashboard())
+    })
+    .await;
+    let id = server.stage.funded(CENTS_10).await;
+    assert_eq!(server.call(id, "/api/generate", "{}").await.status(), 200);
+    let get = async |path: &str| {
+        server.http.get(server.url(&format!("/admin/paywall{path}"))).send().await.unwrap()
+    };
+    let page = get("/").await;
+    assert_eq!(page.status(), 200);
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    let text = page.text().await.unwrap();
+    // All parts are named relative to the page, and are there.
+    for part in ["dashboard.css", "dashboard.js"] {
+        assert!(text.contains(&format!("=\"{part}\"")), "{part}");
+        assert_eq!(get(&format!("/{part}")).await.status(), 200, "{part}");
+    }
+    // A page without its slash would name them wrongly.
+    assert_eq!(get("").await.status(), 404);
+    let overview: Value = get("/data/overview?range=all").await.json().await.unwrap();
+    let totals = &overview["totals"];
+    assert_eq!((&totals["calls"], &totals["gross"]), (&1.into(), &"0.10".into()));
+    assert_eq!(overview["routes"][0]["p50"].as_str().map(|told| &told[..3]), Some("≤"));
+    let story: Value = get(&format!("/data/payments/{id}")).await.json().await.unwrap();
+    assert_eq!(story["payment"]["spent"], "0.10");
+    let evidence = get(&format!("/data/payments/{id}/evidence")).await;
+    assert_eq!(evidence.headers()["content-type"], "application/json");
+    assert!(evidence.text().await.unwrap().contains(&id.to_string()));
+    let posted = server.http.post(server.url("/admin/paywall/data/overview")).send().await.unwrap();
+    assert_eq!(posted.status(), 405);
+}
