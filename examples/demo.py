@@ -4,13 +4,16 @@
 
 Starts the Flask provider with its paywall, pays for a call with `paid_call`, repeats the call,
 moves the clock past the dispute window, waits until the provider has been paid, and checks every
-amount on the way. Exits with 1 if an amount is not what the protocol's rules say.
+amount on the way, on the dashboard too. Exits with 1 if an amount is not what the protocol's rules
+say.
 """
 
 import argparse
 import json
 import os
 import secrets
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -203,12 +206,36 @@ def books(provider: str, state_directory: str, check: Check) -> None:
     check.same("the net in the books", sum(row.net for row in rows), PRICE - FEE)
 
 
+def dashboard(provider: str, state_directory: str, check: Check) -> str:
+    """Looks at the dashboard of these books, and returns the command that serves it."""
+    where = ["--state-directory", state_directory, "--address", provider]
+    command = [sys.executable, "-m", "agirails", "dashboard", *where]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            link = process.stdout.readline().strip()
+            page, _, token = link.partition("?")
+            check.same("whether the dashboard has a link with a token", bool(page and token), True)
+            # The link opens once, and leaves a cookie.
+            browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            with browser.open(link, timeout=5), browser.open(page, timeout=5):
+                pass
+            with browser.open(f"{page}data/overview?range=all", timeout=5) as response:
+                totals = json.load(response)["totals"]
+            check.same("the gross on the dashboard", totals["gross"], format_usdc(PRICE))
+            check.same("the net on the dashboard", totals["net"], format_usdc(PRICE - FEE))
+        finally:
+            process.terminate()
+    return shlex.join(command)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="One paid call from end to end.")
     parser.add_argument("--generation", help='of the kernel: "2026-05", "f6" or "aip14c"')
     generation = parser.parse_args().generation
-    check = Check()
-    with tempfile.TemporaryDirectory(prefix="actp-demo-") as state_directory:
+    check, command = Check(), ""
+    state_directory = tempfile.mkdtemp(prefix="actp-demo-")
+    try:
         # A new key; it signs the requests.
         key = secrets.token_hex(32)
         client = ACTPClient(
@@ -222,12 +249,18 @@ def main() -> int:
             try:
                 run(client, provider, url, check)
                 books(provider, state_directory, check)
+                command = dashboard(provider, state_directory, check)
             except ACTPError as error:
                 check.failed.append(str(error))
+    finally:
+        if check.failed or not command:
+            shutil.rmtree(state_directory)
     for failure in check.failed:
         print(f"FAILED: {failure}", file=sys.stderr)
     if not check.failed:
-        print(f"All {check.passed} checks passed.")
+        print(f"\nThe books stay in {state_directory} until you delete it.")
+        print(f"This prints the link to their dashboard, and serves it until Ctrl-C:\n  {command}")
+        print(f"\nAll {check.passed} checks passed.")
     return 1 if check.failed else 0
 
 

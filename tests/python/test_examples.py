@@ -389,7 +389,9 @@ class TestWhatTheySay:
 
 class TestDemo:
     def test_the_demo_checks_itself_and_shows_the_money(self, tmp_path):
-        done = run_python(DEMO, cwd=tmp_path)
+        cwd, temporary = tmp_path / "cwd", tmp_path / "temporary"
+        cwd.mkdir(), temporary.mkdir()
+        done = run_python(DEMO, cwd=cwd, TMPDIR=str(temporary))
         assert done.returncode == 0, done.stdout + done.stderr
         for words in (
             "999.90 USDC",
@@ -397,15 +399,18 @@ class TestDemo:
             "fee    0.05 USDC",
             "SETTLED",
             "The provider's books",
+            "-m agirails dashboard --state-directory",
             "checks passed",
         ):
             assert words in done.stdout, done.stdout
         assert re.search(r"^proof  0x[0-9a-f]{64}$", done.stdout, re.M)
-        assert list(tmp_path.iterdir()) == []
+        assert list(cwd.iterdir()) == []
+        (kept,) = temporary.iterdir()
+        assert f"The books stay in {kept}" in done.stdout
 
     def test_the_demo_fails_where_a_figure_differs(self, tmp_path):
         script = f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); import demo; demo.FEE = 1; sys.exit(demo.main())"
-        done = run_python("-c", script, cwd=tmp_path)
+        done = run_python("-c", script, cwd=tmp_path, TMPDIR=str(tmp_path))
         assert done.returncode == 1
         assert "FAILED: the provider's balance is" in done.stderr
         assert "checks passed" not in done.stdout
