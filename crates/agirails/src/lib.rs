@@ -60,6 +60,10 @@ struct Readme;
 #[doc = include_str!("../../../docs/guide/axum.md")]
 struct AxumGuide;
 
+#[cfg(all(doctest, feature = "tower"))]
+#[doc = include_str!("../../../docs/guide/dashboard.md")]
+struct DashboardGuide;
+
 #[cfg(all(doctest, feature = "keeper"))]
 #[doc = include_str!("../../../docs/guide/keeper.md")]
 struct KeeperGuide;
