@@ -56,7 +56,7 @@ def main() -> None:
             browser = Browser(Path(directory))
             try:
                 browser.log_in(origin)
-                browser.driver.set_window_size(1080, 1160)
+                browser.driver.set_window_size(1000, 1560)
                 browser.open(origin + MOUNT)
                 browser.driver.save_screenshot(file)
             finally:

@@ -137,6 +137,7 @@ class Browser:
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-dev-shm-usage",
+            "--hide-scrollbars",
             f"--user-data-dir={directory / 'profile'}",
             # Its sandbox does not work for root.
             *(["--no-sandbox"] if os.geteuid() == 0 else []),
