@@ -158,6 +158,7 @@ bench: $(TOOLS) $(NPM_TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--quick
 		cargo bench -p agirails --bench chain -- $(BENCH_OPTIONS)
 	$(call step,figures of the paywall)
 	cargo bench -p agirails --features tower --bench paywall -- $(BENCH_OPTIONS)
+	cargo bench -p agirails --features postgres --bench dashboard -- $(BENCH_OPTIONS)
 	@$(BENCH_VENV)/bin/python $(PIP_INSTALL) flask gunicorn
 	$(BENCH_VENV)/bin/python benches/paywall_flask.py $(BENCH_OPTIONS)
 	$(VENV)/bin/python benches/report.py $(BENCH_OPTIONS)
