@@ -209,7 +209,7 @@ impl Paywall {
     /// ```
     pub async fn report(&self, query: &ReportQuery) -> Result<Vec<ReportRow>> {
         self.tend();
-        let after = query.after.as_deref().unwrap_or_default();
+        let after = query.after.as_deref();
         let days = (query.since.unwrap_or_default() / DAY, query.until.unwrap_or(u64::MAX) / DAY);
         let limit = checked(query.limit.unwrap_or(MOST))?;
         let rows = self.inner.store.report(query.by, days, after, limit).await?;

@@ -121,11 +121,12 @@ impl Dashboard {
 
     /// The totals of these days, by day.
     async fn days(&self, span: (u64, u64)) -> Result<BTreeMap<u64, Totals>> {
-        let (mut days, mut after) = (BTreeMap::new(), String::new());
+        let (mut days, mut after) = (BTreeMap::new(), None);
         loop {
-            let page = self.paywall.inner.store.report(ReportBy::Day, span, &after, PAGE).await?;
+            let store = &self.paywall.inner.store;
+            let page = store.report(ReportBy::Day, span, after.as_deref(), PAGE).await?;
             let Some((last, _)) = page.last() else { return Ok(days) };
-            after.clone_from(last);
+            after = Some(last.clone());
             days.extend(page.into_iter().filter_map(|(key, row)| Some((day_of(&key)?, row))));
         }
     }

@@ -90,6 +90,7 @@ macro_rules! suite {
             the_books_add_up,
             the_books_share_out_what_routes_earned_together,
             the_books_outlive_the_payments,
+            moves_without_a_route_are_in_a_report_by_route,
             the_richest_rows_of_a_report_come_first,
             runs_add_up_by_day_and_route,
             a_payment_is_found_with_its_story,
@@ -1360,8 +1361,10 @@ pub(super) async fn the_books_add_up(store: &dyn Store, two: &dyn Store) {
     let (settled, paid_out, fee, net, gas, refunded) = (1, 1_000_000, 50_000, 950_000, 4, 1);
     let second = Totals { settled, paid_out, fee, net, gas, refunded, ..Totals::default() };
     let all = (0, u64::MAX);
-    let report =
-        async |by, days, after: &str, limit| two.report(by, days, after, limit).await.unwrap();
+    let report = async |by, days, after: &str, limit| {
+        let after = Some(after).filter(|after| !after.is_empty());
+        two.report(by, days, after, limit).await.unwrap()
+    };
     let days = [("2027-01-15".to_owned(), first), ("2027-01-16".to_owned(), second)];
     assert_eq!(report(ReportBy::Day, all, "", 10).await, days);
     assert_eq!(report(ReportBy::Day, all, "", 1).await, days[..1]);
@@ -1446,7 +1449,7 @@ pub(super) async fn the_books_share_out_what_routes_earned_together(
     store.close(id("bundle")).await.unwrap();
     assert!(store.settle(id("bundle"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap());
     assert!(store.settle(id("bundle"), Stage::Delivered, &settled(950_000, NOW)).await.unwrap());
-    let rows = two.report(ReportBy::Route, (0, u64::MAX), "", 9).await.unwrap();
+    let rows = two.report(ReportBy::Route, (0, u64::MAX), None, 9).await.unwrap();
     let told: Vec<_> = rows
         .iter()
         .map(|(route, totals)| {
@@ -1463,14 +1466,32 @@ pub(super) async fn the_books_share_out_what_routes_earned_together(
     assert_eq!(told, expected);
 }
 
+pub(super) async fn moves_without_a_route_are_in_a_report_by_route(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    serve(store, &dear("a")).await;
+    store.refund(&facts("unserved", 100)).await.unwrap();
+    let entry = Entry { at: NOW, ..Entry::default() };
+    let returned = Outcome::Moved { to: Stage::Returned, trouble: None, entry };
+    assert!(store.settle(id("unserved"), Stage::Returning, &returned).await.unwrap());
+    let page = async |after| {
+        let rows = two.report(ReportBy::Route, (0, u64::MAX), after, 1).await.unwrap();
+        rows.into_iter().map(|(route, row)| (route, row.calls, row.refunded)).collect::<Vec<_>>()
+    };
+    assert_eq!(page(None).await, [(String::new(), 0, 1)]);
+    assert_eq!(page(Some("")).await, [("/summarize".to_owned(), 1, 0)]);
+    assert_eq!(page(Some("/summarize")).await, []);
+}
+
 pub(super) async fn the_books_outlive_the_payments(store: &dyn Store, two: &dyn Store) {
     deliver(store, &dear("a"), NOW).await;
     store.settle(id("a"), Stage::Delivered, &settled(950_000, NOW)).await.unwrap();
-    let before = store.report(ReportBy::Day, (0, u64::MAX), "", 9).await.unwrap();
+    let before = store.report(ReportBy::Day, (0, u64::MAX), None, 9).await.unwrap();
     tokio::time::sleep(TICK).await;
     assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
     assert_eq!(two.payment(id("a")).await.unwrap(), None);
-    assert_eq!(store.report(ReportBy::Day, (0, u64::MAX), "", 9).await.unwrap(), before);
+    assert_eq!(store.report(ReportBy::Day, (0, u64::MAX), None, 9).await.unwrap(), before);
     assert_eq!(before[0].1.net, 950_000);
 }
 

@@ -714,15 +714,14 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     async fn payments(&self, filter: &PaymentFilter) -> Result<Vec<PaymentRow>>;
 
     /// The books of these days of UTC, counted from 1970, the last one included: a row for each day
-    /// (`2026-11-27`), route or customer (its address in lower case) behind this key, in the order of the
-    /// keys, byte by byte. What is
-    /// settled counts on the day on which it was; where calls of several routes took from it, each has
+    /// (`2026-11-27`), route or customer (its address in lower case), in the order of the keys, byte by
+    /// byte, and behind this one, which may be empty as a route's is. What is settled counts on the day on which it was; where calls of several routes took from it, each has
     /// its share. The books outlive the payments.
     async fn report(
         &self,
         by: ReportBy,
         days: (u64, u64),
-        after: &str,
+        after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<(String, Totals)>>;
 

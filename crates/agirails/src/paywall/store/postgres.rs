@@ -560,7 +560,7 @@ impl Store for PostgresStore {
         &self,
         by: ReportBy,
         (first, last): (u64, u64),
-        after: &str,
+        after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<(String, Totals)>> {
         macro_rules! by_key {
@@ -571,9 +571,9 @@ impl Store for PostgresStore {
                     ", ",
                     totals!(),
                     " FROM agirails_paywall.books
-                    WHERE scope = $1 AND day BETWEEN $2 AND $3 AND (",
+                    WHERE scope = $1 AND day BETWEEN $2 AND $3 AND ($4 IS NULL OR (",
                     $key,
-                    ") COLLATE \"C\" > $4 GROUP BY ",
+                    ") COLLATE \"C\" > $4) GROUP BY ",
                     $column,
                     " ORDER BY ",
                     $column,
@@ -585,7 +585,7 @@ impl Store for PostgresStore {
             (&self.scope, Type::TEXT),
             (&at_most(first), Type::INT8),
             (&at_most(last), Type::INT8),
-            (&text(after), Type::TEXT),
+            (&after.map(text), Type::TEXT),
             (&i64::from(limit), Type::INT8),
         ];
         self.ask(report!(by, by_key), &parameters).await?.iter().map(totals).collect()

@@ -354,7 +354,7 @@ impl Store for SqliteStore {
         &self,
         by: ReportBy,
         (first, last): (u64, u64),
-        after: &str,
+        after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<(String, Totals)>> {
         let (key, column) = report_key(by);
@@ -362,7 +362,7 @@ impl Store for SqliteStore {
             .read(|connection| {
                 let sql = format!(
                     "SELECT {key}, {TOTALS} FROM books \
-                     WHERE day BETWEEN ?1 AND ?2 AND {key} > ?3 \
+                     WHERE day BETWEEN ?1 AND ?2 AND (?3 IS NULL OR {key} > ?3) \
                      GROUP BY {column} ORDER BY {column} LIMIT ?4"
                 );
                 let mut statement = connection.prepare_cached(&sql)?;
