@@ -78,7 +78,7 @@ struct Server {
 /// Who may come in: the first who has the token, and from then on the browser that got the cookie for it.
 struct Door {
     /// What a browser writes into `Host`: a page of another name that was pointed at this machine does not.
-    hosts: [String; 2],
+    hosts: Vec<String>,
     /// The path that all stands under. Browsers send cookies to every port of a machine, and so to
     /// whoever else listens there; but only for the path that they were set for.
     path: String,
@@ -100,12 +100,17 @@ enum Told {
 }
 
 const COOKIE: &str = "agirails_dashboard";
+const HTTP_PORT: u16 = 80;
 
 impl Door {
     /// With the link that opens it.
     fn new(address: SocketAddr) -> Result<(Self, String)> {
         let [path, token, session] = [secret::<8>()?, secret::<32>()?, secret::<32>()?];
-        let hosts = [address.to_string(), format!("localhost:{}", address.port())];
+        let mut hosts = vec![address.to_string(), format!("localhost:{}", address.port())];
+        if address.port() == HTTP_PORT {
+            // Which browsers leave out.
+            hosts.extend([address.ip().to_string(), "localhost".to_owned()]);
+        }
         let link = format!("http://{address}/{path}/?token={token}");
         Ok((Self { hosts, path, token: Mutex::new(Some(token)), session }, link))
     }
@@ -277,6 +282,19 @@ mod tests {
             &format!("{}x/", &root[..root.len() - 1]),
         ] {
             assert_eq!(door.look("GET", path, "", &headers(host, &cookie)), Told::Shut, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_browsers_leave_out_may_be_left_out() {
+        let (door, _) = Door::new("127.0.0.1:80".parse().unwrap()).unwrap();
+        for (host, told) in [
+            ("127.0.0.1", Told::Shut),
+            ("localhost", Told::Shut),
+            ("127.0.0.1:80", Told::Shut),
+            ("evil.example", Told::WrongHost),
+        ] {
+            assert_eq!(door.look("GET", "/", "", &headers(host, "")), told, "{host}");
         }
     }
 

@@ -464,11 +464,14 @@ async fn the_dashboard_is_served_below_a_path_that_ends_with_a_slash() {
     }
     // A page without its slash would name them wrongly.
     assert_eq!(get("").await.status(), 404);
-    let overview: Value = get("/data/overview?range=all").await.json().await.unwrap();
+    let read = async |path: &str| -> Value {
+        serde_json::from_slice(&get(path).await.bytes().await.unwrap()).unwrap()
+    };
+    let overview = read("/data/overview?range=all").await;
     let totals = &overview["totals"];
     assert_eq!((&totals["calls"], &totals["gross"]), (&1.into(), &"0.10".into()));
     assert_eq!(overview["routes"][0]["p50"].as_str().map(|told| &told[..3]), Some("≤"));
-    let story: Value = get(&format!("/data/payments/{id}")).await.json().await.unwrap();
+    let story = read(&format!("/data/payments/{id}")).await;
     assert_eq!(story["payment"]["spent"], "0.10");
     let evidence = get(&format!("/data/payments/{id}/evidence")).await;
     assert_eq!(evidence.headers()["content-type"], "application/json");

@@ -9,6 +9,7 @@ mod generation;
 
 mod attacks;
 mod chain;
+mod dashboard;
 #[cfg(feature = "tower")]
 mod death;
 mod edge;

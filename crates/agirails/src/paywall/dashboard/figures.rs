@@ -109,7 +109,7 @@ impl Dashboard {
             "now": now,
             "range": { "name": range.name(), "since": date(first), "until": date(last) },
             "totals": all,
-            "backlog": waiting(&backlog, now, inner.settings.settle),
+            "backlog": self.waiting(&backlog, now),
             "days": by_day(&days, first, last),
             "peak": days.values().map(|day| day.gross.max(day.net)).max().map(Usdc).map(usdc),
             "routes": by_route(&routes, &runs),
@@ -117,6 +117,28 @@ impl Dashboard {
             "hasMoreRoutes": routes.len() > MOST as usize,
             "hasMoreCustomers": customers.len() > MOST as usize,
         }))
+    }
+
+    fn waiting(&self, backlog: &Backlog, now: u64) -> Value {
+        let inner = &self.paywall.inner;
+        let owed = backlog.deliveries + backlog.returns;
+        json!({
+            "open": backlog.open,
+            "deliveries": backlog.deliveries,
+            "refunds": backlog.returns,
+            "owedSince": (owed > 0).then(|| now.saturating_sub(backlog.oldest.as_secs())),
+            "trouble": backlog.trouble,
+            "expected": usdc(backlog.expected),
+            "delivered": backlog.delivered,
+            "nextAt": backlog.next_at,
+            "due": backlog.due,
+            "dueSince": backlog.due_since.filter(|since| *since > 0),
+            // Who settles nothing has not asked what gas costs.
+            "notWorthGas": inner.least_net().map(|_| backlog.small),
+            "settlesItself": inner.settings.settle == Settle::Auto,
+            "disputed": backlog.disputed,
+            "lost": backlog.lost,
+        })
     }
 
     /// The totals of these days, by day.
@@ -278,26 +300,6 @@ fn percentile(ran: &[(Ran, u64)], percent: u64) -> Option<String> {
         Ran::Longer => Some("> 60 s".to_owned()),
         Ran::Failed => None,
     }
-}
-
-fn waiting(backlog: &Backlog, now: u64, settle: Settle) -> Value {
-    let owed = backlog.deliveries + backlog.returns;
-    json!({
-        "open": backlog.open,
-        "deliveries": backlog.deliveries,
-        "refunds": backlog.returns,
-        "owedSince": (owed > 0).then(|| now.saturating_sub(backlog.oldest.as_secs())),
-        "trouble": backlog.trouble,
-        "expected": usdc(backlog.expected),
-        "delivered": backlog.delivered,
-        "nextAt": backlog.next_at,
-        "due": backlog.due,
-        "dueSince": backlog.due_since.filter(|since| *since > 0),
-        "notWorthGas": backlog.small,
-        "settlesItself": settle == Settle::Auto,
-        "disputed": backlog.disputed,
-        "lost": backlog.lost,
-    })
 }
 
 /// Times are 0 where it has not come to that.

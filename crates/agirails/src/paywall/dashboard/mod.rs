@@ -7,6 +7,7 @@ mod figures;
 
 use std::fmt;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
@@ -26,6 +27,8 @@ const SCRIPT: &str = include_str!("dashboard.js");
 /// What the page may do: nothing but ask the place it came from.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// What is escaped in a segment of a path: all that is not unreserved.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// Payments on a page.
 const PAYMENTS: u32 = 25;
 
@@ -105,7 +108,7 @@ impl Dashboard {
             && let Some(last) = mount.rsplit('/').next().filter(|last| !last.is_empty())
         {
             // Relative, for a proxy may have taken a prefix off; the dot keeps it from being a scheme.
-            let last: String = form_urlencoded::byte_serialize(last.as_bytes()).collect();
+            let last = utf8_percent_encode(last, SEGMENT);
             return Answer::new(308, "").with("Location", format!("./{last}/"));
         }
         let path = path.trim_start_matches('/');
