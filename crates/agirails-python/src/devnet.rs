@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use agirails::{Code, Error, Result};
+use agirails::{Code, Error, Generation, Result};
 use agirails_devnet as core;
 use pyo3::{IntoPyObjectExt, prelude::*};
 
@@ -64,7 +64,7 @@ pub fn _start_devnet(
         builder = builder.generation(generation);
     }
     if let Some(value) = recovery_grace {
-        builder = builder.recovery_grace(convert::count("recovery_grace", value)?);
+        builder = builder.recovery_grace(convert::count("recovery_grace", value)?.into());
     }
     let start = builder.start();
     if awaitable {
