@@ -82,7 +82,7 @@ impl Paywall {
     /// ```
     pub async fn evidence(&self, id: TransactionId) -> Result<Evidence> {
         self.tend();
-        self.inner.evidence(id).await
+        self.inner.whose(id).await?.evidence(id).await
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
     store::{Duty, Entry, Facts, Outcome, Stage},
 };
 use crate::{
+    client::ACTPClient,
     error::{Code, Error, Result, Retry},
     kernel::{GasCost, Role, TransactionQuery, Transition},
     protocol::{
@@ -48,6 +49,8 @@ const MISSING_FOR: u64 = 3_600;
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// A page of the kernel's transactions.
 const PAGE: u32 = 1_000;
+/// How often payments of keys that nobody has are looked for; longer than a lease lasts.
+const STRANGERS: Duration = Duration::from_secs(15);
 /// How many payments are forgotten in one step, in which others wait.
 const PRUNED_AT_ONCE: u32 = 500;
 
@@ -101,6 +104,11 @@ impl Complaint {
             inner.listener.tell(level, words);
         }
     }
+}
+
+/// One sender for each key, whoever holds its database.
+pub(super) fn lease_name(client: &ACTPClient) -> String {
+    format!("outbox {}", client.address())
 }
 
 /// Tends the store until the paywall is dropped. What must not wait for a node that does not
@@ -191,6 +199,7 @@ struct Tender {
     price: Chore,
     sweeps: [Sweep; 2],
     prune: Chore,
+    strangers: Chore,
     /// Until when nobody else sends.
     leads_until: Option<Instant>,
     duties: JoinSet<()>,
@@ -224,6 +233,7 @@ impl Tender {
                 Sweep { states: &[State::Delivered], chore: Chore::new(recheck) },
             ],
             prune: Chore::new(Duration::from_secs(600)),
+            strangers: Chore::new(STRANGERS),
             leads_until: None,
             duties: JoinSet::new(),
             under_way: Arc::default(),
@@ -242,6 +252,10 @@ impl Tender {
         if let Err(error) = inner.store.tidy().await {
             let words = format!("the paywall's log was not brought into its file: {error}");
             self.complaint.tell(inner, Level::Warning, words);
+        }
+        // Each process tells its own health.
+        if !inner.is_former {
+            self.strangers.begin(inner.clone().look_for_strangers());
         }
         if self.lead.is_due() {
             self.take_the_lead(inner).await?;
@@ -336,9 +350,8 @@ impl Inner {
         self.client.network().is_local()
     }
 
-    /// One sender for each key, whoever holds its database.
     fn lease_name(&self) -> String {
-        format!("outbox {}", self.client.address())
+        lease_name(&self.client)
     }
 
     async fn release_abandoned(&self, process: &Process) -> Result<()> {

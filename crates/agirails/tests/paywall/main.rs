@@ -15,6 +15,7 @@ mod evidence;
 mod exchanges;
 mod faulty_kernel;
 mod fixture;
+mod former_keys;
 #[cfg(feature = "tower")]
 mod layer;
 mod outage;

@@ -15,8 +15,8 @@ use std::{
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 
 use super::{
-    AnswerRequest, Answered, Backlog, CallId, Claim, ClaimRequest, Claimed, Counters, DAY, Duty,
-    Ended, Entry, Facts, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
+    AnswerRequest, Answered, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, DAY,
+    Duty, Ended, Entry, Facts, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
     PIECE_BYTES, PaymentFilter, ReportBy, Stage, Store, Totals, net,
 };
 use crate::{
@@ -95,6 +95,7 @@ macro_rules! suite {
             who_comes_too_late_is_told_why,
             the_backlog_says_what_is_owed,
             an_original_is_no_copy,
+            a_store_says_where_its_tables_went,
             one_of_many_claims_runs,
             random_calls_are_served_once,
             random_losses_are_fenced_off,
@@ -1529,6 +1530,15 @@ fn at_once<W: AsyncFnOnce() + Send>(workers: Vec<W>) {
     });
 }
 
+pub(super) async fn a_store_says_where_its_tables_went(one: &dyn Store, two: &dyn Store) {
+    assert_eq!(one.moved_to().await.unwrap(), None);
+    one.move_to(Some("elsewhere")).await.unwrap();
+    one.move_to(Some("the database é")).await.unwrap();
+    assert_eq!(two.moved_to().await.unwrap().as_deref(), Some("the database é"));
+    two.move_to(None).await.unwrap();
+    assert_eq!(one.moved_to().await.unwrap(), None);
+}
+
 pub(super) async fn an_original_is_no_copy(store: &dyn Store, two: &dyn Store) {
     serve(store, &ask("a", "k", 10)).await;
     for (store, now) in [(store, NOW), (two, NOW + 1)] {
@@ -1701,4 +1711,93 @@ pub(super) async fn random_calls_are_served_once(one: &dyn Store, two: &dyn Stor
 
 pub(super) async fn random_losses_are_fenced_off(one: &dyn Store, two: &dyn Store) {
     random_calls(one, two, Duration::ZERO).await;
+}
+
+/// Brings a store into every state that it can keep.
+pub(in crate::paywall) async fn fill(store: &dyn Store) {
+    let bytes: Vec<u8> = (0..=255).collect();
+    let long = vec![b'x'; 2 * PIECE_BYTES + 1];
+    for (key, body) in [("k\u{e9}y \u{1f980}", &bytes), ("empty", &vec![]), ("long", &long)] {
+        let claim = run(store, &ask("balance", key, 10)).await;
+        let headers = [("Set-Cookie", &b"a"[..]), ("Set-Cookie", &b"b\xff"[..]), ("X", &b""[..])];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_vec())).into();
+        let answer = Answer { status: 201, headers, body: body.clone() };
+        let request = Arc::new(kept_request(Some(body)));
+        let more =
+            AnswerRequest { answer: Some(answer), request: Some(request), ..answer_to(&claim) };
+        done(store.answer(&more).await.unwrap());
+    }
+    // One failed, one was lost, and the answer to one was not kept.
+    let failed = run(store, &ask("balance", "failed", 10)).await;
+    store.release(&failed, u32::MAX).await.unwrap();
+    run(store, &briefly(ask("balance", "lost", 7))).await;
+    let bare = run(store, &ask("balance", "bare", 10)).await;
+    done(store.answer(&AnswerRequest { answer: None, ..answer_to(&bare) }).await.unwrap());
+    serve(store, &ask("whole", "", 100)).await;
+    for name in ["settled", "disputed", "delivered"] {
+        deliver(store, &dear(name), NOW).await;
+    }
+    store.keep_tree(id("settled"), &merkle_levels(vec![keccak256("leaf"); 70])).await.unwrap();
+    store.settle(id("settled"), Stage::Delivered, &settled(950_000, NOW + DAY)).await.unwrap();
+    store.settle(id("disputed"), Stage::Delivered, &moved(Stage::Disputed)).await.unwrap();
+    store.give_back(&facts("returning", 100)).await.unwrap();
+    store.settle(id("returning"), Stage::Returning, &later(LONG, "no gas")).await.unwrap();
+    store.set_content_hash(id("whole"), keccak256("root")).await.unwrap();
+    let refused = run(store, &unbound(ask("left", "", 100))).await;
+    store.release(&refused, 1).await.unwrap();
+    store.count(&Counters::from([("seen{a=\"\\\"b\"}".to_owned(), 7)])).await.unwrap();
+    store.service().await.unwrap();
+}
+
+/// All that a store tells of what [`fill`] put there.
+pub(in crate::paywall) async fn told(store: &dyn Store) -> Vec<String> {
+    let mut told = vec![];
+    let ids = ["balance", "whole", "settled", "disputed", "delivered", "returning", "left"].map(id);
+    for id in ids {
+        told.push(format!("{:?}", store.payment(id).await.unwrap()));
+        let calls = store.calls(id).await.unwrap();
+        for CallRow { key, .. } in &calls {
+            let call = CallId { transaction: id, key: key.clone() };
+            let digest = keccak256(format!("request {key}"));
+            let known = format!("{:?}", store.known(&call, digest).await.unwrap());
+            let is_long = known.contains("Pieces");
+            told.extend([known, format!("{:?}", store.request(&call).await.unwrap())]);
+            for piece in (0..3).filter(|_| is_long) {
+                told.push(format!("{:?}", keccak256(store.piece(&call, piece).await.unwrap())));
+            }
+        }
+        told.push(format!("{calls:?} {:?}", store.nodes(id, &[(0, 69), (1, 0)]).await.unwrap()));
+    }
+    for by in [ReportBy::Day, ReportBy::Route, ReportBy::Customer] {
+        told.push(format!("{:?}", store.report(by, (0, u64::MAX), "", 100).await.unwrap()));
+    }
+    let all = PaymentFilter { limit: 100, ..PaymentFilter::default() };
+    let rows = store.payments(&all).await.unwrap();
+    let mut rows: Vec<_> = rows.iter().map(|row| format!("{row:?}")).collect();
+    rows.sort();
+    told.extend(rows);
+    let mut owed = due(store).await;
+    owed.sort();
+    let settlements = store.settlements(u64::MAX, Usdc(1), 100).await.unwrap();
+    let settlements: Vec<_> = settlements.iter().map(|duty| duty.facts.id).collect();
+    told.push(format!("{owed:?} {settlements:?} {:?}", store.counters().await.unwrap()));
+    let backlog = Backlog { oldest: Duration::ZERO, ..store.backlog(NOW, Usdc(1)).await.unwrap() };
+    told.push(format!("{backlog:?} {:?}", store.service().await.unwrap()));
+    told
+}
+
+/// What [`fill`] left open is served further, on its rest alone.
+pub(in crate::paywall) async fn goes_on(store: &dyn Store) {
+    let claimed = store.claim(&ask("balance", "too much", 61)).await.unwrap();
+    assert_eq!(claimed, Claimed::NoBalance { left: Usdc(53) });
+    // The claim of a process that died is taken over, with what it held.
+    assert_eq!(run(store, &ask("balance", "lost", 60)).await.attempt, 2);
+    assert_eq!(store.release(&claim_of(&ask("balance", "lost", 60), 2), 9).await.unwrap(), {
+        Ended::Done { stage: Stage::Open, index: 4 }
+    });
+    serve(store, &ask("balance", "more", 60)).await;
+    assert_eq!(stage(store, "balance").await, Stage::Delivering);
+    let counters = store.counters().await.unwrap();
+    let route = super::calls_counter("/summarize");
+    assert_eq!(counters[&route], 9, "{counters:?}");
 }

@@ -3,7 +3,8 @@
 //! returns, and where it fails nothing was done.
 
 #[cfg(test)]
-mod conformance;
+pub(super) mod conformance;
+pub(super) mod copy;
 mod group_commit;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -20,6 +21,7 @@ pub(super) use self::postgres::PostgresStore;
 pub(super) use self::sqlite::SqliteStore;
 use super::answer::{Answer, Headers};
 use crate::{
+    client::ACTPClient,
     error::Result,
     protocol::{DisputeWindow, Transaction, TransactionId, Usdc, money::payout},
 };
@@ -38,10 +40,24 @@ pub(super) struct Scope {
 }
 
 impl Scope {
+    /// Whose payments a client's paywall keeps.
+    pub(super) fn of_client(client: &ACTPClient) -> Self {
+        let network = client.network();
+        Self { chain_id: network.chain_id, kernel: network.kernel, provider: client.address() }
+    }
+
     /// What sets it apart from all others.
     fn name(&self) -> String {
         let Self { chain_id, kernel, provider } = self;
         format!("{chain_id}-{}-{}", hex::encode(kernel), hex::encode(provider))
+    }
+
+    /// The providers of the same network whose scopes have these names.
+    fn provider_of(&self, name: &str) -> Option<Address> {
+        let Self { chain_id, kernel, .. } = self;
+        let rest = name.strip_prefix(&format!("{chain_id}-{}-", hex::encode(kernel)))?;
+        let provider: Address = rest.parse().ok()?;
+        (provider != self.provider).then_some(provider)
     }
 
     /// What earlier versions called it, which other providers may share.
@@ -51,7 +67,7 @@ impl Scope {
     }
 
     #[cfg(test)]
-    fn of(name: &str) -> Self {
+    pub(super) fn of(name: &str) -> Self {
         let hash = alloy_primitives::keccak256(name);
         let address = Address::from_slice(&hash[..20]);
         Self { chain_id: 31_337, kernel: address, provider: address }
@@ -551,6 +567,31 @@ pub(super) struct Backlog {
     pub(super) trouble: Option<String>,
 }
 
+impl Backlog {
+    /// What another store of the same service owes too.
+    pub(super) fn add(&mut self, other: Self) {
+        self.deliveries += other.deliveries;
+        self.returns += other.returns;
+        self.open += other.open;
+        self.lost += other.lost;
+        self.delivered += other.delivered;
+        self.due += other.due;
+        self.small += other.small;
+        self.disputed += other.disputed;
+        self.due_since = [self.due_since, other.due_since].into_iter().flatten().min();
+        self.oldest = self.oldest.max(other.oldest);
+        self.trouble = self.trouble.take().or(other.trouble);
+    }
+}
+
+/// Payments in the same place that only another key can move, and that no process tends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stranger {
+    pub(super) provider: Address,
+    pub(super) payments: u64,
+    pub(super) amount: Usdc,
+}
+
 /// One call, for receipts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CallRow {
@@ -721,6 +762,16 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// `None` where it is the original. What was claimed between the copy and that time, it does not
     /// know.
     async fn restored(&self, now: u64) -> Result<Option<u64>>;
+
+    /// Open, owed deliveries and refunds of other providers on the same network in the same place, of whom
+    /// none holds a lease.
+    async fn strangers(&self) -> Result<Vec<Stranger>>;
+
+    /// Where its tables were moved to, since when nothing is served from here.
+    async fn moved_to(&self) -> Result<Option<String>>;
+
+    /// Writes down where its tables are moved to, or that they were not.
+    async fn move_to(&self, place: Option<&str>) -> Result<()>;
 
     /// Brings what is written to where it stays, without making anybody wait: called now and then.
     async fn tidy(&self) -> Result<()>;

@@ -5,6 +5,7 @@
 //! is sent once more, since each finds out whether it was done already; counters alone are not.
 
 mod address;
+mod copying;
 mod errors;
 mod pool;
 
@@ -30,7 +31,7 @@ use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
     Entry, Facts, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
     PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, ReportBy, Scope, Stage, Store,
-    Totals, calls_counter, node_in_row, revenue_counter, row_of_node, rows_of_level,
+    Stranger, Totals, calls_counter, node_in_row, revenue_counter, row_of_node, rows_of_level,
 };
 use crate::{
     error::{Code, Error, Result, shown_words},
@@ -69,6 +70,8 @@ pub(in crate::paywall) struct PostgresStore {
     pool: Pool,
     /// In every row, with the provider's whole address in it.
     scope: String,
+    /// The same in its parts.
+    network: Scope,
 }
 
 impl fmt::Debug for PostgresStore {
@@ -105,10 +108,10 @@ impl PostgresStore {
             }
             time::sleep(PAUSE).await;
         }
-        let (former, scope) = (scope.former_name(), scope.name());
+        let (network, former, scope) = (*scope, scope.former_name(), scope.name());
         const SQL: &str = "SELECT agirails_paywall.adopt($1, $2)";
         pool.ask(Again::Harmless, SQL, &[(&former, Type::TEXT), (&scope, Type::TEXT)]).await?;
-        Ok(Self { pool, scope })
+        Ok(Self { pool, scope, network })
     }
 
     async fn ask(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
@@ -816,6 +819,44 @@ impl Store for PostgresStore {
     }
 
     /// The server does that.
+    async fn strangers(&self) -> Result<Vec<Stranger>> {
+        const SQL: &str = "SELECT p.scope, count(*), sum(p.amount)::bigint
+            FROM agirails_paywall.payment p
+            WHERE p.scope <> $1 AND p.stage IN (0, 1, 3)
+                AND NOT EXISTS (SELECT FROM agirails_paywall.lease l
+                    WHERE l.scope = p.scope AND l.leased_until > clock_timestamp())
+                AND NOT EXISTS (SELECT FROM agirails_paywall.meta m
+                    WHERE m.scope = p.scope AND m.name = 'moved')
+            GROUP BY p.scope ORDER BY p.scope";
+        let mut found = vec![];
+        for row in self.ask(SQL, &[(&self.scope, Type::TEXT)]).await? {
+            if let Some(provider) = self.network.provider_of(value(&row, 0)?) {
+                let (payments, amount) = (unsigned(&row, 1)?, usdc(&row, 2)?);
+                found.push(Stranger { provider, payments, amount });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn moved_to(&self) -> Result<Option<String>> {
+        const SQL: &str =
+            "SELECT value FROM agirails_paywall.meta WHERE scope = $1 AND name = 'moved'";
+        let rows = self.ask(SQL, &[(&self.scope, Type::TEXT)]).await?;
+        rows.first().map(|row| utf8(value(row, 0)?)).transpose()
+    }
+
+    async fn move_to(&self, place: Option<&str>) -> Result<()> {
+        const SQL: &str = "INSERT INTO agirails_paywall.meta (scope, name, value) \
+            VALUES ($1, 'moved', $2) ON CONFLICT (scope, name) DO UPDATE SET value = excluded.value";
+        const BACK: &str = "DELETE FROM agirails_paywall.meta WHERE scope = $1 AND name = 'moved'";
+        let scope: Parameter<'_> = (&self.scope, Type::TEXT);
+        match place {
+            Some(place) => self.ask(SQL, &[scope, (&place.as_bytes(), Type::BYTEA)]).await?,
+            None => self.ask(BACK, &[scope]).await?,
+        };
+        Ok(())
+    }
+
     async fn tidy(&self) -> Result<()> {
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! The store of one machine: a SQLite file that all its workers share.
 
-use std::{sync::Arc, time::Duration};
+mod copying;
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use alloy_primitives::{Address, B256};
 use async_trait::async_trait;
@@ -10,7 +12,7 @@ use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, DAY, Duty,
     Ended, Entry, Facts, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
     PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, ReportBy, Scope, Stage, Store,
-    Totals, group_commit::GroupCommit, node_in_row, row_of_node, rows_of_level,
+    Stranger, Totals, group_commit::GroupCommit, node_in_row, row_of_node, rows_of_level,
 };
 use crate::{
     error::{Code, Error, Result},
@@ -37,6 +39,7 @@ const ANSWERED: i64 = 1;
 #[derive(Debug)]
 pub(in crate::paywall) struct SqliteStore {
     file: Arc<storage::Store>,
+    scope: Scope,
     provider: Address,
     /// A forked child's writers wait for one another, not for the parent's.
     commits: Renewed<GroupCommit>,
@@ -72,7 +75,31 @@ impl SqliteStore {
             let file = file.clone();
             move || GroupCommit::new(file.clone())
         });
-        Ok(Self { file, provider: *provider, commits })
+        Ok(Self { file, scope: *scope, provider: *provider, commits })
+    }
+
+    /// Whether there is one in this place.
+    pub(in crate::paywall) fn is_in(storage: &Storage, scope: &Scope) -> bool {
+        [scope.name(), scope.former_name()]
+            .iter()
+            .any(|name| storage.has(&format!("paywall-{name}.sqlite3")))
+    }
+
+    /// What only its key can move, where nobody who has that holds a lease; nothing where it was moved.
+    async fn untended(&self) -> Result<Option<Stranger>> {
+        let (payments, amount) = self
+            .file
+            .read(|connection| {
+                let sql = "SELECT count(*), coalesce(sum(amount), 0) FROM payments \
+                           WHERE stage IN (0, 1, 3) \
+                           AND NOT EXISTS (SELECT 1 FROM leases WHERE until > ?1) \
+                           AND NOT EXISTS (SELECT 1 FROM meta WHERE name = 'moved')";
+                let mut found = connection.prepare_cached(sql)?;
+                Ok(found.query_row([now_ms()], |row| Ok((number(row, 0)?, number(row, 1)?)))?)
+            })
+            .await?;
+        let provider = self.provider;
+        Ok((payments > 0).then_some(Stranger { provider, payments, amount: Usdc(amount) }))
     }
 
     async fn write<T: Send + 'static>(
@@ -594,8 +621,9 @@ impl Store for SqliteStore {
                 })?;
                 for row in rows {
                     let (route, calls, revenue) = row?;
-                    counters.insert(super::calls_counter(&route), calls);
-                    counters.insert(super::revenue_counter(&route), revenue);
+                    // What came from another store stands among the counters.
+                    *counters.entry(super::calls_counter(&route)).or_default() += calls;
+                    *counters.entry(super::revenue_counter(&route)).or_default() += revenue;
                 }
                 Ok(counters)
             })
@@ -634,6 +662,48 @@ impl Store for SqliteStore {
             let at: Option<i64> =
                 connection.query_row("SELECT max(at) FROM restored", [], |row| row.get(0))?;
             Ok(at.map(|at| at as u64))
+        })
+        .await
+    }
+
+    async fn strangers(&self) -> Result<Vec<Stranger>> {
+        let Some(state) = self.file.path().and_then(Path::parent) else { return Ok(vec![]) };
+        let names = fs::read_dir(state).into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let providers: Vec<_> = names
+            .filter_map(|name| {
+                let name = name.strip_prefix("paywall-")?.strip_suffix(".sqlite3")?;
+                self.scope.provider_of(name)
+            })
+            .collect();
+        let mut found = vec![];
+        for provider in providers {
+            let Some(directory) = state.parent() else { continue };
+            let storage = Storage::Directory(directory.to_owned());
+            let other = Self::open(storage, &Scope { provider, ..self.scope }, true).await?;
+            found.extend(other.untended().await?);
+        }
+        Ok(found)
+    }
+
+    async fn moved_to(&self) -> Result<Option<String>> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT CAST(value AS TEXT) FROM meta WHERE name = 'moved'";
+                Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?)
+            })
+            .await
+    }
+
+    async fn move_to(&self, place: Option<&str>) -> Result<()> {
+        let place = place.map(|place| place.as_bytes().to_vec());
+        self.write(move |connection| {
+            let sql = match place {
+                Some(_) => "INSERT OR REPLACE INTO meta (name, value) VALUES ('moved', ?1)",
+                None => "DELETE FROM meta WHERE name = 'moved' AND ?1 IS NULL",
+            };
+            connection.prepare_cached(sql)?.execute([&place])?;
+            Ok(())
         })
         .await
     }
