@@ -11,7 +11,7 @@ use tokio::runtime::Builder;
 use crate::{connection::Connection, output::Progress};
 
 /// The database of the paywall's store, where no option names one.
-const STORE_VARIABLE: &str = "AGIRAILS_STORE";
+pub(super) const STORE_VARIABLE: &str = "AGIRAILS_STORE";
 
 /// Whose books, and where they are.
 #[derive(Debug, Clone, clap::Args)]

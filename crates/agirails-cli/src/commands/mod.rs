@@ -23,6 +23,7 @@ mod report;
 mod request;
 mod settle;
 mod spent;
+mod store;
 mod tx;
 mod verify;
 
@@ -74,6 +75,7 @@ pub enum Command {
     Doctor(doctor::Doctor),
     Keystore(keystore::Keystore),
     Backup(backup::Backup),
+    Store(store::Store),
     Devnet(devnet::Devnet),
     Completions(completions::Completions),
 }
@@ -105,6 +107,7 @@ impl Command {
             Self::Verify(command) => command.format,
             Self::Mint(command) => command.format,
             Self::Doctor(command) => command.format,
+            Self::Store(command) => command.format(),
             Self::Keystore(_) | Self::Backup(_) | Self::Devnet(_) | Self::Completions(_) => {
                 Format::default()
             }
@@ -136,6 +139,7 @@ impl Command {
             Self::Doctor(command) => until_interrupted(command.run()).await,
             Self::Keystore(command) => until_interrupted(command.run()).await,
             Self::Backup(command) => until_interrupted(command.run()).await,
+            Self::Store(command) => until_interrupted(command.run()).await,
             Self::Completions(command) => command.run(),
         };
         outcome.unwrap_or_else(|error| failure::tell(&error, format))
