@@ -49,6 +49,7 @@ class Settings(TypedDict, total=False):
     """The settings of a paywall; Base.__init__ describes them."""
 
     store: str | PathLike[str] | None
+    former_clients: Sequence[ACTPClient | AsyncACTPClient] | None
     public_url: str | None
     unsigned: Literal["serve", "refuse"] | None
     one_store: bool | None
@@ -113,6 +114,9 @@ class Base:
             store: where claims and answers are kept: None for a SQLite file beside the client's
                 state, which all workers of a machine share; another directory; or
                 "postgresql://…", for several machines.
+            former_clients: clients of the keys that this provider used before. What is open of them
+                is served, delivered, settled and given back under their own keys; offers name the
+                new one. Leave a key out once /health shows nothing open of it.
             public_url: the URL under which callers reach the application, such as
                 "https://example.com/shop". Set it where a proxy changes host or path.
             unsigned: what to do with a request that its payer did not sign: "serve" or "refuse".
@@ -188,7 +192,13 @@ class Base:
                 "Paywall() needs the provider's client: "
                 f"Paywall(ACTPClient(...)), not {type(client).__name__}"
             )
-        self._core = _Paywall(client, self._awaitable, dict(settings))
+        given: dict[str, Any] = dict(settings)
+        if given.get("former_clients") is not None:
+            given["former_clients"] = [
+                former._client if isinstance(former, AsyncACTPClient) else former
+                for former in given["former_clients"]
+            ]
+        self._core = _Paywall(client, self._awaitable, given)
         self._provider = client.address
         self._free_routes = free_routes
         self._functions: set[Any] = set()

@@ -62,9 +62,21 @@ impl _Paywall {
         awaitable: bool,
         settings: &Bound<'_, PyDict>,
     ) -> PyResult<Self> {
+        let former = settings.get_item("former_clients")?.filter(|value| !value.is_none());
         let (settings, place) = read_settings(settings)?;
         let mut builder =
             Paywall::builder(client.core().clone()).settings(settings.clone()).on_event(note);
+        if let Some(former) = former {
+            for client in former.try_iter()? {
+                let client = client?;
+                let client = client.cast::<ACTPClient>().map_err(|_| {
+                    let (code, problem) = (Code::InvalidSettings, "must be a list of clients");
+                    let hint = "pass [ACTPClient(...)], with a key that the provider used before";
+                    convert::refuse(py, code, "former_clients", "this", problem, hint)
+                })?;
+                builder = builder.former_client(client.get().core().clone());
+            }
+        }
         builder = match place {
             Place::OfTheClient => builder,
             Place::Directory(path) => builder.storage(Storage::Directory(path)),
@@ -912,6 +924,8 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, Place)> {
         let seconds = |field| convert::seconds(field, &value);
         match name.cast::<PyString>()?.to_str()? {
             "store" => place = read_place(&value)?,
+            // Clients are no settings of the core.
+            "former_clients" => {}
             "unsigned" => settings.unsigned = Some(read_unsigned(&value)?),
             "one_store" => settings.one_store = Some(convert::flag("one_store", &value)?),
             "max_window_seconds" => settings.max_window_seconds = number("max_window_seconds")?,
