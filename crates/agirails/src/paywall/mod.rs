@@ -58,6 +58,7 @@ mod settings;
 mod settlement;
 mod signer;
 mod store;
+mod webhook;
 
 use std::{
     collections::HashSet,
@@ -99,6 +100,7 @@ pub use self::{
     run::{End, Run},
     settings::{Deliver, Settings, Settle, Unsigned},
     store::ReportBy,
+    webhook::Webhook,
 };
 use crate::{
     client::{ACTPClient, LeastNet},
@@ -133,6 +135,7 @@ struct Inner {
     least_net: Mutex<Option<LeastNet>>,
     meters: Meters,
     listener: Listener,
+    webhooks: Renewed<webhook::Connections>,
     verified: Mutex<admission::Verified>,
     charges: Mutex<Vec<Arc<Charge>>>,
     /// The least that any call may cost, in base units.
@@ -220,6 +223,9 @@ impl PaywallBuilder {
             ),
             Place::Postgres(url) => open_database(&url, &scope).await?,
         };
+        if settings.webhook.is_some() {
+            store.keep_webhooks();
+        }
         let unsigned = settings.unsigned.unwrap_or(match network.has_test_money() {
             true => Unsigned::Serve,
             false => Unsigned::Refuse,
@@ -240,6 +246,7 @@ impl PaywallBuilder {
                 least_net: Mutex::default(),
                 meters: Meters::default(),
                 listener,
+                webhooks: Renewed::new(webhook::Connections::new),
                 verified: Mutex::new(LruCache::new(admission::REMEMBERED)),
                 charges: Mutex::default(),
                 cheapest: AtomicU64::new(u64::MAX),

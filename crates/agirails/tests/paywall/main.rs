@@ -22,3 +22,4 @@ mod prepaid;
 mod promise;
 mod settlement;
 mod signers;
+mod webhook;

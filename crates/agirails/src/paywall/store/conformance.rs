@@ -93,6 +93,8 @@ macro_rules! suite {
             payments_come_newest_first_in_pages,
             a_call_is_known_without_being_claimed,
             who_comes_too_late_is_told_why,
+            events_about_money_wait_until_they_are_told_each_payments_in_order,
+            events_are_kept_only_where_somebody_is_told,
             the_backlog_says_what_is_owed,
             an_original_is_no_copy,
             one_of_many_claims_runs,
@@ -1495,6 +1497,60 @@ pub(super) async fn who_comes_too_late_is_told_why(store: &dyn Store, two: &dyn 
     assert_eq!(store.release(&first, 1).await.unwrap(), Ended::TakenOver);
     assert_eq!(two.answer(&answer_to(&second)).await.unwrap(), Ended::Closed);
     assert_eq!(two.release(&second, 1).await.unwrap(), Ended::Closed);
+}
+
+pub(super) async fn events_about_money_wait_until_they_are_told_each_payments_in_order(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    store.keep_webhooks();
+    deliver(store, &ask("a", "", 100), 10).await;
+    assert!(store.settle(id("a"), Stage::Delivered, &settled(95, 20)).await.unwrap());
+    serve(store, &ask("b", "k", 10)).await;
+    let lost = store.overtake(id("b"), Stage::Returned, Stage::Lost, "by others").await;
+    assert_eq!(lost.unwrap(), Some(Stage::Lost));
+    // What has happened before is nothing new.
+    assert!(!store.settle(id("a"), Stage::Delivered, &settled(95, 20)).await.unwrap());
+    assert_eq!(store.backlog(0, Usdc::ZERO).await.unwrap().webhooks, 3);
+
+    let due = two.webhooks(9).await.unwrap();
+    let names: Vec<_> = due.iter().map(|row| (row.payment, &*row.name)).collect();
+    assert_eq!(names, [(id("a"), "delivered"), (id("b"), "lost")]);
+    let Facts { requester, amount, .. } = facts("a", 100);
+    assert_eq!((due[0].requester, due[0].amount, due[0].net), (requester, amount, None));
+    assert_eq!(two.webhooks(1).await.unwrap(), due[..1]);
+    // Later ones of the same payment wait with it, and no others.
+    two.webhook_later(due[0].number, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(store.webhooks(9).await.unwrap(), due[1..]);
+    two.webhook_told(due[0].number).await.unwrap();
+    let due = store.webhooks(9).await.unwrap();
+    let [lost, settled] = &due[..] else { panic!("{due:?}") };
+    let lost = if lost.name == "lost" { lost } else { settled };
+    let settled = due.iter().find(|row| row.name == "settled").unwrap();
+    assert_eq!((settled.at, settled.net, settled.tries), (20, Some(Usdc(95)), 0));
+    assert_ne!(settled.id, lost.id);
+    two.webhook_later(lost.number, Duration::ZERO).await.unwrap();
+    tokio::time::sleep(TICK).await;
+    let again = store.webhooks(9).await.unwrap();
+    let again = again.iter().find(|row| row.number == lost.number).unwrap();
+    assert_eq!((again.tries, again.id), (1, lost.id));
+
+    let day = Duration::from_secs(86_400);
+    assert_eq!(store.expire_webhooks(day, 2).await.unwrap(), 0);
+    assert_eq!(store.expire_webhooks(day, 1).await.unwrap(), 1);
+    assert_eq!(store.expire_webhooks(Duration::ZERO, 9).await.unwrap(), 1);
+    assert_eq!(store.backlog(0, Usdc::ZERO).await.unwrap().webhooks, 0);
+}
+
+pub(super) async fn events_are_kept_only_where_somebody_is_told(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    deliver(store, &ask("a", "", 100), 10).await;
+    assert_eq!(two.webhooks(9).await.unwrap(), []);
+    two.keep_webhooks();
+    assert!(two.settle(id("a"), Stage::Delivered, &settled(95, 20)).await.unwrap());
+    assert_eq!(store.webhooks(9).await.unwrap().len(), 1);
 }
 
 pub(super) async fn the_backlog_says_what_is_owed(store: &dyn Store, two: &dyn Store) {
