@@ -431,7 +431,12 @@ def sign_request(
 ) -> str: ...
 def _connect(settings: dict[str, Any]) -> Awaitable[ACTPClient]: ...
 def _open_consumer(
-    client: ACTPClient, awaitable: bool, budget: dict[str, Any], trusted: Sequence[str]
+    client: ACTPClient,
+    awaitable: bool,
+    budget: dict[str, Any],
+    trusted: Sequence[str],
+    keep_evidence: bool,
+    max_kept_body_bytes: int | None,
 ) -> _Consumer: ...
 
 # They answer at once or with awaitables, as they were opened.
@@ -511,6 +516,8 @@ _Reason: TypeAlias = Literal[
 @final
 class _Paywall:
     def __new__(cls, client: ACTPClient, awaitable: bool, settings: dict[str, Any]) -> _Paywall: ...
+    @property
+    def number(self) -> int: ...
     def charge(
         self,
         name: str | None,
@@ -652,7 +659,7 @@ class _Exchange:
 
 # Level as logging counts, message, fields for extra=: event, route, transaction, requester, price, attempt, status, seconds,
 # reason, request_id (those that apply).
-def _events() -> list[tuple[int, str, dict[str, Any]]]: ...
+def _events() -> list[tuple[int, str, dict[str, Any], int]]: ...
 def _price(value: str | Decimal | Usdc | None) -> int: ...
 
 # Unix only; what agirails.devnet is made of.
