@@ -30,8 +30,24 @@ impl Books {
     /// # Errors
     /// [`Code::StorageUnavailable`] where there is no store; those of the client and the store.
     pub async fn open(&self) -> Result<Paywall> {
+        self.database()?;
+        self.open_as(self.client().await?).await
+    }
+
+    /// Whose books they are.
+    ///
+    /// # Errors
+    /// Those of the client.
+    pub async fn client(&self) -> Result<ACTPClient> {
+        self.connection.client_of_existing().await
+    }
+
+    /// [`Self::open`] with a client that is there already.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_as(&self, client: ACTPClient) -> Result<Paywall> {
         let database = self.database()?;
-        let client = self.connection.client_of_existing().await?;
         let directory = self.connection.builder()?.directory();
         let mut builder = Paywall::builder(client.clone()).on_event(|_| {});
         match database {

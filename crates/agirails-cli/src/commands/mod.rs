@@ -10,6 +10,7 @@ mod completions;
 mod devnet;
 mod dispute;
 mod doctor;
+mod evidence;
 mod inspect;
 mod keeper;
 mod keystore;
@@ -70,6 +71,7 @@ pub enum Command {
     Payments(payments::Payments),
     Report(report::Report),
     Refund(refund::Refund),
+    Evidence(evidence::Evidence),
     Verify(verify::Verify),
     Mint(mint::Mint),
     Doctor(doctor::Doctor),
@@ -104,6 +106,7 @@ impl Command {
             Self::Payments(command) => command.format,
             Self::Report(command) => command.format,
             Self::Refund(command) => command.format,
+            Self::Evidence(command) => command.format,
             Self::Verify(command) => command.format,
             Self::Mint(command) => command.format,
             Self::Doctor(command) => command.format,
@@ -134,6 +137,7 @@ impl Command {
             Self::Payments(command) => until_interrupted(command.run()).await,
             Self::Report(command) => until_interrupted(command.run()).await,
             Self::Refund(command) => until_interrupted(command.run()).await,
+            Self::Evidence(command) => until_interrupted(command.run()).await,
             Self::Verify(command) => until_interrupted(command.run()).await,
             Self::Mint(command) => until_interrupted(command.run()).await,
             Self::Doctor(command) => until_interrupted(command.run()).await,

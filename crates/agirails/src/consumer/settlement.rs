@@ -427,7 +427,7 @@ impl Inner {
         page.get("contentHash")?.as_str()?.parse().ok()
     }
 
-    async fn branch_of(
+    pub(super) async fn branch_of(
         &self,
         payment: &Payment,
         id: TransactionId,
@@ -447,7 +447,7 @@ impl Inner {
     }
 
     /// A page of the paywall that sold the payment.
-    async fn page(
+    pub(super) async fn page(
         &self,
         payment: &Payment,
         method: &str,

@@ -332,7 +332,7 @@ fn path_name(path: &str) -> &'static str {
 }
 
 /// Families of counters, with what they mean.
-const FAMILIES: [(&str, &str, &str); 13] = [
+const FAMILIES: [(&str, &str, &str); 14] = [
     ("agirails_paywall_calls_total", "counter", "Calls that were served and are paid."),
     (
         "agirails_paywall_revenue_base_units_total",
@@ -358,6 +358,7 @@ const FAMILIES: [(&str, &str, &str); 13] = [
     ("agirails_paywall_gas_wei_total", "counter", "What the provider's moves cost in gas, in wei."),
     ("agirails_paywall_refunded_total", "counter", "Payments that were given back."),
     ("agirails_paywall_disputed_total", "counter", "Payments that were disputed."),
+    ("agirails_paywall_webhooks_given_up_total", "counter", "Events that the webhook never took."),
 ];
 
 /// The text format 0.0.4.
@@ -402,6 +403,7 @@ fn prometheus(counters: &Counters, backlog: &Backlog, overdue_seconds: u64) -> S
             overdue_seconds,
         ),
         ("disputed_payments", "Payments that wait for the resolver.", backlog.disputed),
+        ("webhooks_waiting", "Events that the webhook has not taken yet.", backlog.webhooks),
     ];
     for (name, help, value) in gauges {
         let name = format!("agirails_paywall_{name}");

@@ -75,8 +75,8 @@ impl FromStr for StorePlace {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CopiedTable {
-    /// What the rows are: `payments`, `calls`, `requests`, `trees`, `books`, `counters`, `service`,
-    /// `restored`.
+    /// What the rows are: `payments`, `calls`, `requests`, `trees`, `books`, `webhooks`, `counters`,
+    /// `service`, `restored`.
     pub name: &'static str,
     /// How many there are, the same on both sides.
     pub rows: u64,

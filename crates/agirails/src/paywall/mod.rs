@@ -62,6 +62,7 @@ mod settings;
 mod settlement;
 mod signer;
 mod store;
+mod webhook;
 
 use std::{
     collections::HashSet,
@@ -104,6 +105,7 @@ pub use self::{
     run::{End, Run},
     settings::{Deliver, Settings, Settle, Unsigned},
     store::ReportBy,
+    webhook::Webhook,
 };
 use crate::{
     client::{ACTPClient, LeastNet},
@@ -143,6 +145,7 @@ struct Inner {
     least_net: Mutex<Option<LeastNet>>,
     meters: Meters,
     listener: Listener,
+    webhooks: Renewed<webhook::Connections>,
     verified: Mutex<admission::Verified>,
     charges: Mutex<Vec<Arc<Charge>>>,
     /// The least that any call may cost, in base units.
@@ -278,6 +281,9 @@ impl Inner {
             ),
             Place::Postgres(url) => open_database(url, &scope).await?,
         };
+        if settings.webhook.is_some() {
+            store.keep_webhooks();
+        }
         let unsigned = settings.unsigned.unwrap_or(match network.has_test_money() {
             true => Unsigned::Serve,
             false => Unsigned::Refuse,
@@ -305,6 +311,7 @@ impl Inner {
             least_net: Mutex::default(),
             meters: Meters::default(),
             listener: listener.clone(),
+            webhooks: Renewed::new(webhook::Connections::new),
             verified: Mutex::new(LruCache::new(admission::REMEMBERED)),
             charges: Mutex::default(),
             cheapest: AtomicU64::new(u64::MAX),

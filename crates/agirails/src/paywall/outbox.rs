@@ -13,11 +13,11 @@ use tokio::task::JoinSet;
 
 use super::{
     Inner,
-    event::Level,
+    event::{Event, Level},
     following::Behind,
     lock,
     process::Process,
-    store::{Duty, Entry, Facts, Outcome, Stage},
+    store::{Duty, Entry, Facts, Outcome, Stage, money_event},
 };
 use crate::{
     client::ACTPClient,
@@ -200,6 +200,7 @@ struct Tender {
     sweeps: [Sweep; 2],
     prune: Chore,
     strangers: Chore,
+    webhooks: Chore,
     /// Until when nobody else sends.
     leads_until: Option<Instant>,
     duties: JoinSet<()>,
@@ -234,6 +235,7 @@ impl Tender {
             ],
             prune: Chore::new(Duration::from_secs(600)),
             strangers: Chore::new(STRANGERS),
+            webhooks: Chore::new(TICK),
             leads_until: None,
             duties: JoinSet::new(),
             under_way: Arc::default(),
@@ -279,6 +281,9 @@ impl Tender {
             chore.begin(inner.clone().sweep_and_tell(states));
         }
         self.prune.begin(inner.clone().prune_and_tell());
+        if inner.settings.webhook.is_some() {
+            self.webhooks.begin(inner.clone().send_webhooks_and_tell());
+        }
         self.begin_duties(inner).await
     }
 
@@ -518,10 +523,21 @@ impl Inner {
     fn tell_of(&self, duty: &Duty, outcome: &Outcome) {
         let id = duty.facts.id;
         match outcome {
-            Outcome::Moved { trouble: None, .. } | Outcome::NotBefore { .. } => {}
-            Outcome::Moved { to, trouble: Some(trouble), .. } => {
-                let words = format!("{id} is {} now: {trouble}", to.as_str());
-                self.listener.tell(Level::Error, words);
+            Outcome::NotBefore { .. } => {}
+            Outcome::Moved { to, trouble, entry } => {
+                let name = money_event(duty.stage, *to, entry.net);
+                let (level, words) = match (trouble, name) {
+                    (None, None) => return,
+                    (None, Some(_)) => (Level::Info, format!("{id} is {}", to.as_str())),
+                    (Some(trouble), _) => {
+                        (Level::Error, format!("{id} is {} now: {trouble}", to.as_str()))
+                    }
+                };
+                let mut event = Event::new(level, name.unwrap_or("background"), words);
+                event.transaction = Some(id);
+                event.requester = Some(duty.facts.requester);
+                event.gas_wei = (entry.gas > 0).then_some(entry.gas);
+                self.listener.tell_of(&event);
             }
             Outcome::Later { after, trouble } => {
                 // Every duty may fail once; what fails again and again should be seen.
@@ -566,7 +582,7 @@ impl Inner {
     async fn prune(&self) -> Result<()> {
         let (keep, now) = (self.settings.keep, self.clock.passed_by_now().await?);
         while self.store.prune(keep, now, PRUNED_AT_ONCE).await? == u64::from(PRUNED_AT_ONCE) {}
-        Ok(())
+        self.expire_webhooks().await
     }
 
     async fn sweep_and_tell(self: Arc<Self>, states: &'static [State]) {

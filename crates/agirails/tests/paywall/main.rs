@@ -23,3 +23,4 @@ mod prepaid;
 mod promise;
 mod settlement;
 mod signers;
+mod webhook;

@@ -17,7 +17,7 @@ use alloy_primitives::{Address, B256, Bytes, keccak256};
 use super::{
     AnswerRequest, Answered, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, DAY,
     Duty, Ended, Entry, Facts, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
-    PIECE_BYTES, PaymentFilter, ReportBy, Stage, Store, Totals, net,
+    PIECE_BYTES, PaymentFilter, ReportBy, Stage, Store, Totals, WebhookRow, net,
 };
 use crate::{
     paywall::answer::Answer,
@@ -93,6 +93,8 @@ macro_rules! suite {
             payments_come_newest_first_in_pages,
             a_call_is_known_without_being_claimed,
             who_comes_too_late_is_told_why,
+            events_about_money_wait_until_they_are_told_each_payments_in_order,
+            events_are_kept_only_where_somebody_is_told,
             the_backlog_says_what_is_owed,
             an_original_is_no_copy,
             a_store_says_where_its_tables_went,
@@ -1498,6 +1500,60 @@ pub(super) async fn who_comes_too_late_is_told_why(store: &dyn Store, two: &dyn 
     assert_eq!(two.release(&second, 1).await.unwrap(), Ended::Closed);
 }
 
+pub(super) async fn events_about_money_wait_until_they_are_told_each_payments_in_order(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    store.keep_webhooks();
+    deliver(store, &ask("a", "", 100), 10).await;
+    assert!(store.settle(id("a"), Stage::Delivered, &settled(95, 20)).await.unwrap());
+    serve(store, &ask("b", "k", 10)).await;
+    let lost = store.overtake(id("b"), Stage::Returned, Stage::Lost, "by others").await;
+    assert_eq!(lost.unwrap(), Some(Stage::Lost));
+    // What has happened before is nothing new.
+    assert!(!store.settle(id("a"), Stage::Delivered, &settled(95, 20)).await.unwrap());
+    assert_eq!(store.backlog(0, Usdc::ZERO).await.unwrap().webhooks, 3);
+
+    let due = two.webhooks(9).await.unwrap();
+    let names: Vec<_> = due.iter().map(|row| (row.payment, &*row.name)).collect();
+    assert_eq!(names, [(id("a"), "delivered"), (id("b"), "lost")]);
+    let Facts { requester, amount, .. } = facts("a", 100);
+    assert_eq!((due[0].requester, due[0].amount, due[0].net), (requester, amount, None));
+    assert_eq!(two.webhooks(1).await.unwrap(), due[..1]);
+    // Later ones of the same payment wait with it, and no others.
+    two.webhook_later(due[0].number, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(store.webhooks(9).await.unwrap(), due[1..]);
+    two.webhook_told(due[0].number).await.unwrap();
+    let due = store.webhooks(9).await.unwrap();
+    let [lost, settled] = &due[..] else { panic!("{due:?}") };
+    let lost = if lost.name == "lost" { lost } else { settled };
+    let settled = due.iter().find(|row| row.name == "settled").unwrap();
+    assert_eq!((settled.at, settled.net, settled.tries), (20, Some(Usdc(95)), 0));
+    assert_ne!(settled.id, lost.id);
+    two.webhook_later(lost.number, Duration::ZERO).await.unwrap();
+    tokio::time::sleep(TICK).await;
+    let again = store.webhooks(9).await.unwrap();
+    let again = again.iter().find(|row| row.number == lost.number).unwrap();
+    assert_eq!((again.tries, again.id), (1, lost.id));
+
+    let day = Duration::from_secs(86_400);
+    assert_eq!(store.expire_webhooks(day, 2).await.unwrap(), 0);
+    assert_eq!(store.expire_webhooks(day, 1).await.unwrap(), 1);
+    assert_eq!(store.expire_webhooks(Duration::ZERO, 9).await.unwrap(), 1);
+    assert_eq!(store.backlog(0, Usdc::ZERO).await.unwrap().webhooks, 0);
+}
+
+pub(super) async fn events_are_kept_only_where_somebody_is_told(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    deliver(store, &ask("a", "", 100), 10).await;
+    assert_eq!(two.webhooks(9).await.unwrap(), []);
+    two.keep_webhooks();
+    assert!(two.settle(id("a"), Stage::Delivered, &settled(95, 20)).await.unwrap());
+    assert_eq!(store.webhooks(9).await.unwrap().len(), 1);
+}
+
 pub(super) async fn the_backlog_says_what_is_owed(store: &dyn Store, two: &dyn Store) {
     serve(store, &ask("first", "", 100)).await;
     tokio::time::sleep(TICK).await;
@@ -1715,6 +1771,7 @@ pub(super) async fn random_losses_are_fenced_off(one: &dyn Store, two: &dyn Stor
 
 /// Brings a store into every state that it can keep.
 pub(in crate::paywall) async fn fill(store: &dyn Store) {
+    store.keep_webhooks();
     let bytes: Vec<u8> = (0..=255).collect();
     let long = vec![b'x'; 2 * PIECE_BYTES + 1];
     for (key, body) in [("k\u{e9}y \u{1f980}", &bytes), ("empty", &vec![]), ("long", &long)] {
@@ -1768,6 +1825,9 @@ pub(in crate::paywall) async fn told(store: &dyn Store) -> Vec<String> {
         }
         told.push(format!("{calls:?} {:?}", store.nodes(id, &[(0, 69), (1, 0)]).await.unwrap()));
     }
+    for row in store.webhooks(100).await.unwrap() {
+        told.push(format!("{:?}", WebhookRow { number: 0, ..row }));
+    }
     for by in [ReportBy::Day, ReportBy::Route, ReportBy::Customer] {
         told.push(format!("{:?}", store.report(by, (0, u64::MAX), "", 100).await.unwrap()));
     }
@@ -1778,7 +1838,7 @@ pub(in crate::paywall) async fn told(store: &dyn Store) -> Vec<String> {
     told.extend(rows);
     let mut owed = due(store).await;
     owed.sort();
-    let settlements = store.settlements(u64::MAX, Usdc(1), 100).await.unwrap();
+    let settlements = store.settlements(NOW + DAY, Usdc(1), 100).await.unwrap();
     let settlements: Vec<_> = settlements.iter().map(|duty| duty.facts.id).collect();
     told.push(format!("{owed:?} {settlements:?} {:?}", store.counters().await.unwrap()));
     let backlog = Backlog { oldest: Duration::ZERO, ..store.backlog(NOW, Usdc(1)).await.unwrap() };

@@ -60,7 +60,7 @@ pub(in crate::paywall) const LEFT: [&str; 4] = ["leases", "lease", "version", "i
 
 /// In the order in which they are taken in. The service's id comes first: whoever opens the other store
 /// meanwhile waits for it.
-pub(in crate::paywall) const TABLES: [Table; 8] = [
+pub(in crate::paywall) const TABLES: [Table; 9] = [
     Table {
         name: "service",
         columns: &[("name", Text), ("value", Bytes)],
@@ -266,6 +266,42 @@ pub(in crate::paywall) const TABLES: [Table; 8] = [
             insert: "INSERT INTO agirails_paywall.books (scope, day, route, requester, calls, gross,
                     settled, paid_out, fee, net, gas, refunded, disputed)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        },
+    },
+    Table {
+        name: "webhooks",
+        columns: &[
+            ("id", Bytes),
+            ("payment", Bytes),
+            ("requester", Bytes),
+            ("amount", Int),
+            ("name", Text),
+            ("at", Int),
+            ("net", Int),
+            ("gas", Int),
+            ("since", Int),
+            ("next_try", Int),
+            ("tries", Int),
+        ],
+        sums: &["amount"],
+        sqlite: Dialect {
+            tables: &["webhooks"],
+            // Their numbers are each store's own, in the same order.
+            select: "SELECT id, payment, requester, amount, name, at, net, gas, since, next_try, tries \
+                FROM webhooks ORDER BY number",
+            insert: "INSERT INTO webhooks (id, payment, requester, amount, name, at, net, gas, since, \
+                next_try, tries) VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        },
+        postgres: Dialect {
+            tables: &["webhook"],
+            select: "SELECT id, payment, requester, amount, name, at, net, gas,
+                    round(extract(epoch FROM since) * 1000)::bigint,
+                    round(extract(epoch FROM due_at) * 1000)::bigint, tries::bigint
+                FROM agirails_paywall.webhook WHERE scope = $1 ORDER BY number",
+            insert: "INSERT INTO agirails_paywall.webhook (scope, id, payment, requester, amount, name,
+                    at, net, gas, since, due_at, tries)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::float8 / 1000),
+                    to_timestamp($11::float8 / 1000), $12)",
         },
     },
     Table {

@@ -531,6 +531,43 @@ impl Totals {
     }
 }
 
+/// What a move on chain is called where the application is told of it; `None` where it is not.
+pub(super) fn money_event(from: Stage, to: Stage, net: Option<Usdc>) -> Option<&'static str> {
+    match (from, to) {
+        // A chain took something back, and it is as it was.
+        (Stage::Settled | Stage::Disputed, Stage::Delivered) => None,
+        (_, Stage::Delivered) => Some("delivered"),
+        (_, Stage::Settled) if net.is_some() => Some("settled"),
+        (_, Stage::Settled) | (Stage::Delivered | Stage::Disputed, Stage::Returned) => {
+            Some("resolved")
+        }
+        (_, Stage::Disputed) => Some("disputed"),
+        (Stage::Returning, Stage::Returned) => Some("refunded"),
+        (_, Stage::Returned) => Some("cancelled"),
+        (_, Stage::Lost) => Some("lost"),
+        _ => None,
+    }
+}
+
+/// An event about money that the application was not told yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WebhookRow {
+    pub(super) number: i64,
+    /// The same for every try.
+    pub(super) id: [u8; 16],
+    pub(super) payment: TransactionId,
+    pub(super) requester: Address,
+    pub(super) amount: Usdc,
+    /// As [`money_event`] names it.
+    pub(super) name: String,
+    /// Unix seconds of the kernel's clock.
+    pub(super) at: u64,
+    pub(super) net: Option<Usdc>,
+    /// Wei.
+    pub(super) gas: u64,
+    pub(super) tries: u32,
+}
+
 /// The names of the counters of moves on chain, as they stand in [`Store::counters`].
 pub(super) const MOVES: [&str; 7] = [
     "agirails_paywall_settled_total",
@@ -561,6 +598,8 @@ pub(super) struct Backlog {
     /// When the first of those that are worth it could be settled, by the kernel's clock.
     pub(super) due_since: Option<u64>,
     pub(super) disputed: u64,
+    /// Events that the application was not told yet.
+    pub(super) webhooks: u64,
     /// The age of the oldest duty.
     pub(super) oldest: Duration,
     /// Why the oldest duty that failed did.
@@ -578,6 +617,7 @@ impl Backlog {
         self.due += other.due;
         self.small += other.small;
         self.disputed += other.disputed;
+        self.webhooks += other.webhooks;
         self.due_since = [self.due_since, other.due_since].into_iter().flatten().min();
         self.oldest = self.oldest.max(other.oldest);
         self.trouble = self.trouble.take().or(other.trouble);
@@ -757,6 +797,23 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// deadline is not over `now`, by the kernel's clock: its id could be spent again. None that is delivered and not
     /// settled: somebody owes for it.
     async fn prune(&self, age: Duration, now: u64, limit: u32) -> Result<u64>;
+
+    /// From now on each move on chain that [`money_event`] has a name for is kept, in the same step, until the
+    /// application was told.
+    fn keep_webhooks(&self);
+
+    /// Events that are to be told now, the oldest first: of each payment the oldest alone, so that they are told in
+    /// their order.
+    async fn webhooks(&self, limit: u32) -> Result<Vec<WebhookRow>>;
+
+    /// The application was told.
+    async fn webhook_told(&self, number: i64) -> Result<()>;
+
+    /// It could not be told, and is to be after this time.
+    async fn webhook_later(&self, number: i64, after: Duration) -> Result<()>;
+
+    /// Forgets events that are older than this, and the oldest where there are more than `most`; returns how many.
+    async fn expire_webhooks(&self, age: Duration, most: u32) -> Result<u64>;
 
     /// Since when this store works as a copy of another one; `now` where it begins to just now, and
     /// `None` where it is the original. What was claimed between the copy and that time, it does not

@@ -2,7 +2,15 @@
 
 mod copying;
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use alloy_primitives::{Address, B256};
 use async_trait::async_trait;
@@ -12,7 +20,8 @@ use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, DAY, Duty,
     Ended, Entry, Facts, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
     PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, ReportBy, Scope, Stage, Store,
-    Stranger, Totals, group_commit::GroupCommit, node_in_row, row_of_node, rows_of_level,
+    Stranger, Totals, WebhookRow, group_commit::GroupCommit, money_event, node_in_row, row_of_node,
+    rows_of_level,
 };
 use crate::{
     error::{Code, Error, Result},
@@ -41,6 +50,7 @@ pub(in crate::paywall) struct SqliteStore {
     file: Arc<storage::Store>,
     scope: Scope,
     provider: Address,
+    keeps_webhooks: AtomicBool,
     /// A forked child's writers wait for one another, not for the parent's.
     commits: Renewed<GroupCommit>,
 }
@@ -66,6 +76,7 @@ impl SqliteStore {
                 include_str!("sqlite/kept.sql"),
                 include_str!("sqlite/books.sql"),
                 include_str!("sqlite/requests.sql"),
+                include_str!("sqlite/webhooks.sql"),
             ],
             synchronous: if survives_power_cut { "FULL" } else { "NORMAL" },
             patience: PATIENCE,
@@ -75,7 +86,8 @@ impl SqliteStore {
             let file = file.clone();
             move || GroupCommit::new(file.clone())
         });
-        Ok(Self { file, scope: *scope, provider: *provider, commits })
+        let keeps_webhooks = AtomicBool::new(false);
+        Ok(Self { file, scope: *scope, provider: *provider, keeps_webhooks, commits })
     }
 
     /// Whether there is one in this place.
@@ -270,6 +282,7 @@ impl Store for SqliteStore {
         trouble: &str,
     ) -> Result<Option<Stage>> {
         let (trouble, provider) = (trouble.to_owned(), self.provider);
+        let keeps = self.keeps_webhooks.load(Ordering::Relaxed);
         self.write(move |connection| {
             let Some(payment) = payment(connection, provider, id)? else { return Ok(None) };
             if payment.stage != Stage::Open {
@@ -279,6 +292,8 @@ impl Store for SqliteStore {
             enter(connection, id, stage)?;
             let sql = "UPDATE payments SET trouble = ?2 WHERE id = ?1";
             connection.prepare_cached(sql)?.execute(params![id.as_slice(), trouble])?;
+            let entry = Entry { at: (now_ms() / 1_000) as u64, ..Entry::default() };
+            keep_webhook(connection, keeps, id, (Stage::Open, stage), &entry)?;
             Ok(Some(stage))
         })
         .await
@@ -506,7 +521,7 @@ impl Store for SqliteStore {
     }
 
     async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<bool> {
-        let outcome = outcome.clone();
+        let (outcome, keeps) = (outcome.clone(), self.keeps_webhooks.load(Ordering::Relaxed));
         self.write(move |connection| {
             let done = match &outcome {
                 Outcome::Moved { to, trouble, entry } => {
@@ -522,6 +537,7 @@ impl Store for SqliteStore {
                     ])?;
                     if moved > 0 {
                         book(connection, id, stage, *to, entry)?;
+                        keep_webhook(connection, keeps, id, (stage, *to), entry)?;
                     }
                     let sql = "DELETE FROM calls WHERE payment = ?1 AND state = 2";
                     if moved > 0 && to.is_closed() {
@@ -572,7 +588,8 @@ impl Store for SqliteStore {
                       AND net < ?2), \
                      (SELECT min(settle_at) FROM payments WHERE stage = 2 AND settle_at < ?1 \
                       AND net >= ?2), \
-                     (SELECT count(*) FROM payments WHERE stage = 8)";
+                     (SELECT count(*) FROM payments WHERE stage = 8), \
+                     (SELECT count(*) FROM webhooks)";
                 let mut statement = connection.prepare_cached(sql)?;
                 Ok(statement.query_row([now as i64, at_most(least.0)], |row| {
                     Ok(Backlog {
@@ -587,6 +604,7 @@ impl Store for SqliteStore {
                         small: number(row, 8)?,
                         due_since: row.get::<_, Option<i64>>(9)?.map(|since| since as u64),
                         disputed: number(row, 10)?,
+                        webhooks: number(row, 11)?,
                     })
                 })?)
             })
@@ -652,6 +670,64 @@ impl Store for SqliteStore {
                 }
             }
             Ok(ids.len() as u64)
+        })
+        .await
+    }
+
+    fn keep_webhooks(&self) {
+        self.keeps_webhooks.store(true, Ordering::Relaxed);
+    }
+
+    async fn webhooks(&self, limit: u32) -> Result<Vec<WebhookRow>> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT number, id, payment, requester, amount, name, at, net, gas, tries \
+                           FROM webhooks w WHERE next_try <= ?1 AND NOT EXISTS (SELECT 1 \
+                           FROM webhooks e WHERE e.payment = w.payment AND e.number < w.number) \
+                           ORDER BY number LIMIT ?2";
+                let mut statement = connection.prepare_cached(sql)?;
+                let rows = statement.query_map(params![now_ms(), limit], |row| {
+                    Ok(WebhookRow {
+                        number: row.get(0)?,
+                        id: row.get(1)?,
+                        payment: hash(row, 2)?,
+                        requester: Address::from(row.get::<_, [u8; 20]>(3)?),
+                        amount: Usdc(number(row, 4)?),
+                        name: row.get(5)?,
+                        at: number(row, 6)?,
+                        net: row.get::<_, Option<i64>>(7)?.map(|net| Usdc(net as u64)),
+                        gas: number(row, 8)?,
+                        tries: row.get(9)?,
+                    })
+                })?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn webhook_told(&self, number: i64) -> Result<()> {
+        self.write(move |connection| {
+            let sql = "DELETE FROM webhooks WHERE number = ?1";
+            Ok(connection.prepare_cached(sql)?.execute([number]).map(drop)?)
+        })
+        .await
+    }
+
+    async fn webhook_later(&self, number: i64, after: Duration) -> Result<()> {
+        self.write(move |connection| {
+            let sql = "UPDATE webhooks SET tries = tries + 1, next_try = ?2 WHERE number = ?1";
+            let until = now_ms() + ms(after);
+            Ok(connection.prepare_cached(sql)?.execute(params![number, until]).map(drop)?)
+        })
+        .await
+    }
+
+    async fn expire_webhooks(&self, age: Duration, most: u32) -> Result<u64> {
+        self.write(move |connection| {
+            let sql = "DELETE FROM webhooks WHERE since < ?1 OR number <= \
+                       (SELECT number FROM webhooks ORDER BY number DESC LIMIT 1 OFFSET ?2)";
+            let before = now_ms() - ms(age);
+            Ok(connection.prepare_cached(sql)?.execute(params![before, most])? as u64)
         })
         .await
     }
@@ -918,6 +994,28 @@ fn book(
     for (route, share) in totals.shared_out(routes) {
         add_to_books(connection, at / DAY, &route, Address::from(requester), &share)?;
     }
+    Ok(())
+}
+
+/// Keeps the event of a move until the application was told.
+fn keep_webhook(
+    connection: &Connection,
+    keeps: bool,
+    id: TransactionId,
+    (from, to): (Stage, Stage),
+    entry: &Entry,
+) -> Attempt<()> {
+    let Some(name) = money_event(from, to, entry.net).filter(|_| keeps) else { return Ok(()) };
+    let sql = "INSERT INTO webhooks (payment, requester, amount, name, at, net, gas, since) \
+               SELECT id, requester, amount, ?2, ?3, ?4, ?5, ?6 FROM payments WHERE id = ?1";
+    connection.prepare_cached(sql)?.execute(params![
+        id.as_slice(),
+        name,
+        at_most(entry.at),
+        entry.net.map(|net| at_most(net.0)),
+        at_most(entry.gas),
+        now_ms(),
+    ])?;
     Ok(())
 }
 
