@@ -7,10 +7,12 @@ import functools
 import inspect
 import logging
 import os
+import queue
 import threading
 import time
+import weakref
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, TypeVar
 
 from ._agirails import ACTPClient, _events, _Paywall, _price
 from .aio import AsyncACTPClient
@@ -49,6 +51,7 @@ class Settings(TypedDict, total=False):
     """The settings of a paywall; Base.__init__ describes them."""
 
     store: str | PathLike[str] | None
+    former_clients: Sequence[ACTPClient | AsyncACTPClient] | None
     public_url: str | None
     unsigned: Literal["serve", "refuse"] | None
     one_store: bool | None
@@ -74,9 +77,48 @@ class Settings(TypedDict, total=False):
     max_kept_answer_bytes: int | None
     keep_requests: bool | None
     max_kept_request_bytes: int | None
+    webhook_url: str | None
+    webhook_secret: str | None
     keep_days: int | None
     give_back_unclaimed: bool | None
     survive_power_cut: bool | None
+
+
+class PaywallEvent(NamedTuple):
+    """Something that happened at a paywall. What does not apply is None."""
+
+    name: str
+    """What kind of event it is. Of money: "delivered", "settled", "disputed", "resolved" (a dispute
+    has ended), "refunded", "cancelled" (by others, before anything was served), "lost". Of calls:
+    "served", "repeated", "run_failed", "stream_cut", "rejected". Else "background"."""
+    level: int
+    """How much it matters, as `logging` counts: 20 info, 30 warning, 40 error."""
+    message: str
+    """What happened, in words."""
+    transaction: str | None = None
+    """The transaction."""
+    requester: str | None = None
+    """Who pays."""
+    net: int | None = None
+    """Of a settlement: what arrived, base units of USDC."""
+    gas_wei: int | None = None
+    """What a move's gas cost the provider, in wei."""
+    price: int | None = None
+    """What the call takes, base units of USDC."""
+    route: str | None = None
+    """The charge's name."""
+    request_id: str | None = None
+    """The request that was rejected, as its caller was told."""
+    attempt: int | None = None
+    """The number of the run, from 1."""
+    status: int | None = None
+    """The HTTP status that the caller got."""
+    seconds: float | None = None
+    """From the claim to the outcome."""
+    reason: str | None = None
+    """Why a run failed or a request was rejected."""
+    outcome: str | None = None
+    """What became of a failed run's payment."""
 
 
 class BrokenOff(Exception):
@@ -99,6 +141,7 @@ class Base:
         app: Any = None,
         *,
         free_routes: bool = True,
+        on_event: Callable[[PaywallEvent], Any] | None = None,
         **settings: Unpack[Settings],
     ) -> None:
         """Opens the store, and starts to deliver on chain what it owes.
@@ -110,9 +153,17 @@ class Base:
             app: the application; or call init_app later.
             free_routes: whether the application also serves /api/pricing, /health, /metrics and
                 /api/payments/…. A route of the application's own at one of these paths wins.
+            on_event: a function, sync or async, that is called with a PaywallEvent for everything
+                that happens at this paywall in this process, one after the other in a thread of
+                its own. What it raises is logged and changes nothing; an event that it is told of
+                when the process dies is lost. For money use the webhook, which is told at least
+                once.
             store: where claims and answers are kept: None for a SQLite file beside the client's
                 state, which all workers of a machine share; another directory; or
                 "postgresql://…", for several machines.
+            former_clients: clients of the keys that this provider used before. What is open of them
+                is served, delivered, settled and given back under their own keys; offers name the
+                new one. Leave a key out once /health shows nothing open of it.
             public_url: the URL under which callers reach the application, such as
                 "https://example.com/shop". Set it where a proxy changes host or path.
             unsigned: what to do with a request that its payer did not sign: "serve" or "refuse".
@@ -166,6 +217,10 @@ class Base:
                 Authorization, Cookie and other headers that carry credentials are never kept.
             max_kept_request_bytes: the longest request body that is kept with it, bytes: 64 KiB.
                 Of a longer one its hash alone is kept.
+            webhook_url: where the application is told of money by a POST of JSON: an https URL, or
+                an http one of this machine. Each event is kept in the store until the receiver
+                answers 2xx, for five days, and is signed as Standard Webhooks have it.
+            webhook_secret: what both sides know: "whsec_" and 24 to 64 random bytes in base64.
             keep_days: how long ended payments are kept, days: 30.
             give_back_unclaimed: whether a transaction that nobody calls with is given back before
                 its deadline: True.
@@ -188,8 +243,17 @@ class Base:
                 "Paywall() needs the provider's client: "
                 f"Paywall(ACTPClient(...)), not {type(client).__name__}"
             )
-        self._core = _Paywall(client, self._awaitable, dict(settings))
+        given: dict[str, Any] = dict(settings)
+        if given.get("former_clients") is not None:
+            given["former_clients"] = [
+                former._client if isinstance(former, AsyncACTPClient) else former
+                for former in given["former_clients"]
+            ]
+        self._core = _Paywall(client, self._awaitable, given)
         self._provider = client.address
+        self._on_event = on_event
+        if on_event is not None:
+            listeners.add(self)
         self._free_routes = free_routes
         self._functions: set[Any] = set()
         fetcher.start()
@@ -451,6 +515,82 @@ def is_builtin(path: str) -> bool:
     return path in BUILTIN_PATHS or path.startswith(PAYMENTS_PATH)
 
 
+class Listeners:
+    """Calls the functions that are told of events, in a thread of their own: no call waits for them.
+
+    A forked child inherits no thread: it starts its own with its first event.
+    """
+
+    MOST_WAITING = 10_000
+    """A function that is slower than its events must not fill the memory."""
+    EXIT_SECONDS = 5
+    """How long an interpreter that exits waits for what is left."""
+
+    def __init__(self) -> None:
+        self._paywalls: weakref.WeakValueDictionary[int, Base] = weakref.WeakValueDictionary()
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(self.MOST_WAITING)
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def add(self, paywall: Base) -> None:
+        """Has this paywall's function told from now on."""
+        self._paywalls[paywall._core.number] = paywall
+
+    def tell(self, number: int, level: int, message: str, fields: dict[str, Any]) -> None:
+        """Has the function of this paywall called, where there is one."""
+        paywall = self._paywalls.get(number)
+        if paywall is None:
+            return
+        fields = {name: value for name, value in fields.items() if name != "event"}
+        event = PaywallEvent(fields.pop("name"), level, message, **fields)
+        try:
+            self._queue.put_nowait((paywall._on_event, event))
+        except queue.Full:
+            LOGGER.warning("on_event is too slow: it was not told that %s", message)
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._queue,), name="agirails.events", daemon=True
+                )
+                self._thread.start()
+
+    @staticmethod
+    def _run(waiting: queue.Queue[Any]) -> None:
+        loop = None
+        while (item := waiting.get()) is not None:
+            function, event = item
+            try:
+                result = function(event)
+                if inspect.isawaitable(result):
+                    import asyncio
+
+                    loop = loop or asyncio.new_event_loop()
+                    loop.run_until_complete(_awaited(result))
+            except Exception:
+                LOGGER.exception("on_event failed at the event %s", event.name)
+
+    def finish(self) -> None:
+        """Waits for what is left."""
+        if self._thread is not None:
+            try:
+                self._queue.put(None, timeout=self.EXIT_SECONDS)
+            except queue.Full:
+                return
+            self._thread.join(self.EXIT_SECONDS)
+
+
+async def _awaited(awaitable: Any) -> None:
+    await awaitable
+
+
+listeners = Listeners()
+
+
 class Fetcher:
     """Hands events on to `logging`: _events in Rust says why Rust does not.
 
@@ -463,7 +603,7 @@ class Fetcher:
     def __init__(self) -> None:
         self._is_wanted = self._is_running = False
         # After logging's own handler, so it runs before that one closes the log.
-        atexit.register(self.fetch)
+        atexit.register(self._finish)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._lose_thread)
 
@@ -475,6 +615,10 @@ class Fetcher:
     def _lose_thread(self) -> None:
         self._is_running = False
 
+    def _finish(self) -> None:
+        self.fetch()
+        listeners.finish()
+
     def _run(self) -> None:
         while True:
             time.sleep(FETCH_SECONDS)
@@ -483,7 +627,9 @@ class Fetcher:
     def fetch(self) -> None:
         """Logs what happened since the last time."""
         self._keep_running()
-        for level, message, fields in _events():
+        for level, message, fields, number in _events():
+            if number:
+                listeners.tell(number, level, message, {**fields, "name": fields.get("event")})
             request_id = fields.setdefault("request_id", None)
             text = message if request_id is None else f"{message} [request {request_id}]"
             LOGGER.log(level, "%s", text, extra=fields)

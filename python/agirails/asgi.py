@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ._agirails import CallPayment
 from ._asgi import Dashboard, Rejected, run_in_threadpool, this_call
 from ._books import PaymentRecord, ReportRow, unix_seconds
-from ._paywall import Base
+from ._paywall import Base, PaywallEvent
 from ._starlette import Middleware, app_routes, is_guarded
 from ._wrap import Wrapped
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ._asgi import App, Scope
     from ._paywall import Price
 
-__all__ = ["CallPayment", "Paywall"]
+__all__ = ["CallPayment", "Paywall", "PaywallEvent"]
 
 
 class Paywall(Base):

@@ -5,7 +5,7 @@ escrow, and the answer compared with the provider's receipt.
 >>> client = ACTPClient(mode="mock", requester_address="0x" + "c0" * 20)
 >>> consumer = Consumer(client, budget={"per_day": "10"})
 >>> consumer.spent()
-Spent(hour=0, day=0, provider=0)
+Spent(hour=0, day=0, provider=0, used=0, locked=0)
 """
 
 from __future__ import annotations
@@ -89,8 +89,36 @@ class Balance(NamedTuple):
     """Whether calls are still made with it."""
 
 
+class Purchase(NamedTuple):
+    """A transaction that pays for calls, as it is on record here. Amounts are base units of USDC,
+    times Unix seconds."""
+
+    transaction_id: str | None
+    """The transaction; None where it is not known whether it was created."""
+    provider: Address
+    """Who is paid."""
+    origin: str
+    """The service."""
+    kind: str
+    """ "single": one call takes all of it; "prepaid": calls are drawn from it."""
+    stage: str
+    """Where it stands: "planned", "created", "funded", "retired" (no more calls are made with it),
+    "disputed", "settled", "refunded", or "abandoned" (no money ever moved)."""
+    amount: int
+    """What was put into escrow."""
+    used: int
+    """What calls have taken of it."""
+    planned_at: int
+    """When it was planned."""
+    usable_until: int
+    """Until when calls can be made with it."""
+    deadline: int
+    """The transaction's deadline."""
+
+
 class Spent(NamedTuple):
-    """What was spent, as the budget counts: base units of USDC put into escrow."""
+    """What was spent, base units of USDC: what was put into escrow, as the budget counts, and what
+    calls took of it."""
 
     hour: int
     """Within the last hour."""
@@ -98,6 +126,11 @@ class Spent(NamedTuple):
     """Within the last day."""
     provider: int
     """Within the last day, for the provider that was asked about."""
+    used: int
+    """What calls took within the last day, those that are under way among them."""
+    locked: int
+    """What is in escrow now and no call has taken: it can be called with, or is the provider's once
+    its balance ends."""
 
 
 class Report(NamedTuple):
@@ -177,6 +210,13 @@ class Consumer:
             origins of services ("https://api.example.com"). Below 1 USDC a funded transaction can
             never be cancelled by who paid it, so from all others such calls are bought in bundles.
             An http origin is trusted on this machine and in mode "mock" alone.
+        keep_evidence: whether each answered call is kept with its request, its signature and its
+            answer, so that `evidence` can show what was asked and answered. The values of
+            Authorization, Cookie and other headers that carry credentials are never kept; a secret
+            in a URL or a body is.
+        max_kept_body_bytes: the longest request body, and the longest answer, that is kept with it,
+            bytes: 65_536 where None. Of a longer one its hash alone is kept. In all 256 MiB of
+            bodies are kept; the oldest make room.
 
     Raises:
         ValidationError: a limit or a name that means nothing.
@@ -194,10 +234,19 @@ class Consumer:
         *,
         budget: Mapping[str, _Amount | None] | None = None,
         trusted: Iterable[str] = (),
+        keep_evidence: bool = True,
+        max_kept_body_bytes: int | None = None,
     ) -> None:
         if client is None:
             client = _client_from_environment()
-        self._core = _open_consumer(client, False, dict(budget or {}), _several(trusted))
+        self._core = _open_consumer(
+            client,
+            False,
+            dict(budget or {}),
+            _several(trusted),
+            keep_evidence,
+            max_kept_body_bytes,
+        )
 
     def call(
         self,
@@ -285,8 +334,15 @@ class Consumer:
         """The prepaid transactions that are not settled or refunded."""
         return [Balance(**balance) for balance in self._core.balances()]
 
+    def purchases(self) -> list[Purchase]:
+        """What is on record of this client's payments, the newest first.
+
+        What is over is forgotten after 90 days. `settle` and `reclaim` find out what became of it.
+        """
+        return [Purchase(**purchase) for purchase in self._core.purchases()]
+
     def spent(self, provider: str | None = None) -> Spent:
-        """What the budget has counted, with a provider's share of it."""
+        """What was put into escrow, with a provider's share of it, and what calls took of it."""
         return Spent(**self._core.spent(provider))
 
     def close(self, transaction_id: str) -> str:
@@ -297,6 +353,25 @@ class Consumer:
         """
         stage: str = self._core.close(transaction_id)
         return stage
+
+    def evidence(self, transaction_id: str) -> str:
+        """The evidence file of a transaction that paid for calls of this consumer, as JSON.
+
+        It holds the transaction as the kernel has it now, and each answered call with its request,
+        answer and receipt. Once it is delivered, also the delivery proof and each call's way to
+        it, as far as the service shows them. An answer that its receipt contradicts is in it, and
+        `verify_evidence` says so.
+
+        Raises:
+            ValidationError: no answered call of it is kept (nothing_served).
+            UnauthorizedError: somebody else pays it.
+            TransactionNotFoundError: the kernel does not know it.
+
+        Example:
+            >>> Path("dispute.json").write_text(consumer.evidence(tx_id))  # doctest: +SKIP
+        """
+        text: str = self._core.evidence(transaction_id)
+        return text
 
     def bond(self, transaction_id: str) -> int:
         """What disputing a transaction takes at first, in base units: at least 1 USDC.
@@ -336,8 +411,11 @@ class AsyncConsumer:
         *,
         budget: Mapping[str, _Amount | None] | None = None,
         trusted: Iterable[str] = (),
+        keep_evidence: bool = True,
+        max_kept_body_bytes: int | None = None,
     ) -> None:
-        self._terms = dict(budget or {}), _several(trusted)
+        kept = keep_evidence, max_kept_body_bytes
+        self._terms = dict(budget or {}), _several(trusted), *kept
         self._core: Any = None if client is None else self._open(client)
 
     def _open(self, client: ACTPClient | AsyncACTPClient) -> Any:
@@ -385,14 +463,23 @@ class AsyncConsumer:
         """The prepaid transactions that are not settled or refunded."""
         return [Balance(**balance) for balance in await (await self._ready()).balances()]
 
+    async def purchases(self) -> list[Purchase]:
+        """What is on record of this client's payments, the newest first."""
+        return [Purchase(**purchase) for purchase in await (await self._ready()).purchases()]
+
     async def spent(self, provider: str | None = None) -> Spent:
-        """What the budget has counted, with a provider's share of it."""
+        """What was put into escrow, with a provider's share of it, and what calls took of it."""
         return Spent(**await (await self._ready()).spent(provider))
 
     async def close(self, transaction_id: str) -> str:
         """Makes no more calls with a balance, and asks the service to end it."""
         stage: str = await (await self._ready()).close(transaction_id)
         return stage
+
+    async def evidence(self, transaction_id: str) -> str:
+        """The evidence file of a transaction that paid for calls of this consumer, as JSON."""
+        text: str = await (await self._ready()).evidence(transaction_id)
+        return text
 
     async def bond(self, transaction_id: str) -> int:
         """What disputing a transaction takes at first, in base units."""

@@ -29,6 +29,7 @@ from ._paywall import (
     MAX_BUILTIN_BYTES,
     PAYMENTS_PATH,
     Base,
+    PaywallEvent,
     fetcher,
     is_builtin,
 )
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from ._paywall import Price
 
-__all__ = ["CallPayment", "Paywall"]
+__all__ = ["CallPayment", "Paywall", "PaywallEvent"]
 
 _BUILTIN = Rule("/", endpoint="agirails_builtin")
 """The rule of the built-in routes, which is in no map: the application's own go first."""

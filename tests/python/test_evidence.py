@@ -8,6 +8,7 @@ import re
 import string
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -386,3 +387,37 @@ def test_the_extension_takes_the_text_alone():
     found = _verify_evidence(json.dumps(SINGLE))
     assert found["conclusion"] == "holds"
     assert {*found["findings"][0]} == {"name", "outcome", "words"}
+
+
+def test_a_consumer_writes_the_file_of_a_call_that_it_paid_for_and_the_guides_script_takes_it(
+    tmp_path, theirs
+):
+    from support import new_key
+    from werkzeug.serving import make_server
+
+    stage = Stage(tmp_path, "flask", unsigned="refuse")
+    server = make_server("127.0.0.1", 0, stage.app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        client = ACTPClient(private_key=new_key(), state_directory=tmp_path)
+        consumer = agirails.Consumer(client, trusted=[stage.provider.address])
+        url = f"http://127.0.0.1:{server.server_port}/api/generate"
+        answer = consumer.call(url, data=b"what is asked", max_amount="0.25")
+    finally:
+        server.shutdown()
+        thread.join()
+    tx_id = answer.payment.transaction_id
+    stage.becomes(tx_id, State.DELIVERED)
+    assert consumer.dispute(tx_id, max_bond="1")
+    file = json.loads(consumer.evidence(tx_id))
+    assert verify_evidence(json.dumps(file), client=client).conclusion == "holds"
+    assert set(theirs(file).values()) == {"holds"}
+    (call,) = file["calls"]
+    assert call["request"]["body"] == {"text": "what is asked"}
+    (purchase,) = consumer.purchases()
+    assert (purchase.transaction_id, purchase.stage) == (tx_id, "disputed")
+    spent = consumer.spent()
+    assert (spent.day, spent.used, spent.locked) == (PRICE, PRICE, 0)
+    with pytest.raises(agirails.UnauthorizedError):
+        agirails.Consumer(stage.provider).evidence(tx_id)

@@ -482,6 +482,7 @@ class TestSettings:
             ({"survive_power_cut": 1}, "survive_power_cut"),
             ({"store": "mysql://root:hunter2@host/db"}, "store"),
             ({"store": 7}, "store"),
+            ({"former_clients": ["0x00"]}, "former_clients"),
         ],
     )
     def test_that_cannot_be_are_refused_by_name(self, make, settings, field):
@@ -548,6 +549,27 @@ class TestSettings:
             stage.provider = client
             assert stage.pay(stage.fund()).status == 200
             assert str(client.address) in repr(stage.paywall)
+
+
+def test_what_was_paid_to_a_former_key_is_served_and_delivered_under_it(tmp_path):
+    for number, kind in enumerate(ADAPTERS):
+        stage = Stage(tmp_path / str(number), kind)
+        old, tx_id = stage.provider, stage.fund()
+        stage.provider = stage.client()
+        stage.app, stage.paywall = MAKERS[kind](
+            stage.provider, stage.runs, former_clients=[old], one_store=False
+        )
+        # An offer names the new key, and so is bound to the new key's service.
+        offered = stage.ask("POST", TARGET, b"{}")
+        assert offered.status == 402 and str(stage.provider.address) in offered.body.decode()
+        assert str(old.address) not in offered.body.decode()
+        first, second = stage.pay(tx_id), stage.pay(stage.fund())
+        assert (first.status, second.status) == (200, 200)
+        assert first.receipt["provider"] == old.address
+        assert second.receipt["provider"] == stage.provider.address
+        health = stage.ask("GET", "/health").json
+        assert [former["provider"] for former in health["formerKeys"]] == [old.address]
+        stage.becomes(tx_id, State.DELIVERED)
 
 
 def test_a_full_disk_serves_nothing_and_says_so(tmp_path):

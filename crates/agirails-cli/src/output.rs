@@ -316,6 +316,9 @@ fn csv(
     String::from_utf8(bytes).map_err(|error| strange(&error))
 }
 
+/// How many letters wide a [`Bar`] is.
+const BAR_WIDTH: usize = 30;
+
 /// A line on a terminal that says what takes its time, and goes when it is done.
 #[derive(Debug)]
 pub struct Progress {
@@ -330,6 +333,33 @@ impl Progress {
             let _ = write!(anstream::stderr(), "{what} …\r");
         }
         Self { is_shown }
+    }
+}
+
+/// How far long work is, on a terminal; it goes when the work is done.
+#[derive(Debug)]
+pub struct Bar {
+    what: &'static str,
+    shown: Option<u64>,
+    line: Progress,
+}
+
+impl Bar {
+    /// Shows it from the first step on, where somebody sits before the standard error.
+    pub fn new(what: &'static str) -> Self {
+        Self { what, shown: None, line: Progress::show(what) }
+    }
+
+    /// So much of all is done.
+    pub fn show(&mut self, done: u64, all: u64) {
+        let percent = done.min(all) * 100 / all.max(1);
+        if !self.line.is_shown || self.shown == Some(percent) {
+            return;
+        }
+        self.shown = Some(percent);
+        let full = percent as usize * BAR_WIDTH / 100;
+        let (full, empty) = ("█".repeat(full), "░".repeat(BAR_WIDTH - full));
+        let _ = write!(anstream::stderr(), "\r{} {full}{empty} {percent:3} %", self.what);
     }
 }
 

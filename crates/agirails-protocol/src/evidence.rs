@@ -46,6 +46,17 @@ pub const MOST_HEADERS: usize = 256;
 /// The most chain transactions that a file names.
 pub const MOST_CHAIN_TRANSACTIONS: usize = 1_000;
 
+/// Parts of the names of headers that carry credentials: `Authorization`, `Cookie`, `Set-Cookie`, and
+/// those that are named after what they hold.
+const CREDENTIALS: [&str; 8] =
+    ["auth", "cookie", "credential", "key", "password", "secret", "session", "token"];
+
+/// Whether a header carries what lets its owner in somewhere: such values belong into no evidence.
+pub fn is_credential(header: &str) -> bool {
+    let header = header.to_ascii_lowercase();
+    CREDENTIALS.iter().any(|part| header.contains(part))
+}
+
 /// An evidence file: one transaction, and one, some or all of the calls that were paid with it.
 ///
 /// A part that was not kept is left out, and [`verify`] says what cannot be checked without it.
@@ -144,6 +155,44 @@ impl Evidence {
         })?;
         text.push('\n');
         Ok(text)
+    }
+
+    /// How many bytes of calls fit into the file, as it is now.
+    ///
+    /// # Errors
+    /// As [`Self::to_json`].
+    pub fn room(&self) -> Result<usize, JsonError> {
+        Ok(LONGEST_FILE.saturating_sub(self.to_json()?.len()))
+    }
+
+    /// Adds a call: without its bodies where they do not fit into this room. `false`, without effect,
+    /// where nothing of it fits, or the file has [`MOST_CALLS`].
+    ///
+    /// ```
+    /// # use agirails_protocol::{Address, CreateTransaction, Usdc, evidence::*, paid_request::PaidRequest, rules::{Rates, create}};
+    /// # let [requester, provider, kernel] = [1, 2, 3].map(Address::repeat_byte);
+    /// # let order = CreateTransaction::new(requester, provider, Usdc(100_000), 1_780_003_600);
+    /// # let transaction = create(&order, requester, 0, Rates::default(), 1_780_000_000)?;
+    /// # let mut evidence = Evidence::new(EvidenceNetwork::new(8453, kernel, "base"), transaction);
+    /// let asked = PaidRequest::new(evidence.transaction.id, "POST", "/x", b"{}", 1_780_000_000);
+    /// let answer = EvidenceAnswer::new(200, "text/plain", &[b'x'; 10_000]);
+    /// let call = EvidenceCall::new(EvidenceRequest::new(&asked), answer);
+    /// let mut room = 5_000;
+    /// assert!(evidence.add(call, &mut room));
+    /// assert_eq!((evidence.calls[0].answer.body.as_ref(), room < 5_000), (None, true));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn add(&mut self, mut call: EvidenceCall, room: &mut usize) -> bool {
+        if self.calls.len() >= MOST_CALLS {
+            return false;
+        }
+        if call.written() > *room {
+            (call.request.body, call.answer.body) = (None, None);
+        }
+        let Some(left) = room.checked_sub(call.written()) else { return false };
+        *room = left;
+        self.calls.push(call);
+        true
     }
 
     /// The request of a call as its requester signs it.
@@ -257,6 +306,13 @@ impl EvidenceCall {
     /// A call without receipt, branch and times.
     pub const fn new(request: EvidenceRequest, answer: EvidenceAnswer) -> Self {
         Self { request, answer, receipt: None, branch: None, received_at: None, answered_at: None }
+    }
+
+    /// How many bytes of the file it takes, with its indentation.
+    fn written(&self) -> usize {
+        let lines = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let text = serde_json::to_vec_pretty(self);
+        text.map_or(usize::MAX, |text| text.len() + 4 * lines(&text) + 2)
     }
 
     fn record<'a>(&'a self, request: &'a PaidRequest) -> CallRecord<'a> {
@@ -445,5 +501,20 @@ fn write_text<T: Display, S: Serializer>(
     match value {
         Some(value) => serializer.collect_str(value),
         None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_told_by_their_names() {
+        for name in ["Authorization", "COOKIE", "Set-Cookie", "X-Api-Key", "x-csrf-token"] {
+            assert!(is_credential(name), "{name}");
+        }
+        for name in ["Accept", "Accept-Language", "Content-Type", "Content-Encoding", "X-Tenant"] {
+            assert!(!is_credential(name), "{name}");
+        }
     }
 }

@@ -64,6 +64,18 @@ pub struct Transaction {
     pub agreement_hash: B256,
 }
 
+impl Transaction {
+    /// Whether its provider delivered it, whatever became of the delivery since.
+    pub fn was_delivered(&self) -> bool {
+        match self.state {
+            State::Delivered | State::Disputed | State::Settled => true,
+            // A resolver gave it back.
+            State::Cancelled => !self.dispute_initiator.is_zero(),
+            State::Initiated | State::Quoted | State::Committed | State::InProgress => false,
+        }
+    }
+}
+
 /// The kernel's field `disputeWindow`, which changes its meaning at delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

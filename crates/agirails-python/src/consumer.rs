@@ -9,7 +9,7 @@ use agirails::{
     Code, Usdc,
     consumer::{
         Balance, Budget, Consumer as Core, HttpFailure, HttpOutcome, HttpResponse, PaidCall,
-        PaidResponse, Purchase as CorePurchase, Report, Spent, Step, Waiter,
+        PaidResponse, PaymentRecord, Purchase as CorePurchase, Report, Spent, Step, Waiter,
     },
 };
 use pyo3::{
@@ -118,6 +118,8 @@ pub fn _open_consumer(
     awaitable: bool,
     budget: Any<'_, '_>,
     trusted: Any<'_, '_>,
+    keep_evidence: Any<'_, '_>,
+    max_kept_body_bytes: Maybe<'_, '_>,
 ) -> Answer {
     let mut limits = Budget::default();
     for (name, value) in budget.cast::<PyDict>()? {
@@ -141,6 +143,11 @@ pub fn _open_consumer(
     for whom in trusted.try_iter()? {
         let whom = whom?;
         builder = builder.trust(convert::text(Code::InvalidSettings, "trust", &whom)?);
+    }
+    builder = builder.keep_evidence(convert::flag("keep_evidence", keep_evidence)?);
+    if let Some(value) = max_kept_body_bytes.filter(|value| !value.is_none()) {
+        let bytes = convert::number("max_kept_body_bytes", value, Code::InvalidNumber)?;
+        builder = builder.max_kept_body_bytes(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
     let style = if awaitable { Style::Async } else { Style::Sync };
     match style {
@@ -216,16 +223,35 @@ impl _Consumer {
         })
     }
 
+    /// What was paid for calls.
+    fn purchases(&self, py: Python<'_>) -> Answer {
+        let core = self.core.clone();
+        run(py, self.style, Reads, async move { core.payments().await }, |py, payments| {
+            let list = PyList::empty(py);
+            for payment in payments {
+                list.append(payment_dict(py, &payment)?)?;
+            }
+            Ok(list.into_any().unbind())
+        })
+    }
+
     /// What the budget has counted.
     fn spent(&self, py: Python<'_>, provider: Maybe<'_, '_>) -> Answer {
         let provider = optional(provider, |value| convert::address("provider", value))?;
         let core = self.core.clone();
         run(py, self.style, Reads, async move { core.spent(provider).await }, |py, spent| {
-            let Spent { hour, day, provider, .. } = spent;
+            let Spent { hour, day, provider, used, locked, .. } = spent;
             let dict = PyDict::new(py);
-            dict.set_item("hour", hour.0)?;
-            dict.set_item("day", day.0)?;
-            dict.set_item("provider", provider.0)?;
+            let sums = [
+                ("hour", hour),
+                ("day", day),
+                ("provider", provider),
+                ("used", used),
+                ("locked", locked),
+            ];
+            for (name, amount) in sums {
+                dict.set_item(name, amount.0)?;
+            }
             Ok(dict.into_any().unbind())
         })
     }
@@ -234,6 +260,13 @@ impl _Consumer {
     fn close(&self, py: Python<'_>, transaction_id: Any<'_, '_>) -> Answer {
         let (core, id) = (self.core.clone(), convert::transaction_id(transaction_id)?);
         run(py, self.style, Moves, async move { core.close(id).await }, convert::plain)
+    }
+
+    /// The evidence file of a transaction, as its text.
+    fn evidence(&self, py: Python<'_>, transaction_id: Any<'_, '_>) -> Answer {
+        let (core, id) = (self.core.clone(), convert::transaction_id(transaction_id)?);
+        let call = async move { Ok::<_, agirails::Error>(core.evidence(id).await?.to_json()?) };
+        run(py, self.style, Reads, call, convert::plain)
     }
 
     /// What a dispute takes.
@@ -332,6 +365,25 @@ fn response_dict(py: Python<'_>, response: PaidResponse) -> PyResult<Bound<'_, P
         Ok::<_, PyErr>(dict)
     });
     dict.set_item("payment", payment.transpose()?)?;
+    Ok(dict)
+}
+
+fn payment_dict<'py>(py: Python<'py>, payment: &PaymentRecord) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("transaction_id", payment.transaction_id.map(|id| id.to_string()))?;
+    dict.set_item("provider", convert::address_object(py, payment.provider)?)?;
+    dict.set_item("origin", &payment.origin)?;
+    dict.set_item("kind", payment.kind.as_str())?;
+    dict.set_item("stage", payment.stage)?;
+    for (name, number) in [
+        ("amount", payment.amount.0),
+        ("used", payment.used.0),
+        ("planned_at", payment.planned_at),
+        ("usable_until", payment.usable_until),
+        ("deadline", payment.deadline),
+    ] {
+        dict.set_item(name, number)?;
+    }
     Ok(dict)
 }
 

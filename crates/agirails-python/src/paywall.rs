@@ -3,7 +3,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +17,7 @@ use agirails::{
         Action, Answer as CoreAnswer, CallPayment as CorePayment, Charge, Chunk, DashboardRequest,
         Deliver, End, Event as CoreEvent, Exchange, HIDDEN_HEADERS, Head, Headers, Level,
         PaymentQuery, PaymentRecord, Paywall, Price, Reason, ReportBy, ReportQuery, ReportRow,
-        RequestHead, Settings, Settle, Unsigned,
+        RequestHead, Settings, Settle, Unsigned, Webhook,
     },
 };
 use pyo3::{
@@ -49,6 +52,7 @@ pub struct _Paywall {
     core: Paywall,
     settings: Settings,
     style: Style,
+    number: u64,
 }
 
 #[pymethods]
@@ -62,9 +66,23 @@ impl _Paywall {
         awaitable: bool,
         settings: &Bound<'_, PyDict>,
     ) -> PyResult<Self> {
+        let former = settings.get_item("former_clients")?.filter(|value| !value.is_none());
         let (settings, place) = read_settings(settings)?;
-        let mut builder =
-            Paywall::builder(client.core().clone()).settings(settings.clone()).on_event(note);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let mut builder = Paywall::builder(client.core().clone())
+            .settings(settings.clone())
+            .on_event(move |event| note(number, event));
+        if let Some(former) = former {
+            for client in former.try_iter()? {
+                let client = client?;
+                let client = client.cast::<ACTPClient>().map_err(|_| {
+                    let (code, problem) = (Code::InvalidSettings, "must be a list of clients");
+                    let hint = "pass [ACTPClient(...)], with a key that the provider used before";
+                    convert::refuse(py, code, "former_clients", "this", problem, hint)
+                })?;
+                builder = builder.former_client(client.get().core().clone());
+            }
+        }
         builder = match place {
             Place::OfTheClient => builder,
             Place::Directory(path) => builder.storage(Storage::Directory(path)),
@@ -72,7 +90,13 @@ impl _Paywall {
         };
         let core = run_sync(py, Reads, builder.open())?;
         let style = if awaitable { Style::Async } else { Style::Sync };
-        Ok(Self { core, settings, style })
+        Ok(Self { core, settings, style, number })
+    }
+
+    /// Which paywall of this process it is: events name it.
+    #[getter]
+    fn number(&self) -> u64 {
+        self.number
     }
 
     /// Puts a price on a route, which the price page shows from then on; None for a price that
@@ -842,37 +866,42 @@ const MOST_EVENTS: usize = 10_000;
 
 #[derive(Default)]
 struct Queue {
-    events: VecDeque<CoreEvent>,
+    /// Each with the number of its paywall.
+    events: VecDeque<(u64, CoreEvent)>,
     dropped: u64,
 }
 
-fn note(event: &CoreEvent) {
+/// The number of the next paywall. 0 is none's.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+fn note(paywall: u64, event: &CoreEvent) {
     let mut queue = lock(EVENTS.get_or_init(Mutex::default));
     if queue.events.len() < MOST_EVENTS {
-        queue.events.push_back(event.clone());
+        queue.events.push_back((paywall, event.clone()));
     } else {
         queue.dropped += 1;
     }
 }
 
-type Told<'py> = (u8, String, Bound<'py, PyDict>);
+type Told<'py> = (u8, String, Bound<'py, PyDict>, u64);
 
-/// Fetches what came up since the last time: level (as `logging` counts), message, fields.
+/// Fetches what came up since the last time: level (as `logging` counts), message, fields, and the
+/// number of the paywall.
 #[pyfunction]
 pub fn _events(py: Python<'_>) -> PyResult<Vec<Told<'_>>> {
     let Queue { events, dropped } = std::mem::take(&mut *lock(EVENTS.get_or_init(Mutex::default)));
     let mut told = Vec::with_capacity(events.len());
-    for event in events {
+    for (number, event) in events {
         let level = match event.level {
             Level::Info => 20,
             Level::Warning => 30,
             Level::Error => 40,
         };
-        told.push((level, event.message.to_string(), fields(py, &event)?));
+        told.push((level, event.message.to_string(), fields(py, &event)?, number));
     }
     if dropped > 0 {
         let words = format!("{dropped} events were dropped: nobody fetched them");
-        told.push((30, words, PyDict::new(py)));
+        told.push((30, words, PyDict::new(py), 0));
     }
     Ok(told)
 }
@@ -921,6 +950,7 @@ enum Place {
 /// Settings by name; those that are None are left at their defaults.
 fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, Place)> {
     let (mut settings, mut place) = (Settings::default(), Place::OfTheClient);
+    let (mut webhook_url, mut webhook_secret) = (None, None);
     for (name, value) in given {
         if value.is_none() {
             continue;
@@ -930,6 +960,8 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, Place)> {
         let seconds = |field| convert::seconds(field, &value);
         match name.cast::<PyString>()?.to_str()? {
             "store" => place = read_place(&value)?,
+            // Clients are no settings of the core.
+            "former_clients" => {}
             "unsigned" => settings.unsigned = Some(read_unsigned(&value)?),
             "one_store" => settings.one_store = Some(convert::flag("one_store", &value)?),
             "max_window_seconds" => settings.max_window_seconds = number("max_window_seconds")?,
@@ -982,6 +1014,16 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, Place)> {
             "give_back_unclaimed" => {
                 settings.give_back_unclaimed = convert::flag("give_back_unclaimed", &value)?;
             }
+            "webhook_url" | "webhook_secret" => {
+                let is_url = name.cast::<PyString>()?.to_str()? == "webhook_url";
+                let field = if is_url { "webhook_url" } else { "webhook_secret" };
+                // Neither is shown.
+                let Ok(text) = value.extract::<String>() else {
+                    let problem = format!("{field} must be a str");
+                    return Err(pyo3::exceptions::PyTypeError::new_err(problem));
+                };
+                *(if is_url { &mut webhook_url } else { &mut webhook_secret }) = Some(text);
+            }
             "survive_power_cut" => {
                 settings.survive_power_cut = convert::flag("survive_power_cut", &value)?;
             }
@@ -991,6 +1033,16 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, Place)> {
             }
         }
     }
+    settings.webhook = match (webhook_url, webhook_secret) {
+        (None, None) => None,
+        (Some(url), Some(secret)) => Some(Webhook::new(&url, &secret).or_raise(given.py())?),
+        (url, _) => {
+            let field = if url.is_some() { "webhook_secret" } else { "webhook_url" };
+            let (code, problem) = (Code::InvalidSettings, "must be given too");
+            let hint = "pass webhook_url and webhook_secret, or neither";
+            return Err(convert::refuse(given.py(), code, field, "None", problem, hint));
+        }
+    };
     Ok((settings, place))
 }
 

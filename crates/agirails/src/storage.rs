@@ -319,6 +319,27 @@ impl Store {
         .map_err(|error| self.explain(error))
     }
 
+    /// A connection for one caller alone, in a transaction that begins with these words.
+    #[cfg(feature = "paywall")]
+    pub(crate) async fn session(&self, begin: &str) -> Result<Connection> {
+        patiently(self.format.patience, || {
+            let connection = self.connect()?;
+            connection.execute_batch(begin)?;
+            Ok(connection)
+        })
+        .await
+        .map_err(|error| self.explain(error))
+    }
+
+    /// What became of a step of [`Self::session`].
+    #[cfg(feature = "paywall")]
+    pub(crate) fn explained<T>(&self, outcome: Attempt<T>) -> Result<T> {
+        outcome.map_err(|stop| match stop {
+            Stop::Failed(error) => self.explain(error),
+            Stop::Busy => self.explain(Error::new(Code::StorageBusy, "the state file was busy")),
+        })
+    }
+
     /// Brings what the log holds into the file, as far as no reader needs it there. Nobody waits for
     /// that. A copy of the file alone then lacks the last moments only.
     pub(crate) async fn checkpoint(&self) -> Result<()> {

@@ -11,7 +11,7 @@ use tokio::runtime::Builder;
 use crate::{connection::Connection, output::Progress};
 
 /// The database of the paywall's store, where no option names one.
-const STORE_VARIABLE: &str = "AGIRAILS_STORE";
+pub(super) const STORE_VARIABLE: &str = "AGIRAILS_STORE";
 
 /// Whose books, and where they are.
 #[derive(Debug, Clone, clap::Args)]
@@ -30,8 +30,24 @@ impl Books {
     /// # Errors
     /// [`Code::StorageUnavailable`] where there is no store; those of the client and the store.
     pub async fn open(&self) -> Result<Paywall> {
+        self.database()?;
+        self.open_as(self.client().await?).await
+    }
+
+    /// Whose books they are.
+    ///
+    /// # Errors
+    /// Those of the client.
+    pub async fn client(&self) -> Result<ACTPClient> {
+        self.connection.client_of_existing().await
+    }
+
+    /// [`Self::open`] with a client that is there already.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_as(&self, client: ACTPClient) -> Result<Paywall> {
         let database = self.database()?;
-        let client = self.connection.client_of_existing().await?;
         let directory = self.connection.builder()?.directory();
         let mut builder = Paywall::builder(client.clone()).on_event(|_| {});
         match database {

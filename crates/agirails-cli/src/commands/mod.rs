@@ -11,6 +11,7 @@ mod dashboard;
 mod devnet;
 mod dispute;
 mod doctor;
+mod evidence;
 mod inspect;
 mod keeper;
 mod keystore;
@@ -24,6 +25,7 @@ mod report;
 mod request;
 mod settle;
 mod spent;
+mod store;
 mod tx;
 mod verify;
 
@@ -71,11 +73,13 @@ pub enum Command {
     Report(report::Report),
     Refund(refund::Refund),
     Dashboard(dashboard::Dashboard),
+    Evidence(evidence::Evidence),
     Verify(verify::Verify),
     Mint(mint::Mint),
     Doctor(doctor::Doctor),
     Keystore(keystore::Keystore),
     Backup(backup::Backup),
+    Store(store::Store),
     Devnet(devnet::Devnet),
     Completions(completions::Completions),
 }
@@ -105,9 +109,11 @@ impl Command {
             Self::Report(command) => command.format,
             Self::Refund(command) => command.format,
             Self::Dashboard(command) => Format { json: command.json, csv: false },
+            Self::Evidence(command) => command.format,
             Self::Verify(command) => command.format,
             Self::Mint(command) => command.format,
             Self::Doctor(command) => command.format,
+            Self::Store(command) => command.format(),
             Self::Keystore(_) | Self::Backup(_) | Self::Devnet(_) | Self::Completions(_) => {
                 Format::default()
             }
@@ -135,11 +141,13 @@ impl Command {
             Self::Payments(command) => until_interrupted(command.run()).await,
             Self::Report(command) => until_interrupted(command.run()).await,
             Self::Refund(command) => until_interrupted(command.run()).await,
+            Self::Evidence(command) => until_interrupted(command.run()).await,
             Self::Verify(command) => until_interrupted(command.run()).await,
             Self::Mint(command) => until_interrupted(command.run()).await,
             Self::Doctor(command) => until_interrupted(command.run()).await,
             Self::Keystore(command) => until_interrupted(command.run()).await,
             Self::Backup(command) => until_interrupted(command.run()).await,
+            Self::Store(command) => until_interrupted(command.run()).await,
             Self::Completions(command) => command.run(),
         };
         outcome.unwrap_or_else(|error| failure::tell(&error, format))

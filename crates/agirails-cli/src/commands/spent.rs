@@ -9,7 +9,8 @@ use crate::{
 
 /// Show what was put into escrow within the last hour and the last day.
 ///
-/// What came back counts no longer. A bundle counts in full when it is bought.
+/// What came back counts no longer. A bundle counts in full when it is bought; what calls took of it, and
+/// what is left in escrow, stand beside it.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  agirails spent --provider 0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
@@ -36,7 +37,10 @@ impl Spent {
         if self.provider.is_some() {
             record = record.with("provider", "of it, this provider", Cell::usdc(spent.provider));
         }
-        record.print(self.format)?;
+        record
+            .with("used", "calls took, last day", Cell::usdc(spent.used))
+            .with("locked", "in escrow, not used", Cell::usdc(spent.locked))
+            .print(self.format)?;
         Ok(DONE)
     }
 }

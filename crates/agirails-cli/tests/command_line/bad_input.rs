@@ -40,6 +40,7 @@ fn wrong_usage_is_2_and_names_the_command() {
         (&["doctor", "more"], "more"),
         (&["keystore", "more"], "more"),
         (&["backup"], "<DIRECTORY>"),
+        (&["store", "copy", "sqlite:."], "<TO>"),
         (&["devnet", "--port", "65536"], "65535"),
         (&["devnet", "--block-time", "0"], "seconds"),
         (&["completions", "nonsense"], "bash"),
@@ -66,6 +67,7 @@ fn wrong_usage_is_2_and_names_the_command() {
         let [usage, .., error, hint] = lines[..] else { panic!("{arguments:?} {done:?}") };
         let command = match arguments {
             ["tx", "list", ..] => "agirails tx list",
+            ["store", "copy", ..] => "agirails store copy",
             ["nonsense"] | [] => "agirails",
             [command, ..] => &format!("agirails {command}"),
         };

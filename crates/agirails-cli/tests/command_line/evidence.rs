@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, PAYER, key};
 
 /// The files that all languages read, by name.
 fn vectors() -> Vec<Value> {
@@ -83,4 +83,44 @@ fn what_is_no_evidence_file_is_named() {
     fs::write(fixture.path().join("evidence.json"), [0xff, 0xfe]).unwrap();
     let (error, _) = fixture.run(&["verify", "evidence.json"]).told(1);
     assert!(error.contains("UTF-8"), "{error}");
+}
+
+#[test]
+fn both_parties_write_the_file_of_a_call_and_it_holds() {
+    let fixture = Fixture::new();
+    let url = format!("{}/api/generate", fixture.service());
+    let done = fixture.pay(&["call", &url, "--max", "1", "-d", "one", "--trust", &url]);
+    assert_eq!(done.status, 0, "{done:?}");
+    let purchases = fixture.pay(&["purchases", "--json"]).json();
+    let id = purchases[0]["transactionId"].as_str().unwrap().to_owned();
+    let provider = key(7).address().to_string();
+    for (who, file) in [(PAYER, "theirs.json"), (&*provider, "ours.json")] {
+        let written = ["evidence", &id, "--out", file, "--address", who, "--json"];
+        let told = fixture.run(&written).json();
+        assert_eq!((told["calls"].as_u64(), told["file"].as_str()), (Some(1), Some(file)));
+        // A file that is there is somebody's.
+        let before = fixture.files();
+        let again = fixture.run(&["evidence", &id, "--out", file, "--address", who]);
+        let (error, hint) = again.told(1);
+        assert!(error.contains(file) && hint.contains("--out"), "{error} {hint}");
+        assert_eq!(
+            before.get(&fixture.path().join(file)),
+            fixture.files().get(&fixture.path().join(file))
+        );
+        let verified = fixture.run(&["verify", file, "--json"]);
+        assert_ne!(verified.status, 1, "{verified:?}");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(fixture.path().join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+    let done = fixture.pay(&["evidence", &id]);
+    assert!(done.status == 0 && fixture.path().join(format!("{id}.json")).exists(), "{done:?}");
+    let shown = fixture.pay(&["evidence", &id, "--out", "-"]).out;
+    assert!(shown.contains("agirails.evidence.v1") && shown.contains("answer to one"), "{shown}");
+    let stranger = format!("0x{}", "aa".repeat(20));
+    let (error, _) = fixture.run(&["evidence", &id, "--address", &stranger]).told(1);
+    assert!(error.contains("Only requester"), "{error}");
 }

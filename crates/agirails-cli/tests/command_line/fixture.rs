@@ -121,11 +121,25 @@ impl Fixture {
         self.runtime.block_on(self.payer().get_transaction(id)).unwrap().state
     }
 
+    /// The client of the provider that [`Self::service`] is of.
+    pub async fn provider_client(&self) -> ACTPClient {
+        let builder = ACTPClient::builder().private_key(key(7)).state_directory(self.path());
+        builder.connect().await.unwrap()
+    }
+
     /// A service whose calls cost 0.10 USDC, served as long as the fixture lives; its origin.
     pub fn service(&self) -> String {
-        let builder = ACTPClient::builder().private_key(key(7)).state_directory(self.path());
+        self.service_at(0, None)
+    }
+
+    /// The same on this port, with its store in this database.
+    pub fn service_at(&self, port: u16, database: Option<String>) -> String {
         self.runtime.block_on(async {
-            let paywall = Paywall::builder(builder.connect().await.unwrap()).open().await.unwrap();
+            let mut paywall = Paywall::builder(self.provider_client().await);
+            if let Some(url) = database {
+                paywall = paywall.database(url);
+            }
+            let paywall = paywall.open().await.unwrap();
             let charge = Charge::new("POST /api/generate", "0.10".parse().unwrap());
             let charge = paywall.charge(charge).unwrap();
             let paid = PaywallLayer::new(&paywall, &charge);
@@ -137,11 +151,18 @@ impl Fixture {
                 )
                 .route("/free", post(|| async { "for nothing" }))
                 .fallback_service(paywall.pages());
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
             let address = listener.local_addr().unwrap();
             tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
             format!("http://{address}")
         })
+    }
+
+    /// With everything that runs ended, as a process ends that is killed.
+    pub fn without_service(self) -> Self {
+        let Self { directory, runtime } = self;
+        runtime.shutdown_background();
+        Self { directory, ..Self::empty() }
     }
 
     /// The program in this directory.

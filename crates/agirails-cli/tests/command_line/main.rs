@@ -12,4 +12,5 @@ mod chain;
 mod evidence;
 mod keeping;
 mod keys_and_files;
+mod stores;
 mod transactions;

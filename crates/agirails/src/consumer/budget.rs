@@ -36,7 +36,7 @@ pub struct Budget {
     pub per_provider_per_day: Option<Usdc>,
 }
 
-/// What was spent, as the budget counts.
+/// What was spent: as the budget counts, what is put into escrow; and what calls took of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Spent {
@@ -46,6 +46,11 @@ pub struct Spent {
     pub day: Usdc,
     /// Within the last day, for the provider that was asked about.
     pub provider: Usdc,
+    /// What calls took within the last day, those that are under way among them.
+    pub used: Usdc,
+    /// What is in escrow now and no call has taken: it can be called with, or is the provider's once its
+    /// balance ends.
+    pub locked: Usdc,
 }
 
 impl Budget {

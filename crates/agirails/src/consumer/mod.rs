@@ -38,6 +38,7 @@
 mod budget;
 mod driver;
 mod encoding;
+mod evidence;
 mod funding;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
@@ -67,7 +68,7 @@ pub use self::{
     purchase::{Purchase, Waiter},
     settlement::{Balance, PaymentRecord, Report},
 };
-use self::{http::Endpoint, records::Records};
+use self::{evidence::Keeping, http::Endpoint, records::Records};
 use crate::{
     client::ACTPClient,
     error::{Code, Error, Result},
@@ -394,6 +395,7 @@ struct Inner {
     trusted_providers: HashSet<Address>,
     trusted_origins: HashSet<String>,
     records: Records,
+    keeping: Keeping,
     http: Renewed<OnceLock<std::result::Result<reqwest::Client, String>>>,
 }
 
@@ -404,6 +406,7 @@ pub struct ConsumerBuilder {
     storage: Option<Storage>,
     budget: Budget,
     trusted: Vec<String>,
+    keeping: Keeping,
 }
 
 impl ConsumerBuilder {
@@ -422,6 +425,22 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Whether each answered call is kept with its request, its signature and its answer, so that
+    /// [`Consumer::evidence`] can show what was asked and answered. The values of `Authorization`, `Cookie`
+    /// and other headers that carry credentials are never kept; a secret in a URL or a body is. Default:
+    /// on.
+    pub fn keep_evidence(mut self, keep: bool) -> Self {
+        self.keeping.is_on = keep;
+        self
+    }
+
+    /// The longest request body, and the longest answer, that is kept with it, bytes: of a longer one its
+    /// hash alone is. Default: 64 KiB. In all 256 MiB of bodies are kept; the oldest make room.
+    pub fn max_kept_body_bytes(mut self, bytes: usize) -> Self {
+        self.keeping.body_bytes = bytes;
+        self
+    }
+
     /// Where to keep what was bought. Default: the client's state directory.
     pub fn storage(mut self, storage: Storage) -> Self {
         self.storage = Some(storage);
@@ -434,7 +453,7 @@ impl ConsumerBuilder {
     /// [`Code::InvalidAddress`] and [`Code::InvalidSettings`] for whom nobody can trust,
     /// [`Code::InvalidAmount`] for a limit that no transaction reaches, and the storage's codes.
     pub async fn open(self) -> Result<Consumer> {
-        let Self { client, storage, budget, trusted } = self;
+        let Self { client, storage, budget, trusted, keeping } = self;
         budget.check_limits()?;
         let (mut trusted_providers, mut trusted_origins) = (HashSet::new(), HashSet::new());
         for text in trusted {
@@ -451,7 +470,8 @@ impl ConsumerBuilder {
         let storage = storage.unwrap_or_else(|| client.storage().clone());
         let records = Records::open(storage, client.network(), client.address()).await?;
         let http = Renewed::new(OnceLock::new);
-        let inner = Inner { client, budget, trusted_providers, trusted_origins, records, http };
+        let inner =
+            Inner { client, budget, trusted_providers, trusted_origins, records, keeping, http };
         Ok(Consumer { inner: Arc::new(inner) })
     }
 }
@@ -459,7 +479,13 @@ impl ConsumerBuilder {
 impl Consumer {
     /// Starts with the defaults. The client pays.
     pub fn builder(client: ACTPClient) -> ConsumerBuilder {
-        ConsumerBuilder { client, storage: None, budget: Budget::default(), trusted: vec![] }
+        ConsumerBuilder {
+            client,
+            storage: None,
+            budget: Budget::default(),
+            trusted: vec![],
+            keeping: Keeping::default(),
+        }
     }
 
     /// The paying client.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     Consumer, Inner, PaidCall, PaidResponse, Payment, Proof, encoding,
+    evidence::Exchange,
     funding::Funded,
     http::{AS_IT_IS, Endpoint, HttpFailure, HttpOutcome, HttpRequest, HttpResponse, Step},
     offer::{self, Limits, Offer, Payer, PaymentKind},
@@ -224,6 +225,9 @@ struct Paid {
     is_retimed: bool,
     /// The hash of its answer's body as it came, where it came compressed.
     packed: Option<B256>,
+    /// The signature it was sent with last, and when that was.
+    signature: Option<String>,
+    sent_at: u64,
 }
 
 /// A call that was answered without a receipt.
@@ -232,6 +236,14 @@ struct Served {
     paid: Paid,
     response: HttpResponse,
     tries: u32,
+}
+
+/// What an answer was found to be.
+struct Compared {
+    content_hash: B256,
+    /// Of the body that the content hash is of.
+    body_hash: B256,
+    proof: Proof,
 }
 
 enum Turn {
@@ -350,8 +362,12 @@ impl Purchase {
             }
             Phase::Priced(answer) => self.priced(outcome().0, answer).await,
             Phase::Fund { purchase, is_resumed } => self.fund(*purchase, is_resumed).await,
-            Phase::Call(paid) => {
+            Phase::Call(mut paid) => {
                 let request = self.signed(&paid).await?;
+                let mut headers = request.headers.iter();
+                let signature = headers.find(|(name, _)| name == SIGNATURE_HEADER);
+                paid.signature = signature.map(|(_, value)| value.clone());
+                paid.sent_at = wall_seconds();
                 Ok(Turn::Yield(Step::Send(request), Phase::Called(paid)))
             }
             Phase::Called(mut paid) => {
@@ -610,8 +626,16 @@ impl Purchase {
         match self.inner().fund(payment).await? {
             Funded::Ready(id) => {
                 let payment = self.inner().records.payment(payment).await?;
-                let (is_doubtful, is_retimed) = (is_resumed, false);
-                let paid = Paid { purchase, payment, id, is_doubtful, is_retimed, packed: None };
+                let paid = Paid {
+                    purchase,
+                    payment,
+                    id,
+                    is_doubtful: is_resumed,
+                    is_retimed: false,
+                    packed: None,
+                    signature: None,
+                    sent_at: 0,
+                };
                 Ok(Turn::Go(Phase::Call(Box::new(paid))))
             }
             Funded::Elsewhere if Instant::now() + LOOK < self.until => Ok(Turn::Yield(
@@ -860,7 +884,10 @@ impl Purchase {
         };
         let proves = |receipt: &Receipt| self.compare(&paid, &response, Some(receipt)).is_ok();
         let best = match receipts.len() {
-            0 => return Err(self.contradicted(&paid, unreadable_receipt(paid.id)).await),
+            0 => {
+                let error = unreadable_receipt(paid.id);
+                return Err(self.contradicted(&paid, &response, None, error).await);
+            }
             1 => 0,
             _ => receipts
                 .iter()
@@ -895,17 +922,21 @@ impl Purchase {
         response: HttpResponse,
         receipt: Option<Receipt>,
     ) -> Result<Turn> {
-        let (content_hash, proof) = match self.compare(&paid, &response, receipt.as_ref()) {
+        let compared = match self.compare(&paid, &response, receipt.as_ref()) {
             Ok(compared) => compared,
             Err(error) => {
-                return Err(match self.undecoded(&paid, &response) {
+                let undecoded = self.undecoded(&paid, &response);
+                return Err(match undecoded {
                     Some(other) => other,
-                    None => self.contradicted(&paid, error).await,
+                    None => self.contradicted(&paid, &response, receipt.as_ref(), error).await,
                 });
             }
         };
-        let records = &self.inner().records;
-        records.answered(paid.purchase.id, content_hash, receipt.as_ref()).await?;
+        let Compared { content_hash, body_hash, proof } = compared;
+        let kept = self.exchange(&paid, &response, body_hash, receipt.as_ref());
+        let (records, keeping) = (&self.inner().records, self.inner().keeping);
+        let kept = kept.as_ref().map(|exchange| (exchange, keeping));
+        records.answered(paid.purchase.id, content_hash, receipt.as_ref(), kept).await?;
         let Paid { purchase, payment, id, .. } = paid;
         let kind = payment.kind;
         let terms = self.inner().client.network().terms;
@@ -943,7 +974,7 @@ impl Purchase {
         paid: &Paid,
         response: &HttpResponse,
         receipt: Option<&Receipt>,
-    ) -> Result<(B256, Proof)> {
+    ) -> Result<Compared> {
         let request = self.paid_request(paid);
         let content_type = response.header("Content-Type").unwrap_or_default();
         let record = |body_hash| CallRecord {
@@ -968,7 +999,10 @@ impl Purchase {
                 .with_hint("do not settle: ask the provider, or dispute within the window")
                 .with_facts(|facts| facts.transaction_id = Some(paid.id)));
         }
-        let Some(receipt) = receipt else { return Ok((content_hash, Proof::Missing)) };
+        let body_hash = record_of_answer.body_hash;
+        let Some(receipt) = receipt else {
+            return Ok(Compared { content_hash, body_hash, proof: Proof::Missing });
+        };
         let client = &self.inner().client;
         let network = client.network();
         // On mock the kernel's clock is this machine's, which may be ahead of the service's.
@@ -985,7 +1019,27 @@ impl Purchase {
         };
         receipt.check(&record_of_answer, &expected)?;
         let proof = receipt.signature.as_ref().map_or(Proof::Unsigned, |_| Proof::Signed);
-        Ok((content_hash, proof))
+        Ok(Compared { content_hash, body_hash, proof })
+    }
+
+    /// What is kept of a call for a dispute.
+    fn exchange(
+        &self,
+        paid: &Paid,
+        response: &HttpResponse,
+        answer_hash: B256,
+        receipt: Option<&Receipt>,
+    ) -> Option<Exchange> {
+        let keeping = self.inner().keeping;
+        let asked = (&*self.call.headers, &self.call.body);
+        let exchange = || Exchange {
+            signature: paid.signature.clone(),
+            sent_at: paid.sent_at,
+            answered_at: wall_seconds(),
+            receipt: receipt.cloned(),
+            ..Exchange::new(&self.paid_request(paid), asked, response, answer_hash, keeping)
+        };
+        keeping.is_on.then(exchange)
     }
 
     /// An answer in a coding that this client cannot undo contradicts nothing: it says nothing.
@@ -1009,8 +1063,16 @@ impl Purchase {
 
     /// What is answered with such an error is never settled: it is on record before its caller
     /// knows.
-    async fn contradicted(&self, paid: &Paid, error: Error) -> Error {
-        match self.inner().records.contradict(paid.purchase.id).await {
+    async fn contradicted(
+        &self,
+        paid: &Paid,
+        response: &HttpResponse,
+        receipt: Option<&Receipt>,
+        error: Error,
+    ) -> Error {
+        let kept = self.exchange(paid, response, keccak256(&response.body), receipt);
+        let kept = kept.as_ref().map(|exchange| (exchange, self.inner().keeping));
+        match self.inner().records.contradict(paid.purchase.id, kept).await {
             Ok(()) => error,
             Err(unrecorded) => unrecorded.with_source(error),
         }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, hex};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 
 use super::{
     budget::{Budget, DAY, HOUR, Spent},
+    evidence::{Exchange, Keeping},
     offer::{Offer, PaymentKind},
 };
 use crate::{
@@ -22,6 +23,8 @@ const MEMORY_SECONDS: u64 = 90 * DAY;
 
 /// A balance that nobody has used for so long may be ended where its offer says so.
 const LEAST_IDLE_SECONDS: i64 = 3_600;
+/// How many bodies make room in one step.
+const BODIES_AT_ONCE: i64 = 32;
 /// By how much the clock of the calls on record may be ahead of the kernel's.
 const CLOCKS_DIFFER_SECONDS: i64 = 60;
 
@@ -203,6 +206,7 @@ impl Records {
                 include_str!("services.sql"),
                 include_str!("early_ends.sql"),
                 include_str!("retries.sql"),
+                include_str!("exchanges.sql"),
             ],
             synchronous: "FULL",
             patience: storage::PATIENCE,
@@ -603,8 +607,18 @@ impl Records {
     }
 
     /// An answer came that its receipt does not prove: until one is proven, nothing is settled.
-    pub(super) async fn contradict(&self, purchase: i64) -> Result<()> {
-        self.change("UPDATE purchases SET contradicted = 1 WHERE id = ?1", purchase).await
+    pub(super) async fn contradict(
+        &self,
+        purchase: i64,
+        kept: Option<(&Exchange, Keeping)>,
+    ) -> Result<()> {
+        self.file
+            .write(|connection| {
+                let sql = "UPDATE purchases SET contradicted = 1 WHERE id = ?1";
+                connection.prepare_cached(sql)?.execute([purchase])?;
+                keep(connection, purchase, kept)
+            })
+            .await
     }
 
     pub(super) async fn answered(
@@ -612,6 +626,7 @@ impl Records {
         purchase: i64,
         content_hash: B256,
         receipt: Option<&Receipt>,
+        kept: Option<(&Exchange, Keeping)>,
     ) -> Result<()> {
         let receipt = receipt.and_then(|receipt| serde_json::to_string(receipt).ok());
         self.file
@@ -622,7 +637,27 @@ impl Records {
                          contradicted = contradicted AND ?3 IS NULL WHERE id = ?1",
                     )?
                     .execute(params![purchase, content_hash.as_slice(), receipt])?;
-                Ok(())
+                keep(connection, purchase, kept)
+            })
+            .await
+    }
+
+    /// What was asked and answered by a purchase; `None` where that is not kept.
+    pub(super) async fn exchange(&self, purchase: i64) -> Result<Option<Exchange>> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT exchange, asked, answered FROM exchanges WHERE purchase = ?1";
+                let mut statement = connection.prepare_cached(sql)?;
+                let kept = statement.query_row([purchase], |row| {
+                    let (asked, answered) = (row.get(1)?, row.get(2)?);
+                    Exchange::from_json(row.get_ref(0)?.as_blob()?, asked, answered).map_err(
+                        |error| {
+                            let source = Box::new(error);
+                            rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, source)
+                        },
+                    )
+                });
+                Ok(kept.optional()?)
             })
             .await
     }
@@ -632,6 +667,41 @@ impl Records {
             .write(|connection| Ok(connection.prepare_cached(sql)?.execute([id]).map(drop)?))
             .await
     }
+}
+
+/// Keeps an exchange, and forgets the oldest bodies where all of them are more than may be kept.
+fn keep(connection: &Connection, purchase: i64, kept: Option<(&Exchange, Keeping)>) -> Attempt<()> {
+    let Some((exchange, keeping)) = kept else { return Ok(()) };
+    let [asked, answered] =
+        [&exchange.asked, &exchange.answered].map(|body| body.as_ref().map(|bytes| &bytes[..]));
+    let bytes = asked.map_or(0, <[u8]>::len) + answered.map_or(0, <[u8]>::len);
+    forget_bodies(connection, "purchase = ?1", purchase)?;
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO exchanges (purchase, exchange, asked, answered, bytes) \
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![purchase, exchange.to_json(), asked, answered, bytes as i64])?;
+    connection.prepare_cached("UPDATE kept SET bytes = bytes + ?1")?.execute([bytes as i64])?;
+    let mut total = connection.prepare_cached("SELECT bytes FROM kept")?;
+    let oldest =
+        "purchase IN (SELECT purchase FROM exchanges WHERE bytes > 0 ORDER BY purchase LIMIT ?1)";
+    while total.query_row([], |row| row.get::<_, i64>(0))? > keeping.all_bytes as i64
+        && forget_bodies(connection, oldest, BODIES_AT_ONCE)? > 0
+    {}
+    Ok(())
+}
+
+/// Forgets the bodies of these exchanges; how many.
+fn forget_bodies(connection: &Connection, these: &str, value: i64) -> Attempt<usize> {
+    let sql = format!(
+        "UPDATE kept SET bytes = bytes - (SELECT coalesce(sum(bytes), 0) FROM exchanges WHERE {these})"
+    );
+    connection.prepare_cached(&sql)?.execute([value])?;
+    let sql = format!(
+        "UPDATE exchanges SET asked = NULL, answered = NULL, bytes = 0 WHERE bytes > 0 AND {these}"
+    );
+    Ok(connection.prepare_cached(&sql)?.execute([value])?)
 }
 
 /// # Errors
@@ -749,7 +819,11 @@ fn spent(
 ) -> Attempt<Spent> {
     let sql = "SELECT coalesce(sum(amount - returned) FILTER (WHERE at > ?3), 0), \
          coalesce(sum(amount - returned), 0), \
-         coalesce(sum(amount - returned) FILTER (WHERE provider = ?4 OR origin = ?5), 0) \
+         coalesce(sum(amount - returned) FILTER (WHERE provider = ?4 OR origin = ?5), 0), \
+         (SELECT coalesce(sum(price), 0) FROM purchases \
+          WHERE requester = ?1 AND at > ?2 AND payment IS NOT NULL), \
+         (SELECT coalesce(sum(amount - used), 0) FROM payments \
+          WHERE requester = ?1 AND stage IN (2, 3, 7)) \
          FROM payments WHERE requester = ?1 AND at > ?2 AND stage <> 6";
     let mut statement = connection.prepare_cached(sql)?;
     let values = params![
@@ -761,14 +835,24 @@ fn spent(
     ];
     Ok(statement.query_row(values, |row| {
         let sum = |column| Ok::<_, rusqlite::Error>(Usdc(row.get::<_, i64>(column)?.max(0) as u64));
-        Ok(Spent { hour: sum(0)?, day: sum(1)?, provider: sum(2)? })
+        let [hour, day, provider, used, locked] = [sum(0)?, sum(1)?, sum(2)?, sum(3)?, sum(4)?];
+        Ok(Spent { hour, day, provider, used, locked })
     })?)
 }
 
 fn forget_old(connection: &Connection, requester: Address, now: u64) -> Attempt<()> {
     let before = now.saturating_sub(MEMORY_SECONDS) as i64;
     let over = "SELECT id FROM payments WHERE requester = ?1 AND at < ?2 AND stage BETWEEN 4 AND 6";
+    let these = format!(
+        "SELECT id FROM purchases WHERE payment IN ({over}) \
+         OR (requester = ?1 AND at < ?2 AND payment IS NULL)"
+    );
     for sql in [
+        format!(
+            "UPDATE kept SET bytes = bytes - (SELECT coalesce(sum(bytes), 0) FROM exchanges \
+             WHERE purchase IN ({these}))"
+        ),
+        format!("DELETE FROM exchanges WHERE purchase IN ({these})"),
         format!("DELETE FROM purchases WHERE payment IN ({over})"),
         format!("DELETE FROM payments WHERE id IN ({over})"),
         "DELETE FROM purchases WHERE requester = ?1 AND at < ?2 AND payment IS NULL".to_owned(),
@@ -822,4 +906,53 @@ fn purchase(row: &Row<'_>) -> rusqlite::Result<Purchase> {
         key: row.get(9)?,
         owner: row.get(10)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use alloy_primitives::Bytes;
+
+    use super::*;
+    use crate::{consumer::http::HttpResponse, protocol::paid_request::PaidRequest};
+
+    #[tokio::test]
+    async fn the_oldest_bodies_make_room_and_their_hashes_stay() {
+        let client = crate::ACTPClient::builder().address(Address::repeat_byte(1)).in_memory();
+        let client = client.connect().await.unwrap();
+        let (storage, network) = (client.storage().clone(), client.network());
+        let records = Records::open(storage, network, client.address()).await.unwrap();
+        let keeping = Keeping { all_bytes: 30_000, ..Keeping::default() };
+        let bytes = || async {
+            let sum = |connection: &Connection| {
+                let sql = "SELECT bytes, (SELECT sum(bytes) FROM exchanges) FROM kept";
+                Ok(connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
+            };
+            records.file.read(sum).await.unwrap()
+        };
+        for number in 1..=100_i64 {
+            let insert = |connection: &Connection| {
+                let sql = "INSERT INTO purchases (id, requester, key, digest, call_key, price, funds, at) \
+                           VALUES (?1, x'01', ?1, zeroblob(32), '', 0, 0, 0)";
+                Ok(connection.execute(sql, [number]).map(drop)?)
+            };
+            records.file.write(insert).await.unwrap();
+            let (body, id) = (Bytes::from(vec![number as u8; 500]), TransactionId::ZERO);
+            let asked = PaidRequest::new(id, "POST", "/", &body, 0);
+            let response = HttpResponse { status: 200, headers: vec![], body: body.clone() };
+            let hash = alloy_primitives::keccak256(&body[..]);
+            let exchange = Exchange::new(&asked, (&[], &body), &response, hash, keeping);
+            // Kept twice, it counts once.
+            for _ in 0..2 {
+                let kept = Some((&exchange, keeping));
+                records.answered(number, B256::ZERO, None, kept).await.unwrap();
+            }
+            let (counted, summed): (i64, i64) = bytes().await;
+            assert!(counted == summed && counted <= 30_000, "{counted} {summed}");
+        }
+        let first = records.exchange(1).await.unwrap().unwrap();
+        assert_eq!((first.asked, first.answered), (None, None));
+        assert_eq!(first.body_hash, alloy_primitives::keccak256([1; 500]));
+        assert!(records.exchange(100).await.unwrap().unwrap().asked.is_some());
+    }
 }

@@ -451,7 +451,7 @@ impl Inner {
         page.get("contentHash")?.as_str()?.parse().ok()
     }
 
-    async fn branch_of(
+    pub(super) async fn branch_of(
         &self,
         payment: &Payment,
         id: TransactionId,
@@ -471,7 +471,7 @@ impl Inner {
     }
 
     /// A page of the paywall that sold the payment.
-    async fn page(
+    pub(super) async fn page(
         &self,
         payment: &Payment,
         method: &str,

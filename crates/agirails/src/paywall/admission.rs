@@ -108,7 +108,10 @@ impl Inner {
         plausible: Option<Plausible>,
     ) -> Admitted {
         let outcome = match price_of(charge, price) {
-            Some(price) => self.admit(charge, incoming, price, plausible).await,
+            Some(price) => match self.former_of(incoming).await {
+                Some(former) => former.admit(charge, incoming, price, plausible).await,
+                None => self.admit(charge, incoming, price, plausible).await,
+            },
             None => Err(Rejection::no_price().into()),
         };
         match outcome {
@@ -127,7 +130,10 @@ impl Inner {
         price: Option<Usdc>,
     ) -> Option<Answer> {
         let outcome = match price_of(charge, price) {
-            Some(price) => self.look_at(charge, incoming, price).await,
+            Some(price) => {
+                let former = self.former_of(incoming).await.map(|former| &**former);
+                former.unwrap_or(self).look_at(charge, incoming, price).await
+            }
             None => Err(Rejection::no_price().into()),
         };
         match outcome {
@@ -356,7 +362,7 @@ impl Inner {
     }
 
     /// The transaction, read once: what protocol rules say cannot change is never asked again.
-    async fn verify(&self, id: TransactionId) -> Result<Seen, Refused> {
+    pub(super) async fn verify(&self, id: TransactionId) -> Result<Seen, Refused> {
         if let Some(seen) = self.remembered(id) {
             return Ok(seen);
         }
@@ -585,6 +591,10 @@ impl Inner {
     /// Whether a request body of this length is kept with its answer.
     pub(super) fn keeps_body(&self, length: usize) -> bool {
         self.settings.keep_requests && length <= self.settings.max_kept_request_bytes
+    }
+
+    pub(super) fn remembers(&self, id: TransactionId) -> bool {
+        self.remembered(id).is_some()
     }
 
     fn remembered(&self, id: TransactionId) -> Option<Seen> {

@@ -47,12 +47,20 @@ impl Inner {
                     Some((id, rest)) => (id, rest),
                     None => (path.strip_prefix(PAYMENTS)?, ""),
                 };
-                match (method, parse_id(id), rest) {
+                let id = parse_id(id);
+                let former = match id {
+                    // One that was never used can be closed too.
+                    Some(id) if method == "POST" => self.former_paid_by(id).await,
+                    Some(id) => self.former_with(id).await,
+                    None => None,
+                };
+                let inner = former.map_or(self, |former| former);
+                match (method, id, rest) {
                     (_, None, _) => Err(Rejection::malformed_id().into()),
-                    ("GET" | "HEAD", Some(id), "") => self.status(id).await,
-                    ("POST", Some(id), "close") => self.close(id, incoming).await,
+                    ("GET" | "HEAD", Some(id), "") => inner.status(id).await,
+                    ("POST", Some(id), "close") => inner.close(id, incoming).await,
                     ("GET" | "HEAD", Some(id), rest) => match rest.strip_prefix("receipts/") {
-                        Some(key) => self.receipt_page(id, key).await,
+                        Some(key) => inner.receipt_page(id, key).await,
                         None => return None,
                     },
                     _ => return None,
@@ -131,8 +139,10 @@ impl Inner {
     }
 
     async fn health(&self) -> Answer {
-        match self.backlog().await {
-            Ok(backlog) => {
+        let found = async { Ok((self.backlog().await?, self.former_backlogs().await?)) };
+        let found: Result<_> = found.await;
+        match found {
+            Ok((backlog, former)) => {
                 let Backlog { deliveries, returns, oldest, lost, .. } = backlog;
                 let is_settling = self.settings.settle == Settle::Auto;
                 let overdue = self.overdue_seconds(&backlog);
@@ -151,6 +161,16 @@ impl Inner {
                 let body = json!({
                     "status": status, "store": "ok", "outbox": outbox, "settlement": settlement,
                     "lost": lost,
+                    "formerKeys": former.into_iter().map(|(provider, open, owed)| {
+                        json!({"provider": provider, "open": open, "owed": owed})
+                    }).collect::<Vec<_>>(),
+                    "otherKeys": super::lock(&self.strangers).iter().map(|stranger| {
+                        json!({
+                            "provider": stranger.provider.to_string(),
+                            "payments": stranger.payments,
+                            "amount": usdc(stranger.amount),
+                        })
+                    }).collect::<Vec<_>>(),
                 });
                 Answer::json(200, &body)
             }
@@ -164,8 +184,15 @@ impl Inner {
 
     async fn metrics(&self) -> Result<Answer, Refused> {
         self.flush_meters().await.map_err(Refused::store)?;
-        let counters = self.store.counters().await.map_err(Refused::store)?;
-        let backlog = self.backlog().await.map_err(Refused::store)?;
+        let mut counters = self.store.counters().await.map_err(Refused::store)?;
+        let mut backlog = self.backlog().await.map_err(Refused::store)?;
+        for former in &self.former {
+            former.flush_meters().await.map_err(Refused::store)?;
+            for (name, value) in former.store.counters().await.map_err(Refused::store)? {
+                *counters.entry(name).or_default() += value;
+            }
+            backlog.add(former.backlog().await.map_err(Refused::store)?);
+        }
         let text = prometheus(&counters, &backlog, self.overdue_seconds(&backlog));
         Ok(Answer::text(200, "text/plain; version=0.0.4; charset=utf-8", text)
             .with("Cache-Control", "no-store"))
@@ -310,7 +337,7 @@ fn path_name(path: &str) -> &'static str {
 }
 
 /// Families of counters, with what they mean.
-const FAMILIES: [(&str, &str, &str); 13] = [
+const FAMILIES: [(&str, &str, &str); 14] = [
     ("agirails_paywall_calls_total", "counter", "Calls that were served and are paid."),
     (
         "agirails_paywall_revenue_base_units_total",
@@ -336,6 +363,7 @@ const FAMILIES: [(&str, &str, &str); 13] = [
     ("agirails_paywall_gas_wei_total", "counter", "What the provider's moves cost in gas, in wei."),
     ("agirails_paywall_refunded_total", "counter", "Payments that were given back."),
     ("agirails_paywall_disputed_total", "counter", "Payments that were disputed."),
+    ("agirails_paywall_webhooks_given_up_total", "counter", "Events that the webhook never took."),
 ];
 
 /// The text format 0.0.4.
@@ -380,6 +408,7 @@ fn prometheus(counters: &Counters, backlog: &Backlog, overdue_seconds: u64) -> S
             overdue_seconds,
         ),
         ("disputed_payments", "Payments that wait for the resolver.", backlog.disputed),
+        ("webhooks_waiting", "Events that the webhook has not taken yet.", backlog.webhooks),
     ];
     for (name, help, value) in gauges {
         let name = format!("agirails_paywall_{name}");

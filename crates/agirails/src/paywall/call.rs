@@ -8,7 +8,7 @@ use std::sync::{
 use alloy_primitives::{Address, B256, Bytes, hex, keccak256};
 
 use super::{
-    Inner, headers, lock,
+    Inner, lock,
     price::Charge,
     request::headers_of_variant,
     response::{Response, Whole},
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     error::Result,
     protocol::{
-        TransactionId, Usdc,
+        TransactionId, Usdc, evidence,
         paid_request::{PaidRequest, RequestSignature, SignedSession},
         receipt::CallRecord,
     },
@@ -124,7 +124,7 @@ impl Live {
             self.asked.as_ref()?;
         let headers = headers_of_variant(variant)
             .into_iter()
-            .filter(|(name, _)| !headers::is_credential(name))
+            .filter(|(name, _)| !evidence::is_credential(name))
             .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()));
         let PaidRequest { method, target, body_hash, .. } = &self.request;
         let (status, content_type) = (whole.status, whole.content_type.clone());

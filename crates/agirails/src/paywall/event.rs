@@ -25,8 +25,9 @@ pub enum Level {
 pub struct Event {
     /// How much it matters.
     pub level: Level,
-    /// What kind of event it is: `served`, `repeated`, `run_failed`, `stream_cut`, `rejected`; of payments
-    /// that were delivered `settled`, `disputed`, `resolved`; or `background` for what no call caused.
+    /// What kind of event it is: `served`, `repeated`, `run_failed`, `stream_cut`, `rejected`; of money
+    /// `delivered`, `settled`, `disputed`, `resolved` (a dispute has ended), `refunded`, `cancelled` (by
+    /// others, before anything was served), `lost`; or `background` for what no call caused.
     pub name: &'static str,
     /// What happened, in words.
     pub message: Cow<'static, str>,

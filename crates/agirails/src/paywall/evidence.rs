@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use super::{
-    Inner, Paywall, headers, outbox,
+    Inner, Paywall, outbox,
     repeat::Repeat,
     store::{CallId, CallRow, Kept, KeptRequest, Known, Payment},
 };
 use crate::{
     error::{Code, Error, Result},
     protocol::{
-        Refusal, State, Transaction, TransactionId,
+        Refusal, Transaction, TransactionId,
         evidence::{
             Body, Evidence, EvidenceAnswer, EvidenceCall, EvidenceDelivery, EvidenceNetwork,
-            EvidenceRequest, LONGEST_FILE, MOST_CALLS, MOST_HEADERS,
+            EvidenceRequest, MOST_CALLS, MOST_HEADERS, is_credential,
         },
         paid_request::{PaidRequest, RequestSignature, SignedSession},
     },
@@ -29,7 +29,7 @@ impl Paywall {
     /// other headers that carry credentials are not in it. Before the delivery it has no delivery proof.
     /// [`verify`](crate::protocol::evidence::verify) says of such a file that it is incomplete.
     ///
-    /// It is at most [`LONGEST_FILE`] bytes long and has at most [`MOST_CALLS`] calls: bodies that do
+    /// It is at most [`LONGEST_FILE`](crate::protocol::evidence::LONGEST_FILE) bytes long and has at most [`MOST_CALLS`] calls: bodies that do
     /// not fit are left out, then the last calls. `delivery.calls` says how many there were.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Paywall {
     /// ```
     pub async fn evidence(&self, id: TransactionId) -> Result<Evidence> {
         self.tend();
-        self.inner.evidence(id).await
+        self.inner.whose(id).await?.evidence(id).await
     }
 }
 
@@ -99,18 +99,15 @@ impl Inner {
         let network = EvidenceNetwork::new(network.chain_id, network.kernel, &*network.name);
         let mut evidence = Evidence::new(network, transaction);
         evidence.delivery = self.delivery(&evidence.transaction, &payment, &rows).await?;
-        let mut room = LONGEST_FILE.saturating_sub(evidence.to_json()?.len());
+        let mut room = evidence.room()?;
         for row in rows.iter().take(MOST_CALLS) {
             let call = CallId { transaction: id, key: row.key.clone() };
             let Some(kept) = self.store.request(&call).await? else { continue };
-            let mut call = self.call(&evidence, &payment, row, call, &kept).await?;
-            if written(&call) > room {
-                (call.request.body, call.answer.body) = (None, None);
+            let call = self.call(&evidence, &payment, row, call, &kept).await?;
+            if !evidence.add(call, &mut room) {
+                break;
             }
-            let Some(left) = room.checked_sub(written(&call)) else { break };
-            room = left;
             evidence.parties.requester.is_contract |= kept.by_contract;
-            evidence.calls.push(call);
         }
         Ok(evidence)
     }
@@ -123,12 +120,7 @@ impl Inner {
         rows: &[CallRow],
     ) -> Result<Option<EvidenceDelivery>> {
         // The kernel keeps a proof from before its delivery stands.
-        let is_delivered = match transaction.state {
-            State::Delivered | State::Disputed | State::Settled => true,
-            State::Cancelled => !transaction.dispute_initiator.is_zero(),
-            _ => false,
-        };
-        if !is_delivered {
+        if !transaction.was_delivered() {
             return Ok(None);
         }
         let kept = self.client.get_delivery_proof(transaction.id).await?;
@@ -160,7 +152,7 @@ impl Inner {
         {
             let found = Repeat::whole(self, call.clone(), found).await?;
             let others = found.headers.iter().filter(|(name, _)| {
-                !name.eq_ignore_ascii_case("content-type") && !headers::is_credential(name)
+                !name.eq_ignore_ascii_case("content-type") && !is_credential(name)
             });
             let others =
                 others.map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).into()));
@@ -213,13 +205,6 @@ fn asked(
     headers.truncate(MOST_HEADERS);
     (asked.headers, asked.body) = (headers, kept.body.clone().map(Body::new));
     Ok(asked)
-}
-
-/// How many bytes of the file a call takes, with its indentation.
-fn written(call: &EvidenceCall) -> usize {
-    let lines = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let text = serde_json::to_vec_pretty(call);
-    text.map_or(usize::MAX, |text| text.len() + 4 * lines(&text) + 2)
 }
 
 fn nothing_served(id: TransactionId) -> Error {

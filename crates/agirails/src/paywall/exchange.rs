@@ -141,7 +141,8 @@ impl Exchange {
             Price::PerRequest => None,
         };
         let inner = self.paywall.inner.clone();
-        match inner.plausible(&charge, &self.incoming, price).await {
+        let former = inner.former_of(&self.incoming).await.unwrap_or(&inner);
+        match former.plausible(&charge, &self.incoming, price).await {
             Ok(plausible) => {
                 self.plausible = Some(plausible);
                 None

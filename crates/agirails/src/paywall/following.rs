@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use super::{
     Inner,
-    event::Level,
+    event::{Event, Level},
     lock,
-    store::{Facts, Stage},
+    store::{Facts, Stage, money_event},
 };
 use crate::{
     error::{Code, Error, Result},
@@ -57,7 +57,7 @@ impl Inner {
 
     /// Stops serving what was moved by other hands. What is lost by that is told as an error.
     async fn notice(&self, transaction: Transaction) -> Result<()> {
-        let Transaction { id, state, .. } = transaction;
+        let Transaction { id, state, requester, .. } = transaction;
         let (served, words) = match state {
             State::Cancelled => (Stage::Lost, "was cancelled by other hands"),
             State::Delivered | State::Settled | State::Disputed => {
@@ -78,12 +78,18 @@ impl Inner {
         let trouble = format!("it {words}");
         let stage = self.store.overtake(id, unserved, served, &trouble).await?;
         match stage {
-            Some(Stage::Lost) => {
-                let words = format!("{id} {words} after calls were served with it");
-                self.listener.tell(Level::Error, words);
-            }
-            Some(_) => {
-                self.listener.tell(Level::Warning, format!("{id} {words}: it is served no more"));
+            Some(stage) => {
+                let (level, words) = match stage {
+                    Stage::Lost => {
+                        (Level::Error, format!("{id} {words} after calls were served with it"))
+                    }
+                    _ => (Level::Warning, format!("{id} {words}: it is served no more")),
+                };
+                let name = money_event(Stage::Open, stage, None).unwrap_or("background");
+                let mut event = Event::new(level, name, words);
+                event.transaction = Some(id);
+                event.requester = Some(requester);
+                self.listener.tell_of(&event);
             }
             None => {}
         }

@@ -32,11 +32,6 @@ pub const HIDDEN_HEADERS: [&str; 8] = [
 const VARIANTS: [&str; 6] =
     ["accept", "accept-language", "content-type", "content-encoding", "authorization", "cookie"];
 
-/// Parts of the names of headers that carry credentials: `Authorization`, `Cookie`, `Set-Cookie`, and
-/// those of [`super::Settings::vary_on`] that are named after what they hold.
-const CREDENTIALS: [&str; 8] =
-    ["auth", "cookie", "credential", "key", "password", "secret", "session", "token"];
-
 /// Headers of one connection or one moment, which are no part of an answer.
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
@@ -84,12 +79,6 @@ fn is_cors(name: &str) -> bool {
 /// Whether a request header can change the answer. `more` are the application's own such names.
 pub(super) fn is_variant(name: &str, more: &[String]) -> bool {
     is_one_of(name, &VARIANTS) || more.iter().any(|known| name.eq_ignore_ascii_case(known))
-}
-
-/// Whether a header carries what lets its owner in somewhere: such values belong into no evidence.
-pub(super) fn is_credential(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    CREDENTIALS.iter().any(|part| name.contains(part))
 }
 
 /// A handler's headers as they may leave.
@@ -273,16 +262,6 @@ mod tests {
         let exposed = &repeat.last().map(|(_, value)| String::from_utf8_lossy(value).into_owned());
         assert!(exposed.as_ref().is_some_and(|names| names.contains("X-AGIRAILS-RECEIPT")));
         assert_eq!(repeat.len(), 4);
-    }
-
-    #[test]
-    fn credentials_are_told_by_their_names() {
-        for name in ["Authorization", "COOKIE", "Set-Cookie", "X-Api-Key", "x-csrf-token"] {
-            assert!(is_credential(name), "{name}");
-        }
-        for name in ["Accept", "Accept-Language", "Content-Type", "Content-Encoding", "X-Tenant"] {
-            assert!(!is_credential(name), "{name}");
-        }
     }
 
     #[test]

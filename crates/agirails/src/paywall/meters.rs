@@ -92,6 +92,11 @@ impl Meters {
         self.add([(format!("agirails_paywall_repeats_total{{route={route}}}"), 1)]);
     }
 
+    /// Events that the webhook never took.
+    pub(super) fn gave_webhooks_up(&self, count: u64) {
+        self.add([("agirails_paywall_webhooks_given_up_total".to_owned(), count)]);
+    }
+
     /// A handler that succeeded, at this time.
     pub(super) fn served(&self, route: &str, at: u64, took: Duration) {
         self.untold().histogram(route, at).add(took);

@@ -33,11 +33,15 @@ mod books;
 mod builtin_routes;
 mod call;
 mod clock;
+mod copying;
+#[cfg(all(test, feature = "postgres"))]
+mod copying_tests;
 mod dashboard;
 mod event;
 mod evidence;
 mod exchange;
 mod following;
+mod former_keys;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -59,6 +63,7 @@ mod settings;
 mod settlement;
 mod signer;
 mod store;
+mod webhook;
 
 use std::{
     collections::HashSet,
@@ -90,6 +95,7 @@ pub use self::{
     answer::{Answer, Headers},
     books::{PaymentQuery, PaymentRecord, ReportQuery, ReportRow},
     call::CallPayment,
+    copying::{CopiedTable, StorePlace, copy_store},
     dashboard::{Dashboard, DashboardRequest},
     event::{Event, Level},
     exchange::{DRAIN_BYTES, DRAIN_TIME, Exchange},
@@ -101,6 +107,7 @@ pub use self::{
     run::{End, Run},
     settings::{Deliver, Settings, Settle, Unsigned},
     store::ReportBy,
+    webhook::Webhook,
 };
 use crate::{
     client::{ACTPClient, LeastNet},
@@ -122,6 +129,11 @@ pub struct Paywall {
 
 struct Inner {
     client: ACTPClient,
+    /// Of the keys that the provider used before; they have none behind them.
+    former: Vec<Arc<Inner>>,
+    is_former: bool,
+    /// Payments beside the store whose keys nobody has, as they were found last.
+    strangers: Mutex<Vec<store::Stranger>>,
     settings: Settings,
     unsigned: Unsigned,
     one_store: bool,
@@ -135,6 +147,7 @@ struct Inner {
     least_net: Mutex<Option<LeastNet>>,
     meters: Meters,
     listener: Listener,
+    webhooks: Renewed<webhook::Connections>,
     verified: Mutex<admission::Verified>,
     charges: Mutex<Vec<Arc<Charge>>>,
     /// The least that any call may cost, in base units.
@@ -158,6 +171,7 @@ enum Place {
 #[derive(Debug, Clone)]
 pub struct PaywallBuilder {
     client: ACTPClient,
+    former_clients: Vec<ACTPClient>,
     place: Option<Place>,
     settings: Settings,
     listener: Listener,
@@ -178,6 +192,17 @@ impl PaywallBuilder {
         self
     }
 
+    /// Goes on with the payments of a key that the provider used before, each under that key: what is
+    /// open of them is served, delivered, settled and given back. Offers name the builder's own client
+    /// alone. Leave it out once nothing is open of it (`formerKeys` of `/health`). Repeat it for more.
+    ///
+    /// The books have a store for each key: [`Paywall::payments`] and [`Paywall::report`] are the new
+    /// key's; the metrics count all.
+    pub fn former_client(mut self, client: ACTPClient) -> Self {
+        self.former_clients.push(client);
+        self
+    }
+
     /// Replaces the settings.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
@@ -195,11 +220,51 @@ impl PaywallBuilder {
     ///
     /// # Errors
     /// [`Code::InvalidNumber`] for settings that contradict one another,
-    /// [`Code::KeyMissing`] on a chain without a key, since nothing could be delivered, and the
+    /// [`Code::KeyMissing`] on a chain without a key, since nothing could be delivered,
+    /// [`Code::InvalidSettings`] for a former client of another network or of the same address, and the
     /// storage's codes.
     pub async fn open(self) -> Result<Paywall> {
-        let Self { client, place, settings, listener } = self;
+        let Self { client, former_clients, place, settings, listener } = self;
         settings.check()?;
+        check_former(&client, &former_clients)?;
+        let place = place.unwrap_or_else(|| Place::Sqlite(client.storage().clone()));
+        let mut former = vec![];
+        for client in former_clients {
+            let inner = Inner::open(client, None, &place, &settings, &listener);
+            former.push(Arc::new(inner.await?));
+        }
+        let inner = Inner::open(client, Some(former), &place, &settings, &listener).await?;
+        let paywall = Paywall { inner: Arc::new(inner) };
+        paywall.tend();
+        Ok(paywall)
+    }
+}
+
+fn check_former(client: &ACTPClient, former: &[ACTPClient]) -> Result<()> {
+    let place = |client: &ACTPClient| (client.network().chain_id, client.network().kernel);
+    for (at, other) in former.iter().enumerate() {
+        let mut known = former[..at].iter().chain([client]).map(ACTPClient::address);
+        let problem = match other.address() {
+            address if known.any(|known| known == address) => "is named twice",
+            _ if place(other) != place(client) => "is of another network",
+            _ => continue,
+        };
+        let message = format!("the former client of {} {problem}", other.address());
+        return Err(Error::new(Code::InvalidSettings, message)
+            .with_hint("name each key that the provider used before once, on the same network")
+            .with_facts(|facts| facts.field = Some("former_clients")));
+    }
+    Ok(())
+}
+
+impl Inner {
+    async fn open(
+        client: ACTPClient,
+        former: Option<Vec<Arc<Self>>>,
+        place: &Place,
+        settings: &Settings,
+        listener: &Listener,
+    ) -> Result<Self> {
         let public = PublicUrl::parse(settings.public_url.as_deref())?;
         if client.is_read_only() {
             let message = format!(
@@ -210,49 +275,53 @@ impl PaywallBuilder {
                 .with_hint("give the provider's client its private key or keystore"));
         }
         let network = client.network();
-        let scope = Scope {
-            chain_id: network.chain_id,
-            kernel: network.kernel,
-            provider: client.address(),
-        };
-        let place = place.unwrap_or_else(|| Place::Sqlite(client.storage().clone()));
+        let scope = Scope::of_client(&client);
         let store: Box<dyn Store> = match place {
             Place::Sqlite(storage) => Box::new(
-                store::SqliteStore::open(storage, &scope, settings.survive_power_cut).await?,
+                store::SqliteStore::open(storage.clone(), &scope, settings.survive_power_cut)
+                    .await?,
             ),
-            Place::Postgres(url) => open_database(&url, &scope).await?,
+            Place::Postgres(url) => open_database(url, &scope).await?,
         };
+        if settings.webhook.is_some() {
+            store.keep_webhooks();
+        }
         let unsigned = settings.unsigned.unwrap_or(match network.has_test_money() {
             true => Unsigned::Serve,
             false => Unsigned::Refuse,
         });
         let one_store = settings.one_store.unwrap_or(network.has_test_money());
+        if let Some(place) = store.moved_to().await? {
+            let message = format!("the paywall's store was copied to {place}, and is closed");
+            return Err(Error::new(Code::StorageUnavailable, message)
+                .with_hint("serve from there: what is open here could be spent a second time"));
+        }
         let service = store.service().await?;
-        let paywall = Paywall {
-            inner: Arc::new(Inner {
-                clock: Clock::new(client.clone()),
-                client,
-                settings,
-                unsigned,
-                one_store,
-                service,
-                public,
-                store,
-                store_health: StoreHealth::default(),
-                least_net: Mutex::default(),
-                meters: Meters::default(),
-                listener,
-                verified: Mutex::new(LruCache::new(admission::REMEMBERED)),
-                charges: Mutex::default(),
-                cheapest: AtomicU64::new(u64::MAX),
-                warned: AtomicBool::new(false),
-                restored: OnceLock::new(),
-                spared: Mutex::default(),
-                process: Renewed::new(Process::new),
-            }),
-        };
-        paywall.tend();
-        Ok(paywall)
+        Ok(Self {
+            clock: Clock::new(client.clone()),
+            client,
+            is_former: former.is_none(),
+            former: former.unwrap_or_default(),
+            strangers: Mutex::default(),
+            settings: settings.clone(),
+            unsigned,
+            one_store,
+            service,
+            public,
+            store,
+            store_health: StoreHealth::default(),
+            least_net: Mutex::default(),
+            meters: Meters::default(),
+            listener: listener.clone(),
+            webhooks: Renewed::new(webhook::Connections::new),
+            verified: Mutex::new(LruCache::new(admission::REMEMBERED)),
+            charges: Mutex::default(),
+            cheapest: AtomicU64::new(u64::MAX),
+            warned: AtomicBool::new(false),
+            restored: OnceLock::new(),
+            spared: Mutex::default(),
+            process: Renewed::new(Process::new),
+        })
     }
 }
 
@@ -263,8 +332,13 @@ async fn open_database(url: &str, scope: &Scope) -> Result<Box<dyn Store>> {
 
 #[cfg(not(feature = "postgres"))]
 async fn open_database(_url: &str, _scope: &Scope) -> Result<Box<dyn Store>> {
-    Err(Error::new(Code::InvalidSettings, "this build has no PostgreSQL store")
-        .with_hint("build agirails with the feature postgres"))
+    Err(no_postgres())
+}
+
+#[cfg(not(feature = "postgres"))]
+fn no_postgres() -> Error {
+    Error::new(Code::InvalidSettings, "this build has no PostgreSQL store")
+        .with_hint("build agirails with the feature postgres")
 }
 
 impl Paywall {
@@ -272,6 +346,7 @@ impl Paywall {
     pub fn builder(client: ACTPClient) -> PaywallBuilder {
         PaywallBuilder {
             client,
+            former_clients: vec![],
             place: None,
             settings: Settings::default(),
             listener: Listener::default(),
@@ -304,7 +379,9 @@ impl Paywall {
     /// As [`Self::charge`].
     pub fn check_charge(&self, charge: &Charge) -> Result<()> {
         charge.check(&self.inner.settings)?;
-        self.inner.cheapest.fetch_min(charge.floor().0, Ordering::Relaxed);
+        for inner in self.inner.all() {
+            inner.cheapest.fetch_min(charge.floor().0, Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -387,8 +464,9 @@ impl Paywall {
     /// The storage's codes.
     pub async fn close(&self, id: TransactionId) -> Result<Option<&'static str>> {
         self.tend();
-        let stage = self.inner.store.close(id).await?;
-        self.inner.process.get().wake();
+        let inner = self.inner.former_with(id).await.unwrap_or(&self.inner);
+        let stage = inner.store.close(id).await?;
+        inner.process.get().wake();
         Ok(stage.map(store::Stage::as_str))
     }
 
@@ -421,23 +499,29 @@ impl Paywall {
     /// ```
     pub async fn refund(&self, id: TransactionId) -> Result<&'static str> {
         self.tend();
-        self.inner.refund(id).await.map(store::Stage::as_str)
+        self.inner.whose(id).await?.refund(id).await.map(store::Stage::as_str)
     }
 
-    /// How many deliveries and refunds are owed on chain.
+    /// How many deliveries and refunds are owed on chain, those of former keys included.
     ///
     /// # Errors
     /// The storage's codes.
     pub async fn owed(&self) -> Result<u64> {
-        let backlog = self.inner.backlog().await?;
-        Ok(backlog.deliveries + backlog.returns)
+        let mut owed = 0;
+        for inner in self.inner.all() {
+            let backlog = inner.backlog().await?;
+            owed += backlog.deliveries + backlog.returns;
+        }
+        Ok(owed)
     }
 
-    /// Has one task of this process tend the store; a forked child begins its own.
+    /// Has one task of this process tend each store; a forked child begins its own.
     fn tend(&self) {
-        let process = self.inner.process.get();
-        if process.begin_tending() {
-            outbox::tend(&Arc::downgrade(&self.inner), process);
+        for inner in self.inner.all() {
+            let process = inner.process.get();
+            if process.begin_tending() {
+                outbox::tend(&Arc::downgrade(inner), process);
+            }
         }
     }
 }

@@ -13,13 +13,14 @@ use tokio::task::JoinSet;
 
 use super::{
     Inner,
-    event::Level,
+    event::{Event, Level},
     following::Behind,
     lock,
     process::Process,
-    store::{Duty, Entry, Facts, Outcome, Stage},
+    store::{Duty, Entry, Facts, Outcome, Stage, money_event},
 };
 use crate::{
+    client::ACTPClient,
     error::{Code, Error, Result, Retry},
     kernel::{GasCost, Role, TransactionQuery, Transition},
     protocol::{
@@ -46,6 +47,8 @@ const MISSING_FOR: u64 = 3_600;
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// A page of the kernel's transactions.
 const PAGE: u32 = 1_000;
+/// How often payments of keys that nobody has are looked for; longer than a lease lasts.
+const STRANGERS: Duration = Duration::from_secs(15);
 /// How many payments are forgotten in one step, in which others wait.
 const PRUNED_AT_ONCE: u32 = 500;
 
@@ -99,6 +102,11 @@ impl Complaint {
             inner.listener.tell(level, words);
         }
     }
+}
+
+/// One sender for each key, whoever holds its database.
+pub(super) fn lease_name(client: &ACTPClient) -> String {
+    format!("outbox {}", client.address())
 }
 
 /// Tends the store until the paywall is dropped. What must not wait for a node that does not
@@ -189,6 +197,8 @@ struct Tender {
     price: Chore,
     sweeps: [Sweep; 2],
     prune: Chore,
+    strangers: Chore,
+    webhooks: Chore,
     /// Until when nobody else sends.
     leads_until: Option<Instant>,
     duties: JoinSet<()>,
@@ -222,6 +232,8 @@ impl Tender {
                 Sweep { states: &[State::Delivered], chore: Chore::new(recheck) },
             ],
             prune: Chore::new(Duration::from_secs(600)),
+            strangers: Chore::new(STRANGERS),
+            webhooks: Chore::new(TICK),
             leads_until: None,
             duties: JoinSet::new(),
             under_way: Arc::default(),
@@ -240,6 +252,10 @@ impl Tender {
         if let Err(error) = inner.store.tidy().await {
             let words = format!("the paywall's log was not brought into its file: {error}");
             self.complaint.tell(inner, Level::Warning, words);
+        }
+        // Each process tells its own health.
+        if !inner.is_former {
+            self.strangers.begin(inner.clone().look_for_strangers());
         }
         if self.lead.is_due() {
             self.take_the_lead(inner).await?;
@@ -263,6 +279,9 @@ impl Tender {
             chore.begin(inner.clone().sweep_and_tell(states));
         }
         self.prune.begin(inner.clone().prune_and_tell());
+        if inner.settings.webhook.is_some() {
+            self.webhooks.begin(inner.clone().send_webhooks_and_tell());
+        }
         self.begin_duties(inner).await
     }
 
@@ -334,9 +353,8 @@ impl Inner {
         self.client.network().is_local()
     }
 
-    /// One sender for each key, whoever holds its database.
     fn lease_name(&self) -> String {
-        format!("outbox {}", self.client.address())
+        lease_name(&self.client)
     }
 
     async fn release_abandoned(&self, process: &Process) -> Result<()> {
@@ -515,10 +533,21 @@ impl Inner {
     fn tell_of(&self, duty: &Duty, outcome: &Outcome) {
         let id = duty.facts.id;
         match outcome {
-            Outcome::Moved { trouble: None, .. } | Outcome::NotBefore { .. } => {}
-            Outcome::Moved { to, trouble: Some(trouble), .. } => {
-                let words = format!("{id} is {} now: {trouble}", to.as_str());
-                self.listener.tell(Level::Error, words);
+            Outcome::NotBefore { .. } => {}
+            Outcome::Moved { to, trouble, entry } => {
+                let name = money_event(duty.stage, *to, entry.net);
+                let (level, words) = match (trouble, name) {
+                    (None, None) => return,
+                    (None, Some(_)) => (Level::Info, format!("{id} is {}", to.as_str())),
+                    (Some(trouble), _) => {
+                        (Level::Error, format!("{id} is {} now: {trouble}", to.as_str()))
+                    }
+                };
+                let mut event = Event::new(level, name.unwrap_or("background"), words);
+                event.transaction = Some(id);
+                event.requester = Some(duty.facts.requester);
+                event.gas_wei = (entry.gas > 0).then_some(entry.gas);
+                self.listener.tell_of(&event);
             }
             Outcome::Later { after, trouble } => {
                 // Every duty may fail once; what fails again and again should be seen.
@@ -563,7 +592,7 @@ impl Inner {
     async fn prune(&self) -> Result<()> {
         let (keep, now) = (self.settings.keep, self.clock.passed_by_now().await?);
         while self.store.prune(keep, now, PRUNED_AT_ONCE).await? == u64::from(PRUNED_AT_ONCE) {}
-        Ok(())
+        self.expire_webhooks().await
     }
 
     async fn sweep_and_tell(self: Arc<Self>, states: &'static [State]) {

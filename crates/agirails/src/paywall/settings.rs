@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::webhook::Webhook;
 use crate::{
     client::SettlementLimits,
     error::{Code, Error, Result},
@@ -119,6 +120,9 @@ pub struct Settings {
     /// and those that somebody left IN_PROGRESS after it. Turn it off where another service of
     /// the same key takes jobs that last until the deadline.
     pub give_back_unclaimed: bool,
+    /// Where the application is told of money, at least once and in the order of each payment; the events
+    /// are kept in the store until it says that it has them, for five days.
+    pub webhook: Option<Webhook>,
     /// Whether the SQLite store syncs every commit to the disk. Without it, a commit survives
     /// whatever happens to processes, and a power cut may take the last ones.
     pub survive_power_cut: bool,
@@ -153,6 +157,7 @@ impl Default for Settings {
             vary_on: vec![],
             keep: Duration::from_secs(30 * 86_400),
             give_back_unclaimed: true,
+            webhook: None,
             survive_power_cut: false,
         }
     }

@@ -12,6 +12,7 @@ mod attacks;
 mod chain;
 mod children;
 mod crashes;
+mod evidence;
 mod fixture;
 mod hostile_provider;
 mod http;

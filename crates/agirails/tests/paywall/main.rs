@@ -18,6 +18,7 @@ mod evidence;
 mod exchanges;
 mod faulty_kernel;
 mod fixture;
+mod former_keys;
 #[cfg(feature = "tower")]
 mod layer;
 mod outage;
@@ -25,3 +26,4 @@ mod prepaid;
 mod promise;
 mod settlement;
 mod signers;
+mod webhook;

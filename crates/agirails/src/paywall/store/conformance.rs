@@ -15,9 +15,9 @@ use std::{
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 
 use super::{
-    AnswerRequest, Answered, Backlog, CallId, Claim, ClaimRequest, Claimed, Counters, DAY, Duty,
-    Ended, Entry, Facts, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
-    PIECE_BYTES, PaymentFilter, Ran, ReportBy, Runs, Stage, Store, Totals, net,
+    AnswerRequest, Answered, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, DAY,
+    Duty, Ended, Entry, Facts, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
+    PIECE_BYTES, PaymentFilter, Ran, ReportBy, Runs, Stage, Store, Totals, WebhookRow, net,
 };
 use crate::{
     paywall::answer::Answer,
@@ -97,8 +97,11 @@ macro_rules! suite {
             payments_come_newest_first_in_pages,
             a_call_is_known_without_being_claimed,
             who_comes_too_late_is_told_why,
+            events_about_money_wait_until_they_are_told_each_payments_in_order,
+            events_are_kept_only_where_somebody_is_told,
             the_backlog_says_what_is_owed,
             an_original_is_no_copy,
+            a_store_says_where_its_tables_went,
             one_of_many_claims_runs,
             random_calls_are_served_once,
             random_losses_are_fenced_off,
@@ -1577,6 +1580,60 @@ pub(super) async fn who_comes_too_late_is_told_why(store: &dyn Store, two: &dyn 
     assert_eq!(two.release(&second, 1).await.unwrap(), Ended::Closed);
 }
 
+pub(super) async fn events_about_money_wait_until_they_are_told_each_payments_in_order(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    store.keep_webhooks();
+    deliver(store, &ask("a", "", 100), 10).await;
+    assert!(store.settle(id("a"), Stage::Delivered, &settled(95, 20)).await.unwrap());
+    serve(store, &ask("b", "k", 10)).await;
+    let lost = store.overtake(id("b"), Stage::Returned, Stage::Lost, "by others").await;
+    assert_eq!(lost.unwrap(), Some(Stage::Lost));
+    // What has happened before is nothing new.
+    assert!(!store.settle(id("a"), Stage::Delivered, &settled(95, 20)).await.unwrap());
+    assert_eq!(store.backlog(0, Usdc::ZERO).await.unwrap().webhooks, 3);
+
+    let due = two.webhooks(9).await.unwrap();
+    let names: Vec<_> = due.iter().map(|row| (row.payment, &*row.name)).collect();
+    assert_eq!(names, [(id("a"), "delivered"), (id("b"), "lost")]);
+    let Facts { requester, amount, .. } = facts("a", 100);
+    assert_eq!((due[0].requester, due[0].amount, due[0].net), (requester, amount, None));
+    assert_eq!(two.webhooks(1).await.unwrap(), due[..1]);
+    // Later ones of the same payment wait with it, and no others.
+    two.webhook_later(due[0].number, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(store.webhooks(9).await.unwrap(), due[1..]);
+    two.webhook_told(due[0].number).await.unwrap();
+    let due = store.webhooks(9).await.unwrap();
+    let [lost, settled] = &due[..] else { panic!("{due:?}") };
+    let lost = if lost.name == "lost" { lost } else { settled };
+    let settled = due.iter().find(|row| row.name == "settled").unwrap();
+    assert_eq!((settled.at, settled.net, settled.tries), (20, Some(Usdc(95)), 0));
+    assert_ne!(settled.id, lost.id);
+    two.webhook_later(lost.number, Duration::ZERO).await.unwrap();
+    tokio::time::sleep(TICK).await;
+    let again = store.webhooks(9).await.unwrap();
+    let again = again.iter().find(|row| row.number == lost.number).unwrap();
+    assert_eq!((again.tries, again.id), (1, lost.id));
+
+    let day = Duration::from_secs(86_400);
+    assert_eq!(store.expire_webhooks(day, 2).await.unwrap(), 0);
+    assert_eq!(store.expire_webhooks(day, 1).await.unwrap(), 1);
+    assert_eq!(store.expire_webhooks(Duration::ZERO, 9).await.unwrap(), 1);
+    assert_eq!(store.backlog(0, Usdc::ZERO).await.unwrap().webhooks, 0);
+}
+
+pub(super) async fn events_are_kept_only_where_somebody_is_told(
+    store: &dyn Store,
+    two: &dyn Store,
+) {
+    deliver(store, &ask("a", "", 100), 10).await;
+    assert_eq!(two.webhooks(9).await.unwrap(), []);
+    two.keep_webhooks();
+    assert!(two.settle(id("a"), Stage::Delivered, &settled(95, 20)).await.unwrap());
+    assert_eq!(store.webhooks(9).await.unwrap().len(), 1);
+}
+
 pub(super) async fn the_backlog_says_what_is_owed(store: &dyn Store, two: &dyn Store) {
     serve(store, &ask("first", "", 100)).await;
     tokio::time::sleep(TICK).await;
@@ -1607,6 +1664,15 @@ fn at_once<W: AsyncFnOnce() + Send>(workers: Vec<W>) {
             });
         }
     });
+}
+
+pub(super) async fn a_store_says_where_its_tables_went(one: &dyn Store, two: &dyn Store) {
+    assert_eq!(one.moved_to().await.unwrap(), None);
+    one.move_to(Some("elsewhere")).await.unwrap();
+    one.move_to(Some("the database é")).await.unwrap();
+    assert_eq!(two.moved_to().await.unwrap().as_deref(), Some("the database é"));
+    two.move_to(None).await.unwrap();
+    assert_eq!(one.moved_to().await.unwrap(), None);
 }
 
 pub(super) async fn an_original_is_no_copy(store: &dyn Store, two: &dyn Store) {
@@ -1781,4 +1847,101 @@ pub(super) async fn random_calls_are_served_once(one: &dyn Store, two: &dyn Stor
 
 pub(super) async fn random_losses_are_fenced_off(one: &dyn Store, two: &dyn Store) {
     random_calls(one, two, Duration::ZERO).await;
+}
+
+/// Brings a store into every state that it can keep.
+pub(in crate::paywall) async fn fill(store: &dyn Store) {
+    store.keep_webhooks();
+    let bytes: Vec<u8> = (0..=255).collect();
+    let long = vec![b'x'; 2 * PIECE_BYTES + 1];
+    for (key, body) in [("k\u{e9}y \u{1f980}", &bytes), ("empty", &vec![]), ("long", &long)] {
+        let claim = run(store, &ask("balance", key, 10)).await;
+        let headers = [("Set-Cookie", &b"a"[..]), ("Set-Cookie", &b"b\xff"[..]), ("X", &b""[..])];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_vec())).into();
+        let answer = Answer { status: 201, headers, body: body.clone() };
+        let request = Arc::new(kept_request(Some(body)));
+        let more =
+            AnswerRequest { answer: Some(answer), request: Some(request), ..answer_to(&claim) };
+        done(store.answer(&more).await.unwrap());
+    }
+    // One failed, one was lost, and the answer to one was not kept.
+    let failed = run(store, &ask("balance", "failed", 10)).await;
+    store.release(&failed, u32::MAX).await.unwrap();
+    run(store, &briefly(ask("balance", "lost", 7))).await;
+    let bare = run(store, &ask("balance", "bare", 10)).await;
+    done(store.answer(&AnswerRequest { answer: None, ..answer_to(&bare) }).await.unwrap());
+    serve(store, &ask("whole", "", 100)).await;
+    for name in ["settled", "disputed", "delivered"] {
+        deliver(store, &dear(name), NOW).await;
+    }
+    store.keep_tree(id("settled"), &merkle_levels(vec![keccak256("leaf"); 70])).await.unwrap();
+    store.settle(id("settled"), Stage::Delivered, &settled(950_000, NOW + DAY)).await.unwrap();
+    store.settle(id("disputed"), Stage::Delivered, &moved(Stage::Disputed)).await.unwrap();
+    store.give_back(&facts("returning", 100)).await.unwrap();
+    store.settle(id("returning"), Stage::Returning, &later(LONG, "no gas")).await.unwrap();
+    store.set_content_hash(id("whole"), keccak256("root")).await.unwrap();
+    let refused = run(store, &unbound(ask("left", "", 100))).await;
+    store.release(&refused, 1).await.unwrap();
+    let counters = Counters::from([("seen{a=\"\\\"b\"}".to_owned(), 7)]);
+    let ran = [Ran::Failed, Ran::Within(5), Ran::Longer];
+    let runs = ran.map(|ran| ((NOW / DAY, "GET /".to_owned(), ran), 3)).into();
+    store.count(&counters, &runs).await.unwrap();
+    store.service().await.unwrap();
+}
+
+/// All that a store tells of what [`fill`] put there.
+pub(in crate::paywall) async fn told(store: &dyn Store) -> Vec<String> {
+    let mut told = vec![];
+    let ids = ["balance", "whole", "settled", "disputed", "delivered", "returning", "left"].map(id);
+    for id in ids {
+        told.push(format!("{:?}", store.payment(id).await.unwrap()));
+        let calls = store.calls(id).await.unwrap();
+        for CallRow { key, .. } in &calls {
+            let call = CallId { transaction: id, key: key.clone() };
+            let digest = keccak256(format!("request {key}"));
+            let known = format!("{:?}", store.known(&call, digest).await.unwrap());
+            let is_long = known.contains("Pieces");
+            told.extend([known, format!("{:?}", store.request(&call).await.unwrap())]);
+            for piece in (0..3).filter(|_| is_long) {
+                told.push(format!("{:?}", keccak256(store.piece(&call, piece).await.unwrap())));
+            }
+        }
+        told.push(format!("{calls:?} {:?}", store.nodes(id, &[(0, 69), (1, 0)]).await.unwrap()));
+    }
+    for row in store.webhooks(100).await.unwrap() {
+        told.push(format!("{:?}", WebhookRow { number: 0, ..row }));
+    }
+    for by in [ReportBy::Day, ReportBy::Route, ReportBy::Customer] {
+        told.push(format!("{:?}", store.report(by, (0, u64::MAX), None, 100).await.unwrap()));
+    }
+    told.push(format!("{:?}", store.runs((0, u64::MAX)).await.unwrap()));
+    let all = PaymentFilter { limit: 100, ..PaymentFilter::default() };
+    let rows = store.payments(&all).await.unwrap();
+    let mut rows: Vec<_> = rows.iter().map(|row| format!("{row:?}")).collect();
+    rows.sort();
+    told.extend(rows);
+    let mut owed = due(store).await;
+    owed.sort();
+    let settlements = store.settlements(NOW + DAY, Usdc(1), 100).await.unwrap();
+    let settlements: Vec<_> = settlements.iter().map(|duty| duty.facts.id).collect();
+    told.push(format!("{owed:?} {settlements:?} {:?}", store.counters().await.unwrap()));
+    let backlog = Backlog { oldest: Duration::ZERO, ..store.backlog(NOW, Usdc(1)).await.unwrap() };
+    told.push(format!("{backlog:?} {:?}", store.service().await.unwrap()));
+    told
+}
+
+/// What [`fill`] left open is served further, on its rest alone.
+pub(in crate::paywall) async fn goes_on(store: &dyn Store) {
+    let claimed = store.claim(&ask("balance", "too much", 61)).await.unwrap();
+    assert_eq!(claimed, Claimed::NoBalance { left: Usdc(53) });
+    // The claim of a process that died is taken over, with what it held.
+    assert_eq!(run(store, &ask("balance", "lost", 60)).await.attempt, 2);
+    assert_eq!(store.release(&claim_of(&ask("balance", "lost", 60), 2), 9).await.unwrap(), {
+        Ended::Done { stage: Stage::Open, index: 4 }
+    });
+    serve(store, &ask("balance", "more", 60)).await;
+    assert_eq!(stage(store, "balance").await, Stage::Delivering);
+    let counters = store.counters().await.unwrap();
+    let route = super::calls_counter("/summarize");
+    assert_eq!(counters[&route], 9, "{counters:?}");
 }

@@ -3,7 +3,8 @@
 //! returns, and where it fails nothing was done.
 
 #[cfg(test)]
-mod conformance;
+pub(super) mod conformance;
+pub(super) mod copy;
 mod group_commit;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -20,6 +21,7 @@ pub(super) use self::postgres::PostgresStore;
 pub(super) use self::sqlite::SqliteStore;
 use super::answer::{Answer, Headers};
 use crate::{
+    client::ACTPClient,
     error::Result,
     protocol::{DisputeWindow, Transaction, TransactionId, Usdc, money::payout},
 };
@@ -38,10 +40,24 @@ pub(super) struct Scope {
 }
 
 impl Scope {
+    /// Whose payments a client's paywall keeps.
+    pub(super) fn of_client(client: &ACTPClient) -> Self {
+        let network = client.network();
+        Self { chain_id: network.chain_id, kernel: network.kernel, provider: client.address() }
+    }
+
     /// What sets it apart from all others.
     fn name(&self) -> String {
         let Self { chain_id, kernel, provider } = self;
         format!("{chain_id}-{}-{}", hex::encode(kernel), hex::encode(provider))
+    }
+
+    /// The providers of the same network whose scopes have these names.
+    fn provider_of(&self, name: &str) -> Option<Address> {
+        let Self { chain_id, kernel, .. } = self;
+        let rest = name.strip_prefix(&format!("{chain_id}-{}-", hex::encode(kernel)))?;
+        let provider: Address = rest.parse().ok()?;
+        (provider != self.provider).then_some(provider)
     }
 
     /// What earlier versions called it, which other providers may share.
@@ -51,7 +67,7 @@ impl Scope {
     }
 
     #[cfg(test)]
-    fn of(name: &str) -> Self {
+    pub(super) fn of(name: &str) -> Self {
         let hash = alloy_primitives::keccak256(name);
         let address = Address::from_slice(&hash[..20]);
         Self { chain_id: 31_337, kernel: address, provider: address }
@@ -530,6 +546,43 @@ impl Totals {
     }
 }
 
+/// What a move on chain is called where the application is told of it; `None` where it is not.
+pub(super) fn money_event(from: Stage, to: Stage, net: Option<Usdc>) -> Option<&'static str> {
+    match (from, to) {
+        // A chain took something back, and it is as it was.
+        (Stage::Settled | Stage::Disputed, Stage::Delivered) => None,
+        (_, Stage::Delivered) => Some("delivered"),
+        (_, Stage::Settled) if net.is_some() => Some("settled"),
+        (_, Stage::Settled) | (Stage::Delivered | Stage::Disputed, Stage::Returned) => {
+            Some("resolved")
+        }
+        (_, Stage::Disputed) => Some("disputed"),
+        (Stage::Returning, Stage::Returned) => Some("refunded"),
+        (_, Stage::Returned) => Some("cancelled"),
+        (_, Stage::Lost) => Some("lost"),
+        _ => None,
+    }
+}
+
+/// An event about money that the application was not told yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WebhookRow {
+    pub(super) number: i64,
+    /// The same for every try.
+    pub(super) id: [u8; 16],
+    pub(super) payment: TransactionId,
+    pub(super) requester: Address,
+    pub(super) amount: Usdc,
+    /// As [`money_event`] names it.
+    pub(super) name: String,
+    /// Unix seconds of the kernel's clock.
+    pub(super) at: u64,
+    pub(super) net: Option<Usdc>,
+    /// Wei.
+    pub(super) gas: u64,
+    pub(super) tries: u32,
+}
+
 /// The names of the counters of moves on chain, as they stand in [`Store::counters`].
 pub(super) const MOVES: [&str; 7] = [
     "agirails_paywall_settled_total",
@@ -564,10 +617,38 @@ pub(super) struct Backlog {
     pub(super) expected: Usdc,
     /// When the next dispute window is over, by the kernel's clock, of those that are not.
     pub(super) next_at: Option<u64>,
+    /// Events that the application was not told yet.
+    pub(super) webhooks: u64,
     /// The age of the oldest duty.
     pub(super) oldest: Duration,
     /// Why the oldest duty that failed did.
     pub(super) trouble: Option<String>,
+}
+
+impl Backlog {
+    /// What another store of the same service owes too.
+    pub(super) fn add(&mut self, other: Self) {
+        self.deliveries += other.deliveries;
+        self.returns += other.returns;
+        self.open += other.open;
+        self.lost += other.lost;
+        self.delivered += other.delivered;
+        self.due += other.due;
+        self.small += other.small;
+        self.disputed += other.disputed;
+        self.webhooks += other.webhooks;
+        self.due_since = [self.due_since, other.due_since].into_iter().flatten().min();
+        self.oldest = self.oldest.max(other.oldest);
+        self.trouble = self.trouble.take().or(other.trouble);
+    }
+}
+
+/// Payments in the same place that only another key can move, and that no process tends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stranger {
+    pub(super) provider: Address,
+    pub(super) payments: u64,
+    pub(super) amount: Usdc,
 }
 
 /// One call, for receipts.
@@ -782,10 +863,37 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// settled: somebody owes for it.
     async fn prune(&self, age: Duration, now: u64, limit: u32) -> Result<u64>;
 
+    /// From now on each move on chain that [`money_event`] has a name for is kept, in the same step, until the
+    /// application was told.
+    fn keep_webhooks(&self);
+
+    /// Events that are to be told now, the oldest first: of each payment the oldest alone, so that they are told in
+    /// their order.
+    async fn webhooks(&self, limit: u32) -> Result<Vec<WebhookRow>>;
+
+    /// The application was told.
+    async fn webhook_told(&self, number: i64) -> Result<()>;
+
+    /// It could not be told, and is to be after this time.
+    async fn webhook_later(&self, number: i64, after: Duration) -> Result<()>;
+
+    /// Forgets events that are older than this, and the oldest where there are more than `most`; returns how many.
+    async fn expire_webhooks(&self, age: Duration, most: u32) -> Result<u64>;
+
     /// Since when this store works as a copy of another one; `now` where it begins to just now, and
     /// `None` where it is the original. What was claimed between the copy and that time, it does not
     /// know.
     async fn restored(&self, now: u64) -> Result<Option<u64>>;
+
+    /// Open, owed deliveries and refunds of other providers on the same network in the same place, of whom
+    /// none holds a lease.
+    async fn strangers(&self) -> Result<Vec<Stranger>>;
+
+    /// Where its tables were moved to, since when nothing is served from here.
+    async fn moved_to(&self) -> Result<Option<String>>;
+
+    /// Writes down where its tables are moved to, or that they were not.
+    async fn move_to(&self, place: Option<&str>) -> Result<()>;
 
     /// Brings what is written to where it stays, without making anybody wait: called now and then.
     async fn tidy(&self) -> Result<()>;

@@ -5,12 +5,14 @@
 //! is sent once more, since each finds out whether it was done already; counters alone are not.
 
 mod address;
+mod copying;
 mod errors;
 mod pool;
 
 use std::{
     collections::BTreeMap,
     fmt,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -31,7 +33,8 @@ use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
     Entry, Facts, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
     PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, Ran, ReportBy, Runs, Scope,
-    Stage, Store, Totals, calls_counter, node_in_row, revenue_counter, row_of_node, rows_of_level,
+    Stage, Store, Stranger, Totals, WebhookRow, calls_counter, money_event, node_in_row,
+    revenue_counter, row_of_node, rows_of_level,
 };
 use crate::{
     error::{Code, Error, Result, shown_words},
@@ -79,7 +82,7 @@ macro_rules! report {
 }
 
 /// The n-th step makes tables of version n out of those of version n - 1. Steps are only ever added.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     include_str!("postgres.sql"),
     include_str!("postgres/deadlines.sql"),
     include_str!("postgres/services.sql"),
@@ -87,6 +90,7 @@ const TABLES: [&str; 7] = [
     include_str!("postgres/books.sql"),
     include_str!("postgres/requests.sql"),
     include_str!("postgres/runs.sql"),
+    include_str!("postgres/webhooks.sql"),
 ];
 const FUNCTIONS: &str = include_str!("postgres/functions.sql");
 /// The schema that this version reads and writes.
@@ -103,6 +107,9 @@ pub(in crate::paywall) struct PostgresStore {
     pool: Pool,
     /// In every row, with the provider's whole address in it.
     scope: String,
+    /// The same in its parts.
+    network: Scope,
+    keeps_webhooks: AtomicBool,
 }
 
 impl fmt::Debug for PostgresStore {
@@ -139,10 +146,15 @@ impl PostgresStore {
             }
             time::sleep(PAUSE).await;
         }
-        let (former, scope) = (scope.former_name(), scope.name());
+        let (network, former, scope) = (*scope, scope.former_name(), scope.name());
         const SQL: &str = "SELECT agirails_paywall.adopt($1, $2)";
         pool.ask(Again::Harmless, SQL, &[(&former, Type::TEXT), (&scope, Type::TEXT)]).await?;
-        Ok(Self { pool, scope })
+        Ok(Self { pool, scope, network, keeps_webhooks: AtomicBool::new(false) })
+    }
+
+    /// The event that is kept of a move.
+    fn webhook_of(&self, from: Stage, to: Stage, net: Option<Usdc>) -> Option<&'static str> {
+        money_event(from, to, net).filter(|_| self.keeps_webhooks.load(Ordering::Relaxed))
     }
 
     async fn ask(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
@@ -475,13 +487,17 @@ impl Store for PostgresStore {
         served: Stage,
         trouble: &str,
     ) -> Result<Option<Stage>> {
-        const SQL: &str = "SELECT agirails_paywall.overtake($1, $2, $3, $4, $5)";
-        let parameters: [Parameter<'_>; 5] = [
+        const SQL: &str = "SELECT agirails_paywall.overtake($1, $2, $3, $4, $5, $6, $7)";
+        let [event_unserved, event_served] =
+            [unserved, served].map(|to| self.webhook_of(Stage::Open, to, None));
+        let parameters: [Parameter<'_>; 7] = [
             (&self.scope, Type::TEXT),
             (&id.as_slice(), Type::BYTEA),
             (&unserved.number(), Type::INT2),
             (&served.number(), Type::INT2),
             (&text(trouble), Type::TEXT),
+            (&event_unserved, Type::TEXT),
+            (&event_served, Type::TEXT),
         ];
         self.ask_one::<Option<i16>>(SQL, &parameters).await?.map(stage).transpose()
     }
@@ -767,7 +783,7 @@ impl Store for PostgresStore {
 
     async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<bool> {
         const SQL: &str =
-            "SELECT agirails_paywall.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+            "SELECT agirails_paywall.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
         const NOT_BEFORE: &str = "SELECT agirails_paywall.not_before($1, $2, $3, $4)";
         let (to, after, trouble, entry) = match outcome {
             Outcome::Moved { to, trouble, entry } => {
@@ -789,6 +805,7 @@ impl Store for PostgresStore {
         // The database knows the amount.
         let moved = to.map(|to| Totals::of_move(stage, to, entry.gas, Usdc::ZERO, None));
         let values = moved.unwrap_or_default().of_moves().map(at_most);
+        let event = to.and_then(|to| self.webhook_of(stage, to, entry.net));
         let to = to.map(Stage::number);
         self.ask_one(
             SQL,
@@ -804,6 +821,7 @@ impl Store for PostgresStore {
                 (&entry.net.map(|net| at_most(net.0)), Type::INT8),
                 (&&MOVES[..], Type::TEXT_ARRAY),
                 (&&values[..], Type::INT8_ARRAY),
+                (&event, Type::TEXT),
             ],
         )
         .await
@@ -843,6 +861,7 @@ impl Store for PostgresStore {
             disputed: unsigned(row, 10)?,
             expected: usdc(row, 11)?,
             next_at: value::<Option<i64>>(row, 12)?.map(positive).transpose()?,
+            webhooks: unsigned(row, 13)?,
         })
     }
 
@@ -889,6 +908,65 @@ impl Store for PostgresStore {
         self.ask_one::<i64>(SQL, &parameters).await.and_then(positive)
     }
 
+    fn keep_webhooks(&self) {
+        self.keeps_webhooks.store(true, Ordering::Relaxed);
+    }
+
+    async fn webhooks(&self, limit: u32) -> Result<Vec<WebhookRow>> {
+        const SQL: &str = "SELECT number, id, payment, requester, amount, name, at, net, gas, tries
+            FROM agirails_paywall.webhook w
+            WHERE scope = $1 AND due_at <= clock_timestamp() AND NOT EXISTS (
+                SELECT FROM agirails_paywall.webhook e
+                WHERE e.scope = $1 AND e.payment = w.payment AND e.number < w.number)
+            ORDER BY number LIMIT $2";
+        let parameters: [Parameter<'_>; 2] =
+            [(&self.scope, Type::TEXT), (&i64::from(limit), Type::INT8)];
+        let read = |row: &Row| {
+            let id = value::<&[u8]>(row, 1)?.try_into();
+            Ok(WebhookRow {
+                number: value(row, 0)?,
+                id: id.map_err(|_| damaged("an event's id of another length"))?,
+                payment: hash(value(row, 2)?)?,
+                requester: Account::from(
+                    <[u8; 20]>::try_from(value::<&[u8]>(row, 3)?)
+                        .map_err(|_| damaged("an address of another length"))?,
+                ),
+                amount: usdc(row, 4)?,
+                name: value(row, 5)?,
+                at: unsigned(row, 6)?,
+                net: value::<Option<i64>>(row, 7)?.map(positive).transpose()?.map(Usdc),
+                gas: unsigned(row, 8)?,
+                tries: u32::try_from(value::<i32>(row, 9)?).unwrap_or_default(),
+            })
+        };
+        self.ask(SQL, &parameters).await?.iter().map(read).collect()
+    }
+
+    async fn webhook_told(&self, number: i64) -> Result<()> {
+        const SQL: &str = "DELETE FROM agirails_paywall.webhook WHERE scope = $1 AND number = $2";
+        self.ask(SQL, &[(&self.scope, Type::TEXT), (&number, Type::INT8)]).await?;
+        Ok(())
+    }
+
+    async fn webhook_later(&self, number: i64, after: Duration) -> Result<()> {
+        const SQL: &str = "UPDATE agirails_paywall.webhook SET tries = tries + 1,
+            due_at = agirails_paywall.after(clock_timestamp(), $3) WHERE scope = $1 AND number = $2";
+        let parameters: [Parameter<'_>; 3] =
+            [(&self.scope, Type::TEXT), (&number, Type::INT8), (&microseconds(after), Type::INT8)];
+        self.ask(SQL, &parameters).await?;
+        Ok(())
+    }
+
+    async fn expire_webhooks(&self, age: Duration, most: u32) -> Result<u64> {
+        const SQL: &str = "SELECT agirails_paywall.expire_webhooks($1, $2, $3)";
+        let parameters: [Parameter<'_>; 3] = [
+            (&self.scope, Type::TEXT),
+            (&microseconds(age), Type::INT8),
+            (&i64::from(most), Type::INT8),
+        ];
+        self.ask_one::<i64>(SQL, &parameters).await.and_then(positive)
+    }
+
     async fn restored(&self, now: u64) -> Result<Option<u64>> {
         const BEGIN: &str = "UPDATE agirails_paywall.restored SET at = $1 WHERE at = 0";
         const SQL: &str = "SELECT max(at) FROM agirails_paywall.restored";
@@ -897,6 +975,44 @@ impl Store for PostgresStore {
     }
 
     /// The server does that.
+    async fn strangers(&self) -> Result<Vec<Stranger>> {
+        const SQL: &str = "SELECT p.scope, count(*), sum(p.amount)::bigint
+            FROM agirails_paywall.payment p
+            WHERE p.scope <> $1 AND p.stage IN (0, 1, 3)
+                AND NOT EXISTS (SELECT FROM agirails_paywall.lease l
+                    WHERE l.scope = p.scope AND l.leased_until > clock_timestamp())
+                AND NOT EXISTS (SELECT FROM agirails_paywall.meta m
+                    WHERE m.scope = p.scope AND m.name = 'moved')
+            GROUP BY p.scope ORDER BY p.scope";
+        let mut found = vec![];
+        for row in self.ask(SQL, &[(&self.scope, Type::TEXT)]).await? {
+            if let Some(provider) = self.network.provider_of(value(&row, 0)?) {
+                let (payments, amount) = (unsigned(&row, 1)?, usdc(&row, 2)?);
+                found.push(Stranger { provider, payments, amount });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn moved_to(&self) -> Result<Option<String>> {
+        const SQL: &str =
+            "SELECT value FROM agirails_paywall.meta WHERE scope = $1 AND name = 'moved'";
+        let rows = self.ask(SQL, &[(&self.scope, Type::TEXT)]).await?;
+        rows.first().map(|row| utf8(value(row, 0)?)).transpose()
+    }
+
+    async fn move_to(&self, place: Option<&str>) -> Result<()> {
+        const SQL: &str = "INSERT INTO agirails_paywall.meta (scope, name, value) \
+            VALUES ($1, 'moved', $2) ON CONFLICT (scope, name) DO UPDATE SET value = excluded.value";
+        const BACK: &str = "DELETE FROM agirails_paywall.meta WHERE scope = $1 AND name = 'moved'";
+        let scope: Parameter<'_> = (&self.scope, Type::TEXT);
+        match place {
+            Some(place) => self.ask(SQL, &[scope, (&place.as_bytes(), Type::BYTEA)]).await?,
+            None => self.ask(BACK, &[scope]).await?,
+        };
+        Ok(())
+    }
+
     async fn tidy(&self) -> Result<()> {
         Ok(())
     }

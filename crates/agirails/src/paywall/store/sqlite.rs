@@ -1,6 +1,17 @@
 //! The store of one machine: a SQLite file that all its workers share.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod copying;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use alloy_primitives::{Address, B256};
 use async_trait::async_trait;
@@ -10,7 +21,8 @@ use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, DAY, Duty,
     Ended, Entry, Facts, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
     PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, Ran, ReportBy, Runs, Scope,
-    Stage, Store, Totals, group_commit::GroupCommit, node_in_row, row_of_node, rows_of_level,
+    Stage, Store, Stranger, Totals, WebhookRow, group_commit::GroupCommit, money_event,
+    node_in_row, row_of_node, rows_of_level,
 };
 use crate::{
     error::{Code, Error, Result},
@@ -37,7 +49,9 @@ const ANSWERED: i64 = 1;
 #[derive(Debug)]
 pub(in crate::paywall) struct SqliteStore {
     file: Arc<storage::Store>,
+    scope: Scope,
     provider: Address,
+    keeps_webhooks: AtomicBool,
     /// A forked child's writers wait for one another, not for the parent's.
     commits: Renewed<GroupCommit>,
 }
@@ -64,6 +78,7 @@ impl SqliteStore {
                 include_str!("sqlite/books.sql"),
                 include_str!("sqlite/requests.sql"),
                 include_str!("sqlite/runs.sql"),
+                include_str!("sqlite/webhooks.sql"),
             ],
             synchronous: if survives_power_cut { "FULL" } else { "NORMAL" },
             patience: PATIENCE,
@@ -73,7 +88,32 @@ impl SqliteStore {
             let file = file.clone();
             move || GroupCommit::new(file.clone())
         });
-        Ok(Self { file, provider: *provider, commits })
+        let keeps_webhooks = AtomicBool::new(false);
+        Ok(Self { file, scope: *scope, provider: *provider, keeps_webhooks, commits })
+    }
+
+    /// Whether there is one in this place.
+    pub(in crate::paywall) fn is_in(storage: &Storage, scope: &Scope) -> bool {
+        [scope.name(), scope.former_name()]
+            .iter()
+            .any(|name| storage.has(&format!("paywall-{name}.sqlite3")))
+    }
+
+    /// What only its key can move, where nobody who has that holds a lease; nothing where it was moved.
+    async fn untended(&self) -> Result<Option<Stranger>> {
+        let (payments, amount) = self
+            .file
+            .read(|connection| {
+                let sql = "SELECT count(*), coalesce(sum(amount), 0) FROM payments \
+                           WHERE stage IN (0, 1, 3) \
+                           AND NOT EXISTS (SELECT 1 FROM leases WHERE until > ?1) \
+                           AND NOT EXISTS (SELECT 1 FROM meta WHERE name = 'moved')";
+                let mut found = connection.prepare_cached(sql)?;
+                Ok(found.query_row([now_ms()], |row| Ok((number(row, 0)?, number(row, 1)?)))?)
+            })
+            .await?;
+        let provider = self.provider;
+        Ok((payments > 0).then_some(Stranger { provider, payments, amount: Usdc(amount) }))
     }
 
     async fn write<T: Send + 'static>(
@@ -244,6 +284,7 @@ impl Store for SqliteStore {
         trouble: &str,
     ) -> Result<Option<Stage>> {
         let (trouble, provider) = (trouble.to_owned(), self.provider);
+        let keeps = self.keeps_webhooks.load(Ordering::Relaxed);
         self.write(move |connection| {
             let Some(payment) = payment(connection, provider, id)? else { return Ok(None) };
             if payment.stage != Stage::Open {
@@ -253,6 +294,8 @@ impl Store for SqliteStore {
             enter(connection, id, stage)?;
             let sql = "UPDATE payments SET trouble = ?2 WHERE id = ?1";
             connection.prepare_cached(sql)?.execute(params![id.as_slice(), trouble])?;
+            let entry = Entry { at: (now_ms() / 1_000) as u64, ..Entry::default() };
+            keep_webhook(connection, keeps, id, (Stage::Open, stage), &entry)?;
             Ok(Some(stage))
         })
         .await
@@ -512,7 +555,7 @@ impl Store for SqliteStore {
     }
 
     async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<bool> {
-        let outcome = outcome.clone();
+        let (outcome, keeps) = (outcome.clone(), self.keeps_webhooks.load(Ordering::Relaxed));
         self.write(move |connection| {
             let done = match &outcome {
                 Outcome::Moved { to, trouble, entry } => {
@@ -528,6 +571,7 @@ impl Store for SqliteStore {
                     ])?;
                     if moved > 0 {
                         book(connection, id, stage, *to, entry)?;
+                        keep_webhook(connection, keeps, id, (stage, *to), entry)?;
                     }
                     let sql = "DELETE FROM calls WHERE payment = ?1 AND state = 2";
                     if moved > 0 && to.is_closed() {
@@ -583,7 +627,8 @@ impl Store for SqliteStore {
                      (SELECT coalesce(sum(net), 0) FROM payments WHERE stage = 2) \
                      + (SELECT coalesce(sum(net), 0) FROM payments WHERE stage = 1 \
                         AND stage IN (1, 3)), \
-                     (SELECT min(settle_at) FROM payments WHERE stage = 2 AND settle_at >= ?1)";
+                     (SELECT min(settle_at) FROM payments WHERE stage = 2 AND settle_at >= ?1), \
+                     (SELECT count(*) FROM webhooks)";
                 let mut statement = connection.prepare_cached(sql)?;
                 Ok(statement.query_row([now as i64, at_most(least.0)], |row| {
                     Ok(Backlog {
@@ -600,6 +645,7 @@ impl Store for SqliteStore {
                         disputed: number(row, 10)?,
                         expected: Usdc(number(row, 11)?),
                         next_at: row.get::<_, Option<i64>>(12)?.map(|at| at as u64),
+                        webhooks: number(row, 13)?,
                     })
                 })?)
             })
@@ -640,8 +686,9 @@ impl Store for SqliteStore {
                 })?;
                 for row in rows {
                     let (route, calls, revenue) = row?;
-                    counters.insert(super::calls_counter(&route), calls);
-                    counters.insert(super::revenue_counter(&route), revenue);
+                    // What came from another store stands among the counters.
+                    *counters.entry(super::calls_counter(&route)).or_default() += calls;
+                    *counters.entry(super::revenue_counter(&route)).or_default() += revenue;
                 }
                 Ok(counters)
             })
@@ -674,12 +721,112 @@ impl Store for SqliteStore {
         .await
     }
 
+    fn keep_webhooks(&self) {
+        self.keeps_webhooks.store(true, Ordering::Relaxed);
+    }
+
+    async fn webhooks(&self, limit: u32) -> Result<Vec<WebhookRow>> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT number, id, payment, requester, amount, name, at, net, gas, tries \
+                           FROM webhooks w WHERE next_try <= ?1 AND NOT EXISTS (SELECT 1 \
+                           FROM webhooks e WHERE e.payment = w.payment AND e.number < w.number) \
+                           ORDER BY number LIMIT ?2";
+                let mut statement = connection.prepare_cached(sql)?;
+                let rows = statement.query_map(params![now_ms(), limit], |row| {
+                    Ok(WebhookRow {
+                        number: row.get(0)?,
+                        id: row.get(1)?,
+                        payment: hash(row, 2)?,
+                        requester: Address::from(row.get::<_, [u8; 20]>(3)?),
+                        amount: Usdc(number(row, 4)?),
+                        name: row.get(5)?,
+                        at: number(row, 6)?,
+                        net: row.get::<_, Option<i64>>(7)?.map(|net| Usdc(net as u64)),
+                        gas: number(row, 8)?,
+                        tries: row.get(9)?,
+                    })
+                })?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn webhook_told(&self, number: i64) -> Result<()> {
+        self.write(move |connection| {
+            let sql = "DELETE FROM webhooks WHERE number = ?1";
+            Ok(connection.prepare_cached(sql)?.execute([number]).map(drop)?)
+        })
+        .await
+    }
+
+    async fn webhook_later(&self, number: i64, after: Duration) -> Result<()> {
+        self.write(move |connection| {
+            let sql = "UPDATE webhooks SET tries = tries + 1, next_try = ?2 WHERE number = ?1";
+            let until = now_ms() + ms(after);
+            Ok(connection.prepare_cached(sql)?.execute(params![number, until]).map(drop)?)
+        })
+        .await
+    }
+
+    async fn expire_webhooks(&self, age: Duration, most: u32) -> Result<u64> {
+        self.write(move |connection| {
+            let sql = "DELETE FROM webhooks WHERE since < ?1 OR number <= \
+                       (SELECT number FROM webhooks ORDER BY number DESC LIMIT 1 OFFSET ?2)";
+            let before = now_ms() - ms(age);
+            Ok(connection.prepare_cached(sql)?.execute(params![before, most])? as u64)
+        })
+        .await
+    }
+
     async fn restored(&self, now: u64) -> Result<Option<u64>> {
         self.write(move |connection| {
             connection.execute("UPDATE restored SET at = ?1 WHERE at = 0", [now as i64])?;
             let at: Option<i64> =
                 connection.query_row("SELECT max(at) FROM restored", [], |row| row.get(0))?;
             Ok(at.map(|at| at as u64))
+        })
+        .await
+    }
+
+    async fn strangers(&self) -> Result<Vec<Stranger>> {
+        let Some(state) = self.file.path().and_then(Path::parent) else { return Ok(vec![]) };
+        let names = fs::read_dir(state).into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let providers: Vec<_> = names
+            .filter_map(|name| {
+                let name = name.strip_prefix("paywall-")?.strip_suffix(".sqlite3")?;
+                self.scope.provider_of(name)
+            })
+            .collect();
+        let mut found = vec![];
+        for provider in providers {
+            let Some(directory) = state.parent() else { continue };
+            let storage = Storage::Directory(directory.to_owned());
+            let other = Self::open(storage, &Scope { provider, ..self.scope }, true).await?;
+            found.extend(other.untended().await?);
+        }
+        Ok(found)
+    }
+
+    async fn moved_to(&self) -> Result<Option<String>> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT CAST(value AS TEXT) FROM meta WHERE name = 'moved'";
+                Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?)
+            })
+            .await
+    }
+
+    async fn move_to(&self, place: Option<&str>) -> Result<()> {
+        let place = place.map(|place| place.as_bytes().to_vec());
+        self.write(move |connection| {
+            let sql = match place {
+                Some(_) => "INSERT OR REPLACE INTO meta (name, value) VALUES ('moved', ?1)",
+                None => "DELETE FROM meta WHERE name = 'moved' AND ?1 IS NULL",
+            };
+            connection.prepare_cached(sql)?.execute([&place])?;
+            Ok(())
         })
         .await
     }
@@ -894,6 +1041,28 @@ fn book(
     for (route, share) in totals.shared_out(routes) {
         add_to_books(connection, at / DAY, &route, Address::from(requester), &share)?;
     }
+    Ok(())
+}
+
+/// Keeps the event of a move until the application was told.
+fn keep_webhook(
+    connection: &Connection,
+    keeps: bool,
+    id: TransactionId,
+    (from, to): (Stage, Stage),
+    entry: &Entry,
+) -> Attempt<()> {
+    let Some(name) = money_event(from, to, entry.net).filter(|_| keeps) else { return Ok(()) };
+    let sql = "INSERT INTO webhooks (payment, requester, amount, name, at, net, gas, since) \
+               SELECT id, requester, amount, ?2, ?3, ?4, ?5, ?6 FROM payments WHERE id = ?1";
+    connection.prepare_cached(sql)?.execute(params![
+        id.as_slice(),
+        name,
+        at_most(entry.at),
+        entry.net.map(|net| at_most(net.0)),
+        at_most(entry.gas),
+        now_ms(),
+    ])?;
     Ok(())
 }
 

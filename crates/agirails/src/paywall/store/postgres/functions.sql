@@ -381,7 +381,8 @@ $$;
 
 -- The stage the payment is at now; NULL where it is unknown.
 CREATE FUNCTION agirails_paywall.overtake(
-    p_scope text, p_id bytea, p_unserved smallint, p_served smallint, p_trouble text
+    p_scope text, p_id bytea, p_unserved smallint, p_served smallint, p_trouble text,
+    p_unserved_event text, p_served_event text
 ) RETURNS smallint LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -400,6 +401,9 @@ BEGIN
     UPDATE agirails_paywall.payment p
     SET stage = target, trouble = p_trouble, ended_at = clock_timestamp()
     WHERE p.scope = p_scope AND p.id = p_id;
+    PERFORM agirails_paywall.keep_webhook(p_scope, known,
+        CASE WHEN known.calls > 0 THEN p_served_event ELSE p_unserved_event END,
+        extract(epoch FROM clock_timestamp())::bigint, NULL, 0);
     RETURN target;
 END
 $$;
@@ -489,7 +493,8 @@ $$;
 -- calls took, rounded down; the rest, and what cannot be shared, is the first route's.
 CREATE FUNCTION agirails_paywall.settle(
     p_scope text, p_id bytea, p_stage smallint, p_to smallint, p_after bigint, p_trouble text,
-    p_at bigint, p_settle_at bigint, p_arrived bigint, p_counters text[], p_values bigint[]
+    p_at bigint, p_settle_at bigint, p_arrived bigint, p_counters text[], p_values bigint[],
+    p_event text
 ) RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -515,6 +520,7 @@ BEGIN
         settled_at = CASE WHEN p_to = 7 THEN p_at ELSE p.settled_at END,
         arrived = CASE WHEN p_to = 7 THEN p_arrived END
     WHERE p.scope = p_scope AND p.id = p_id;
+    PERFORM agirails_paywall.keep_webhook(p_scope, known, p_event, p_at, p_arrived, v_gas);
     -- A chain may take a settlement back, and a node may have made one up: it is booked once.
     IF p_to = 7 AND known.settled_at > 0 THEN
         p_values[1] := 0;
@@ -602,6 +608,31 @@ SET search_path = pg_catalog, pg_temp AS $$
             WHERE p.scope = p_scope AND p.id = p_id AND p.stage = p_to)
 $$;
 
+-- Keeps the event of a move until the application was told; none where it has no name.
+CREATE FUNCTION agirails_paywall.keep_webhook(
+    p_scope text, p_payment agirails_paywall.payment, p_event text, p_at bigint, p_net bigint, p_gas bigint
+) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO agirails_paywall.webhook (scope, payment, requester, amount, name, at, net, gas)
+    SELECT p_scope, p_payment.id, p_payment.requester, p_payment.amount, p_event, p_at, p_net, p_gas
+    WHERE p_event IS NOT NULL
+$$;
+
+CREATE FUNCTION agirails_paywall.expire_webhooks(p_scope text, p_age bigint, p_most bigint)
+RETURNS bigint LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    WITH gone AS (
+        DELETE FROM agirails_paywall.webhook w
+        WHERE w.scope = p_scope AND (
+            w.since < agirails_paywall.after(clock_timestamp(), -p_age)
+            OR w.number <= (
+                SELECT e.number FROM agirails_paywall.webhook e WHERE e.scope = p_scope
+                ORDER BY e.number DESC OFFSET p_most LIMIT 1))
+        RETURNING 1
+    )
+    SELECT count(*) FROM gone
+$$;
+
 CREATE FUNCTION agirails_paywall.take_lease(p_scope text, p_name text, p_owner bytea, p_lease bigint)
 RETURNS bigint LANGUAGE sql
 SET search_path = pg_catalog, pg_temp AS $$
@@ -622,7 +653,8 @@ CREATE FUNCTION agirails_paywall.backlog(
     OUT deliveries bigint, OUT returns bigint, OUT open bigint, OUT lost bigint,
     OUT oldest bigint, OUT trouble text,
     OUT delivered bigint, OUT due bigint, OUT small bigint, OUT due_since bigint, OUT disputed bigint,
-    OUT expected bigint, OUT next_at bigint
+    OUT expected bigint, OUT next_at bigint,
+    OUT webhooks bigint
 ) LANGUAGE sql
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT
@@ -640,7 +672,8 @@ SET search_path = pg_catalog, pg_temp AS $$
         min(p.settle_at) FILTER (WHERE p.stage = 2 AND p.settle_at < p_now AND p.net >= p_least),
         count(*) FILTER (WHERE p.stage = 8),
         coalesce(sum(p.net) FILTER (WHERE p.stage IN (1, 2)), 0)::bigint,
-        min(p.settle_at) FILTER (WHERE p.stage = 2 AND p.settle_at >= p_now)
+        min(p.settle_at) FILTER (WHERE p.stage = 2 AND p.settle_at >= p_now),
+        (SELECT count(*) FROM agirails_paywall.webhook w WHERE w.scope = p_scope)
     FROM agirails_paywall.payment p
     WHERE p.scope = p_scope AND p.stage IN (0, 1, 2, 3, 5, 8)
 $$;
