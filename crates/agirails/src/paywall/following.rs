@@ -76,23 +76,18 @@ impl Inner {
             return Ok(());
         }
         let trouble = format!("it {words}");
-        let stage = self.store.overtake(id, unserved, served, &trouble).await?;
-        match stage {
-            Some(stage) => {
-                let (level, words) = match stage {
-                    Stage::Lost => {
-                        (Level::Error, format!("{id} {words} after calls were served with it"))
-                    }
-                    _ => (Level::Warning, format!("{id} {words}: it is served no more")),
-                };
-                let name = money_event(Stage::Open, stage, None).unwrap_or("background");
-                let mut event = Event::new(level, name, words);
-                event.transaction = Some(id);
-                event.requester = Some(requester);
-                self.listener.tell_of(&event);
-            }
-            None => {}
-        }
+        let Some(stage) = self.store.overtake(id, unserved, served, &trouble).await? else {
+            return Ok(());
+        };
+        let (level, words) = match stage {
+            Stage::Lost => (Level::Error, format!("{id} {words} after calls were served with it")),
+            _ => (Level::Warning, format!("{id} {words}: it is served no more")),
+        };
+        let name = money_event(Stage::Open, stage, None).unwrap_or("background");
+        let mut event = Event::new(level, name, words);
+        event.transaction = Some(id);
+        event.requester = Some(requester);
+        self.listener.tell_of(&event);
         Ok(())
     }
 

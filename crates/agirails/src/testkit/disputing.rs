@@ -145,7 +145,8 @@ pub async fn from_f6_on_a_mediator_resolves_two_days_after_its_approval(
     let resolve = async |by| play.step_with(by, id, State::Settled, &words(&[USDC, 0, 1])).await;
     refused(resolve(first).await, Refusal::ResolverOnly);
     if !play.terms.mediators_resolve() {
-        return Ok(refused(resolve(second).await, Refusal::ResolverOnly));
+        refused(resolve(second).await, Refusal::ResolverOnly);
+        return Ok(());
     }
     let before = play.purses().await?;
     resolve(second).await?;

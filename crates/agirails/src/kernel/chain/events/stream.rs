@@ -180,7 +180,7 @@ impl EventStream {
             match self.handover.take() {
                 Some(Handed::Update(update, position)) => {
                     self.position = position;
-                    return Poll::Ready(Ok(update));
+                    return Poll::Ready(Ok(*update));
                 }
                 Some(Handed::Silence(position)) => self.position = position,
                 Some(Handed::Error(error)) => return Poll::Ready(Err(error)),
@@ -204,7 +204,7 @@ impl fmt::Debug for EventStream {
 
 /// What the program has for [`EventStream::next`].
 enum Handed {
-    Update(Update, Position),
+    Update(Box<Update>, Position),
     /// Nothing happened up to there.
     Silence(Position),
     Error(Error),
@@ -504,7 +504,8 @@ impl Program {
             self.events += 1;
             self.delivered = found.record.cursor;
             let position = Position::behind(found.record.cursor).with_hash(found.hash);
-            self.handover.put(Handed::Update(Update::Event(found.record), position));
+            let update = Box::new(Update::Event(found.record));
+            self.handover.put(Handed::Update(update, position));
         }
         for (block, hash) in hashes {
             self.marks.add(block, hash, None);
@@ -586,7 +587,7 @@ impl Program {
     }
 
     async fn give(&self, update: Update, position: Position) {
-        self.handover.put(Handed::Update(update, position));
+        self.handover.put(Handed::Update(Box::new(update), position));
         self.handover.taken().await;
     }
 
