@@ -121,7 +121,8 @@ async fn payments_that_nobody_can_deliver_are_named() {
     let builder = new_paywall(&new).on_event(move |event| told.lock().unwrap().push(event.clone()));
     let paywall = builder.open().await.unwrap();
     let told = async || {
-        for _ in 0..100 {
+        // The old paywall's last turn may have taken its lease anew: it is looked again after 15 s.
+        for _ in 0..600 {
             let found = events.lock().unwrap().iter().find_map(|event| {
                 let is_it = event.message.contains("whose key this paywall does not have");
                 is_it.then(|| event.clone())
