@@ -1,3 +1,6 @@
+//! A store in the other kind and back.
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use agirails_devnet::Postgres;

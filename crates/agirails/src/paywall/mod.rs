@@ -161,10 +161,20 @@ struct Inner {
 }
 
 /// Where a paywall keeps its claims.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Place {
     Sqlite(Storage),
     Postgres(String),
+}
+
+/// Shows no URL: a password stands in it.
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(storage) => f.debug_tuple("Sqlite").field(storage).finish(),
+            Self::Postgres(_) => f.write_str("Postgres"),
+        }
+    }
 }
 
 /// Sets a paywall up: [`Paywall::builder`].

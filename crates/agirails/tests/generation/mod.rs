@@ -6,7 +6,7 @@ use agirails::Generation;
 /// keeper on the oldest and on the newest.
 pub fn generation() -> Generation {
     match std::env::var("AGIRAILS_GENERATION") {
-        Ok(name) if !name.is_empty() => name.parse().expect("a generation of the kernel"),
+        Ok(name) if !name.is_empty() => name.parse().unwrap(),
         _ => Generation::default(),
     }
 }

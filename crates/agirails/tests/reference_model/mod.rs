@@ -395,11 +395,11 @@ impl World {
         refuse(now < deal.deadline + self.grace, "Recovery not yet available")?;
         let (requester, amount) = (deal.requester, Usdc(deal.remaining));
         deal.state = State::Cancelled;
-        let mut out = Outcome::default();
-        out.events = vec![
+        let events = vec![
             transitioned(now, sender, id, State::InProgress, State::Cancelled),
             Event::StalledInProgressRecovered { transaction_id: id, requester, amount },
         ];
+        let mut out = Outcome { events, moves: vec![] };
         self.refund(now, &mut deal, amount.0, &mut out);
         self.deals.insert(id, deal);
         Ok(out)
