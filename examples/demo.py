@@ -238,9 +238,7 @@ def main() -> int:
     try:
         # A new key; it signs the requests.
         key = secrets.token_hex(32)
-        client = ACTPClient(
-            private_key=key, state_directory=state_directory, generation=generation
-        )
+        client = ACTPClient(private_key=key, state_directory=state_directory, generation=generation)
         provider, port = "0x" + secrets.token_hex(20), free_port()
         with running_provider(provider, port, state_directory):
             url = f"http://127.0.0.1:{port}"

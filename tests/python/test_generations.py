@@ -82,7 +82,9 @@ class Shop(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=GENERATIONS)
-def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+def shop(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shop]:
     directory = tmp_path_factory.mktemp("shop")
     with Devnet(generation=request.param) as chain:
         (directory / "network.json").write_text(json.dumps(chain.profile))
@@ -174,9 +176,7 @@ class TestBadInput:
     """Each has an error of its own, on the embedded kernel as on a chain."""
 
     def client(self, generation: str) -> ACTPClient:
-        return ACTPClient(
-            requester_address=new_address(), in_memory=True, generation=generation
-        )
+        return ACTPClient(requester_address=new_address(), in_memory=True, generation=generation)
 
     def test_an_agreement_where_none_is_kept(self) -> None:
         agreement = agirails.agreement_hash({"service": "ocr"}, {}, {})
