@@ -756,7 +756,7 @@ class TestRegistry:
         parties.consumer.advanced.transition_state(tx_id, State.SETTLED)
         profile = parties.consumer.registry.get_agent(parties.provider.address)
         assert (profile.total_transactions, profile.disputed_transactions) == (1, 0)
-        assert (profile.total_volume_usdc, profile.reputation_score) == (10 * USDC, 7_750)
+        assert (profile.total_volume_usdc, profile.reputation_score) == (10 * USDC, 7_000)
 
     def test_reputation_and_pages_narrow_a_query(self, tmp_path):
         agents = [

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from paid import Stage
-from support import ROOT, free_port, until
+from support import ROOT, free_port, sql, until
 from werkzeug.serving import make_server
 
 import agirails
@@ -146,22 +145,24 @@ time.sleep(60)
 def test_what_was_written_down_before_a_kill_is_sent_after_it(tmp_path):
     port = free_port()
     url = f"http://127.0.0.1:{port}/hooks/paywall"
-    child = subprocess.Popen(
+
+    def count() -> int:
+        (row,) = sql(store, "SELECT count(*) FROM webhooks")
+        return row[0]
+
+    with subprocess.Popen(
         [sys.executable, "-c", PROVIDER, str(tmp_path), url, SECRET],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parent,
-    )
-    try:
-        assert child.stdout is not None
-        address = child.stdout.readline().strip()
-        (store,) = Path(tmp_path).rglob("paywall-*.sqlite3")
-        rows = sqlite3.connect(store)
-        count = lambda: rows.execute("SELECT count(*) FROM webhooks").fetchone()[0]  # noqa: E731
-        until(lambda: count() == 1)
-    finally:
-        child.kill()
-        child.wait()
+    ) as child:
+        try:
+            assert child.stdout is not None
+            address = child.stdout.readline().strip()
+            (store,) = Path(tmp_path).rglob("paywall-*.sqlite3")
+            until(lambda: count() == 1)
+        finally:
+            child.kill()
     assert count() == 1
     with receiver(port) as names:
         client = ACTPClient(requester_address=address, state_directory=tmp_path)

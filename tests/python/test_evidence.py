@@ -260,7 +260,7 @@ def test_a_client_compares_a_file_with_the_chain():
 
     def failed(file: dict[str, Any]) -> list[str]:
         found = verify_evidence(json.dumps(file), client=client)
-        assert sum(finding.name.startswith("chain.") for finding in found.findings) == 22
+        assert sum(finding.name.startswith("chain.") for finding in found.findings) == 24
         return [finding.name for finding in found.findings if finding.outcome == "fails"]
 
     assert failed(file) == []
@@ -309,7 +309,7 @@ def test_a_paywalls_calls_make_a_file_that_holds(tmp_path, theirs):
     }
     found = verify_evidence(json.dumps(file), client=stage.consumer)
     assert found.conclusion == "holds", str(found)
-    assert len(found.findings) == 3 + 5 * 6 + 22
+    assert len(found.findings) == 3 + 5 * 6 + 24
     assert set(theirs(file).values()) == {"holds"}
 
 

@@ -37,7 +37,7 @@ from agirails.flask import Paywall
 app = Flask(__name__)
 client = ACTPClient(mode="testnet", private_key=sys.argv[2], network="network.json")
 # Others settle here.
-paywall = Paywall(client, app=app, settle="never", idle_close_seconds=60)
+paywall = Paywall(client, app=app, settle="never")
 
 @app.get("/haiku")
 @paywall.charge("1.00")
@@ -65,6 +65,10 @@ class Shop(NamedTuple):
         directory = self.directory / str(account)
         directory.mkdir(exist_ok=True)
         return self.chain.client(account, state_directory=directory)
+
+    def tomorrow(self) -> int:
+        """By the clock of the chain."""
+        return self.chain.now() + DAY
 
     def agirails(self, *arguments: str, account: int) -> str:
         """The command, as this account."""
@@ -106,31 +110,29 @@ def test_the_same_program_runs_everywhere(shop: Shop) -> None:
     payer, chain = shop.client(2), shop.chain
     provider = chain.accounts[1].address
     at_first = payer.advanced.get_balance(provider)
-    with Consumer(payer, trust=[provider]) as consumer:
-        single = consumer.call(f"{shop.url}/haiku", max_amount="1.00")
-        assert single.json() == {"text": "an old silent pond"}
-        words = [consumer.call(f"{shop.url}/word", max_amount="0.10") for _ in range(3)]
-        assert {word.json()["word"] for word in words} == {"frog"}
-        [bundle] = {word.payment.transaction_id for word in words}
-        # The rest of the bundle is the provider's once it is closed.
-        consumer.close(bundle)
-        ids = [single.payment.transaction_id, bundle]
-        until(
-            lambda: all(payer.advanced.get_transaction(i).state == State.DELIVERED for i in ids), 60
-        )
-        for tx_id in ids:
-            committed = payer.advanced.get_transaction(tx_id).result_hash
-            assert (committed == ZERO) == (shop.generation != "aip14c")
-        # A consumer that looks settles what its receipts prove, and nothing else moves.
-        report = consumer.settle()
-        assert sorted(report.settled) == sorted(ids), report
+    consumer = Consumer(payer, trusted=[provider])
+    single = consumer.call(f"{shop.url}/haiku", max_amount="1.00")
+    assert single.json() == {"text": "an old silent pond"}
+    words = [consumer.call(f"{shop.url}/word", max_amount="0.10") for _ in range(3)]
+    assert {word.json()["word"] for word in words} == {"frog"}
+    [bundle] = {word.payment.transaction_id for word in words}
+    # The rest of the bundle is the provider's once it is closed.
+    consumer.close(bundle)
+    ids = [single.payment.transaction_id, bundle]
+    until(lambda: all(payer.advanced.get_transaction(i).state == State.DELIVERED for i in ids), 60)
+    for tx_id in ids:
+        committed = payer.advanced.get_transaction(tx_id).result_hash
+        assert (committed == ZERO) == (shop.generation != "aip14c")
+    # A consumer that looks settles what its receipts prove, and nothing else moves.
+    report = consumer.settle()
+    assert sorted(report.settled) == sorted(ids), report
     net = 950_000 + 950_000
     assert payer.advanced.get_balance(provider) - at_first == net
 
 
 def test_a_keeper_settles_what_nobody_did(shop: Shop) -> None:
     payer, provider = shop.client(2), shop.client(1)
-    tx_id = fund(payer, provider.address, 1_000_000)
+    tx_id = fund(payer, provider.address, 1_000_000, deadline=shop.tomorrow())
     proof = ProofGenerator().generate_delivery_proof(tx_id=tx_id, deliverable=b"done")
     deliver(provider, tx_id, proof)
     shop.chain.advance_time(2 * DAY + 2)
@@ -140,7 +142,7 @@ def test_a_keeper_settles_what_nobody_did(shop: Shop) -> None:
 
 def test_a_dispute_is_resolved(shop: Shop) -> None:
     payer, provider = shop.client(2), shop.client(1)
-    tx_id = fund(payer, provider.address, 10_000_000)
+    tx_id = fund(payer, provider.address, 10_000_000, deadline=shop.tomorrow())
     proof = ProofGenerator().generate_delivery_proof(tx_id=tx_id, deliverable=b"done")
     deliver(provider, tx_id, proof)
     payer.advanced.transition_state(tx_id, State.DISPUTED)
@@ -155,7 +157,7 @@ def test_a_dispute_is_resolved(shop: Shop) -> None:
 
 def test_abandoned_work_comes_back_where_the_kernel_recovers_it(shop: Shop) -> None:
     payer, provider = shop.client(2), shop.client(1)
-    tx_id = fund(payer, provider.address, PRICE)
+    tx_id = fund(payer, provider.address, PRICE, deadline=shop.tomorrow())
     provider.advanced.transition_state(tx_id, State.IN_PROGRESS)
     if shop.generation == "2026-05":
         with pytest.raises(NetworkError, match="recovers no abandoned work") as caught:
@@ -172,6 +174,10 @@ def test_abandoned_work_comes_back_where_the_kernel_recovers_it(shop: Shop) -> N
     assert payer.advanced.get_balance() - before == PRICE
 
 
+def tomorrow(client: ACTPClient) -> int:
+    return client.advanced.now() + DAY
+
+
 class TestBadInput:
     """Each has an error of its own, on the embedded kernel as on a chain."""
 
@@ -183,13 +189,13 @@ class TestBadInput:
         for generation in GENERATIONS[:2]:
             client = self.client(generation)
             with pytest.raises(NetworkError) as caught:
-                create(client, new_address(), agreement_hash=agreement)
+                create(client, new_address(), agreement_hash=agreement, deadline=tomorrow(client))
             assert (caught.value.code, caught.value.field) == (
                 "unsupported_kernel",
                 "agreement_hash",
             )
         client = self.client("aip14c")
-        tx_id = create(client, new_address(), agreement_hash=agreement)
+        tx_id = create(client, new_address(), agreement_hash=agreement, deadline=tomorrow(client))
         assert client.advanced.get_transaction(tx_id).agreement_hash == agreement
 
     def test_a_deadline_in_59_minutes(self) -> None:
@@ -208,7 +214,7 @@ class TestBadInput:
             requester_address=new_address(), state_directory=tmp_path, generation="aip14c"
         )
         payer, provider = connect(), connect()
-        tx_id = fund(payer, provider.address)
+        tx_id = fund(payer, provider.address, deadline=payer.advanced.now() + DAY)
         provider.advanced.transition_state(tx_id, State.IN_PROGRESS)
         for proof in [HOUR.to_bytes(32, "big"), None, b""]:
             with pytest.raises(ValidationError) as caught:
