@@ -270,7 +270,8 @@ class TestPaidCall:
         assert funded(payer) == [DOLLAR]
         (balance,) = consumer.balances()
         assert (balance.amount, balance.left, balance.is_open) == (DOLLAR, 0, True)
-        assert consumer.spent(service.provider.address) == (DOLLAR, DOLLAR, DOLLAR)
+        spent = consumer.spent(service.provider.address)
+        assert (spent.hour, spent.day, spent.provider) == (DOLLAR, DOLLAR, DOLLAR)
 
     def test_finds_its_client_in_the_environment(self, service, monkeypatch, tmp_path):
         monkeypatch.setenv("ACTP_STATE_DIR", str(tmp_path))
