@@ -43,12 +43,10 @@ fn a_balance_is_used_up_from_the_store_that_it_was_copied_to() {
     assert_eq!(done.status, 0, "{done:?}");
     let [option, provider] = fixture.provider_of_service();
     let from = format!("sqlite:{}", fixture.path().display());
-    let copy = || {
-        let arguments = ["store", "copy", &from, "AGIRAILS_STORE", &option, &provider, "--json"];
-        fixture.run_with(&arguments, "", &[("AGIRAILS_STORE", &server.url())])
-    };
     // The service runs.
-    let (error, hint) = copy().told(1);
+    let arguments = ["store", "copy", &from, "AGIRAILS_STORE", &option, &provider];
+    let refused = fixture.run_with(&arguments, "", &[("AGIRAILS_STORE", &server.url())]);
+    let (error, hint) = refused.told(1);
     assert!(error.contains("a paywall runs on") && hint.contains("stop"), "{error} {hint}");
     let fixture = fixture.without_service();
 

@@ -39,6 +39,7 @@ mod budget;
 mod driver;
 mod encoding;
 mod evidence;
+mod exchange;
 mod funding;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
@@ -68,7 +69,7 @@ pub use self::{
     purchase::{Purchase, Waiter},
     settlement::{Balance, PaymentRecord, Report},
 };
-use self::{evidence::Keeping, http::Endpoint, records::Records};
+use self::{exchange::Keeping, http::Endpoint, records::Records};
 use crate::{
     client::ACTPClient,
     error::{Code, Error, Result},

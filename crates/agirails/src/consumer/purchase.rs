@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     Consumer, Inner, PaidCall, PaidResponse, Payment, Proof, encoding,
-    evidence::Exchange,
+    exchange::Exchange,
     funding::Funded,
     http::{AS_IT_IS, Endpoint, HttpFailure, HttpOutcome, HttpRequest, HttpResponse, Step},
     offer::{self, Limits, Offer, Payer, PaymentKind},

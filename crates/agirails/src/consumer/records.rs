@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 
 use super::{
     budget::{Budget, DAY, HOUR, Spent},
-    evidence::{Exchange, Keeping},
+    exchange::{Exchange, Keeping},
     offer::{Offer, PaymentKind},
 };
 use crate::{

@@ -9,7 +9,7 @@ use super::{
     scenario::{DAY, Flow, RESULT, Scene, USDC, assert_events, failed, refused},
 };
 use crate::{
-    error::{Code, Result},
+    error::{Code, Error, Result},
     kernel::Escrow,
     protocol::{CreateTransaction, Event, Refusal, State, Transaction, TransactionId, Usdc},
 };
@@ -183,7 +183,7 @@ pub async fn from_aip_14c_on_agreement_and_result_are_kept(stage: &dyn Stage) ->
     assert_eq!(announced.iter().find_map(kept), Some(agreement_hash));
     let hashes = async || {
         let tx = play.tx(id).await?;
-        Ok::<_, crate::Error>((tx.agreement_hash, tx.result_hash))
+        Ok::<_, Error>((tx.agreement_hash, tx.result_hash))
     };
     play.step(play.provider, id, State::Quoted).await?;
     play.kernel.accept_quote(play.requester, id, Usdc(2 * USDC)).await?;

@@ -11,7 +11,7 @@ use agirails::{
 };
 use serde_json::Value;
 
-use crate::fixture::{CENTS_10, Stage, answer, client, json, key, ok, run, service_in, unsigned};
+use crate::fixture::{CENTS_10, Stage, answer, client, json, key, ok, run, service_in};
 
 const DOLLAR: Usdc = Usdc(1_000_000);
 
@@ -85,7 +85,7 @@ async fn what_was_paid_to_a_former_key_is_served_and_delivered_under_it() {
     assert!(metrics.contains("agirails_paywall_open_payments 2\n"), "{metrics}");
 
     // Offers name the new key, also to who has used up what was paid to the old one.
-    let request = unsigned(TransactionId::repeat_byte(9), "/api/generate", b"{}");
+    let request = stage.signed(TransactionId::repeat_byte(9), Some("other"), b"{}").await;
     let unknown = answer(paywall.enter(&charge(&paywall), &request, None).await);
     let request = stage.signed(used, Some("dear"), b"{}").await;
     let dear = Charge::new("POST /api/generate", DOLLAR).calls(1);
