@@ -110,7 +110,7 @@ fn a_balance_is_used_up_from_the_store_that_it_was_copied_to() {
         Paywall::builder(client).open().await.unwrap_err()
     });
     assert!(old.to_string().contains("was copied to the database"), "{old}");
-    let again = copy();
+    let again = fixture.run_with(&arguments, "", &[("AGIRAILS_STORE", &server.url())]);
     let (error, _) = again.told(1);
     assert!(error.contains("is not empty: it has 1 service, 1 payments"), "{error}");
     let port = origin.rsplit(':').next().unwrap().parse().unwrap();
