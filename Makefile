@@ -88,9 +88,6 @@ lint: $(TOOLS) ## clippy
 rust-tests: $(TOOLS) $(NPM_TOOLS) ## all Rust tests and documentation examples
 	$(call step,Rust tests)
 	cargo $(if $(NEXTEST),nextest run $(CARGO_ALL),test $(CARGO_ALL) --lib --bins --tests)
-	$(call step,the suites that move money on the newest generation of the kernel)
-	AGIRAILS_GENERATION=aip14c cargo $(if $(NEXTEST),nextest run,test) -p agirails --all-features \
-		--test paywall --test consumer --test keeper
 	$(call step,Rust examples in the documentation)
 	cargo test -p agirails -p agirails-protocol --all-features --doc
 
