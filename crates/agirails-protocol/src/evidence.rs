@@ -169,10 +169,10 @@ impl Evidence {
     /// where nothing of it fits, or the file has [`MOST_CALLS`].
     ///
     /// ```
-    /// # use agirails_protocol::{Address, CreateTransaction, Usdc, evidence::*, paid_request::PaidRequest, rules::{Rates, create}};
+    /// # use agirails_protocol::{Address, CreateTransaction, Terms, Usdc, evidence::*, paid_request::PaidRequest, rules::{Rates, create}};
     /// # let [requester, provider, kernel] = [1, 2, 3].map(Address::repeat_byte);
     /// # let order = CreateTransaction::new(requester, provider, Usdc(100_000), 1_780_003_600);
-    /// # let transaction = create(&order, requester, 0, Rates::default(), 1_780_000_000)?;
+    /// # let transaction = create(&order, requester, 0, Terms::MAY_2026, Rates::default(), 1_780_000_000)?;
     /// # let mut evidence = Evidence::new(EvidenceNetwork::new(8453, kernel, "base"), transaction);
     /// let asked = PaidRequest::new(evidence.transaction.id, "POST", "/x", b"{}", 1_780_000_000);
     /// let answer = EvidenceAnswer::new(200, "text/plain", &[b'x'; 10_000]);

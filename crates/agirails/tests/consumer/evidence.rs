@@ -3,19 +3,15 @@
 use agirails::{
     Code, Refusal, State, TransactionId,
     consumer::{Consumer, HttpOutcome, PaidCall},
-    paywall::{Paywall, Settings, Settle},
+    paywall::{Settings, Settle},
     protocol::evidence::{Conclusion, Evidence, Outcome, Verification, compare_with_chain, verify},
 };
 
-use crate::fixture::{CENTS_10, DOLLAR, Fixture, Service, call, drive};
+use crate::fixture::{CENTS_10, DOLLAR, Fixture, call, drive};
 
 /// A service that leaves settling to others, so that there is time for a dispute.
 async fn fixture() -> Fixture {
-    let mut fixture = Fixture::new(CENTS_10).await;
-    let settings = Settings { settle: Settle::Never, ..Settings::default() };
-    let paywall = Paywall::builder(fixture.provider.clone()).settings(settings);
-    fixture.service = Service::with(paywall, CENTS_10).await;
-    fixture
+    Fixture::with(Settings { settle: Settle::Never, ..Settings::default() }, CENTS_10).await
 }
 
 /// The file as its reader has it.

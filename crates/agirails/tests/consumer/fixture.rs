@@ -15,7 +15,7 @@ use agirails::{
         PaidResponse, Purchase, Step,
     },
     kernel::TransactionQuery,
-    paywall::{Answer, Charge, Entry, Incoming, Paywall, PaywallBuilder},
+    paywall::{Answer, Charge, Entry, Incoming, Paywall, PaywallBuilder, Settings},
 };
 
 use crate::generation::generation;
@@ -119,10 +119,15 @@ fn response(answer: Answer) -> HttpResponse {
 
 impl Fixture {
     pub async fn new(price: Usdc) -> Self {
+        Self::with(Settings::default(), price).await
+    }
+
+    pub async fn with(settings: Settings, price: Usdc) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let provider = client(directory.path(), 1).await;
         let payer = client(directory.path(), 2).await;
-        let service = Service::of(provider.clone(), price).await;
+        let paywall = Paywall::builder(provider.clone()).settings(settings);
+        let service = Service::with(paywall, price).await;
         Self { directory, provider, payer, service }
     }
 

@@ -10,13 +10,12 @@ use agirails::{
         GasCost, Kernel, Transition,
         chain::{ChainKernel, ChainSettings},
     },
-    protocol::proof::encode_window,
 };
 use agirails_devnet::{Devnet, Fault, FaultProxy, Rule};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::fixture::{CENTS_10, DOLLAR, Told, WINDOW, settlements};
+use crate::fixture::{CENTS_10, DOLLAR, RESULT, Told, WINDOW, settlements};
 use crate::generation::generation;
 
 const MANY: usize = 200;
@@ -92,7 +91,7 @@ impl Local {
         let delivered = all(linked.into_iter().map(|(id, provider)| {
             let kernel = self.kernel.clone();
             async move {
-                let data = encode_window(WINDOW).to_vec();
+                let data = kernel.network().terms.encode_delivery(WINDOW, RESULT);
                 let delivery = Transition { id, to: State::Delivered, data, proof: None };
                 kernel.deliver(provider, &delivery).await.unwrap();
                 id

@@ -6,10 +6,10 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, Address, CreateTransaction, Event, PrivateKey, State, Storage, TransactionId, Usdc,
+    ACTPClient, Address, B256, CreateTransaction, Event, PrivateKey, State, Storage, TransactionId,
+    Usdc,
     keeper::{self, Keeper, KeeperBuilder},
     kernel::{Kernel, Transition},
-    protocol::proof::encode_window,
 };
 use rusqlite::Connection;
 
@@ -20,6 +20,8 @@ pub const DOLLAR: Usdc = Usdc(1_000_000);
 pub const CENTS_10: Usdc = Usdc(100_000);
 /// The shortest dispute window.
 pub const WINDOW: u64 = 3_600;
+/// What deliveries commit to, on the kernels that ask for it.
+pub const RESULT: B256 = B256::repeat_byte(7);
 
 pub fn key(number: u64) -> PrivateKey {
     format!("{number:064x}").parse().unwrap()
@@ -118,7 +120,7 @@ pub async fn delivered(
     request.dispute_window_seconds = WINDOW;
     let id = kernel.create_transaction(requester, &request).await.unwrap();
     kernel.link_escrow(requester, id, Default::default()).await.unwrap();
-    let data = encode_window(WINDOW).to_vec();
+    let data = kernel.network().terms.encode_delivery(WINDOW, RESULT);
     let delivery = Transition { id, to: State::Delivered, data, proof: None };
     kernel.deliver(provider, &delivery).await.unwrap();
     id

@@ -14,7 +14,7 @@ use agirails::{
 };
 
 use crate::{
-    fixture::{CENTS_10, DOLLAR, Fixture, Told, WINDOW},
+    fixture::{CENTS_10, DOLLAR, Fixture, RESULT, Told, WINDOW},
     front::Front,
 };
 
@@ -150,10 +150,11 @@ async fn what_its_milestones_paid_does_not_arrive_again() {
     request.dispute_window_seconds = WINDOW;
     let id = client.create_transaction(&request).await.unwrap();
     client.link_escrow(id).await.unwrap();
-    let step = |to| Transition { id, to, data: vec![], proof: None };
-    fixture.kernel.transition_state(provider, &step(State::InProgress)).await.unwrap();
+    let step = |to, data| Transition { id, to, data, proof: None };
+    fixture.kernel.transition_state(provider, &step(State::InProgress, vec![])).await.unwrap();
     client.release_milestone(id, Usdc(600_000)).await.unwrap();
-    fixture.kernel.transition_state(provider, &step(State::Delivered)).await.unwrap();
+    let data = client.network().terms.encode_delivery(2 * 86_400, RESULT);
+    fixture.kernel.transition_state(provider, &step(State::Delivered, data)).await.unwrap();
     fixture.pass(2 * 86_400 + 1).await;
     let report = fixture.open().await.turn().await.unwrap();
     assert_eq!(report.settled[0].net, Usdc(350_000));

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     chain::Local,
-    fixture::{CENTS_10, Stage, answer, body, charge, json, key, ok, run, unsigned},
+    fixture::{CENTS_10, HOUR, Stage, answer, body, charge, json, key, ok, run, unsigned},
 };
 
 async fn strict(stage: &Stage) -> Paywall {
@@ -212,7 +212,7 @@ async fn whoever_watches_the_chain_and_calls_first_gets_nothing() {
     let watcher = tokio::spawn(front_run(local.consumer.clone(), paywall.clone(), charge.clone()));
     let mut ids = vec![];
     for _ in 0..5 {
-        ids.push(local.funded(CENTS_10, 3_600).await);
+        ids.push(local.funded(CENTS_10, HOUR).await);
     }
     // It was there first, with every one of them.
     let tried = tokio::time::timeout(Duration::from_secs(60), watcher).await;
@@ -242,7 +242,7 @@ impl Proxied {
         let provider = local.provider_at(proxy.url()).await;
         let paywall = Paywall::builder(provider).open().await.unwrap();
         let charge = charge(&paywall, CENTS_10);
-        let bundle = local.funded(Usdc(2 * CENTS_10.0), 3_600).await;
+        let bundle = local.funded(Usdc(2 * CENTS_10.0), HOUR).await;
         let proxied = Self { local, proxy, paywall, charge, bundle };
         proxied.serves_the_known("first").await;
         proxied
@@ -261,7 +261,7 @@ async fn without_a_node_nothing_is_claimed_and_what_is_known_is_served() {
     let Proxied { local, proxy, paywall, charge, .. } = &proxied;
     let asked = proxy.stats().requests;
 
-    let id = local.funded(CENTS_10, 3_600).await;
+    let id = local.funded(CENTS_10, HOUR).await;
     let unknown = local.signed(id, None).await;
     proxy.add(Rule::new(Fault::Status(503)));
     let (status, _) = refusal(paywall.enter(charge, &unknown, None).await);

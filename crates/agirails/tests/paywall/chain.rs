@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use agirails::{
-    ACTPClient, CreateTransaction, Event, NetworkProfile, PrivateKey, State, TransactionId, Usdc,
+    ACTPClient, B256, CreateTransaction, Event, NetworkProfile, PrivateKey, State, TransactionId,
+    Usdc,
     kernel::Transition,
     paywall::{Deliver, Entry, Incoming, Paywall, Settings},
-    protocol::{paid_request::PaidRequest, proof::encode_window},
+    protocol::paid_request::PaidRequest,
 };
 use agirails_devnet::Devnet;
 
-use crate::fixture::{CENTS_10, answer, charge, client, ok, run, service_in};
+use crate::fixture::{CENTS_10, HOUR, answer, charge, client, ok, run, service_in};
 use crate::generation::generation;
 
 pub struct Local {
@@ -96,7 +97,7 @@ async fn a_served_call_is_delivered_and_an_unused_one_given_back() {
     let settings = Settings { deliver: Deliver::Confirmed, ..Settings::default() };
     let paywall = Paywall::builder(local.provider.clone()).settings(settings).open().await.unwrap();
     let charge = charge(&paywall, CENTS_10);
-    let (id, unused) = (local.funded(CENTS_10, 3_600).await, local.funded(CENTS_10, 7_200).await);
+    let (id, unused) = (local.funded(CENTS_10, HOUR).await, local.funded(CENTS_10, 7_200).await);
     let request = local.signed(id, None).await;
     let first = run(paywall.enter(&charge, &request, None).await).finish(ok("hello")).await;
     assert_eq!(first.status, 200);
@@ -114,10 +115,10 @@ async fn a_served_call_is_delivered_and_an_unused_one_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_progress_and_delivered_go_out_together_and_once() {
     let local = Local::start().await;
-    let id = local.funded(CENTS_10, 3_600).await;
+    let id = local.funded(CENTS_10, HOUR).await;
     // Two blocks would be a second apart.
     local.devnet.set_automine(false).await.unwrap();
-    let data = encode_window(3_600).to_vec();
+    let data = local.provider.network().terms.encode_delivery(3_600, B256::repeat_byte(7));
     let delivery = Transition { id, to: State::Delivered, data, proof: None };
     let provider = local.provider.clone();
     let sender = provider.address();
@@ -138,7 +139,7 @@ async fn in_progress_and_delivered_go_out_together_and_once() {
     let again = provider.kernel().deliver(sender, &delivery).await.unwrap_err();
     assert!(again.refusal().is_some(), "{again}");
     // One that was begun already needs the rest only.
-    let begun = local.funded(CENTS_10, 3_600).await;
+    let begun = local.funded(CENTS_10, HOUR).await;
     let begin = Transition { id: begun, to: State::InProgress, data: vec![], proof: None };
     provider.kernel().transition_state(sender, &begin).await.unwrap();
     let delivery = Transition { id: begun, ..delivery };
@@ -151,7 +152,7 @@ async fn a_delivery_that_the_chain_takes_back_is_done_again() {
     let local = Local::start().await;
     let paywall = Paywall::builder(local.provider.clone()).open().await.unwrap();
     let charge = charge(&paywall, CENTS_10);
-    let id = local.funded(CENTS_10, 3_600).await;
+    let id = local.funded(CENTS_10, HOUR).await;
     local.devnet.mine(3).await.unwrap();
     let request = local.signed(id, None).await;
     let Entry::Run(served) = paywall.enter(&charge, &request, None).await else { panic!() };

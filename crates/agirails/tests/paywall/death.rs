@@ -31,7 +31,7 @@ use futures_util::{StreamExt, stream};
 use reqwest::Client;
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::fixture::{CENTS_10, Stage, client, key};
+use crate::fixture::{CENTS_10, HOUR, Stage, client, key};
 use crate::generation::generation;
 
 const DIRECTORY: &str = "DEATH_TEST_DIRECTORY";
@@ -303,7 +303,7 @@ async fn run(chain: Option<Chain>) {
     let funded =
         planned.map(async |(amount, calls, name)| (stage.funded(amount).await, calls, name));
     let mut work: Vec<_> = stream::iter(funded).buffered(8).collect().await;
-    before.last_deadline = stage.requester.now().await.unwrap() + 3_600;
+    before.last_deadline = stage.requester.now().await.unwrap() + HOUR;
     work.retain(|(_, _, name)| !name.is_empty());
     if let Some(chain) = &chain {
         chain.write_profile(&directory.join("network.json"));
@@ -385,7 +385,7 @@ async fn settle(
     before: &Balances,
 ) {
     let client = &crowd.stage.provider;
-    let leap = 2 * 86_400 + 3_600;
+    let leap = 2 * 86_400 + HOUR;
     match &crowd.chain {
         Some(chain) => _ = chain.devnet.advance_time(leap).await.unwrap(),
         None => _ = client.mock().unwrap().advance_time(leap).await.unwrap(),

@@ -14,7 +14,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
 use crate::{
     faulty_kernel::FaultyKernel,
-    fixture::{CENTS_10, Stage, charge, json, key, ok, run, unsigned},
+    fixture::{CENTS_10, HOUR, Stage, charge, json, key, ok, run, unsigned},
     signers::by_contract,
 };
 
@@ -312,7 +312,7 @@ async fn without_a_served_call_there_is_no_file() {
         stage.requester.address(),
         Address::repeat_byte(0x33),
         CENTS_10,
-        stage.requester.now().await.unwrap() + 3_600,
+        stage.requester.now().await.unwrap() + HOUR,
     );
     let other = stage.requester.create_transaction(&other).await.unwrap();
     let refused = paywall.evidence(other).await.unwrap_err();

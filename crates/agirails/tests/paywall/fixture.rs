@@ -18,6 +18,8 @@ use serde_json::Value;
 use crate::generation::generation;
 
 pub const CENTS_10: Usdc = Usdc(100_000);
+/// How long a transaction lives at least where a kernel wants an hour, in seconds.
+pub const HOUR: u64 = 3_660;
 
 pub fn key(number: u64) -> PrivateKey {
     format!("{number:064x}").parse().unwrap()
@@ -87,7 +89,7 @@ impl Stage {
     }
 
     pub async fn funded(&self, amount: Usdc) -> TransactionId {
-        self.funded_for(amount, 3_600).await
+        self.funded_for(amount, HOUR).await
     }
 
     pub async fn funded_for(&self, amount: Usdc, seconds: u64) -> TransactionId {
@@ -96,11 +98,16 @@ impl Stage {
 
     /// One that is bound to something else than the paywall of this stage.
     pub async fn funded_with(&self, amount: Usdc, service_hash: B256) -> TransactionId {
-        self.fund(amount, 3_600, service_hash).await
+        self.fund(amount, HOUR, service_hash).await
     }
 
     async fn fund(&self, amount: Usdc, seconds: u64, service_hash: B256) -> TransactionId {
-        let deadline = self.requester.now().await.unwrap() + seconds;
+        // Where the kernel wants it to live longer, its clock goes on until so many seconds are left.
+        let spare = match self.requester.network().terms.least_lifetime_seconds() {
+            least if seconds <= least => HOUR - seconds,
+            _ => 0,
+        };
+        let deadline = self.requester.now().await.unwrap() + seconds + spare;
         let mut request = CreateTransaction::new(
             self.requester.address(),
             self.provider.address(),
@@ -110,6 +117,9 @@ impl Stage {
         request.service_hash = service_hash;
         let id = self.requester.create_transaction(&request).await.unwrap();
         self.requester.link_escrow(id).await.unwrap();
+        if spare > 0 {
+            self.requester.mock().unwrap().advance_time(spare).await.unwrap();
+        }
         id
     }
 

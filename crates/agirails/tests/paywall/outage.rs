@@ -10,7 +10,7 @@ use agirails::{
 
 use crate::{
     faulty_kernel::{FaultyKernel, Mood},
-    fixture::{CENTS_10, Stage, answer, charge, json, ok, run, unsigned},
+    fixture::{CENTS_10, HOUR, Stage, answer, charge, json, ok, run, unsigned},
 };
 
 struct Outage {
@@ -125,7 +125,7 @@ async fn a_delivery_that_is_refused_for_good_is_given_back_when_its_deadline_is_
     let id = outage.served_under(Mood::Refuses(Refusal::DisputeWindowTooLong)).await;
     outage.refused_again().await;
     assert_eq!(outage.stands_at(id).await, "delivering");
-    outage.stage.provider.mock().unwrap().advance_time(3_601).await.unwrap();
+    outage.stage.provider.mock().unwrap().advance_time(HOUR + 1).await.unwrap();
     // Its refund is refused as well, and stays owed as long as the money is locked.
     outage.comes_to(id, "returning").await;
     outage.odd.is(Mood::Well);

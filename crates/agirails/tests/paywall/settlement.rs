@@ -19,7 +19,7 @@ use agirails::{
 use crate::{
     chain::Local,
     faulty_kernel::{FaultyKernel, Mood},
-    fixture::{CENTS_10, Stage, answer, charge, json, ok, run},
+    fixture::{CENTS_10, HOUR, Stage, answer, charge, json, ok, run},
 };
 
 const DOLLAR: Usdc = Usdc(1_000_000);
@@ -340,7 +340,7 @@ async fn two_hundred_that_are_due_are_settled_within_three_blocks() {
     let before = local.provider.balance().await.unwrap();
     let mut ids = BTreeSet::new();
     for _ in 0..MANY {
-        let id = local.funded(CENTS_10, 3_600).await;
+        let id = local.funded(CENTS_10, HOUR).await;
         let request = local.signed(id, None).await;
         run(paywall.enter(&charge, &request, None).await).finish(ok("done")).await;
         ids.insert(id);

@@ -251,6 +251,17 @@ sol! {
         uint256 agentId,
         uint256 requesterAgentId
     );
+    function createTransaction(
+        address provider,
+        address requester,
+        uint256 amount,
+        uint256 deadline,
+        uint256 disputeWindow,
+        bytes32 serviceHash,
+        bytes32 agreementHash,
+        uint256 agentId,
+        uint256 requesterAgentId
+    );
     function linkEscrow(bytes32 id, address vault, bytes32 escrowId);
 }
 
@@ -279,8 +290,8 @@ impl Chain {
     }
 
     /// What this wallet's owner has it do.
-    async fn execute(&self, wallet: Address, to: Address, call: impl SolCall) {
-        let call = executeCall { to, data: call.abi_encode().into() };
+    async fn execute(&self, wallet: Address, to: Address, call: Vec<u8>) {
+        let call = executeCall { to, data: call.into() };
         let data = call.abi_encode().into();
         self.devnet.send(self.owner().address, Some(wallet), data).await.unwrap();
     }
@@ -291,22 +302,22 @@ impl Chain {
         let provider = self.provider.address();
         self.devnet.mint(wallet, amount).await.unwrap();
         let deadline = self.devnet.now().await.unwrap() + 7_200;
-        let create = createTransactionCall {
-            provider,
-            requester: wallet,
-            amount: U256::from(amount.0),
-            deadline: U256::from(deadline),
-            disputeWindow: U256::from(3_600),
-            serviceHash: B256::ZERO,
-            agentId: U256::ZERO,
-            requesterAgentId: U256::ZERO,
+        let [units, deadline, window] = [amount.0, deadline, 3_600].map(U256::from);
+        let (zero, nobody) = (B256::ZERO, U256::ZERO);
+        let create = if self.provider.network().terms.takes_agreements() {
+            let with_agreement =
+                (provider, wallet, units, deadline, window, zero, zero, nobody, nobody);
+            createTransaction_1Call::from(with_agreement).abi_encode()
+        } else {
+            let without = (provider, wallet, units, deadline, window, zero, nobody, nobody);
+            createTransaction_0Call::from(without).abi_encode()
         };
         self.execute(wallet, contracts.actp_kernel, create).await;
         let id = transaction_id(wallet, provider, amount, B256::ZERO, 0);
         let approve = approveCall { spender: contracts.escrow_vault, amount: U256::from(amount.0) };
-        self.execute(wallet, contracts.usdc, approve).await;
+        self.execute(wallet, contracts.usdc, approve.abi_encode()).await;
         let link = linkEscrowCall { id, vault: contracts.escrow_vault, escrowId: id };
-        self.execute(wallet, contracts.actp_kernel, link).await;
+        self.execute(wallet, contracts.actp_kernel, link.abi_encode()).await;
         id
     }
 
