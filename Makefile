@@ -88,6 +88,8 @@ lint: $(TOOLS) ## clippy
 rust-tests: $(TOOLS) $(NPM_TOOLS) ## all Rust tests and documentation examples
 	$(call step,Rust tests)
 	cargo $(if $(NEXTEST),nextest run $(CARGO_ALL),test $(CARGO_ALL) --lib --bins --tests)
+	$(call step,the paywall and the keeper on the newest generation of the kernel)
+	AGIRAILS_GENERATION=aip14c cargo $(if $(NEXTEST),nextest run,test) -p agirails --all-features --test paywall --test keeper
 	$(call step,Rust examples in the documentation)
 	cargo test -p agirails -p agirails-protocol --all-features --doc
 

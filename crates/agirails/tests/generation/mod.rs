@@ -2,8 +2,8 @@
 
 use agirails::Generation;
 
-/// The one that `AGIRAILS_GENERATION` names: CI plays the suites of the paywall, the consumer and the
-/// keeper on the oldest and on the newest.
+/// The one that `AGIRAILS_GENERATION` names: CI plays the suites of the paywall and the keeper on the
+/// oldest and on the newest.
 pub fn generation() -> Generation {
     match std::env::var("AGIRAILS_GENERATION") {
         Ok(name) if !name.is_empty() => name.parse().unwrap(),
