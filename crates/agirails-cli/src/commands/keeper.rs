@@ -27,31 +27,36 @@ const METRICS_PERIOD: Duration = Duration::from_secs(10);
 
 /// Settle what was delivered, for all providers or for some, until it is stopped.
 ///
-/// Once the dispute window of a delivery is over, anybody may settle it, which pays its provider. The keeper's
-/// key pays the gas and needs nothing else. It prints a line for each thing that it did.
+/// Once the dispute window of a delivery is over, anybody may settle it, which pays its provider. With --recover
+/// it also returns the money of abandoned work to whoever paid. The keeper's key pays the gas and needs nothing
+/// else. It prints a line for each thing that it did.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "It ends on Ctrl-C (exit status 130) and SIGTERM (0), once what it has sent is settled or on \
-    record; the next one goes on. With --once the exit status is 1 where a settlement failed; the next round \
+    record; the next one goes on. With --once the exit status is 1 where something failed; the next round \
     tries it again.\n\n\
     Examples:\n  agirails keeper --provider 0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045 --mode testnet\n  \
     agirails keeper --once --dry-run --address 0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045 --mode testnet"
 )]
 pub struct Keep {
-    /// Settle for this provider only; repeat it for more. All providers where it is left out
+    /// Care for this provider's transactions only; repeat it for more. All providers where it is left out
     #[arg(long = "provider", value_name = "ADDRESS", value_parser = parse::address)]
     providers: Vec<Address>,
+    /// Also return the money of work that was begun and not delivered until the deadline and the kernel's grace
+    /// had passed. Kernels before F-6 do not allow it
+    #[arg(long)]
+    recover: bool,
     /// The least that must arrive, after the protocol's fee: 0.01 where moves cost gas
     #[arg(long, value_name = "USDC", value_parser = parse::usdc)]
     min_net: Option<Usdc>,
-    /// What one coin of the chain costs, 1 ETH on Base: then nothing is settled whose gas costs more than it
+    /// What one coin of the chain costs, 1 ETH on Base: then nothing is sent whose gas costs more than it
     /// brings
     #[arg(long, value_name = "USDC", value_parser = parse::usdc)]
     coin_price: Option<Usdc>,
     /// Begin with this block of the chain, where no earlier keeper was: the kernel's first where it is left out
     #[arg(long, value_name = "N")]
     from_block: Option<u64>,
-    /// Say what would be settled. It sends nothing and needs no key
+    /// Say what would be sent. It sends nothing and needs no key
     #[arg(long)]
     dry_run: bool,
     /// Do one round and end
@@ -109,6 +114,7 @@ impl Keep {
         let mut builder = Keeper::builder(client)
             .providers(self.providers.iter().copied())
             .limits(limits)
+            .recover(self.recover)
             .dry_run(self.dry_run)
             .on_event(move |event| {
                 // Nobody who reads it is no reason to stop settling.
@@ -127,15 +133,18 @@ impl Keep {
             fields["event"] = json!("round");
             return format!("{fields}\n");
         }
-        let word = if report.is_dry_run { "would be settled" } else { "settled" };
-        let mut text = format!(
-            "{} {word}, {} failed, {} waiting ({} not worth their gas), {} disputed",
-            report.settled.len(),
-            report.failed,
-            report.waiting,
-            report.unprofitable,
-            report.disputed
+        let would = if report.is_dry_run { "would be " } else { "" };
+        let mut text = format!("{} {would}settled, ", report.settled.len());
+        if self.recover {
+            text += &format!("{} {would}recovered, ", report.recovered.len());
+        }
+        text += &format!(
+            "{} failed, {} waiting, {} not worth their gas, {} disputed",
+            report.failed, report.waiting, report.unprofitable, report.disputed
         );
+        if !self.recover && report.stalled > 0 {
+            text += &format!(", {} abandoned (--recover returns their money)", report.stalled);
+        }
         if let Some(due) = report.next_due_at {
             text += &format!("; the next is due at {}", time(due));
         }

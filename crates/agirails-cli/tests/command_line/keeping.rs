@@ -1,8 +1,10 @@
 //! The keeper, and `settle --due`: what is due is settled, once, and what is not due waits.
 
-use agirails::State;
+use agirails::{
+    ACTPClient, CreateTransaction, Evidence, Generation, State, Usdc, kernel::Kernel as _,
+};
 
-use crate::fixture::{Fixture, HOUR};
+use crate::fixture::{Fixture, HOUR, key};
 
 const DAY: u64 = 24 * HOUR;
 const KEEPER: &str = "0x4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e";
@@ -56,6 +58,45 @@ fn it_keeps_to_the_providers_and_limits_that_it_is_given() {
     let provider = fixture.provider().address().to_string();
     let done = fixture.keep(&["--provider", &provider, "--provider", KEEPER]);
     assert_eq!(fixture.state(id), State::Settled, "{done:?}");
+}
+
+#[test]
+fn abandoned_work_goes_back_to_whoever_paid_where_the_kernel_allows_it() {
+    let fixture = Fixture::new();
+    let (error, hint) = fixture.keep(&["--recover"]).told(1);
+    assert!(error.contains("recovers no abandoned work"), "{error}");
+    assert!(hint.contains("only the provider"), "{hint}");
+
+    let newer = tempfile::tempdir().unwrap();
+    let (id, kernel) = fixture.runtime.block_on(async {
+        let client = async |number| {
+            let builder = ACTPClient::builder().private_key(key(number)).generation(Generation::F6);
+            builder.state_directory(newer.path()).connect().await.unwrap()
+        };
+        let (payer, provider) = (client(2).await, client(1).await);
+        let kernel = payer.mock().unwrap().clone();
+        let deadline = payer.now().await.unwrap() + DAY;
+        let (requester, by) = (payer.address(), provider.address());
+        let order = CreateTransaction::new(requester, by, Usdc(1_000_000), deadline);
+        let id = payer.create_transaction(&order).await.unwrap();
+        payer.link_escrow(id).await.unwrap();
+        provider.transition_state(id, State::InProgress, Evidence::None).await.unwrap();
+        kernel.advance_time(DAY + HOUR).await.unwrap();
+        (id, kernel)
+    });
+    let keep = |arguments: &[&str]| {
+        let directory = ["--state-directory", newer.path().to_str().unwrap()];
+        fixture.keep(&[&directory, arguments].concat())
+    };
+    let done = keep(&[]);
+    assert!(done.out.contains("1 abandoned (--recover returns their money)"), "{done:?}");
+    let done = keep(&["--recover", "--dry-run"]);
+    assert!(done.out.starts_with(&format!("would recover {id}")), "{done:?}");
+    let done = keep(&["--recover"]);
+    assert!(done.out.starts_with(&format!("recovered {id} for requester ")), "{done:?}");
+    assert!(done.out.contains("0 settled, 1 recovered, 0 failed"), "{done:?}");
+    let state = fixture.runtime.block_on(kernel.get_transaction(id)).unwrap().state;
+    assert_eq!(state, State::Cancelled);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What is to be settled, in a state file: the transactions, and how far the events were read.
+//! What is to be settled or recovered, in a state file: the transactions, and how far the events were read.
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,6 +39,8 @@ pub(super) enum Stage {
     Disputed,
     /// It was seen settled or cancelled, and is looked at once more.
     Ended,
+    /// Its provider has begun and not delivered, on a kernel that recovers such work.
+    Begun,
 }
 
 impl Stage {
@@ -48,12 +50,13 @@ impl Stage {
             1 => Self::Delivered,
             2 => Self::Disputed,
             3 => Self::Ended,
+            4 => Self::Begun,
             _ => return None,
         })
     }
 }
 
-/// A transaction that is to be settled.
+/// A transaction that is to be settled or recovered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Duty {
     pub(super) id: TransactionId,
@@ -71,21 +74,25 @@ pub(super) struct Duty {
 pub(super) enum Change {
     /// It can be settled from this time of the kernel on.
     Delivered { provider: Address, amount: Usdc, due_at: u64 },
+    /// It can be recovered from this time of the kernel on.
+    Begun { provider: Address, amount: Usdc, due_at: u64 },
     /// It is disputed, and looked at again after this.
     Disputed { provider: Address, amount: Usdc, after: Duration },
     /// This keeper settled it; it is looked at again after this.
     Settled { gas_cost: GasCost, after: Duration },
+    /// This keeper recovered it; it is looked at again after this.
+    Recovered { gas_cost: GasCost, after: Duration },
     /// It is settled or cancelled; it is looked at again after this.
     Ended { after: Duration },
     /// It is of no interest any more.
     Forgotten,
     /// This is what arrives, and it is not worth its gas.
     Unprofitable { net: Usdc },
-    /// Its delivery is not to be seen; it is read again after this.
+    /// What an event told of is not to be seen; it is read again after this.
     Unread { after: Duration },
-    /// It is not settled before this has passed.
+    /// It is not moved before this has passed.
     Later { after: Duration },
-    /// A try to settle it failed; the next comes after this.
+    /// A try to move it failed; the next comes after this.
     Failed { after: Duration, trouble: String },
 }
 
@@ -93,10 +100,19 @@ pub(super) enum Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sighting {
     pub(super) id: TransactionId,
-    /// It was delivered. Otherwise it was moved on, and counts only where it is known.
-    pub(super) is_delivery: bool,
+    pub(super) seen: Seen,
     /// The event was not read before.
     pub(super) is_new: bool,
+}
+
+/// What happened to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Its provider began, on a kernel that recovers begun work.
+    Begun,
+    Delivered,
+    /// It was moved on, which counts only where it is known.
+    MovedOn,
 }
 
 /// How much is to be done.
@@ -105,7 +121,9 @@ pub(super) struct Backlog {
     pub(super) waiting: u64,
     pub(super) unprofitable: u64,
     pub(super) disputed: u64,
-    /// From when on the first of all could be settled, or could have been.
+    /// Begun, not delivered, and recoverable.
+    pub(super) stalled: u64,
+    /// From when on the first of all could be moved, or could have been.
     pub(super) first_due_at: Option<u64>,
 }
 
@@ -113,6 +131,7 @@ pub(super) struct Backlog {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counters {
     pub(super) settled: u128,
+    pub(super) recovered: u128,
     pub(super) failures: u128,
     pub(super) gas_wei: u128,
 }
@@ -121,6 +140,8 @@ pub(super) struct Counters {
 #[derive(Debug)]
 pub(super) struct Duties {
     file: Arc<Store>,
+    /// Whether begun work is among what is due.
+    recovers: bool,
 }
 
 fn format(network: &Network, address: Address) -> Format {
@@ -130,7 +151,7 @@ fn format(network: &Network, address: Address) -> Format {
         identity: Some(format!("{address} at kernel {kernel} on chain {chain_id}")),
         former: None,
         application_id: 0x6163_746b,
-        schema: &[include_str!("schema.sql")],
+        schema: &[include_str!("schema.sql"), include_str!("begun.sql")],
         synchronous: "NORMAL",
         patience: storage::PATIENCE,
     }
@@ -141,9 +162,10 @@ impl Duties {
         storage: Storage,
         network: &Network,
         address: Address,
+        recovers: bool,
     ) -> Result<Self> {
         let file = Store::open(storage, format(network, address), |_| Ok(())).await?;
-        Ok(Self { file })
+        Ok(Self { file, recovers })
     }
 
     /// A copy in memory, of nothing where there is no file yet.
@@ -151,12 +173,13 @@ impl Duties {
         storage: &Storage,
         network: &Network,
         address: Address,
+        recovers: bool,
     ) -> Result<Self> {
-        let copy = Self::open(Storage::Memory, network, address).await?;
+        let copy = Self::open(Storage::Memory, network, address, recovers).await?;
         if !storage.has(&format(network, address).file) {
             return Ok(copy);
         }
-        let original = Self::open(storage.clone(), network, address).await?;
+        let original = Self::open(storage.clone(), network, address, recovers).await?;
         for table in ["places", "duties"] {
             let rows = original.file.read(|connection| rows(connection, table)).await?;
             let width = rows.first().map_or(0, Vec::len);
@@ -199,19 +222,28 @@ impl Duties {
     pub(super) async fn note(&self, sightings: &[Sighting], places: Places) -> Result<()> {
         self.file
             .write(|connection| {
-                let mut add = connection.prepare_cached(
-                    "INSERT INTO duties (id, stage) VALUES (?1, 0) ON CONFLICT DO NOTHING",
+                let mut begun = connection.prepare_cached(
+                    "INSERT INTO duties (id, stage) VALUES (?1, 4) ON CONFLICT DO NOTHING",
+                )?;
+                let mut delivered = connection.prepare_cached(
+                    "INSERT INTO duties (id, stage) VALUES (?1, 0) ON CONFLICT (id) DO UPDATE \
+                     SET stage = 0, next_try = 0, tries = 0, net = NULL, unprofitable = 0 \
+                     WHERE stage = 4",
                 )?;
                 let mut again = connection.prepare_cached(
-                    "UPDATE duties SET stage = 0, next_try = 0, tries = 0 \
-                     WHERE id = ?1 AND stage IN (1, 2)",
+                    "UPDATE duties SET next_try = 0, tries = 0, \
+                     stage = CASE stage WHEN 4 THEN 4 ELSE 0 END, \
+                     due_at = CASE stage WHEN 4 THEN NULL ELSE due_at END \
+                     WHERE id = ?1 AND stage IN (1, 2, 4)",
                 )?;
-                for Sighting { id, is_delivery, is_new } in sightings {
-                    if *is_delivery {
-                        add.execute([id.as_slice()])?;
-                    } else if *is_new {
-                        again.execute([id.as_slice()])?;
-                    }
+                for Sighting { id, seen, is_new } in sightings {
+                    let id = [id.as_slice()];
+                    match seen {
+                        Seen::Begun => begun.execute(id)?,
+                        Seen::Delivered => delivered.execute(id)?,
+                        Seen::MovedOn if *is_new => again.execute(id)?,
+                        Seen::MovedOn => 0,
+                    };
                 }
                 let mut reach =
                     connection.prepare_cached("INSERT OR REPLACE INTO places VALUES (?1, ?2)")?;
@@ -226,7 +258,8 @@ impl Duties {
     /// Those that are to be read now, those with the earliest time first.
     pub(super) async fn to_look_at(&self, limit: u32) -> Result<Vec<Duty>> {
         let sql = format!(
-            "SELECT {DUTY} FROM duties WHERE stage IN (0, 2, 3) AND next_try <= ?1 \
+            "SELECT {DUTY} FROM (SELECT * FROM duties WHERE stage IN (0, 2, 3) AND next_try <= ?1 \
+             UNION ALL SELECT * FROM duties WHERE stage = 4 AND due_at IS NULL AND next_try <= ?1) \
              ORDER BY next_try LIMIT ?2"
         );
         self.file
@@ -238,9 +271,15 @@ impl Duties {
             .await
     }
 
-    /// Whether something can be settled at this time of the kernel.
+    /// A condition: what can be moved at the kernel's time `?1` and this machine's `?2`.
+    fn due_now(&self) -> String {
+        let stages = if self.recovers { "stage IN (1, 4)" } else { "stage = 1" };
+        format!("{stages} AND due_at <= ?1 AND next_try <= ?2")
+    }
+
+    /// Whether something can be moved at this time of the kernel.
     pub(super) async fn is_any_due(&self, providers: &[Address], now: u64) -> Result<bool> {
-        let sql = format!("SELECT 1 FROM duties WHERE {DUE}{}", of(providers));
+        let sql = format!("SELECT 1 FROM duties WHERE {}{}", self.due_now(), of(providers));
         self.file
             .read(|connection| {
                 Ok(connection.prepare(&sql)?.exists(params![signed(now), now_ms()])?)
@@ -248,7 +287,7 @@ impl Duties {
             .await
     }
 
-    /// Those that can be settled at this time of the kernel and bring this much, or whose net is not
+    /// Those that can be moved at this time of the kernel and bring this much, or whose net is not
     /// known yet; the oldest first.
     pub(super) async fn due(
         &self,
@@ -258,8 +297,9 @@ impl Duties {
         limit: u32,
     ) -> Result<Vec<Duty>> {
         let sql = format!(
-            "SELECT {DUTY} FROM duties WHERE {DUE} AND (net IS NULL OR net >= ?3){} \
+            "SELECT {DUTY} FROM duties WHERE {} AND (net IS NULL OR net >= ?3){} \
              ORDER BY due_at LIMIT ?4",
+            self.due_now(),
             of(providers)
         );
         self.file
@@ -272,7 +312,7 @@ impl Duties {
             .await
     }
 
-    /// Marks those that could be settled and bring less than this, and no others; returns those that
+    /// Marks those that could be moved and bring less than this, and no others; returns those that
     /// were not marked before.
     pub(super) async fn mark_unprofitable(
         &self,
@@ -282,11 +322,13 @@ impl Duties {
     ) -> Result<Vec<Duty>> {
         let sql = format!(
             "UPDATE duties SET unprofitable = 1 \
-             WHERE {DUE} AND net < ?3 AND NOT unprofitable{} RETURNING {DUTY}",
+             WHERE {} AND net < ?3 AND NOT unprofitable{} RETURNING {DUTY}",
+            self.due_now(),
             of(providers)
         );
         let unmark = format!(
-            "UPDATE duties SET unprofitable = 0 WHERE {DUE} AND net >= ?3 AND unprofitable"
+            "UPDATE duties SET unprofitable = 0 WHERE {} AND net >= ?3 AND unprofitable",
+            self.due_now()
         );
         self.file
             .write(|connection| {
@@ -345,23 +387,27 @@ impl Duties {
             .await
     }
 
-    pub(super) async fn backlog(&self, providers: &[Address]) -> Result<Backlog> {
+    /// At this time of the kernel.
+    pub(super) async fn backlog(&self, providers: &[Address], now: u64) -> Result<Backlog> {
+        let to_do = if self.recovers { "stage IN (1, 4)" } else { "stage = 1" };
         let sql = format!(
             "SELECT count(*) FILTER (WHERE stage = 1), \
-             count(*) FILTER (WHERE stage = 1 AND unprofitable), \
+             count(*) FILTER (WHERE {to_do} AND due_at <= ?1 AND unprofitable), \
              count(*) FILTER (WHERE stage = 2), \
-             min(due_at) FILTER (WHERE stage = 1 AND NOT unprofitable) \
-             FROM duties WHERE stage IN (1, 2){}",
+             min(due_at) FILTER (WHERE {to_do} AND NOT unprofitable), \
+             count(*) FILTER (WHERE stage = 4 AND due_at <= ?1) \
+             FROM duties WHERE stage IN (1, 2, 4){}",
             of(providers)
         );
         self.file
             .read(|connection| {
-                Ok(connection.query_row(&sql, [], |row| {
+                Ok(connection.query_row(&sql, [signed(now)], |row| {
                     Ok(Backlog {
                         waiting: number(row, 0)?,
                         unprofitable: number(row, 1)?,
                         disputed: number(row, 2)?,
                         first_due_at: optional(row, 3)?,
+                        stalled: number(row, 4)?,
                     })
                 })?)
             })
@@ -373,6 +419,7 @@ impl Duties {
             .read(|connection| {
                 Ok(Counters {
                     settled: counter(connection, "settled")?,
+                    recovered: counter(connection, "recovered")?,
                     failures: counter(connection, "failures")?,
                     gas_wei: counter(connection, "gas_wei")?,
                 })
@@ -387,7 +434,16 @@ fn apply(connection: &Connection, id: TransactionId, change: &Change) -> Attempt
         Change::Delivered { provider, amount, due_at } => {
             let sql = "UPDATE duties SET stage = 1, provider = ?2, amount = ?3, due_at = ?4, \
                        next_try = CASE stage WHEN 1 THEN next_try ELSE 0 END, \
-                       tries = CASE stage WHEN 1 THEN tries ELSE 0 END WHERE id = ?1";
+                       tries = CASE stage WHEN 1 THEN tries ELSE 0 END, \
+                       net = CASE stage WHEN 4 THEN NULL ELSE net END, \
+                       unprofitable = CASE stage WHEN 4 THEN 0 ELSE unprofitable END WHERE id = ?1";
+            let (amount, due_at) = (signed(amount.0), signed(*due_at));
+            let row = params![id, provider.as_slice(), amount, due_at];
+            connection.prepare_cached(sql)?.execute(row)?;
+        }
+        Change::Begun { provider, amount, due_at } => {
+            let sql = "UPDATE duties SET stage = 4, provider = ?2, amount = ?3, due_at = ?4, \
+                       next_try = 0, tries = 0, net = NULL, unprofitable = 0 WHERE id = ?1";
             let (amount, due_at) = (signed(amount.0), signed(*due_at));
             let row = params![id, provider.as_slice(), amount, due_at];
             connection.prepare_cached(sql)?.execute(row)?;
@@ -404,6 +460,11 @@ fn apply(connection: &Connection, id: TransactionId, change: &Change) -> Attempt
             count(connection, "settled", 1)?;
             count(connection, "gas_wei", gas_cost.0)?;
         }
+        Change::Recovered { gas_cost, after } => {
+            end(connection, id, *after)?;
+            count(connection, "recovered", 1)?;
+            count(connection, "gas_wei", gas_cost.0)?;
+        }
         Change::Ended { after } => end(connection, id, *after)?,
         Change::Forgotten => {
             connection.prepare_cached("DELETE FROM duties WHERE id = ?1")?.execute([id])?;
@@ -413,8 +474,10 @@ fn apply(connection: &Connection, id: TransactionId, change: &Change) -> Attempt
             connection.prepare_cached(sql)?.execute(params![id, signed(net.0)])?;
         }
         Change::Unread { after } => {
-            let sql = "UPDATE duties SET stage = 0, next_try = ?2, \
-                       tries = CASE stage WHEN 0 THEN tries + 1 ELSE 1 END WHERE id = ?1";
+            let sql = "UPDATE duties SET next_try = ?2, \
+                       tries = CASE WHEN stage IN (0, 4) THEN tries + 1 ELSE 1 END, \
+                       due_at = CASE stage WHEN 4 THEN NULL ELSE due_at END, \
+                       stage = CASE stage WHEN 4 THEN 4 ELSE 0 END WHERE id = ?1";
             connection.prepare_cached(sql)?.execute(params![id, now_ms() + ms(*after)])?;
         }
         Change::Later { after } => {
@@ -460,9 +523,6 @@ fn of(providers: &[Address]) -> String {
     let named: Vec<_> = providers.iter().map(|one| format!("x'{}'", hex::encode(one))).collect();
     format!(" AND provider IN ({})", named.join(", "))
 }
-
-/// At the kernel's time `?1` and this machine's `?2`.
-const DUE: &str = "stage = 1 AND due_at <= ?1 AND next_try <= ?2";
 
 const DUTY: &str = "id, stage, provider, net, unprofitable, tries";
 

@@ -25,6 +25,21 @@ pub struct Settlement {
     pub gas_cost: GasCost,
 }
 
+/// A return of a requester's money that a keeper made, or would make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Which transaction.
+    pub transaction: TransactionId,
+    /// Who has the money back.
+    pub requester: Address,
+    /// What was left in escrow, all of which was returned.
+    pub amount: Usdc,
+    /// What the keeper paid for it.
+    pub gas_cost: GasCost,
+}
+
 /// Something that happened. Its [`Display`](fmt::Display) is a line for a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case", rename_all_fields = "camelCase")]
@@ -34,6 +49,10 @@ pub enum Event {
     Settled(Settlement),
     /// A transaction would be settled, were this not a dry run.
     WouldSettle(Settlement),
+    /// The money of work that its provider had abandoned was returned.
+    Recovered(Recovery),
+    /// It would be returned, were this not a dry run.
+    WouldRecover(Recovery),
     /// A transaction that was to be settled ended by other hands.
     Ended {
         /// Which transaction.
@@ -45,7 +64,7 @@ pub enum Event {
     Unprofitable {
         /// Which transaction.
         transaction: TransactionId,
-        /// What would arrive.
+        /// What would arrive, at the provider or back at the requester.
         net: Usdc,
         /// What must arrive at the moment.
         least_net: Usdc,
@@ -55,7 +74,7 @@ pub enum Event {
         /// Which transaction.
         transaction: TransactionId,
     },
-    /// A settlement that stood on chain was taken back. The transaction waits again.
+    /// A settlement or a return that stood on chain was taken back. The transaction waits again.
     TakenBack {
         /// Which transaction.
         transaction: TransactionId,
@@ -65,7 +84,7 @@ pub enum Event {
         /// Which transaction.
         transaction: TransactionId,
     },
-    /// A try to settle a transaction failed. It is tried again.
+    /// A try to settle a transaction or to return its money failed. It is tried again.
     Failed {
         /// Which transaction.
         transaction: TransactionId,
@@ -103,6 +122,14 @@ impl fmt::Display for Event {
             Self::WouldSettle(Settlement { transaction, provider, net, .. }) => {
                 write!(f, "would settle {transaction} for provider {provider}: net {net} USDC")
             }
+            Self::Recovered(Recovery { transaction, requester, amount, gas_cost }) => write!(
+                f,
+                "recovered {transaction} for requester {requester}: {amount} USDC, gas {} wei",
+                gas_cost.0
+            ),
+            Self::WouldRecover(Recovery { transaction, requester, amount, .. }) => {
+                write!(f, "would recover {transaction} for requester {requester}: {amount} USDC")
+            }
             Self::Ended { transaction, state } => {
                 write!(f, "{transaction} was {state} by other hands")
             }
@@ -121,7 +148,7 @@ impl fmt::Display for Event {
             }
             Self::Failed { transaction, message, next_try_seconds } => write!(
                 f,
-                "{transaction} was not settled, the next try is in {next_try_seconds} s: {message}"
+                "the try to end {transaction} failed, the next is in {next_try_seconds} s: {message}"
             ),
             Self::RoundFailed { message, next_try_seconds } => {
                 write!(f, "the round failed, the next is in {next_try_seconds} s: {message}")

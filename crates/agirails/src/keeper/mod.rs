@@ -19,7 +19,10 @@
 //! # }).unwrap();
 //! ```
 //!
-//! Source: `ACTPKernel.transitionState`, DELIVERED to SETTLED.
+//! With [`KeeperBuilder::recover`] it also returns the money of work that a provider began and abandoned, on
+//! kernels that allow it.
+//!
+//! Source: `ACTPKernel.transitionState`, DELIVERED to SETTLED; `ACTPKernel.recoverStalledInProgress`.
 
 mod duties;
 mod event;
@@ -45,7 +48,7 @@ use self::{
     round::Chores,
 };
 pub use self::{
-    event::{Event, Settlement},
+    event::{Event, Recovery, Settlement},
     report::{Metrics, Report},
 };
 #[cfg(feature = "chain")]
@@ -53,6 +56,7 @@ use crate::kernel::chain::Position;
 use crate::{
     client::{ACTPClient, SettlementLimits},
     error::{Code, Error, Kind, Result, Retry},
+    kernel::require_recovery,
     storage::Storage,
 };
 
@@ -67,19 +71,30 @@ pub struct KeeperBuilder {
     storage: Option<Storage>,
     providers: Vec<Address>,
     limits: SettlementLimits,
+    recovers: bool,
     is_dry_run: bool,
     from_block: Option<u64>,
     listener: Listener,
 }
 
 impl KeeperBuilder {
-    /// Settles the transactions of these providers only. The default, an empty list, is all providers.
+    /// Settles, and recovers, the transactions of these providers only. The default, an empty list, is all providers.
     pub fn providers(mut self, providers: impl IntoIterator<Item = Address>) -> Self {
         self.providers = providers.into_iter().collect();
         self
     }
 
-    /// Sets what a settlement must bring to be sent.
+    /// With `true` the keeper also returns the money of work that its provider began and did not deliver until
+    /// the deadline and the kernel's grace had passed: all that is left in escrow, to the requester. By default
+    /// it only counts such work, as `stalled`.
+    ///
+    /// Source: `ACTPKernel.recoverStalledInProgress`.
+    pub fn recover(mut self, recovers: bool) -> Self {
+        self.recovers = recovers;
+        self
+    }
+
+    /// Sets what a settlement must bring to be sent, and what a recovery must return.
     pub fn limits(mut self, limits: SettlementLimits) -> Self {
         self.limits = limits;
         self
@@ -117,10 +132,12 @@ impl KeeperBuilder {
     ///
     /// # Errors
     /// [`Code::KeyMissing`] on a chain without a key, since nothing could be settled: give the client one,
-    /// or ask for a dry run. [`Code::InvalidSettings`] for a first block in mode mock, which has no blocks.
+    /// or ask for a dry run. [`Code::UnsupportedKernel`] for recovering on a kernel before F-6, which allows
+    /// nobody to. [`Code::InvalidSettings`] for a first block in mode mock, which has no blocks.
     /// The storage's codes.
     pub async fn open(self) -> Result<Keeper> {
-        let Self { client, storage, providers, limits, is_dry_run, from_block, listener } = self;
+        let Self { client, storage, providers, limits, recovers, is_dry_run, from_block, listener } =
+            self;
         if client.is_read_only() && !is_dry_run {
             let message = format!(
                 "this client of {} has no key, so it could settle nothing",
@@ -129,6 +146,9 @@ impl KeeperBuilder {
             return Err(Error::new(Code::KeyMissing, message).with_hint(
                 "give the keeper's client a private key or a keystore, or ask for a dry run",
             ));
+        }
+        if recovers {
+            require_recovery(client.network())?;
         }
         if let (Some(block), Some(_)) = (from_block, client.mock()) {
             return Err(Error::invalid(
@@ -146,8 +166,8 @@ impl KeeperBuilder {
         let storage = storage.unwrap_or_else(|| client.storage().clone());
         let (network, address) = (client.network(), client.address());
         let duties = match is_dry_run {
-            true => Duties::copy(&storage, network, address).await?,
-            false => Duties::open(storage, network, address).await?,
+            true => Duties::copy(&storage, network, address, recovers).await?,
+            false => Duties::open(storage, network, address, recovers).await?,
         };
         // A development chain that was started anew has the same contracts and other events.
         if client.network().is_local() && client.mock().is_none() {
@@ -204,13 +224,14 @@ impl Keeper {
             storage: None,
             providers: vec![],
             limits: SettlementLimits::default(),
+            recovers: false,
             is_dry_run: false,
             from_block: None,
             listener: Listener::default(),
         }
     }
 
-    /// Does one round: reads new events, settles what is due, and waits until that stands on chain.
+    /// Does one round: reads new events, ends what is due, and waits until that stands on chain.
     ///
     /// Where another keeper of the same key is at work, it does nothing and says so. Dropping the future
     /// loses nothing: the next round goes on, after nine seconds at most.
@@ -305,21 +326,21 @@ impl Keeper {
     /// The storage's, and before the first round the network's.
     pub async fn metrics(&self) -> Result<Metrics> {
         let inner = &self.inner;
-        let (backlog, counters, places) = (
-            inner.duties.backlog(&inner.providers).await?,
-            inner.duties.counters().await?,
-            inner.duties.places(inner.start).await?,
-        );
+        let (counters, places) =
+            (inner.duties.counters().await?, inner.duties.places(inner.start).await?);
         let known = *inner.clock.lock().unwrap_or_else(PoisonError::into_inner);
         let now = match known {
             Some((read, then)) => then.saturating_add(read.elapsed().as_secs()),
             None => inner.now().await?,
         };
+        let backlog = inner.duties.backlog(&inner.providers, now).await?;
         Ok(Metrics {
             settled_total: counters.settled,
+            recovered_total: counters.recovered,
             waiting: backlog.waiting,
             unprofitable: backlog.unprofitable,
             disputed: backlog.disputed,
+            stalled: backlog.stalled,
             oldest_due_seconds: backlog.first_due_at.map_or(0, |due| now.saturating_sub(due)),
             failures_total: counters.failures,
             gas_wei_total: counters.gas_wei,
@@ -336,7 +357,7 @@ impl Inner {
         Ok(now)
     }
 
-    /// Whether this keeper settles this provider's transactions.
+    /// Whether this provider's transactions are this keeper's work.
     fn is_for(&self, provider: Address) -> bool {
         self.providers.is_empty() || self.providers.contains(&provider)
     }
@@ -351,7 +372,7 @@ fn owner() -> Result<Owner> {
     Ok(owner)
 }
 
-/// Settlements that were begun and have not ended.
+/// Moves that were begun and have not ended.
 #[derive(Debug, Clone, Default)]
 struct UnderWay(Arc<AtomicUsize>);
 

@@ -1,4 +1,4 @@
-//! One round: new events are read, what they name is looked at, and what is due is settled.
+//! One round: new events are read, what they name is looked at, and what is due is settled or recovered.
 
 use std::{
     sync::{
@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 
 use super::{
     Begun, Inner,
-    duties::{Change, Duty, Sighting, Stage},
-    event::{Event, Settlement},
+    duties::{Change, Duty, Seen, Sighting, Stage},
+    event::{Event, Recovery, Settlement},
     report::Report,
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result, Retry},
     kernel::{GasCost, Transition},
     protocol::{
-        Event as KernelEvent, EventRecord, Refusal, State, Transaction, TransactionId, Usdc,
+        Event as KernelEvent, EventRecord, Refusal, State, Terms, Transaction, TransactionId, Usdc,
     },
     wall_clock::wall_seconds,
 };
@@ -36,7 +36,7 @@ const CHECKED_AFTER: u64 = 3_600;
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 /// Transactions that are read in one round trip.
 const READ_AT_ONCE: u32 = 250;
-/// Settlements under way at once: a chain takes them in a block together.
+/// Moves under way at once: a chain takes them in a block together.
 const AT_ONCE: usize = 128;
 /// What one round takes on.
 const PER_ROUND: u32 = 10_000;
@@ -44,7 +44,7 @@ const PER_ROUND: u32 = 10_000;
 const CONFIRM_AFTER: Duration = Duration::from_secs(600);
 /// How often a disputed transaction is looked at. An event tells of its end earlier.
 const LOOK_AT_DISPUTED: Duration = Duration::from_secs(600);
-/// How often a delivery is looked for that an event told of and no node shows: a little more than a day.
+/// How often that is looked for which an event told of and no node shows: a little more than a day.
 const MISSING_TRIES: u32 = 36;
 /// How often a dry run says the same.
 const SAY_AGAIN: Duration = Duration::from_secs(86_400);
@@ -118,13 +118,14 @@ impl Inner {
         if !stopped.load(Ordering::Relaxed) {
             report.is_busy = !self.leads().await?;
             if !report.is_busy {
-                self.settle_due(stopped, &mut report).await?;
+                self.move_due(stopped, &mut report).await?;
             }
         }
-        let backlog = self.duties.backlog(&self.providers).await?;
+        let backlog = self.duties.backlog(&self.providers, now).await?;
         report.waiting = backlog.waiting;
         report.unprofitable = backlog.unprofitable;
         report.disputed = backlog.disputed;
+        report.stalled = backlog.stalled;
         report.next_due_at = backlog.first_due_at;
         self.duties.release(self.owner).await?;
         Ok(report)
@@ -148,7 +149,7 @@ impl Inner {
             let page = self.client.events(cursor, EVENTS).await?;
             let Some(last) = page.last() else { break };
             cursor = last.cursor;
-            let sightings = sightings(&page, places.read);
+            let sightings = sightings(&page, places.read, self.terms());
             if is_checking {
                 let old = page.iter().take_while(|record| {
                     moved(record).is_none_or(|(.., timestamp)| timestamp <= checked_at)
@@ -189,7 +190,7 @@ impl Inner {
                     read => read,
                 };
                 let is_ours = read.as_ref().is_none_or(|read| self.is_for(read.provider));
-                let (change, event) = standing(duty, read.as_ref());
+                let (change, event) = standing(duty, read.as_ref(), self.terms());
                 changes.push((duty.id, change));
                 events.extend(event.filter(|_| is_ours));
             }
@@ -201,7 +202,7 @@ impl Inner {
         }
     }
 
-    async fn settle_due(self: &Arc<Self>, stopped: &AtomicBool, report: &mut Report) -> Result<()> {
+    async fn move_due(self: &Arc<Self>, stopped: &AtomicBool, report: &mut Report) -> Result<()> {
         let now = self.now().await?;
         if !self.duties.is_any_due(&self.providers, now).await? {
             return Ok(());
@@ -231,9 +232,7 @@ impl Inner {
                     break 'all;
                 }
                 let (inner, begun) = (self.clone(), self.under_way.begin());
-                trying
-                    .all
-                    .spawn(async move { (inner.settle(duty, read, now, least).await, begun) });
+                trying.all.spawn(async move { (inner.end(duty, read, now, least).await, begun) });
             }
         }
         while !trying.all.is_empty() {
@@ -259,6 +258,9 @@ impl Inner {
             Some(Event::Settled(settlement) | Event::WouldSettle(settlement)) => {
                 report.settled.push(*settlement);
             }
+            Some(Event::Recovered(recovery) | Event::WouldRecover(recovery)) => {
+                report.recovered.push(*recovery);
+            }
             Some(Event::Ended { .. }) => report.ended += 1,
             Some(Event::Failed { .. }) => report.failed += 1,
             _ => {}
@@ -269,16 +271,19 @@ impl Inner {
         Ok(!is_general && !report.is_busy)
     }
 
-    /// Tries once to settle a transaction that is due, as it was read.
-    async fn settle(&self, duty: Duty, read: Option<Transaction>, now: u64, least: Usdc) -> Tried {
+    fn terms(&self) -> Terms {
+        self.client.network().terms
+    }
+
+    /// Tries once to settle or recover a transaction that is due, as it was read.
+    async fn end(&self, duty: Duty, read: Option<Transaction>, now: u64, least: Usdc) -> Tried {
         let id = duty.id;
-        let is_open = |read: &Transaction| {
-            read.state == State::Delivered
-                && read.dispute_window.ends_at().is_some_and(|end| end < now)
+        let is_due = |read: &Transaction| {
+            due_at(read, self.terms()).is_some_and(|(stage, due)| stage == duty.stage && due <= now)
         };
-        let Some(transaction) = read.as_ref().filter(|read| is_open(read)) else {
+        let Some(transaction) = read.as_ref().filter(|read| is_due(read)) else {
             // The kernel says something else than it did.
-            let standing = standing(&duty, read.as_ref());
+            let standing = standing(&duty, read.as_ref(), self.terms());
             return Tried::of(duty, standing);
         };
         let net = match self.net(&duty, transaction).await {
@@ -290,37 +295,53 @@ impl Inner {
             let event = Some(event).filter(|_| !duty.is_unprofitable);
             return Tried::of(duty, (Change::Unprofitable { net }, event));
         }
-        let provider = transaction.provider;
+        let &Transaction { provider, requester, .. } = transaction;
+        let is_begun = duty.stage == Stage::Begun;
         let settled = |gas_cost| Settlement { transaction: id, provider, net, gas_cost };
+        let recovered = |gas_cost| Recovery { transaction: id, requester, amount: net, gas_cost };
         if self.is_dry_run {
-            let event = Event::WouldSettle(settled(GasCost::default()));
+            let event = match is_begun {
+                true => Event::WouldRecover(recovered(GasCost::default())),
+                false => Event::WouldSettle(settled(GasCost::default())),
+            };
             return Tried::of(duty, (Change::Later { after: SAY_AGAIN }, Some(event)));
         }
-        let settle = Transition { id, to: State::Settled, data: vec![], proof: None };
-        match self.client.kernel().transition_state(self.client.address(), &settle).await {
-            Ok(gas_cost) => {
-                let change = Change::Settled { gas_cost, after: CONFIRM_AFTER };
-                Tried::of(duty, (change, Some(Event::Settled(settled(gas_cost)))))
-            }
+        let (kernel, sender, after) = (self.client.kernel(), self.client.address(), CONFIRM_AFTER);
+        let outcome = if is_begun {
+            kernel.recover_stalled(sender, id).await.map(|gas_cost| {
+                (Change::Recovered { gas_cost, after }, Event::Recovered(recovered(gas_cost)))
+            })
+        } else {
+            let settle = Transition { id, to: State::Settled, data: vec![], proof: None };
+            kernel.transition_state(sender, &settle).await.map(|gas_cost| {
+                (Change::Settled { gas_cost, after }, Event::Settled(settled(gas_cost)))
+            })
+        };
+        match outcome {
+            Ok((change, event)) => Tried::of(duty, (change, Some(event))),
             Err(error) => self.judge(duty, now, error).await,
         }
     }
 
-    /// What arrives: of what its milestones left in escrow, less the fee.
+    /// What arrives of what is left in escrow: all of it at a requester, and less the fee at a provider.
     async fn net(&self, duty: &Duty, transaction: &Transaction) -> Result<Usdc> {
         if let Some(net) = duty.net {
             return Ok(net);
         }
         let left = self.client.escrow(duty.id).await?.remaining();
-        let terms = self.client.network().terms;
-        let paid = terms.payout(left, transaction.platform_fee_bps_locked);
-        // Below the least fee the kernel refuses to pay, and of nothing it pays nothing.
-        let net = paid.map_or(Usdc::ZERO, |paid| paid.net);
+        let net = match duty.stage {
+            Stage::Begun => left,
+            // Below the least fee the kernel refuses to pay, and of nothing it pays nothing.
+            _ => self
+                .terms()
+                .payout(left, transaction.platform_fee_bps_locked)
+                .map_or(Usdc::ZERO, |paid| paid.net),
+        };
         self.duties.set_net(duty.id, net).await?;
         Ok(net)
     }
 
-    /// What a failed try means. Others may have settled it, a dispute may have come first, it may be too
+    /// What a failed try means. Others may have ended it, a dispute may have come first, it may be too
     /// early, and a node that lags behind may refuse what the chain would take.
     async fn judge(&self, duty: Duty, now: u64, error: Error) -> Tried {
         if error.refusal().is_none() {
@@ -330,50 +351,74 @@ impl Inner {
             Ok(read) => read,
             Err(trouble) => return failed(duty, &trouble),
         };
-        let is_early = read.dispute_window.ends_at().is_some_and(|end| now <= end);
-        if read.state == State::Delivered && !is_early {
+        let is_due = due_at(&read, self.terms())
+            .is_some_and(|(stage, due)| stage == duty.stage && due <= now);
+        if is_due {
             return failed(duty, &error);
         }
-        let standing = standing(&duty, Some(&read));
+        let standing = standing(&duty, Some(&read), self.terms());
         Tried::of(duty, standing)
     }
 }
 
+/// What can be done with a transaction, by the stage of that, and from when on by the kernel's time.
+fn due_at(read: &Transaction, terms: Terms) -> Option<(Stage, u64)> {
+    match read.state {
+        State::Delivered => {
+            read.dispute_window.ends_at().map(|end| (Stage::Delivered, end.saturating_add(1)))
+        }
+        State::InProgress => terms.recovered_from(read.deadline).map(|from| (Stage::Begun, from)),
+        _ => None,
+    }
+}
+
 /// What follows for a transaction from how it stands.
-fn standing(duty: &Duty, read: Option<&Transaction>) -> (Change, Option<Event>) {
+fn standing(duty: &Duty, read: Option<&Transaction>, terms: Terms) -> (Change, Option<Event>) {
     let transaction = duty.id;
     let Some(read) = read else { return unread(duty) };
     let &Transaction { provider, amount, state, .. } = read;
-    match state {
-        State::Delivered => {
-            let Some(end) = read.dispute_window.ends_at() else { return unread(duty) };
-            let change = Change::Delivered { provider, amount, due_at: end.saturating_add(1) };
-            let is_back = duty.stage == Stage::Ended;
-            (change, is_back.then_some(Event::TakenBack { transaction }))
+    let is_back = duty.stage == Stage::Ended;
+    let taken_back = is_back.then_some(Event::TakenBack { transaction });
+    match (state, due_at(read, terms)) {
+        (State::Delivered, Some((_, due_at))) => {
+            (Change::Delivered { provider, amount, due_at }, taken_back)
         }
-        State::Disputed => {
+        // Its delivery was told of, so a node that says this has not seen it yet.
+        (State::InProgress, Some((_, due_at)))
+            if matches!(duty.stage, Stage::Begun | Stage::Ended) =>
+        {
+            (Change::Begun { provider, amount, due_at }, taken_back)
+        }
+        (State::Disputed, _) => {
             let change = Change::Disputed { provider, amount, after: LOOK_AT_DISPUTED };
             let is_known = duty.stage == Stage::Disputed;
             (change, (!is_known).then_some(Event::Disputed { transaction }))
         }
-        State::Settled | State::Cancelled => match duty.stage {
-            Stage::Ended => (Change::Forgotten, None),
-            _ => {
-                // What ended before it was ever read is history.
-                let was_waiting = duty.provider.is_some();
-                let event = was_waiting.then_some(Event::Ended { transaction, state });
-                (Change::Ended { after: CONFIRM_AFTER }, event)
-            }
-        },
-        State::Initiated | State::Quoted | State::Committed | State::InProgress => unread(duty),
+        // Nothing was to be settled.
+        (State::Settled | State::Cancelled, _) if duty.stage == Stage::Begun => {
+            (Change::Forgotten, None)
+        }
+        (State::Settled | State::Cancelled, _) if is_back => (Change::Forgotten, None),
+        (State::Settled | State::Cancelled, _) => {
+            // What ended before it was ever read is history.
+            let was_waiting = duty.provider.is_some();
+            let event = was_waiting.then_some(Event::Ended { transaction, state });
+            (Change::Ended { after: CONFIRM_AFTER }, event)
+        }
+        _ => unread(duty),
     }
 }
-
-/// Its delivery is not there: taken back by the chain, or not seen yet by the node.
+/// What an event told of is not there: taken back by the chain, or not seen yet by the node.
 fn unread(duty: &Duty) -> (Change, Option<Event>) {
-    let tries = if duty.stage == Stage::Unread { duty.tries } else { 0 };
+    let tries = match duty.stage {
+        Stage::Unread | Stage::Begun => duty.tries,
+        _ => 0,
+    };
     if tries >= MISSING_TRIES {
-        return (Change::Forgotten, Some(Event::Forgotten { transaction: duty.id }));
+        // Of begun work nobody was told.
+        let was_to_be_settled = duty.stage != Stage::Begun;
+        let event = was_to_be_settled.then_some(Event::Forgotten { transaction: duty.id });
+        return (Change::Forgotten, event);
     }
     (Change::Unread { after: pause(BACKOFF.0, LONG_BACKOFF.1, tries) }, None)
 }
@@ -406,13 +451,17 @@ fn pause(first: Duration, last: Duration, tries: u32) -> Duration {
 }
 
 /// Of the events those that matter here, and whether each was read before.
-fn sightings(page: &[EventRecord], read: u64) -> Vec<Sighting> {
+fn sightings(page: &[EventRecord], read: u64, terms: Terms) -> Vec<Sighting> {
+    let recovers = terms.recovery_grace_seconds().is_some();
     let sighting = |record: &EventRecord| {
         let (id, old, new, _) = moved(record)?;
-        let is_delivery = new == State::Delivered;
-        let is_of_interest = is_delivery || matches!(old, State::Delivered | State::Disputed);
-        let is_new = record.cursor > read;
-        is_of_interest.then_some(Sighting { id, is_delivery, is_new })
+        let seen = match (old, new) {
+            (_, State::Delivered) => Seen::Delivered,
+            (_, State::InProgress) if recovers => Seen::Begun,
+            (State::Delivered | State::Disputed | State::InProgress, _) => Seen::MovedOn,
+            _ => return None,
+        };
+        Some(Sighting { id, seen, is_new: record.cursor > read })
     };
     page.iter().filter_map(sighting).collect()
 }
@@ -473,14 +522,15 @@ mod tests {
         let missing = |tries| Duty { stage: Stage::Unread, ..duty(tries) };
         let mut waited = Duration::ZERO;
         for tries in 0..MISSING_TRIES {
-            let (Change::Unread { after }, None) = standing(&missing(tries), None) else {
+            let (Change::Unread { after }, None) = standing(&missing(tries), None, Terms::MAY_2026)
+            else {
                 panic!()
             };
             waited += after;
         }
         assert!(waited > Duration::from_secs(86_400), "{waited:?}");
-        assert_eq!(standing(&missing(MISSING_TRIES), None).0, Change::Forgotten);
+        assert_eq!(standing(&missing(MISSING_TRIES), None, Terms::MAY_2026).0, Change::Forgotten);
         // However often its settlement failed before.
-        assert_ne!(standing(&duty(MISSING_TRIES), None).0, Change::Forgotten);
+        assert_ne!(standing(&duty(MISSING_TRIES), None, Terms::MAY_2026).0, Change::Forgotten);
     }
 }

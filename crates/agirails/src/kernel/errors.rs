@@ -44,7 +44,7 @@ pub(super) fn check_agreement(network: &Network, request: &CreateTransaction) ->
 }
 
 /// Kernels before F-6 recover nothing.
-pub(super) fn require_recovery(network: &Network) -> Result<()> {
+pub(crate) fn require_recovery(network: &Network) -> Result<()> {
     if network.terms.recovery_grace_seconds().is_some() {
         return Ok(());
     }

@@ -11,6 +11,8 @@ use alloy_primitives::{Address, B256, U256};
 use async_trait::async_trait;
 use serde::Serialize;
 
+#[cfg(feature = "keeper")]
+pub(crate) use self::errors::require_recovery;
 pub use crate::protocol::proof::DeliveryAttestation;
 use crate::{
     error::Result,

@@ -6,8 +6,8 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, Address, B256, CreateTransaction, Event, PrivateKey, State, Storage, TransactionId,
-    Usdc,
+    ACTPClient, Address, B256, CreateTransaction, Event, Generation, PrivateKey, State, Storage,
+    TransactionId, Usdc,
     keeper::{self, Keeper, KeeperBuilder},
     kernel::{Kernel, Transition},
 };
@@ -39,9 +39,13 @@ pub struct Fixture {
 
 impl Fixture {
     pub async fn new() -> Self {
+        Self::of(generation()).await
+    }
+
+    pub async fn of(generation: Generation) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let builder = ACTPClient::builder().private_key(key(9)).state_directory(directory.path());
-        let keeper = builder.generation(generation()).connect().await.unwrap();
+        let keeper = builder.generation(generation).connect().await.unwrap();
         let kernel = keeper.kernel().clone();
         let [requester, one, other] = [1, 2, 3].map(|number| key(number).address());
         Self { kernel, keeper, requester, providers: [one, other], directory }

@@ -180,7 +180,12 @@ impl Kernel for Front {
         self.kernel.release_escrow(sender, id).await
     }
     async fn recover_stalled(&self, sender: Address, id: TransactionId) -> Result<GasCost> {
-        self.kernel.recover_stalled(sender, id).await
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let refuses = self.mood.lock().unwrap().refuses;
+        if let Some(refusal) = refuses {
+            return Err(refusal.into());
+        }
+        self.around(self.kernel.recover_stalled(sender, id)).await
     }
     async fn anchor_attestation(
         &self,

@@ -63,7 +63,7 @@ async fn a_refusal_is_not_believed_while_the_transaction_stands() {
     ] {
         let (_, id, report, lines) = rounds(move |mood, _| mood.refuses = Some(refusal)).await;
         assert_eq!((report.failed, report.waiting), (1, 1), "{refusal}");
-        assert!(lines[0].starts_with(&format!("{id} was not settled, the next try is in ")));
+        assert!(lines[0].starts_with(&format!("the try to end {id} failed, the next is in ")));
         assert!(lines[0].ends_with(refusal.words()), "{lines:?}");
     }
 }

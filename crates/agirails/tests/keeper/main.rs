@@ -13,4 +13,5 @@ mod gas;
 mod lies;
 #[cfg(feature = "chain")]
 mod measure;
+mod recovering;
 mod settling;

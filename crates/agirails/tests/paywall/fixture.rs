@@ -104,7 +104,7 @@ impl Stage {
     async fn fund(&self, amount: Usdc, seconds: u64, service_hash: B256) -> TransactionId {
         // Where the kernel wants it to live longer, its clock goes on until so many seconds are left.
         let spare = match self.requester.network().terms.least_lifetime_seconds() {
-            least if seconds <= least => HOUR - seconds,
+            least if seconds <= least => HOUR.saturating_sub(seconds),
             _ => 0,
         };
         let deadline = self.requester.now().await.unwrap() + seconds + spare;

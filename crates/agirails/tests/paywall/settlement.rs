@@ -220,8 +220,7 @@ async fn a_dispute_is_told_and_its_end_too() {
     };
     let split_up = Evidence::Bytes(half.encode());
     resolver.transition_state(split, State::Settled, split_up).await.unwrap();
-    let all_back =
-        Resolution { requester_amount: DOLLAR, provider_amount: Usdc::ZERO, ..half.clone() };
+    let all_back = Resolution { requester_amount: DOLLAR, provider_amount: Usdc::ZERO, ..half };
     let all_back = Evidence::Bytes(all_back.encode());
     resolver.transition_state(kept, State::Cancelled, all_back).await.unwrap();
     let record = booked(&paywall, split, "settled").await;
