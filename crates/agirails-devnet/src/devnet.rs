@@ -511,6 +511,7 @@ async fn deploy_all(
         deployment.create(artifacts::ARCHIVE_TREASURY, &(usdc, admin).abi_encode_params());
     let schemas = deployment.create(artifacts::SCHEMA_REGISTRY, &[]);
     let eas = deployment.create(artifacts::EAS, &schemas.abi_encode());
+    let multicall = deployment.create(artifacts::MULTICALL, &[]);
 
     deployment.call(kernel, contracts::approveEscrowVaultCall { vault, approved: true });
     deployment.call(kernel, contracts::setArchiveTreasuryCall { treasury });
@@ -533,6 +534,7 @@ async fn deploy_all(
             agent_registry: Some(registry),
             archive_treasury: Some(treasury),
             eas: Some(eas),
+            multicall: Some(multicall),
         },
         deployment_block: Some(block),
         eas_schema: Some(schema_uid(DELIVERY_SCHEMA)),

@@ -17,6 +17,9 @@ pub const NETWORK_VARIABLE: &str = "AGIRAILS_NETWORK";
 /// The environment variable that names the mode of a client that is made from the environment.
 pub const MODE_VARIABLE: &str = "ACTP_MODE";
 
+/// Multicall3, at the same address on Base, Base Sepolia and most other chains.
+const MULTICALL3: Address = address!("cA11bde05977b3631167028862bE2a173976CA11");
+
 /// Base. Whatever runs on it is mainnet, however it is configured.
 pub(crate) const MAINNET_CHAIN_ID: u64 = 8_453;
 /// Base Sepolia, whose USDC anybody can mint.
@@ -159,6 +162,10 @@ pub struct Contracts {
     /// The Ethereum Attestation Service, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eas: Option<Address>,
+    /// Multicall3, where there is one: settlements that are due at one time share chain transactions
+    /// through it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multicall: Option<Address>,
 }
 
 impl Contracts {
@@ -170,8 +177,8 @@ impl Contracts {
         Self::deserialize(value).map_err(|error| {
             Error::new(Code::InvalidSettings, format!("the contracts are invalid: {error}"))
                 .with_hint(
-                    "pass {actpKernel, escrowVault, usdc}, and agentRegistry, archiveTreasury, eas \
-                     where there are such",
+                    "pass {actpKernel, escrowVault, usdc}, and agentRegistry, archiveTreasury, eas, \
+                     multicall where there are such",
                 )
                 .with_facts(|facts| facts.field = Some("contracts"))
                 .with_source(error)
@@ -194,6 +201,7 @@ impl NetworkProfile {
                 agent_registry: Some(address!("D91F9aBfBf60b4a2Fd5317ab0cDF3F44faB5D656")),
                 archive_treasury: Some(address!("2eE4f7bE289fc9EFC2F9f2D6E53e50abDF23A3eb")),
                 eas: Some(address!("4200000000000000000000000000000000000021")),
+                multicall: Some(MULTICALL3),
             },
             deployment_block: Some(41_725_686),
             eas_schema: Some(b256!(
@@ -216,6 +224,7 @@ impl NetworkProfile {
                 agent_registry: Some(address!("64Cb18bfb3CC1aCb1370a3B01613391D3561a009")),
                 archive_treasury: Some(address!("6159A80Ce8362aBB2307FbaB4Ed4D3F4A4231Acc")),
                 eas: Some(address!("4200000000000000000000000000000000000021")),
+                multicall: Some(MULTICALL3),
             },
             deployment_block: Some(46_212_266),
             eas_schema: Some(b256!(

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     client::LeastNet,
     error::{Error, Result, Retry},
-    kernel::{GasCost, Transition},
+    kernel::GasCost,
     protocol::{
         Event as KernelEvent, EventRecord, Refusal, State, Terms, Transaction, TransactionId, Usdc,
     },
@@ -312,8 +312,7 @@ impl Inner {
                 (Change::Recovered { gas_cost, after }, Event::Recovered(recovered(gas_cost)))
             })
         } else {
-            let settle = Transition { id, to: State::Settled, data: vec![], proof: None };
-            kernel.transition_state(sender, &settle).await.map(|gas_cost| {
+            kernel.settle_due(sender, id).await.map(|gas_cost| {
                 (Change::Settled { gas_cost, after }, Event::Settled(settled(gas_cost)))
             })
         };

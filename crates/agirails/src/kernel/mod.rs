@@ -213,6 +213,13 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// greatest share of the amount that a kernel can ask for ([`Self::dispute`] takes a limit).
     async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<GasCost>;
 
+    /// Settles a delivery whose dispute window is over, which anybody may do. A kernel on a chain carries
+    /// those that are asked for at one moment in one chain transaction, and divides its gas among them.
+    async fn settle_due(&self, sender: Address, id: TransactionId) -> Result<GasCost> {
+        let settle = Transition { id, to: State::Settled, data: vec![], proof: None };
+        self.transition_state(sender, &settle).await
+    }
+
     /// What a unit of gas costs now, in wei; `None` where moves cost no gas.
     ///
     /// # Errors

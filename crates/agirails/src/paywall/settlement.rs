@@ -13,7 +13,7 @@ use super::{
 use crate::{
     client::LeastNet,
     error::{Error, Result},
-    kernel::{GasCost, Transition},
+    kernel::GasCost,
     protocol::{
         DisputeWindow, State, Transaction, TransactionId, Usdc, rules::MAX_DISPUTE_WINDOW_SECONDS,
     },
@@ -51,8 +51,7 @@ impl Inner {
     }
 
     pub(super) async fn settle(&self, id: TransactionId) -> Result<GasCost> {
-        let settlement = Transition { id, to: State::Settled, data: vec![], proof: None };
-        self.client.kernel().transition_state(self.client.address(), &settlement).await
+        self.client.kernel().settle_due(self.client.address(), id).await
     }
 
     /// What a settlement that was refused means: others may have settled or disputed it, or its window

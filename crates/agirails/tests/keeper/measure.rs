@@ -2,7 +2,6 @@
 //! docs/decisions/0025-settling-in-one-call.md.
 
 use agirails::{Address, TransactionId, protocol::registry::ServiceDescriptor};
-use agirails_devnet::artifacts;
 use alloy_sol_types::{SolCall, sol};
 use serde_json::Value;
 
@@ -39,7 +38,7 @@ impl Local {
     }
 
     /// Each in a transaction of its own.
-    async fn settle_alone(&self, ids: &[TransactionId]) -> Vec<u64> {
+    pub async fn settle_alone(&self, ids: &[TransactionId]) -> Vec<u64> {
         let kernel = self.devnet.profile().contracts.actp_kernel;
         let mut used = vec![];
         for id in ids {
@@ -71,7 +70,7 @@ impl Local {
 async fn one_transaction_for_many_settlements_saves_more_than_a_tenth() {
     for is_registered in [false, true] {
         let local = Local::start().await;
-        let multicall = local.devnet.deploy(artifacts::MULTICALL, &[]).await.unwrap();
+        let multicall = local.devnet.profile().contracts.multicall.unwrap();
         if is_registered {
             for provider in local.providers {
                 local.register(provider).await;

@@ -5,7 +5,7 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use serde_json::json;
 
 use super::{
-    contracts::{Contract, eas, kernel, registry, token, vault},
+    contracts::{Contract, eas, kernel, multicall, registry, token, vault},
     generation,
     lens::{self, Answer, Read},
     reverts,
@@ -65,6 +65,10 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
     if let Some(address) = addresses.eas {
         let attestations = at("attestation service (EAS)", address);
         reads.push(Read::new(attestations, &eas::getSchemaRegistryCall {}, 1));
+    }
+    if let Some(address) = addresses.multicall {
+        let nothing = multicall::aggregate3Call { calls: vec![] };
+        reads.push(Read::new(at("multicall contract", address), &nothing, 2));
     }
 
     let calls = [Call::new("eth_chainId", json!([])), lens::call(&reads)];

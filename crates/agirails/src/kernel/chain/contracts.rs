@@ -260,6 +260,25 @@ pub(crate) mod registry {
     }
 }
 
+/// Many calls in one chain transaction, each of which may be refused without the others.
+///
+/// Source: `Multicall3`.
+pub(crate) mod multicall {
+    alloy_sol_types::sol! {
+        struct Call3 {
+            address target;
+            bool allowFailure;
+            bytes callData;
+        }
+        struct Outcome {
+            bool success;
+            bytes returnData;
+        }
+
+        function aggregate3(Call3[] calls) returns (Outcome[] outcomes);
+    }
+}
+
 /// The Ethereum Attestation Service. Source: `IEAS`.
 pub(crate) mod eas {
     alloy_sol_types::sol! {

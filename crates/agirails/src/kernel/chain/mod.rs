@@ -18,6 +18,7 @@ mod registry;
 pub(crate) mod reverts;
 pub(crate) mod rpc;
 pub(crate) mod sender;
+mod settling;
 mod signatures;
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
@@ -40,6 +41,7 @@ use self::{
     reader::{Doubt, Reader},
     rpc::{Call, Rpc, RpcSettings, parse},
     sender::{GasLimit, Mined, Operation, Sender, SenderSettings},
+    settling::Settling,
 };
 use super::{
     AgentRegistry, Attestations, ContractFinding, Escrow, GasCost, Kernel, TransactionQuery,
@@ -150,7 +152,9 @@ pub struct ChainKernel {
     warnings: Vec<String>,
     senders: HashSet<Address>,
     reader: Reader,
-    sender: Sender,
+    sender: Arc<Sender>,
+    /// Where the network has a contract that carries many calls.
+    settling: Option<Settling>,
     logs: Logs,
     final_states: FinalStates,
     proofs: ProofStore,
@@ -192,6 +196,11 @@ impl ChainKernel {
             sending,
             min_block.clone(),
         );
+        let sender = Arc::new(sender);
+        let reader = Reader::new(rpc.clone(), min_block);
+        let settling = profile.contracts.multicall.map(|multicall| {
+            Settling::new(network.kernel, multicall, reader.clone(), sender.clone())
+        });
         let first_block = profile.deployment_block.unwrap_or_default();
         Ok(Self {
             network,
@@ -200,9 +209,10 @@ impl ChainKernel {
             agree,
             warnings,
             senders,
-            reader: Reader::new(rpc.clone(), min_block),
+            reader,
             logs: Logs::new(rpc, profile.contracts.actp_kernel, first_block, file.clone()),
             sender,
+            settling,
             final_states: FinalStates::default(),
             proofs: ProofStore::new(file),
         })
@@ -762,6 +772,17 @@ impl Kernel for ChainKernel {
 
     async fn transition_state(&self, sender: Address, transition: &Transition) -> Result<GasCost> {
         self.keeping(sender, transition, self.step(sender, transition)).await
+    }
+
+    async fn settle_due(&self, sender: Address, id: TransactionId) -> Result<GasCost> {
+        self.require_wallet(sender)?;
+        if let Some(settling) = &self.settling
+            && let Some(gas_cost) = settling.settle(sender, id).await?
+        {
+            return Ok(gas_cost);
+        }
+        let settle = Transition { id, to: State::Settled, data: vec![], proof: None };
+        self.step(sender, &settle).await
     }
 
     /// The node is asked once for the bond, and once more for what is sent: both must be the same.
