@@ -7,8 +7,9 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, Address, Code, DisputeWindow, Event as KernelEvent, Evidence, Refusal,
-    SettlementLimits, State, TransactionId, Usdc,
+    ACTPClient, Address, Code, CreateTransaction, DisputeWindow, Event as KernelEvent, Evidence,
+    Refusal, SettlementLimits, State, Storage, TransactionId, Usdc,
+    keeper::Keeper,
     paywall::{
         Charge, Event, Incoming, Level, PaymentQuery, PaymentRecord, Paywall, ReportBy,
         ReportQuery, Settings, Settle,
@@ -19,7 +20,7 @@ use agirails::{
 use crate::{
     chain::Local,
     faulty_kernel::{FaultyKernel, Mood},
-    fixture::{CENTS_10, HOUR, Stage, answer, charge, json, ok, run},
+    fixture::{CENTS_10, HOUR, Stage, answer, charge, client, json, ok, run, service_in},
 };
 
 const DOLLAR: Usdc = Usdc(1_000_000);
@@ -383,4 +384,64 @@ async fn two_hundred_that_are_due_are_settled_within_three_blocks() {
     // 0.10 USDC brings 0.05.
     let arrived = Usdc(before.0 + MANY as u64 * 50_000);
     assert_eq!(local.provider.balance().await.unwrap(), arrived);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keeper_beside_three_paywalls_of_different_keys_brings_each_its_own_once() {
+    const CALLS: u64 = 8;
+    let local = Local::start().await;
+    let account = |number: usize| local.devnet.accounts()[number].private_key.clone();
+    let profile = Some(local.devnet.profile());
+    let mut places = vec![];
+    for number in [3, 5, 6] {
+        let directory = tempfile::tempdir().unwrap();
+        let provider = client(account(number), directory.path(), profile).await;
+        let before = provider.balance().await.unwrap();
+        let paywall = Paywall::builder(provider.clone()).open().await.unwrap();
+        let charge = paywall.charge(Charge::new("POST /api/generate", CENTS_10)).unwrap();
+        for _ in 0..CALLS {
+            let deadline = local.consumer.now().await.unwrap() + HOUR;
+            let (requester, key) = (local.consumer.address(), provider.address());
+            let mut request = CreateTransaction::new(requester, key, CENTS_10, deadline);
+            request.service_hash = service_in(directory.path());
+            let id = local.consumer.create_transaction(&request).await.unwrap();
+            local.consumer.link_escrow(id).await.unwrap();
+            let request = local.signed(id, None).await;
+            run(paywall.enter(&charge, &request, None).await).finish(ok("done")).await;
+        }
+        while paywall.owed().await.unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        places.push((directory, provider, paywall, before));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let bot = client(account(4), directory.path(), profile).await;
+    let storage = Storage::Directory(directory.path().to_owned());
+    let keeper = Keeper::builder(bot).storage(storage).open().await.unwrap();
+    let (stop, running) = (Arc::new(tokio::sync::Notify::new()), keeper.clone());
+    let stopping = stop.clone();
+    let run = tokio::spawn(async move { running.run(stopping.notified()).await });
+    local.devnet.set_block_time(1).await.unwrap();
+    local.devnet.advance_time(3 * DAY).await.unwrap();
+
+    for (_, provider, paywall, before) in &places {
+        let settled = PaymentQuery { stage: Some("settled".to_owned()), ..PaymentQuery::default() };
+        let mut records = vec![];
+        for _ in 0..600 {
+            records = paywall.payments(&settled).await.unwrap();
+            if records.len() as u64 == CALLS {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(records.len() as u64, CALLS);
+        // 0.10 USDC brings 0.05, whoever settled it.
+        assert!(records.iter().all(|record| record.net == Some(Usdc(50_000))), "{records:?}");
+        let arrived = Usdc(before.0 + CALLS * 50_000);
+        assert_eq!(provider.balance().await.unwrap(), arrived);
+    }
+    stop.notify_one();
+    run.await.unwrap().unwrap();
+    let report = keeper.turn().await.unwrap();
+    assert_eq!((report.waiting, report.failed, report.settled.len()), (0, 0, 0), "{report:?}");
 }
