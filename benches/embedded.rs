@@ -273,5 +273,9 @@ fn measure_signing(figures: &mut Figures, plan: &Plan) -> Outcome<()> {
     let signed = key.sign_delivery(message.clone(), kernel)?;
     figures.note("sign", time(plan.signatures, || key.sign_delivery(message.clone(), kernel))?);
     figures.note("recover", time(plan.signatures, || signed.recover(kernel))?);
+    // What it would take in Rust alone.
+    let hash = message.hash_to_sign(key.address(), kernel)?;
+    let recover = || signed.signature.recover_from_prehash(&hash);
+    figures.note("recover_k256", time(plan.signatures, recover)?);
     Ok(())
 }

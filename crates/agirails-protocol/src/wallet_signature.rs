@@ -138,7 +138,8 @@ impl FromStr for WalletSignature {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use alloy_primitives::U256;
+    use alloy_primitives::{U256, hex};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -164,6 +165,71 @@ mod tests {
         let contracts = WalletSignature::from_bytes(vec![3; 66]).unwrap();
         assert_eq!(contracts.recover(hash), None);
         assert_eq!(contracts.to_string().parse::<WalletSignature>().unwrap(), contracts);
+    }
+
+    /// Who signed, by a second library that shares no code with the one that recovers here.
+    fn by_k256(bytes: &[u8], hash: B256) -> Option<Address> {
+        let signature = key_signature(bytes).ok()?;
+        let key = signature.recover_from_prehash(&hash).ok()?;
+        Some(Address::from_public_key(&key))
+    }
+
+    #[test]
+    fn the_edges_of_the_curve_are_as_another_library_has_them() {
+        // The order of the group, the field's prime, and what lies around them.
+        let order = U256::from_be_bytes(hex!(
+            "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141"
+        ));
+        let prime = U256::from_be_bytes(hex!(
+            "fffffffffffffffffffffffffffffffffffffffffffffffffffffffefffffc2f"
+        ));
+        let half = order >> 1;
+        let one = U256::from(1);
+        let edges = [
+            U256::ZERO,
+            one,
+            U256::from(2),
+            half - one,
+            half,
+            half + one,
+            order - one,
+            order,
+            order + one,
+            prime - one,
+            prime,
+            U256::MAX,
+        ];
+        let hashes = [U256::ZERO, one, order - one, order, order + one, U256::MAX].map(B256::from);
+        let mut recovered = 0;
+        for (r, s) in edges.into_iter().flat_map(|r| edges.map(|s| (r, s))) {
+            for v in [0, 1, 2, 3, 4, 26, 27, 28, 29, 35, 36, 255] {
+                let bytes = [&r.to_be_bytes::<32>()[..], &s.to_be_bytes::<32>(), &[v]].concat();
+                for hash in hashes {
+                    let signer = WalletSignature::from_bytes(bytes.clone())
+                        .ok()
+                        .and_then(|signature| signature.recover(hash));
+                    assert_eq!(signer, by_k256(&bytes, hash), "{r} {s} {v} {hash}");
+                    recovered += usize::from(signer.is_some());
+                    let is_outside = r.is_zero() || r >= order || s.is_zero() || s > half;
+                    assert!(!(is_outside && signer.is_some()), "{r} {s} {v} {hash}");
+                }
+            }
+        }
+        assert!(recovered > 0);
+    }
+
+    proptest! {
+        #[test]
+        fn two_libraries_recover_the_same_signer(
+            r in any::<[u8; 32]>(), s in any::<[u8; 32]>(), v in 27..29_u8, hash in any::<[u8; 32]>(),
+        ) {
+            // A high s is refused before it is recovered.
+            let s = U256::from_be_bytes(s).wrapping_shr(1);
+            let bytes = [&r[..], &s.to_be_bytes::<32>(), &[v]].concat();
+            let signature = WalletSignature::from_bytes(bytes.clone()).ok();
+            let signer = signature.and_then(|signature| signature.recover(hash.into()));
+            prop_assert_eq!(signer, by_k256(&bytes, hash.into()));
+        }
     }
 
     #[test]
