@@ -18,7 +18,15 @@ contract Aip14cKernel is Recovery {
         Commitments commitments;
     }
 
+    /// How long a vault's revocation is announced before it counts.
+    uint256 public constant VAULT_REVOCATION_DELAY = 2 days;
+
     mapping(bytes32 transactionId => Commitments) private _commitments;
+    /// From when on anybody can revoke a vault; 0 where that is not announced.
+    mapping(address vault => uint256) public pendingVaultRevocationAt;
+
+    event EscrowVaultRevocationScheduled(address indexed vault, uint256 executeAfter);
+    event EscrowVaultRevocationCancelled(address indexed vault);
 
     event TransactionCreated(
         bytes32 indexed transactionId,
@@ -78,6 +86,33 @@ contract Aip14cKernel is Recovery {
     /// 23 words: both structs are static, so that they lie side by side.
     function getTransaction(bytes32 transactionId) external view returns (TransactionView memory) {
         return TransactionView(_find(transactionId), _commitments[transactionId]);
+    }
+
+    /// Approving a vault again calls its revocation off.
+    function approveEscrowVault(address vault, bool approved) public override {
+        require(msg.sender != admin || approved, "Revocation must be scheduled");
+        super.approveEscrowVault(vault, approved);
+        if (pendingVaultRevocationAt[vault] == 0) return;
+        delete pendingVaultRevocationAt[vault];
+        emit EscrowVaultRevocationCancelled(vault);
+    }
+
+    function scheduleEscrowVaultRevocation(address vault) external onlyAdmin {
+        require(approvedEscrowVaults[vault], "Vault not approved");
+        require(pendingVaultRevocationAt[vault] == 0, "Revocation already scheduled");
+        uint256 executeAfter = block.timestamp + VAULT_REVOCATION_DELAY;
+        pendingVaultRevocationAt[vault] = executeAfter;
+        emit EscrowVaultRevocationScheduled(vault, executeAfter);
+    }
+
+    /// Anybody may.
+    function executeEscrowVaultRevocation(address vault) external {
+        uint256 executeAfter = pendingVaultRevocationAt[vault];
+        require(executeAfter != 0, "No scheduled revocation");
+        require(block.timestamp >= executeAfter, "Timelock not expired");
+        delete pendingVaultRevocationAt[vault];
+        approvedEscrowVaults[vault] = false;
+        emit EscrowVaultApproved(vault, false);
     }
 
     function _delivery(Transaction storage transaction, bytes calldata proof)

@@ -338,7 +338,7 @@ abstract contract KernelRules is ReentrancyGuard {
         emit KernelUnpaused(msg.sender, block.timestamp);
     }
 
-    function approveEscrowVault(address vault, bool approved) external onlyAdmin {
+    function approveEscrowVault(address vault, bool approved) public virtual onlyAdmin {
         require(vault != address(0), "Zero vault");
         approvedEscrowVaults[vault] = approved;
         emit EscrowVaultApproved(vault, approved);
@@ -623,7 +623,7 @@ abstract contract KernelRules is ReentrancyGuard {
         (bytes32 id, address provider, uint256 net) =
             (transaction.transactionId, transaction.provider, gross - fee);
         if (net != 0) {
-            EscrowVault(transaction.escrowContract).payoutToProvider(transaction.escrowId, net);
+            _payingVault(transaction).payoutToProvider(transaction.escrowId, net);
             emit EscrowReleased(id, provider, net, block.timestamp);
         }
         uint256 archived;
@@ -650,12 +650,12 @@ abstract contract KernelRules is ReentrancyGuard {
 
     function _refund(Transaction storage transaction, uint256 amount) internal {
         if (amount == 0) return;
-        EscrowVault(transaction.escrowContract).refundToRequester(transaction.escrowId, amount);
+        _payingVault(transaction).refundToRequester(transaction.escrowId, amount);
         emit EscrowRefunded(transaction.transactionId, transaction.requester, amount, block.timestamp);
     }
 
     function _payOut(Transaction storage transaction, address recipient, uint256 amount) private {
-        EscrowVault(transaction.escrowContract).payout(transaction.escrowId, recipient, amount);
+        _payingVault(transaction).payout(transaction.escrowId, recipient, amount);
     }
 
     function _releaseBond(Transaction storage transaction, address recipient, bool providerAtFault) private {
@@ -692,6 +692,12 @@ abstract contract KernelRules is ReentrancyGuard {
 
     function _isParty(Transaction storage transaction) private view returns (bool) {
         return msg.sender == transaction.requester || msg.sender == transaction.provider;
+    }
+
+    /// Money leaves approved vaults only.
+    function _payingVault(Transaction storage transaction) private view returns (EscrowVault) {
+        require(approvedEscrowVaults[transaction.escrowContract], "Vault not approved");
+        return EscrowVault(transaction.escrowContract);
     }
 
     function _remaining(Transaction storage transaction) internal view returns (uint256) {

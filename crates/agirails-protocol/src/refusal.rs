@@ -119,6 +119,8 @@ refusals! {
         "leave the escrow id out: the transaction's id is used";
     EscrowNotApproved, "escrow_not_approved", "Escrow not approved", TransactionReverted, Never,
         "leave the vault out: the network's own is used";
+    VaultNotApproved, "vault_not_approved", "Vault not approved", TransactionReverted, Safe,
+        "the kernel's admin has withdrawn its approval of the vault that holds this money: nothing leaves it until the admin approves it again";
     EscrowIdUsed, "escrow_id_used", "Escrow ID already used", TransactionReverted, Never,
         "this escrow is funded already; read the transaction before paying again";
     InvalidStateForLinking, "invalid_state_for_linking", "Invalid state for linking escrow", InvalidStateTransition, Never,

@@ -25,8 +25,9 @@ use alloy_primitives::keccak256;
 use async_trait::async_trait;
 
 /// Words that no call can meet here, each with the reason.
-const UNREACHABLE: [(Refusal, &str); 6] = [
+const UNREACHABLE: [(Refusal, &str); 7] = [
     (Refusal::TxExists, "an id holds its requester's nonce, which grows with every creation"),
+    (Refusal::VaultNotApproved, "the embedded kernel has one vault, which nobody revokes"),
     (Refusal::EscrowFundingFailed, "USDC moves the whole amount or nothing"),
     (Refusal::EscrowExists, "a used escrow id is refused before the vault is asked"),
     (Refusal::EscrowMissing, "nothing is IN_PROGRESS without an escrow"),

@@ -406,8 +406,10 @@ impl Inner {
                 Err(error) => self.judge(duty, error).await,
             },
         };
-        match duty.stage {
-            Stage::Delivered => self.tell_of_settlement(&duty.facts, &outcome),
+        match (duty.stage, &outcome) {
+            (Stage::Delivered, Outcome::Moved { .. }) => {
+                self.tell_of_settlement(&duty.facts, &outcome);
+            }
             _ => self.tell_of(duty, &outcome),
         }
         if let Err(error) = self.store.settle(id, duty.stage, &outcome).await {

@@ -52,7 +52,9 @@ const OPERATIONS: u64 = 50_000;
 const EVERYTHING: usize = 25;
 
 /// Refusals that no sequence can come to.
-const OUT_OF_REACH: [Refusal; 8] = [
+const OUT_OF_REACH: [Refusal; 9] = [
+    // The embedded kernel has one vault, which nobody revokes.
+    Refusal::VaultNotApproved,
     // An id holds a nonce that is used once.
     Refusal::TxExists,
     // The token pays in full or refuses; the kernel remembers ids longer than the vault does.

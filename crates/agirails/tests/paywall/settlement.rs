@@ -8,8 +8,12 @@ use std::{
 
 use agirails::{
     ACTPClient, Address, Code, CreateTransaction, DisputeWindow, Event as KernelEvent, Evidence,
-    Refusal, SettlementLimits, State, Storage, TransactionId, Usdc,
+    Generation, Refusal, SettlementLimits, State, Storage, TransactionId, Usdc,
     keeper::Keeper,
+    kernel::{
+        Kernel,
+        chain::{ChainKernel, ChainSettings},
+    },
     paywall::{
         Charge, Event, Incoming, Level, PaymentQuery, PaymentRecord, Paywall, ReportBy,
         ReportQuery, Settings, Settle,
@@ -17,10 +21,13 @@ use agirails::{
     protocol::proof::Resolution,
 };
 
+use alloy_sol_types::{SolCall, sol};
+
 use crate::{
     chain::Local,
     faulty_kernel::{FaultyKernel, Mood},
     fixture::{CENTS_10, HOUR, Stage, answer, charge, client, json, ok, run, service_in},
+    generation::generation,
 };
 
 const DOLLAR: Usdc = Usdc(1_000_000);
@@ -444,4 +451,74 @@ async fn a_keeper_beside_three_paywalls_of_different_keys_brings_each_its_own_on
     run.await.unwrap().unwrap();
     let report = keeper.turn().await.unwrap();
     assert_eq!((report.waiting, report.failed, report.settled.len()), (0, 0, 0), "{report:?}");
+}
+
+sol! {
+    function approveEscrowVault(address vault, bool approved);
+    function scheduleEscrowVaultRevocation(address vault);
+    function executeEscrowVaultRevocation(address vault);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_is_revoked_delays_what_was_earned_and_loses_nothing() {
+    let local = Local::start().await;
+    let contracts = local.devnet.profile().contracts;
+    let vault = contracts.escrow_vault;
+    let admin = async |call: Vec<u8>| {
+        let (sender, kernel) = (local.devnet.admin().address, Some(contracts.actp_kernel));
+        local.devnet.send(sender, kernel, call.into()).await.unwrap();
+    };
+    let warning = async || {
+        let settings = ChainSettings::new(local.devnet.profile().clone());
+        ChainKernel::connect(settings).await.unwrap().warnings().join("; ")
+    };
+    let approve = |approved| approveEscrowVaultCall { vault, approved }.abi_encode();
+    let announces = generation() == Generation::Aip14c;
+    if announces {
+        let schedule = scheduleEscrowVaultRevocationCall { vault }.abi_encode();
+        admin(schedule.clone()).await;
+        let words = warning().await;
+        assert!(
+            words.contains("is to revoke the vault") && words.contains("settle before"),
+            "{words}"
+        );
+        admin(approve(true)).await;
+        assert_eq!(warning().await, "");
+        admin(schedule).await;
+        local.devnet.advance_time(2 * DAY - HOUR).await.unwrap();
+    }
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let lines = told.clone();
+    let listener = move |event: &Event| lines.lock().unwrap().push(event.message.to_string());
+    let builder = Paywall::builder(local.provider.clone()).on_event(listener);
+    let paywall = builder.open().await.unwrap();
+    let charge = paywall.charge(Charge::new("POST /api/generate", CENTS_10)).unwrap();
+    let id = local.funded(CENTS_10, 2 * HOUR).await;
+    let request = local.signed(id, None).await;
+    run(paywall.enter(&charge, &request, None).await).finish(ok("done")).await;
+    while paywall.owed().await.unwrap() > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    if announces {
+        local.devnet.advance_time(HOUR).await.unwrap();
+        admin(executeEscrowVaultRevocationCall { vault }.abi_encode()).await;
+    } else {
+        admin(approve(false)).await;
+    }
+    assert!(warning().await.contains("does not approve the vault"));
+
+    local.devnet.advance_time(3 * DAY).await.unwrap();
+    let is_refused = |words: &String| words.contains("Vault not approved");
+    for _ in 0..300 {
+        if told.lock().unwrap().iter().any(is_refused) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(told.lock().unwrap().iter().any(is_refused), "{:?}", told.lock().unwrap());
+    assert_eq!(record(&paywall, id).await.stage, "delivered");
+    admin(approve(true)).await;
+    let settled = booked(&paywall, id, "settled").await;
+    assert_eq!(settled.net, Some(Usdc(50_000)));
+    assert_eq!(warning().await, "");
 }

@@ -71,6 +71,9 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
         reads.push(Read::new(at("multicall contract", address), &nothing, 2));
     }
 
+    // Refused by kernels that revoke at once.
+    reads.push(Read::new(core, &kernel::pendingVaultRevocationAtCall { vault: purse.address }, 1));
+
     let calls = [Call::new("eth_chainId", json!([])), lens::call(&reads)];
     let mut outcome = rpc.batch(&calls).await?.into_iter();
     let (Some(chain_id), Some(answers)) = (outcome.next(), outcome.next()) else {
@@ -166,6 +169,17 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
         found.warnings.push(format!(
             "the kernel of {network} does not approve the vault {}: no transaction can be funded, \
              and nothing is paid out",
+            purse.address
+        ));
+    }
+    let revoked_from = answers
+        .last()
+        .and_then(|answer| answer.decode::<kernel::pendingVaultRevocationAtCall>().ok())
+        .filter(|from| !from.is_zero());
+    if let Some(from) = revoked_from {
+        found.warnings.push(format!(
+            "the kernel of {network} is to revoke the vault {} from Unix time {from} on: nothing leaves it \
+             from then on, so settle before, and fund nothing that can end later",
             purse.address
         ));
     }

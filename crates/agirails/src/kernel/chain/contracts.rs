@@ -75,6 +75,8 @@ pub(crate) mod kernel {
         function feeRecipient() returns (address);
         function archiveTreasury() returns (address);
         function approvedEscrowVaults(address vault) returns (bool);
+        /// From AIP-14c on.
+        function pendingVaultRevocationAt(address vault) returns (uint256);
         function USDC() returns (address);
         function disputeBondBps() returns (uint16);
         function recoveryGrace() returns (uint256);

@@ -374,8 +374,8 @@ mod tests {
                 "custom error 0x7a933234",
             ),
             (
-                json!({"code": 3, "message": "execution reverted: Vault not approved"}),
-                "\"Vault not approved\"",
+                json!({"code": 3, "message": "execution reverted: Vault not there"}),
+                "\"Vault not there\"",
             ),
         ] {
             let error = explained(error);
