@@ -136,7 +136,7 @@ def test_a_keeper_settles_what_nobody_did(shop: Shop) -> None:
     proof = ProofGenerator().generate_delivery_proof(tx_id=tx_id, deliverable=b"done")
     deliver(provider, tx_id, proof)
     shop.chain.advance_time(2 * DAY + 2)
-    shop.agirails("settle", tx_id, account=4)
+    shop.agirails("keeper", "--once", account=4)
     assert payer.advanced.get_transaction(tx_id).state == State.SETTLED
 
 
@@ -170,7 +170,8 @@ def test_abandoned_work_comes_back_where_the_kernel_recovers_it(shop: Shop) -> N
     deadline = payer.advanced.get_transaction(tx_id).deadline
     shop.chain.advance_time(deadline + HOUR - shop.chain.now())
     before = payer.advanced.get_balance()
-    payer.advanced.recover_stalled(tx_id)
+    # A stranger pays the gas, and has nothing of it.
+    shop.agirails("keeper", "--once", "--recover", account=4)
     assert payer.advanced.get_balance() - before == PRICE
 
 
