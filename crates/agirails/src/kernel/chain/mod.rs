@@ -3,6 +3,8 @@
 pub(crate) mod attestations;
 mod connect;
 pub(crate) mod contracts;
+#[cfg(feature = "disputes")]
+mod disputes;
 pub(crate) mod events;
 mod final_states;
 mod funding;
@@ -41,6 +43,8 @@ use self::{
     rpc::{Call, Rpc, RpcSettings, parse},
     sender::{GasLimit, Mined, Operation, Sender, SenderSettings},
 };
+#[cfg(feature = "disputes")]
+use super::BondEscalation;
 use super::{
     AgentRegistry, Attestations, ContractFinding, Escrow, GasCost, Kernel, TransactionQuery,
     Transition,
@@ -825,5 +829,10 @@ impl Kernel for ChainKernel {
 
     fn attestations(&self) -> Option<&dyn Attestations> {
         (self.network.eas.is_some() && self.eas_schema.is_some()).then_some(self)
+    }
+
+    #[cfg(feature = "disputes")]
+    fn bond_escalation(&self) -> Result<&dyn BondEscalation> {
+        self.escalation().map(|_| self as &dyn BondEscalation)
     }
 }
