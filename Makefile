@@ -33,7 +33,7 @@ export PATH := $(PATH):$(CURDIR)/$(NPM)/postgresql
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 CARGO_ALL := --workspace --all-features
-FEATURES := chain consumer keeper paywall postgres testkit tower
+FEATURES := chain consumer disputes keeper paywall postgres testkit tower
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 # One interpreter for every step, or pyo3 is built anew in each.
 export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python

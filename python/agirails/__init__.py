@@ -18,6 +18,8 @@ try:
         ACTPClient,
         AgentProfile,
         CallPayment,
+        Dispute,
+        Disputes,
         Event,
         Kernel,
         Mock,
@@ -48,7 +50,7 @@ except ImportError as _error:
         "the main interpreter, or run one process for each application."
     ) from _error
 from ._books import PaymentRecord, ReportRow
-from .aio import AsyncACTPClient, AsyncKernel, AsyncMock, AsyncRegistry
+from .aio import AsyncACTPClient, AsyncDisputes, AsyncKernel, AsyncMock, AsyncRegistry
 from .consumer import (
     AsyncConsumer,
     Balance,
@@ -94,6 +96,7 @@ __all__ = [
     "AgentProfile",
     "AsyncACTPClient",
     "AsyncConsumer",
+    "AsyncDisputes",
     "AsyncKernel",
     "AsyncMock",
     "AsyncRegistry",
@@ -104,7 +107,9 @@ __all__ = [
     "ContractPausedError",
     "DeadlineExpiredError",
     "DeadlinePassedError",
+    "Dispute",
     "DisputeWindowActiveError",
+    "Disputes",
     "Event",
     "InsufficientFundsError",
     "InvalidStateTransitionError",

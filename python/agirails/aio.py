@@ -12,17 +12,19 @@ from ._agirails import _connect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from decimal import Decimal
     from os import PathLike
 
     from ._agirails import (
         ACTPClient,
         AgentProfile,
+        Dispute,
         Event,
         Network,
         ProofGenerator,
         Transaction,
     )
-    from .types import Address, State
+    from .types import Address, State, Usdc
 
 
 class AsyncKernel:
@@ -266,6 +268,60 @@ class AsyncRegistry:
         return f"<Async{repr(self._verbs)[1:]}"
 
 
+class AsyncDisputes:
+    """Disputes that bonds decide; see Disputes for what each method does."""
+
+    __slots__ = ("_verbs",)
+
+    def __init__(self, verbs: Any) -> None:
+        self._verbs = verbs
+
+    async def open(self, tx_id: str) -> str:
+        """Opens the dispute about a transaction that is DISPUTED; returns the dispute's number."""
+        return await self._verbs.open(tx_id)
+
+    async def propose(
+        self,
+        tx_id: str,
+        ruling: Literal["provider", "requester"] | str | tuple[str, int],
+        max_bond: str | Decimal | Usdc,
+    ) -> Usdc:
+        """Proposes the first ruling; returns the bond that was paid."""
+        return await self._verbs.propose(tx_id, ruling, max_bond)
+
+    async def challenge(
+        self,
+        tx_id: str,
+        ruling: Literal["provider", "requester"] | str | tuple[str, int],
+        max_bond: str | Decimal | Usdc,
+    ) -> Usdc:
+        """Puts another ruling in the place of the one that stands; returns the bond."""
+        return await self._verbs.challenge(tx_id, ruling, max_bond)
+
+    async def finalize(self, tx_id: str) -> Usdc:
+        """Carries out the ruling that nobody challenged in time; returns what was paid."""
+        return await self._verbs.finalize(tx_id)
+
+    async def claim_refund(self, tx_id: str) -> Usdc:
+        """Takes back this client's part of the bonds after a split."""
+        return await self._verbs.claim_refund(tx_id)
+
+    async def force_resolve_stale(self, tx_id: str) -> None:
+        """Ends a dispute that nobody ended for 30 days, with half for each."""
+        await self._verbs.force_resolve_stale(tx_id)
+
+    async def sync_external_resolution(self, tx_id: str) -> None:
+        """Ends a dispute that the kernel's admin has resolved."""
+        await self._verbs.sync_external_resolution(tx_id)
+
+    async def get(self, tx_id: str) -> Dispute | None:
+        """Where a dispute stands; None where none was opened."""
+        return await self._verbs.get(tx_id)
+
+    def __repr__(self) -> str:
+        return f"<Async{repr(self._verbs)[1:]}"
+
+
 class AsyncMock:
     """What only mode mock can do; see Mock for what each method does."""
 
@@ -310,12 +366,13 @@ class AsyncACTPClient:
     It may be used from any event loop, and after a fork in parent and children.
     """
 
-    __slots__ = ("_client", "_kernel", "_mock", "_registry")
+    __slots__ = ("_client", "_disputes", "_kernel", "_mock", "_registry")
 
     def __init__(self, client: ACTPClient) -> None:
         self._client = client
         self._kernel = AsyncKernel(client.kernel)
         self._registry = AsyncRegistry(client.registry) if client.registry else None
+        self._disputes = AsyncDisputes(client.disputes)
         self._mock = AsyncMock(client.mock) if client.mock else None
 
     @classmethod
@@ -396,6 +453,11 @@ class AsyncACTPClient:
     def registry(self) -> AsyncRegistry | None:
         """The agent registry; None where the network has none."""
         return self._registry
+
+    @property
+    def disputes(self) -> AsyncDisputes:
+        """Disputes that bonds decide, where the network has the contract for it."""
+        return self._disputes
 
     @property
     def mock(self) -> AsyncMock | None:

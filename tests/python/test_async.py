@@ -40,17 +40,22 @@ def methods(instance: object) -> set[str]:
 
 
 def parts(client: ACTPClient | AsyncACTPClient) -> dict[str, object]:
-    return {"kernel": client.advanced, "registry": client.registry, "mock": client.mock}
+    return {
+        "kernel": client.advanced,
+        "registry": client.registry,
+        "disputes": client.disputes,
+        "mock": client.mock,
+    }
 
 
 class TestShape:
-    @pytest.mark.parametrize("part", ["kernel", "registry", "mock"])
+    @pytest.mark.parametrize("part", ["kernel", "registry", "disputes", "mock"])
     def test_both_clients_have_the_same_methods(self, tmp_path, part):
         sync = parts(ACTPClient(requester_address=new_address(), state_directory=tmp_path))[part]
         asynchronous = parts(asyncio.run(connect(tmp_path)))[part]
         assert methods(sync) == methods(asynchronous) != set()
 
-    @pytest.mark.parametrize("part", ["kernel", "registry", "mock"])
+    @pytest.mark.parametrize("part", ["kernel", "registry", "disputes", "mock"])
     def test_every_method_is_a_coroutine_function(self, tmp_path, part):
         asynchronous = parts(asyncio.run(connect(tmp_path)))[part]
         plain = [
@@ -60,7 +65,7 @@ class TestShape:
         ]
         assert plain == []
 
-    @pytest.mark.parametrize("part", ["kernel", "registry", "mock"])
+    @pytest.mark.parametrize("part", ["kernel", "registry", "disputes", "mock"])
     def test_both_clients_take_the_same_arguments(self, tmp_path, part):
         sync = parts(ACTPClient(requester_address=new_address(), state_directory=tmp_path))[part]
         asynchronous = parts(asyncio.run(connect(tmp_path)))[part]

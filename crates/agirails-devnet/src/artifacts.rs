@@ -90,6 +90,10 @@ artifacts! {
     ARCHIVE_TREASURY = "ArchiveTreasury";
     /// USDC that anybody mints.
     MOCK_USDC = "MockUSDC";
+    /// Decides disputes by bonds (AIP-14c). Constructor: `(kernel, usdc, compositeMediator, admin)`.
+    BOND_ESCALATION = "BondEscalation";
+    /// Carries out on the kernel what they end with. Constructor: `(kernel, bondEscalation)`.
+    COMPOSITE_MEDIATOR = "CompositeMediator";
     /// The schemas of attestations.
     SCHEMA_REGISTRY = "SchemaRegistry";
     /// Attestations, as far as an SDK needs them. Constructor: `(schemaRegistry)`.

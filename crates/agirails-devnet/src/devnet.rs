@@ -1,7 +1,7 @@
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use agirails::{
@@ -30,6 +30,9 @@ const DEPLOYMENT_GAS: u64 = 8_000_000;
 /// Each state that anvil keeps is a file with all there is, so a long run would fill the disk. (Its
 /// `--prune-history` keeps none, but takes time that grows with the chain.)
 const KEPT_STATES: usize = 256;
+/// A kernel waits two days until a mediator that it approved resolves disputes
+/// (`MEDIATOR_APPROVAL_DELAY`); an hour more, so that no rounding counts.
+const MEDIATOR_WAIT_SECONDS: u64 = 2 * 86_400 + 3_600;
 /// How long a transaction of the devnet's own may take until a block has it.
 const INCLUSION: Duration = Duration::from_secs(20);
 
@@ -146,7 +149,7 @@ impl DevnetBuilder {
             Some(interval) => format!("--block-time={}", interval.as_secs_f64()),
             None => "--no-mining".to_owned(),
         };
-        let arguments = [
+        let mut arguments = vec![
             "--host=127.0.0.1".to_owned(),
             format!("--port={}", self.port),
             format!("--accounts={}", ACCOUNTS + 1),
@@ -156,6 +159,11 @@ impl DevnetBuilder {
             "--order=fifo".to_owned(),
             mining,
         ];
+        if terms.escalates_disputes() {
+            // The mediator is approved in the past, so that it resolves disputes now.
+            let genesis = wall_seconds().saturating_sub(MEDIATOR_WAIT_SECONDS);
+            arguments.push(format!("--timestamp={genesis}"));
+        }
         let node = Node::start(&anvil, &arguments).await?;
         let devnet = Devnet::on(node, terms).await?;
         if self.block_time.is_none() {
@@ -200,7 +208,12 @@ impl Devnet {
         let mut accounts = read_accounts(&node.read("config.json"))?;
         let admin = accounts.pop().ok_or_else(|| unusable("anvil names no accounts"))?;
         let profile = deploy_all(&rpc, terms, &admin, &accounts).await?;
-        Ok(Self { rpc, profile, accounts, admin, node })
+        let devnet = Self { rpc, profile, accounts, admin, node };
+        if terms.escalates_disputes() {
+            devnet.set_next_time(wall_seconds()).await?;
+            devnet.mine(1).await?;
+        }
+        Ok(devnet)
     }
 
     /// Where it answers, such as `http://127.0.0.1:40123`.
@@ -522,6 +535,17 @@ async fn deploy_all(
     for account in accounts {
         deployment.call(usdc, contracts::mintCall { to: account.address, amount });
     }
+    // Last, so that all else lies at the same addresses whichever generation is played.
+    let bond_escalation = terms.escalates_disputes().then(|| {
+        // They name each other.
+        let escalation = deployment.next_address(1);
+        let names = (kernel, escalation).abi_encode_params();
+        let mediator = deployment.create(artifacts::COMPOSITE_MEDIATOR, &names);
+        let names = (kernel, usdc, mediator, admin).abi_encode_params();
+        deployment.create(artifacts::BOND_ESCALATION, &names);
+        deployment.call(kernel, contracts::approveMediatorCall { mediator, approved: true });
+        escalation
+    });
     let block = carry_out(rpc, deployment.transactions).await?;
     Ok(NetworkProfile {
         name: "devnet".to_owned(),
@@ -535,6 +559,7 @@ async fn deploy_all(
             archive_treasury: Some(treasury),
             eas: Some(eas),
             multicall: Some(multicall),
+            bond_escalation,
         },
         deployment_block: Some(block),
         eas_schema: Some(schema_uid(DELIVERY_SCHEMA)),
@@ -563,6 +588,10 @@ async fn carry_out(rpc: &Rpc, transactions: Vec<Value>) -> Result<u64> {
         blocks.push(read_number(&receipt["blockNumber"])?);
     }
     Ok(blocks.into_iter().min().unwrap_or_default())
+}
+
+fn wall_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 fn read<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<T> {

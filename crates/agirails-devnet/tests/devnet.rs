@@ -1,7 +1,9 @@
 //! A devnet and its contracts. Needs anvil.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-use agirails::{Code, NetworkProfile, Result, Usdc};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use agirails::{Code, Generation, NetworkProfile, Result, Usdc};
 use agirails_devnet::{Devnet, artifacts};
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_sol_types::{SolCall, SolValue, sol};
@@ -55,6 +57,10 @@ sol! {
     function attest(AttestationRequest request) returns (bytes32);
     function getAttestation(bytes32 uid) returns (Attestation);
     function getBalance() returns (uint256);
+    function approvedMediators(address mediator) returns (bool);
+    function mediatorApprovedAt(address mediator) returns (uint256);
+    function compositeMediator() returns (address);
+    function bondEscalation() returns (address);
 }
 
 /// What a contract would answer to whoever.
@@ -131,6 +137,34 @@ async fn a_devnet_starts_with_contracts_and_rich_accounts() {
     }
     assert!(!format!("{devnet:?}").contains(&devnet.accounts()[0].secret()[2..]));
     assert_eq!(balance(&devnet, devnet.admin().address).await.unwrap(), U256::ZERO);
+}
+
+#[tokio::test]
+async fn disputes_are_decided_by_bonds_from_the_start_where_the_kernel_allows_it() {
+    let plain = Devnet::start().await.unwrap();
+    assert_eq!(plain.profile().contracts.bond_escalation, None);
+    for interval in [None, Some(std::time::Duration::from_secs(1))] {
+        let mut builder = Devnet::builder().generation(Generation::Aip14c);
+        if let Some(interval) = interval {
+            builder = builder.block_time(interval);
+        }
+        let devnet = builder.start().await.unwrap();
+        let contracts = devnet.profile().contracts;
+        // All else lies where it always does.
+        assert_eq!(contracts.actp_kernel, plain.profile().contracts.actp_kernel);
+        assert_eq!(contracts.eas, plain.profile().contracts.eas);
+        let escalation = contracts.bond_escalation.unwrap();
+        let mediator = read(&devnet, escalation, compositeMediatorCall {}).await.unwrap();
+        assert_eq!(read(&devnet, mediator, bondEscalationCall {}).await.unwrap(), escalation);
+        let kernel = contracts.actp_kernel;
+        assert!(read(&devnet, kernel, approvedMediatorsCall { mediator }).await.unwrap());
+        let since = read(&devnet, kernel, mediatorApprovedAtCall { mediator }).await.unwrap();
+        let (now, own) = (devnet.now().await.unwrap(), SystemTime::now());
+        assert!(since <= U256::from(now));
+        // The chain's clock is this machine's all the same.
+        let own = own.duration_since(UNIX_EPOCH).unwrap().as_secs();
+        assert!(now.abs_diff(own) < 30, "{now} and {own}");
+    }
 }
 
 #[tokio::test]

@@ -182,6 +182,8 @@ errors! {
         Did,
         /// It must be a generation of the kernel.
         Generation,
+        /// It must be a ruling of a dispute.
+        Ruling,
     }
 
     /// Why a value has no canonical JSON.

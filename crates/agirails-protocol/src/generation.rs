@@ -180,6 +180,12 @@ impl Terms {
         !matches!(self.generation, Generation::May2026)
     }
 
+    /// Whether a dispute can be decided by bonds ([`crate::disputes`]): where the network has that
+    /// contract.
+    pub const fn escalates_disputes(self) -> bool {
+        matches!(self.generation, Generation::Aip14c)
+    }
+
     /// What `transitionState` carries to DELIVERED: `abi.encode(window)`, or
     /// `abi.encode(window, resultHash)` where deliveries commit to their result. A window of 0 is
     /// the default of 2 days.

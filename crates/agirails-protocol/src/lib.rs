@@ -2,6 +2,7 @@
 
 pub mod canonical_json;
 pub mod did;
+pub mod disputes;
 pub mod error;
 mod event;
 pub mod evidence;

@@ -11,7 +11,8 @@ macro_rules! refusals {
         /// Why the deployed contracts refuse a call. [`Refusal::words`] are the contract's own; where
         /// AIP-14c words one anew, those of the kernel on mainnet.
         ///
-        /// Source: the `require` messages of `ACTPKernel`, `EscrowVault` and `AgentRegistry`.
+        /// Source: the `require` messages of `ACTPKernel`, `EscrowVault`, `AgentRegistry` and
+        /// `BondEscalation`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Refusal {
@@ -221,6 +222,36 @@ refusals! {
         "on-chain queries stop at 1_000 registered agents; read the registry's events or an indexer";
     InvalidDidLength, "invalid_did_length", "Invalid DID length", Validation, Never,
         "a DID reads did:ethr:<chain id>:<lowercase address>";
+    DisputeAlreadyOpened, "dispute_already_opened", "Already opened", InvalidStateTransition, Never,
+        "the dispute is open: read where it stands, then propose a ruling or challenge the one that stands";
+    NotInDisputedState, "not_in_disputed_state", "Not in DISPUTED state", InvalidStateTransition, Never,
+        "a party disputes the delivery first: dispute(id, max_bond), or transition_state to DISPUTED";
+    DisputeNotOpened, "dispute_not_opened", "Dispute not opened", InvalidStateTransition, Never,
+        "open the dispute first: anyone may, and it costs gas only";
+    DisputeResolved, "dispute_resolved", "Already resolved", InvalidStateTransition, Never,
+        "the dispute is over; after a split each proposer claims its part of the bonds (claim_refund)";
+    RulingProposed, "ruling_proposed", "Already has proposal", InvalidStateTransition, Never,
+        "a ruling stands already: challenge it if it is wrong";
+    NoRulingStands, "no_ruling_stands", "Not in Tier 1", InvalidStateTransition, Never,
+        "nothing is proposed yet, or UMA's oracle decides: read where the dispute stands";
+    SameRuling, "same_ruling", "Must propose different outcome", InvalidStateTransition, Never,
+        "this ruling stands already: leave it, and finalize it once nobody can challenge it any more";
+    LivenessExpired, "liveness_expired", "Liveness expired", DeadlinePassed, Never,
+        "the time for challenges is over: the ruling that stands can only be finalized";
+    LivenessActive, "liveness_active", "Liveness active", InvalidStateTransition, Safe,
+        "a ruling is finalized once the time for challenges is over; each challenge starts it anew";
+    DisputeNotResolved, "dispute_not_resolved", "Not resolved", InvalidStateTransition, Safe,
+        "bonds are claimed once the dispute is finalized";
+    NotASplit, "not_a_split", "Not a split - winner takes all", InvalidStateTransition, Never,
+        "nothing is claimed: the last proposer was paid when the dispute was finalized";
+    NothingToClaim, "nothing_to_claim", "Nothing to claim", InvalidStateTransition, Never,
+        "this address paid no bond in this dispute, or has claimed it already";
+    NotStale, "not_stale", "Not stale", InvalidStateTransition, Safe,
+        "a dispute is stale 30 days after it was opened, 60 where UMA's oracle was asked";
+    StillDisputed, "still_disputed", "Still disputed in kernel", InvalidStateTransition, Never,
+        "only a dispute that the kernel's admin has resolved is synced: finalize this one";
+    DisputesPaused, "disputes_paused", "Paused", ContractPaused, Safe,
+        "new disputes and rulings are paused by their operators; what stands can still be finalized";
 }
 
 /// What AIP-14c says in other words than the kernels before it.
@@ -231,6 +262,25 @@ const AIP_14C_WORDS: &[(Refusal, &str)] = &[
 ];
 
 impl Refusal {
+    /// What `BondEscalation` says and the kernel, its vault and its registry do not.
+    pub const DISPUTES: &'static [Self] = &[
+        Self::DisputeAlreadyOpened,
+        Self::NotInDisputedState,
+        Self::DisputeNotOpened,
+        Self::DisputeResolved,
+        Self::RulingProposed,
+        Self::NoRulingStands,
+        Self::SameRuling,
+        Self::LivenessExpired,
+        Self::LivenessActive,
+        Self::DisputeNotResolved,
+        Self::NotASplit,
+        Self::NothingToClaim,
+        Self::NotStale,
+        Self::StillDisputed,
+        Self::DisputesPaused,
+    ];
+
     /// The refusal with these words, whichever generation of the contracts says them.
     ///
     /// ```

@@ -15,6 +15,7 @@ use pyo3::{
 
 use crate::{
     convert::{self, Any, Given, Maybe, optional},
+    disputes::Disputes,
     errors::OrRaise,
     json,
     kernel::Kernel,
@@ -48,7 +49,7 @@ use crate::{
 ///     rpc_url: where the chain is reached, or a list of such URLs, the preferred one first; the
 ///         network's public ones where None.
 ///     contracts: the contracts' addresses by the names of a profile: actpKernel, escrowVault,
-///         usdc, and agentRegistry, archiveTreasury, eas where there are such.
+///         usdc, and agentRegistry, archiveTreasury, eas, bondEscalation where there are such.
 ///     network: a network's profile in place of the mode's: its name ("base-sepolia",
 ///         "base-sepolia-f6" or "base-sepolia-aip14c"), the path of its JSON file, or a dict.
 ///     keystore: path of an encrypted keystore (Web3 Secret Storage, version 3), whose key signs.
@@ -93,6 +94,7 @@ pub struct ACTPClient {
     mode: Mode,
     kernel: Py<Kernel>,
     registry: Option<Py<Registry>>,
+    disputes: Py<Disputes>,
     mock: Option<Py<Mock>>,
 }
 
@@ -105,8 +107,10 @@ impl ACTPClient {
     fn wrap(py: Python<'_>, core: Core, mode: Mode, style: Style) -> PyResult<Self> {
         let kernel = Py::new(py, Kernel::new(core.clone(), style))?;
         let registry = core.registry().map(|registry| Py::new(py, Registry::new(registry, style)));
+        let disputes = Py::new(py, Disputes::new(core.clone(), style))?;
         let mock = core.mock().map(|mock| Py::new(py, Mock::new(mock.clone(), style)));
-        Ok(Self { mode, kernel, registry: registry.transpose()?, mock: mock.transpose()?, core })
+        let (registry, mock) = (registry.transpose()?, mock.transpose()?);
+        Ok(Self { mode, kernel, registry, disputes, mock, core })
     }
 }
 
@@ -206,6 +210,12 @@ impl ACTPClient {
     #[getter]
     fn registry(&self, py: Python<'_>) -> Option<Py<Registry>> {
         self.registry.as_ref().map(|registry| registry.clone_ref(py))
+    }
+
+    /// Disputes that bonds decide, where the kernel is of AIP-14c and the network has the contract.
+    #[getter]
+    fn disputes(&self, py: Python<'_>) -> Py<Disputes> {
+        self.disputes.clone_ref(py)
     }
 
     /// What only mode mock can do; None on a chain.

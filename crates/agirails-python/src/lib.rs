@@ -8,6 +8,7 @@ mod consumer;
 mod convert;
 #[cfg(all(unix, feature = "devnet"))]
 mod devnet;
+mod disputes;
 mod errors;
 mod event;
 mod evidence;
@@ -43,6 +44,7 @@ mod _agirails {
         client::{_connect, ACTPClient},
         command_line::_main,
         consumer::{_Consumer, _Purchase, _open_consumer},
+        disputes::{Dispute, Disputes},
         event::Event,
         evidence::_verify_evidence,
         functions::{

@@ -87,6 +87,12 @@ impl Network {
         optional(py, self.0.agent_registry)
     }
 
+    /// The contract that decides disputes by bonds (AIP-14c).
+    #[getter]
+    fn bond_escalation<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        optional(py, self.0.bond_escalation)
+    }
+
     /// The generation of the kernel: "2026-05", that of mainnet, "f6" or "aip14c".
     #[getter]
     fn generation(&self) -> &'static str {

@@ -634,6 +634,7 @@ fn read_network(network: Any<'_, '_>) -> PyResult<Network> {
         archive_treasury: get_some(network, "archive_treasury", address)?,
         agent_registry: get_some(network, "agent_registry", address)?,
         eas: None,
+        bond_escalation: None,
         terms: terms(network)?,
     })
 }

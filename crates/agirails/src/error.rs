@@ -100,6 +100,8 @@ codes! {
         "A value that JSON cannot carry.";
     InvalidDid, "invalid_did", Validation, Never,
         "No `did:ethr` identifier.";
+    InvalidRuling, "invalid_ruling", Validation, Never,
+        "Not a ruling: the provider wins, the requester wins, or a split of 0 to 10_000.";
     InvalidSettings, "invalid_settings", Validation, Never,
         "A setting or an option that is unknown, or that contradicts another one.";
     InvalidSignature, "invalid_signature", SignatureVerification, Never,
@@ -383,6 +385,7 @@ protocol_errors! {
         State => InvalidState,
         Did => InvalidDid,
         Generation => InvalidSettings,
+        Ruling => InvalidRuling,
     }
     JsonError { Unrepresentable => InvalidJson, }
     ProofError { Invalid => InvalidProof, Signature => InvalidSignature, }

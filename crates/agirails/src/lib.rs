@@ -6,7 +6,13 @@
 // What the storage, the client and the errors hold ready for a side that is left out is not
 // dead: another set of features uses it.
 #![cfg_attr(
-    not(all(feature = "chain", feature = "consumer", feature = "keeper", feature = "paywall")),
+    not(all(
+        feature = "chain",
+        feature = "consumer",
+        feature = "disputes",
+        feature = "keeper",
+        feature = "paywall"
+    )),
     allow(dead_code)
 )]
 
@@ -33,6 +39,8 @@ mod wallet;
 #[doc(inline)]
 pub use agirails_protocol as protocol;
 pub use alloy_primitives::{Address, B256, U256};
+#[cfg(feature = "disputes")]
+pub use client::Disputes;
 pub use client::{
     ACTPClient, ClientBuilder, DeliveryStatement, Evidence, LeastNet, MAINNET_LIMIT,
     RegistryClient, STATE_DIR_VARIABLE, SettlementLimits,
@@ -41,6 +49,8 @@ pub use error::{AnswerBody, Code, Error, Facts, Kind, Result, Retry};
 #[cfg(feature = "chain")]
 pub use kernel::chain::{EventStream, Position, Update, WatchOptions};
 pub use network::{Contracts, MODE_VARIABLE, Mode, NETWORK_VARIABLE, Network, NetworkProfile};
+#[cfg(feature = "disputes")]
+pub use protocol::disputes::{Dispute, Ruling};
 pub use protocol::{
     CreateTransaction, DisputeWindow, Event, EventRecord, Generation, LinkEscrow, Refusal, State,
     Terms, Transaction, TransactionId, Usdc,

@@ -166,6 +166,9 @@ pub struct Contracts {
     /// through it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multicall: Option<Address>,
+    /// The contract that decides disputes by bonds (`BondEscalation`, AIP-14c), where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bond_escalation: Option<Address>,
 }
 
 impl Contracts {
@@ -178,7 +181,7 @@ impl Contracts {
             Error::new(Code::InvalidSettings, format!("the contracts are invalid: {error}"))
                 .with_hint(
                     "pass {actpKernel, escrowVault, usdc}, and agentRegistry, archiveTreasury, eas, \
-                     multicall where there are such",
+                     multicall, bondEscalation where there are such",
                 )
                 .with_facts(|facts| facts.field = Some("contracts"))
                 .with_source(error)
@@ -202,6 +205,7 @@ impl NetworkProfile {
                 archive_treasury: Some(address!("2eE4f7bE289fc9EFC2F9f2D6E53e50abDF23A3eb")),
                 eas: Some(address!("4200000000000000000000000000000000000021")),
                 multicall: Some(MULTICALL3),
+                bond_escalation: None,
             },
             deployment_block: Some(41_725_686),
             eas_schema: Some(b256!(
@@ -225,6 +229,7 @@ impl NetworkProfile {
                 archive_treasury: Some(address!("6159A80Ce8362aBB2307FbaB4Ed4D3F4A4231Acc")),
                 eas: Some(address!("4200000000000000000000000000000000000021")),
                 multicall: Some(MULTICALL3),
+                bond_escalation: None,
             },
             deployment_block: Some(46_212_266),
             eas_schema: Some(b256!(
@@ -283,6 +288,7 @@ impl NetworkProfile {
                 escrow_vault: address!("9d3CbD2c630E390F9179DAfE02Dd5dAd80B3A05B"),
                 agent_registry: Some(address!("1bb1D4B0b84801FF8597d3e7988E00802252d962")),
                 archive_treasury: Some(address!("415Ca522e1DfF9933ab5Eb7a8569B1879093324D")),
+                bond_escalation: Some(address!("84CB23F1bCebC286270EE5E62A19a64686D3Ca0A")),
                 ..Self::testnet().contracts
             },
             deployment_block: Some(44_093_538),
@@ -398,6 +404,8 @@ pub struct Network {
     pub agent_registry: Option<Address>,
     /// The Ethereum Attestation Service, where there is one.
     pub eas: Option<Address>,
+    /// The contract that decides disputes by bonds (AIP-14c), where there is one.
+    pub bond_escalation: Option<Address>,
     /// The kernel's generation, and the grace that its deployment fixed.
     #[serde(flatten)]
     pub terms: Terms,
@@ -435,6 +443,7 @@ impl Network {
             archive_treasury: Some(at("archive treasury")),
             agent_registry: Some(at("agent registry")),
             eas: None,
+            bond_escalation: None,
             terms: Terms::default(),
         }
     }

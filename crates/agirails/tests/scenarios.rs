@@ -146,7 +146,9 @@ fn the_embedded_kernel_passes_every_scenario_and_meets_every_word() {
         return;
     }
     let met = met.concat();
-    let unmet: Vec<_> = Refusal::ALL.iter().filter(|word| !met.contains(word)).collect();
+    // What decides disputes beside the kernel has tests of its own.
+    let kernels = Refusal::ALL.iter().filter(|word| !Refusal::DISPUTES.contains(word));
+    let unmet: Vec<_> = kernels.filter(|word| !met.contains(word)).collect();
     let unreachable: Vec<_> = UNREACHABLE.iter().map(|(word, _)| word).collect();
     assert_eq!(unmet, unreachable, "words that no scenario met; those that none can meet");
 }

@@ -1,12 +1,16 @@
 //! The client: one address, one kernel, one method per protocol verb.
 
 mod builder;
+#[cfg(feature = "disputes")]
+mod disputes;
 mod settling;
 
 use std::{fmt, sync::Arc};
 
 use alloy_primitives::{Address, B256, U256};
 
+#[cfg(feature = "disputes")]
+pub use self::disputes::Disputes;
 pub use self::{
     builder::{ClientBuilder, STATE_DIR_VARIABLE},
     settling::{LeastNet, SettlementLimits},

@@ -53,6 +53,30 @@ pub(crate) fn require_recovery(network: &Network) -> Result<()> {
     Err(unsupported(network, "recovers no abandoned work", hint))
 }
 
+/// No contract decides disputes by bonds here.
+#[cfg(feature = "disputes")]
+pub(super) fn no_bond_escalation(network: &Network) -> Error {
+    let error = match network.terms.escalates_disputes() {
+        false => unsupported(
+            network,
+            "decides no disputes by bonds",
+            "here the kernel's admin resolves disputes, or a mediator that it approved; bonds \
+             decide them on base-sepolia-aip14c, and on a devnet of the generation aip14c",
+        ),
+        true => {
+            let message = format!(
+                "the network {} has no contract that decides disputes by bonds",
+                network.name
+            );
+            Error::new(Code::NetworkUnavailable, message).with_hint(
+                "name contracts.bondEscalation in the network profile, if there is one; mode mock \
+                 has none; nothing was sent",
+            )
+        }
+    };
+    error.with_facts(|facts| facts.field = Some("bond_escalation"))
+}
+
 /// A page has 1 … `most` entries.
 pub(super) fn check_limit(limit: u32, most: u32) -> Result<()> {
     if (1..=most).contains(&limit) {

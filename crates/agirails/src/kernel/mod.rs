@@ -13,6 +13,8 @@ use serde::Serialize;
 
 #[cfg(feature = "keeper")]
 pub(crate) use self::errors::require_recovery;
+#[cfg(feature = "disputes")]
+use crate::protocol::disputes::{Dispute, Ruling};
 pub use crate::protocol::proof::DeliveryAttestation;
 use crate::{
     error::Result,
@@ -299,6 +301,70 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     fn attestations(&self) -> Option<&dyn Attestations> {
         None
     }
+
+    /// The contract that decides disputes by bonds.
+    ///
+    /// # Errors
+    /// [`crate::Code::UnsupportedKernel`] where the kernel is older than AIP-14c, and
+    /// [`crate::Code::NetworkUnavailable`] where the network has no such contract.
+    #[cfg(feature = "disputes")]
+    fn bond_escalation(&self) -> Result<&dyn BondEscalation> {
+        Err(errors::no_bond_escalation(self.network()))
+    }
+}
+
+/// The contract that decides disputes by bonds ([`crate::protocol::disputes`]).
+///
+/// Source: AIP-14c, `BondEscalation`.
+#[cfg(feature = "disputes")]
+#[async_trait]
+pub trait BondEscalation: fmt::Debug + Send + Sync {
+    /// `disputes`; `None` where none was opened about this transaction.
+    async fn get_dispute(&self, id: TransactionId) -> Result<Option<Dispute>>;
+
+    /// `openDispute`; returns the dispute's number.
+    async fn open_dispute(&self, sender: Address, id: TransactionId) -> Result<B256>;
+
+    /// `proposeDirectly`, behind an approval of exactly the bond; returns the bond.
+    ///
+    /// # Errors
+    /// [`crate::Code::PriceAboveLimit`] where it is more than `max_bond`; the refusals of
+    /// [`Dispute::check_proposal`].
+    async fn propose_ruling(
+        &self,
+        sender: Address,
+        id: TransactionId,
+        ruling: Ruling,
+        max_bond: Usdc,
+    ) -> Result<Usdc>;
+
+    /// `challenge`, behind an approval of exactly the bond; returns the bond.
+    ///
+    /// # Errors
+    /// [`crate::Code::PriceAboveLimit`] where it is more than `max_bond`; the refusals of
+    /// [`Dispute::check_challenge`].
+    async fn challenge_ruling(
+        &self,
+        sender: Address,
+        id: TransactionId,
+        ruling: Ruling,
+        max_bond: Usdc,
+    ) -> Result<Usdc>;
+
+    /// `finalize`; returns what the sender was paid of the bonds.
+    ///
+    /// # Errors
+    /// The refusals of [`Dispute::check_finalization`].
+    async fn finalize_dispute(&self, sender: Address, id: TransactionId) -> Result<Usdc>;
+
+    /// `claimEscalationRefund`; returns what the sender was paid.
+    async fn claim_bonds(&self, sender: Address, id: TransactionId) -> Result<Usdc>;
+
+    /// `forceResolveStale`.
+    async fn resolve_stale_dispute(&self, sender: Address, id: TransactionId) -> Result<()>;
+
+    /// `syncExternalResolution`.
+    async fn sync_resolved_dispute(&self, sender: Address, id: TransactionId) -> Result<()>;
 }
 
 /// The service that keeps the providers' attestations of their deliveries.

@@ -132,6 +132,7 @@ pub(super) async fn look(rpc: &Rpc, profile: &NetworkProfile) -> Result<Found> {
             .filter(|treasury| *treasury != Address::ZERO),
             agent_registry: addresses.agent_registry,
             eas: addresses.eas,
+            bond_escalation: addresses.bond_escalation,
             terms,
         },
         rates: Rates {

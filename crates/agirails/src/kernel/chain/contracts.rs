@@ -7,6 +7,8 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_rpc_types_eth::Log;
 use alloy_sol_types::{SolCall, SolEvent};
 
+#[cfg(feature = "disputes")]
+use crate::protocol::disputes::{Dispute, Ruling, Tier};
 use crate::{
     error::{Code, Error, Result},
     kernel::Escrow,
@@ -214,6 +216,39 @@ pub(crate) mod token {
         function approve(address spender, uint256 amount) returns (bool);
         /// Test tokens alone have it.
         function mint(address to, uint256 amount);
+
+        event Transfer(address indexed from, address indexed to, uint256 value);
+    }
+}
+
+/// What decides disputes by bonds. Source: `BondEscalation` of 2026-07-13.
+#[cfg(feature = "disputes")]
+pub(crate) mod bond_escalation {
+    alloy_sol_types::sol! {
+        function openDispute(bytes32 txId) returns (bytes32 disputeId);
+        function proposeDirectly(bytes32 disputeId, uint8 ruling, uint16 splitBps);
+        function challenge(bytes32 disputeId, uint8 counterRuling, uint16 counterSplitBps);
+        function finalize(bytes32 disputeId);
+        function claimEscalationRefund(bytes32 disputeId);
+        function forceResolveStale(bytes32 disputeId);
+        function syncExternalResolution(bytes32 disputeId);
+        function kernel() returns (address);
+        function USDC() returns (address);
+        function disputes(bytes32 disputeId) returns (
+            bytes32 transactionId,
+            uint8 currentRuling,
+            uint16 splitBps,
+            uint256 currentBond,
+            uint256 accumulatedBonds,
+            uint64 livenessEnd,
+            uint64 disputedAt,
+            address lastProposer,
+            uint8 tier,
+            bool resolved,
+            bool winnerPaid,
+            uint256 originalPool,
+            uint256 escrowAmount
+        );
     }
 }
 
@@ -420,6 +455,41 @@ impl TryFrom<kernel::TransactionView> for Transaction {
             agreement_hash: view.agreementHash,
         })
     }
+}
+
+/// Reads a dispute; `None` for the zeros of one that was never opened.
+///
+/// # Errors
+/// [`Code::InvalidAnswer`] for a value that none can have.
+#[cfg(feature = "disputes")]
+pub(crate) fn dispute(view: bond_escalation::disputesReturn) -> Result<Option<Dispute>> {
+    if view.disputedAt == 0 {
+        return Ok(None);
+    }
+    let tier = Tier::from_contract(view.tier).ok_or_else(|| unreadable("tier", view.tier))?;
+    // Before the first proposal the fields hold zeros, which are a ruling too.
+    let is_ruled = tier != Tier::Opened || view.resolved;
+    let ruling = match Ruling::from_contract(view.currentRuling, view.splitBps) {
+        Some(ruling) => is_ruled.then_some(ruling),
+        None => {
+            let ruling = format!("{} with {} bps", view.currentRuling, view.splitBps);
+            return Err(unreadable("currentRuling", ruling));
+        }
+    };
+    Ok(Some(Dispute {
+        transaction_id: view.transactionId,
+        tier,
+        ruling,
+        bond: usdc("currentBond", view.currentBond)?,
+        pool: usdc("accumulatedBonds", view.accumulatedBonds)?,
+        liveness_end: view.livenessEnd,
+        disputed_at: view.disputedAt,
+        last_proposer: Some(view.lastProposer).filter(|proposer| *proposer != Address::ZERO),
+        resolved: view.resolved,
+        winner_paid: view.winnerPaid,
+        original_pool: usdc("originalPool", view.originalPool)?,
+        escrow: usdc("escrowAmount", view.escrowAmount)?,
+    }))
 }
 
 /// The bytes of a view that has every field.
@@ -744,6 +814,50 @@ mod tests {
             }
             assert_eq!(read(terms, &[]).unwrap_err().code(), Code::ContractMissing);
         }
+    }
+
+    /// The words of `disputes(bytes32)`: of its transaction 7, with every field set.
+    #[cfg(feature = "disputes")]
+    fn dispute_view(ruling: u64, split: u64, tier: u64) -> Result<Option<Dispute>> {
+        let [resolved, paid] = [0, 0];
+        let words = [7, ruling, split, 2, 3, 4, 5, 6, tier, resolved, paid, 8, 9];
+        let words: Vec<_> =
+            words.into_iter().flat_map(|word| U256::from(word).to_be_bytes::<32>()).collect();
+        let escalation = Contract { role: "bond escalation", address: Address::repeat_byte(1) };
+        dispute(escalation.decode::<bond_escalation::disputesCall>(&words)?)
+    }
+
+    #[cfg(feature = "disputes")]
+    #[test]
+    fn a_dispute_is_read_in_each_tier_and_what_none_can_be_is_an_error() {
+        let split = Ruling::Split { provider_bps: 2_500 };
+        let oracle = dispute_view(2, 2_500, 2).unwrap().unwrap();
+        let expected = Dispute {
+            transaction_id: B256::from(U256::from(7)),
+            tier: Tier::Oracle,
+            ruling: Some(split),
+            bond: Usdc(2),
+            pool: Usdc(3),
+            liveness_end: 4,
+            disputed_at: 5,
+            last_proposer: Some(Address::with_last_byte(6)),
+            resolved: false,
+            winner_paid: false,
+            original_pool: Usdc(8),
+            escrow: Usdc(9),
+        };
+        assert_eq!(oracle, expected);
+        assert_eq!((oracle.next_bond(), oracle.finalized_from()), (None, None));
+        let opened = dispute_view(0, 0, 0).unwrap().unwrap();
+        assert_eq!((opened.tier, opened.ruling), (Tier::Opened, None));
+        for (ruling, split, tier) in [(3, 0, 1), (1, 1, 1), (2, 10_001, 1), (0, 0, 3)] {
+            let error = dispute_view(ruling, split, tier).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidAnswer, "{error:?}");
+        }
+        // Zeros are a dispute that nobody opened.
+        let escalation = Contract { role: "bond escalation", address: Address::repeat_byte(1) };
+        let zeros = escalation.decode::<bond_escalation::disputesCall>(&[0; 13 * 32]).unwrap();
+        assert_eq!(dispute(zeros), Ok(None));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 pub(crate) mod attestations;
 mod connect;
 pub(crate) mod contracts;
+#[cfg(feature = "disputes")]
+mod disputes;
 pub(crate) mod events;
 mod final_states;
 mod funding;
@@ -43,6 +45,8 @@ use self::{
     sender::{GasLimit, Mined, Operation, Sender, SenderSettings},
     settling::Settling,
 };
+#[cfg(feature = "disputes")]
+use super::BondEscalation;
 use super::{
     AgentRegistry, Attestations, ContractFinding, Escrow, GasCost, Kernel, TransactionQuery,
     Transition,
@@ -846,5 +850,10 @@ impl Kernel for ChainKernel {
 
     fn attestations(&self) -> Option<&dyn Attestations> {
         (self.network.eas.is_some() && self.eas_schema.is_some()).then_some(self)
+    }
+
+    #[cfg(feature = "disputes")]
+    fn bond_escalation(&self) -> Result<&dyn BondEscalation> {
+        self.escalation().map(|_| self as &dyn BondEscalation)
     }
 }
