@@ -89,8 +89,9 @@ class PaywallEvent(NamedTuple):
 
     name: str
     """What kind of event it is. Of money: "delivered", "settled", "disputed", "resolved" (a dispute
-    has ended), "refunded", "cancelled" (by others, before anything was served), "lost". Of calls:
-    "served", "repeated", "run_failed", "stream_cut", "rejected". Else "background"."""
+    has ended), "refunded", "cancelled" (by others, before anything was served), "lost", "ruling" (of a
+    dispute that bonds decide, something else stands than before). Of calls: "served", "repeated",
+    "run_failed", "stream_cut", "rejected". Else "background"."""
     level: int
     """How much it matters, as `logging` counts: 20 info, 30 warning, 40 error."""
     message: str
@@ -103,6 +104,9 @@ class PaywallEvent(NamedTuple):
     """Of a settlement: what arrived, base units of USDC."""
     gas_wei: int | None = None
     """What a move's gas cost the provider, in wei."""
+    answer_until: int | None = None
+    """Of a ruling against the provider: the last second in which a challenge counts, Unix time of the
+    chain."""
     price: int | None = None
     """What the call takes, base units of USDC."""
     route: str | None = None

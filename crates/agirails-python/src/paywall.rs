@@ -922,6 +922,7 @@ fn fields<'py>(py: Python<'py>, event: &CoreEvent) -> PyResult<Bound<'py, PyDict
         ("price", event.price.map(|Usdc(units)| units)),
         ("net", event.net.map(|Usdc(units)| units)),
         ("gas_wei", event.gas_wei),
+        ("answer_until", event.answer_until),
         ("attempt", event.attempt.map(u64::from)),
         ("status", event.status.map(u64::from)),
     ];

@@ -27,7 +27,8 @@ pub struct Event {
     pub level: Level,
     /// What kind of event it is: `served`, `repeated`, `run_failed`, `stream_cut`, `rejected`; of money
     /// `delivered`, `settled`, `disputed`, `resolved` (a dispute has ended), `refunded`, `cancelled` (by
-    /// others, before anything was served), `lost`; or `background` for what no call caused.
+    /// others, before anything was served), `lost`, `ruling` (of a dispute that bonds decide, something
+    /// else stands than before); or `background` for what no call caused.
     pub name: &'static str,
     /// What happened, in words.
     pub message: Cow<'static, str>,
@@ -35,6 +36,9 @@ pub struct Event {
     pub net: Option<Usdc>,
     /// What a move's gas cost the provider, in wei.
     pub gas_wei: Option<u64>,
+    /// Of a ruling against the provider: the last second in which a challenge counts, Unix time of the
+    /// chain.
+    pub answer_until: Option<u64>,
     /// The request that was rejected, as its caller was told.
     pub request_id: Option<String>,
     /// The charge's name.
@@ -70,6 +74,7 @@ impl Event {
             message: message.into(),
             net: None,
             gas_wei: None,
+            answer_until: None,
             request_id: None,
             route: None,
             transaction: None,
@@ -131,6 +136,7 @@ fn trace(event: &Event) {
                 price = event.price.map(|price| price.0),
                 net = event.net.map(|net| net.0),
                 gas_wei = event.gas_wei,
+                answer_until = event.answer_until,
                 attempt = event.attempt,
                 status = event.status,
                 seconds = event.took.map(|took| took.as_secs_f64()),

@@ -41,6 +41,10 @@ impl Inner {
             }
             let transactions = self.client.kernel().get_transactions(&ids).await?;
             for transaction in transactions.into_iter().flatten() {
+                #[cfg(feature = "disputes")]
+                if stage == Stage::Disputed && transaction.state == State::Disputed {
+                    self.watch_ruling(&transaction).await?;
+                }
                 match stage {
                     Stage::Open => self.notice(transaction).await?,
                     _ => self.notice_settlement(transaction, stage).await?,

@@ -58,6 +58,8 @@ mod rejection;
 mod repeat;
 mod request;
 mod response;
+#[cfg(feature = "disputes")]
+mod rulings;
 mod run;
 mod settings;
 mod settlement;
@@ -157,6 +159,8 @@ struct Inner {
     restored: OnceLock<Option<u64>>,
     /// What is not given back for that, and was told.
     spared: Mutex<HashSet<TransactionId>>,
+    #[cfg(feature = "disputes")]
+    rulings: Mutex<rulings::Told>,
     process: Renewed<Process>,
 }
 
@@ -330,6 +334,8 @@ impl Inner {
             warned: AtomicBool::new(false),
             restored: OnceLock::new(),
             spared: Mutex::default(),
+            #[cfg(feature = "disputes")]
+            rulings: Mutex::default(),
             process: Renewed::new(Process::new),
         })
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use agirails::{
-    ACTPClient, B256, CreateTransaction, Event, NetworkProfile, PrivateKey, State, TransactionId,
-    Usdc,
+    ACTPClient, B256, CreateTransaction, Event, Generation, NetworkProfile, PrivateKey, State,
+    TransactionId, Usdc,
     kernel::Transition,
     paywall::{Deliver, Entry, Incoming, Paywall, Settings},
     protocol::paid_request::PaidRequest,
@@ -24,7 +24,11 @@ pub struct Local {
 
 impl Local {
     pub async fn start() -> Self {
-        let devnet = Devnet::builder().generation(generation()).start().await.unwrap();
+        Self::on(generation()).await
+    }
+
+    pub async fn on(generation: Generation) -> Self {
+        let devnet = Devnet::builder().generation(generation).start().await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let [provider_key, consumer_key] =
             [1, 2].map(|number| devnet.accounts()[number].private_key.clone());

@@ -8,7 +8,7 @@ use std::{
 
 use agirails::{
     ACTPClient, Address, Code, CreateTransaction, DisputeWindow, Event as KernelEvent, Evidence,
-    Generation, Refusal, SettlementLimits, State, Storage, TransactionId, Usdc,
+    Generation, Refusal, Ruling, SettlementLimits, State, Storage, TransactionId, Usdc,
     keeper::Keeper,
     kernel::{
         Kernel,
@@ -521,4 +521,51 @@ async fn a_vault_that_is_revoked_delays_what_was_earned_and_loses_nothing() {
     let settled = booked(&paywall, id, "settled").await;
     assert_eq!(settled.net, Some(Usdc(50_000)));
     assert_eq!(warning().await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ruling_against_the_provider_is_told_while_it_can_be_challenged() {
+    let local = Local::on(Generation::Aip14c).await;
+    let told: Arc<Mutex<Vec<(Level, Option<u64>)>>> = Arc::default();
+    let rulings = told.clone();
+    let listener = move |event: &Event| {
+        if event.name == "ruling" {
+            rulings.lock().unwrap().push((event.level, event.answer_until));
+        }
+    };
+    let builder = Paywall::builder(local.provider.clone()).on_event(listener);
+    let paywall = builder.open().await.unwrap();
+    let charge = paywall.charge(Charge::new("POST /api/generate", DOLLAR)).unwrap();
+    let id = local.funded(DOLLAR, 2 * HOUR).await;
+    let request = local.signed(id, None).await;
+    run(paywall.enter(&charge, &request, None).await).finish(ok("done")).await;
+    booked(&paywall, id, "delivered").await;
+    local.consumer.dispute(id, DOLLAR).await.unwrap();
+    booked(&paywall, id, "disputed").await;
+    let last = async |count: usize| {
+        for _ in 0..200 {
+            if told.lock().unwrap().len() >= count {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let told = told.lock().unwrap();
+        assert_eq!(told.len(), count, "{told:?}");
+        *told.last().unwrap()
+    };
+
+    let (payer, provider) = (local.consumer.disputes(), local.provider.disputes());
+    payer.open(id).await.unwrap();
+    assert_eq!(last(1).await, (Level::Warning, None));
+    payer.propose(id, Ruling::RequesterWins, DOLLAR).await.unwrap();
+    let ends = payer.get(id).await.unwrap().unwrap().liveness_end;
+    assert_eq!(last(2).await, (Level::Error, Some(ends)));
+    // Some rounds later it was not told again.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    provider.challenge(id, Ruling::ProviderWins, Usdc(2 * DOLLAR.0)).await.unwrap();
+    assert_eq!(last(3).await, (Level::Info, None));
+    local.devnet.advance_time(HOUR + 1).await.unwrap();
+    provider.finalize(id).await.unwrap();
+    booked(&paywall, id, "settled").await;
+    assert_eq!(told.lock().unwrap().len(), 3);
 }
