@@ -340,8 +340,8 @@ pub const fn liveness_seconds(escrow: Usdc) -> u64 {
     const HOUR: u64 = 3_600;
     match escrow.0 {
         ..50_000_000 => HOUR,
-        ..500_000_000 => 2 * HOUR,
-        ..5_000_000_000 => 4 * HOUR,
+        50_000_000..500_000_000 => 2 * HOUR,
+        500_000_000..5_000_000_000 => 4 * HOUR,
         _ => 8 * HOUR,
     }
 }
