@@ -1,7 +1,8 @@
 """Puts the figures side by side: a table, and which targets were reached. `make bench` runs it.
 
-It reads target/bench-state/*.json and prints; a full run of a release build it also writes to
-docs/figures.md.
+It reads target/bench-state/*.json and prints, at the end what became slower or faster since the
+figures that are committed; a full run of a release build it also writes to docs/figures.md and
+benches/last.json.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import chain_report
 import paywall_report
+import since
 from tables import STATE, Measured, Row, divide, markdown, show_ratio, show_time, target, text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,8 +152,10 @@ def main() -> None:
     paid = paywall_report.Paid()
     if paid:
         print(paywall_report.show(paid))
+    print(f"\n{since.show(machine())}")
     if figures.about["quick"] or figures.about["profile"] != "release":
         return
+    since.keep(machine())
     document = f"""# Figures
 
 `make bench` measured and wrote this on {about}.
