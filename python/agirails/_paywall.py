@@ -81,6 +81,7 @@ class Settings(TypedDict, total=False):
     webhook_secret: str | None
     keep_days: int | None
     give_back_unclaimed: bool | None
+    require_agreement: bool | None
     survive_power_cut: bool | None
 
 
@@ -228,6 +229,8 @@ class Base:
             keep_days: how long ended payments are kept, days: 30.
             give_back_unclaimed: whether a transaction that nobody calls with is given back before
                 its deadline: True.
+            require_agreement: whether the transaction of a single call must name its request, so that
+                it pays for nothing else: False. It takes a kernel of AIP-14c, which keeps it.
             survive_power_cut: whether the SQLite file syncs every commit: False, which survives
                 the end of any process, but not of the machine.
 

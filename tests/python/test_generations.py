@@ -22,6 +22,7 @@ from agirails import (
     ValidationError,
     encode_resolution,
 )
+from agirails.flask import Paywall
 from agirails.testing import Devnet
 
 GENERATIONS = ["2026-05", "f6", "aip14c"]
@@ -194,6 +195,12 @@ class TestBadInput:
             assert (caught.value.code, caught.value.field) == (
                 "unsupported_kernel",
                 "agreement_hash",
+            )
+            with pytest.raises(NetworkError) as caught:
+                Paywall(client, require_agreement=True)
+            assert (caught.value.code, caught.value.field) == (
+                "unsupported_kernel",
+                "require_agreement",
             )
         client = self.client("aip14c")
         tx_id = create(client, new_address(), agreement_hash=agreement, deadline=tomorrow(client))

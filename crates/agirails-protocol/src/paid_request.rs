@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     TransactionId,
+    canonical_json::agreement_hash,
     error::{Details, SignatureError},
     id::parse_address,
     target::canonical_target,
@@ -26,6 +27,9 @@ pub const IDEMPOTENCY_HEADER: &str = "Idempotency-Key";
 ///
 /// It is not signed: all that somebody on the way could do with it is to have the call refused.
 pub const MAX_PRICE_HEADER: &str = "X-AGIRAILS-MAX-PRICE";
+/// What an offer's `agreement` says where the transaction has to name the request that it pays for
+/// ([`PaidRequest::agreement_hash`]).
+pub const REQUEST_AGREEMENT: &str = "request";
 /// How a paywall names its refusal of a call that costs more than that; it took nothing.
 pub const PRICE_ABOVE_MAXIMUM: &str = "Price Above Maximum";
 /// By how many seconds the clocks of signer and server may differ, either way.
@@ -114,6 +118,28 @@ impl PaidRequest {
             idempotency_key: String::new(),
             timestamp,
         }
+    }
+
+    /// The agreement that a transaction names which pays for this request alone, as its `agreementHash`.
+    /// Whose transaction, when and with which key do not matter.
+    ///
+    /// ```
+    /// use agirails_protocol::{TransactionId, paid_request::PaidRequest};
+    ///
+    /// let paid = |id: u8, body: &[u8]| {
+    ///     PaidRequest::new(TransactionId::repeat_byte(id), "POST", "/api/generate", body, id.into())
+    /// };
+    /// assert_eq!(paid(1, b"{}").agreement_hash(), paid(2, b"{}").agreement_hash());
+    /// assert_ne!(paid(1, b"{}").agreement_hash(), paid(1, b"[]").agreement_hash());
+    /// ```
+    ///
+    /// Source: AIP-14c, with `{"method", "target"}` as its request, `{"bodyHash"}` as its input, and an
+    /// empty `sla`.
+    pub fn agreement_hash(&self) -> B256 {
+        let request = json!({"method": self.method, "target": self.target});
+        let input = json!({"bodyHash": self.body_hash});
+        // Only numbers can be no canonical JSON, and there are none.
+        agreement_hash(&request, &input, &json!({})).unwrap_or_default()
     }
 
     /// The EIP-712 hash that is signed, for the kernel at this address of this chain.

@@ -1015,6 +1015,9 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, Place)> {
             "give_back_unclaimed" => {
                 settings.give_back_unclaimed = convert::flag("give_back_unclaimed", &value)?;
             }
+            "require_agreement" => {
+                settings.require_agreement = convert::flag("require_agreement", &value)?;
+            }
             "webhook_url" | "webhook_secret" => {
                 let is_url = name.cast::<PyString>()?.to_str()? == "webhook_url";
                 let field = if is_url { "webhook_url" } else { "webhook_secret" };

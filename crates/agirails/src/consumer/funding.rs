@@ -174,6 +174,7 @@ impl Inner {
                 );
                 request.dispute_window_seconds = payment.dispute_window;
                 request.service_hash = payment.service_hash;
+                request.agreement_hash = payment.agreement_hash;
                 match self.client.create_transaction(&request).await {
                     Ok(id) => id,
                     Err(error) => {
@@ -215,7 +216,8 @@ impl Inner {
         let is_ours = transaction.requester == self.client.address()
             && transaction.provider == payment.provider
             && transaction.amount == payment.amount
-            && transaction.service_hash == payment.service_hash;
+            && transaction.service_hash == payment.service_hash
+            && transaction.agreement_hash == payment.agreement_hash;
         if is_ours {
             return Ok(());
         }

@@ -16,7 +16,7 @@ use crate::{
         Usdc,
         id::parse_address,
         money::{MAX_AMOUNT, MIN_AMOUNT},
-        paid_request::TRANSACTION_HEADER,
+        paid_request::{REQUEST_AGREEMENT, TRANSACTION_HEADER},
         rules::{
             DEFAULT_DISPUTE_WINDOW_SECONDS, MAX_DISPUTE_WINDOW_SECONDS, MIN_DISPUTE_WINDOW_SECONDS,
             Rates, way_back,
@@ -74,6 +74,8 @@ pub(super) struct Offer {
     pub(super) signature_required: bool,
     /// The service that the transaction is to be bound to.
     pub(super) service: Option<B256>,
+    /// Whether the transaction has to name the request that it pays for.
+    pub(super) names_request: bool,
     /// After how many seconds without a call its balance may be ended.
     pub(super) idle_seconds: Option<u64>,
     /// Whether the money could come back without the provider, as long as that has not begun, at the
@@ -359,6 +361,16 @@ fn read(offer: &Value, payer: Payer<'_>) -> Result<(Offer, u64), String> {
         Some(Some(service)) => Some(service),
         Some(None) => return Err("its serviceHash must be 32 bytes in hex".to_owned()),
     };
+    let names_request = match more("agreement").map(Value::as_str) {
+        None => false,
+        Some(Some(REQUEST_AGREEMENT)) if kind == PaymentKind::Single => true,
+        Some(_) => {
+            return Err("it asks for an agreement that this version does not know".to_owned());
+        }
+    };
+    if names_request && !network.terms.takes_agreements() {
+        return Err("it asks for an agreement, and this network's kernel keeps none".to_owned());
+    }
     let way_back = way_back(network.terms, amount, Rates::default());
     let offer = Offer {
         kind,
@@ -370,6 +382,7 @@ fn read(offer: &Value, payer: Payer<'_>) -> Result<(Offer, u64), String> {
         dispute_window,
         signature_required,
         service,
+        names_request,
         idle_seconds,
         can_come_back: way_back.cancellation_penalty.is_some(),
     };

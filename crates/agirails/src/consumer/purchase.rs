@@ -594,6 +594,10 @@ impl Purchase {
                         .service
                         .map_or(key, |service| bound_service_hash(service, key)),
                     service_key: offer.service.map(|_| key),
+                    agreement_hash: match offer.names_request {
+                        true => self.request_with(TransactionId::ZERO).agreement_hash(),
+                        false => B256::ZERO,
+                    },
                     budget: inner.budget,
                 })
             }
@@ -1155,11 +1159,13 @@ impl Purchase {
     }
 
     fn paid_request(&self, paid: &Paid) -> PaidRequest {
-        let (id, call, time) = (paid.id, &self.call, self.signing_time());
-        PaidRequest {
-            idempotency_key: paid.purchase.call_key.clone(),
-            ..PaidRequest::new(id, &call.method, &self.endpoint.target, &call.body, time)
-        }
+        let idempotency_key = paid.purchase.call_key.clone();
+        PaidRequest { idempotency_key, ..self.request_with(paid.id) }
+    }
+
+    fn request_with(&self, id: TransactionId) -> PaidRequest {
+        let (call, time) = (&self.call, self.signing_time());
+        PaidRequest::new(id, &call.method, &self.endpoint.target, &call.body, time)
     }
 
     async fn signed(&self, paid: &Paid) -> Result<HttpRequest> {

@@ -108,6 +108,8 @@ pub(super) struct Payment {
     pub(super) usable_until: u64,
     pub(super) dispute_window: u64,
     pub(super) service_hash: B256,
+    /// What its transaction names as agreed; zero for nothing.
+    pub(super) agreement_hash: B256,
     pub(super) trusted: bool,
     pub(super) transaction_id: Option<TransactionId>,
     pub(super) stage: Stage,
@@ -167,6 +169,7 @@ pub(super) struct Plan<'a> {
     pub(super) kernel_now: u64,
     pub(super) service_hash: B256,
     pub(super) service_key: Option<B256>,
+    pub(super) agreement_hash: B256,
     pub(super) budget: Budget,
 }
 
@@ -179,7 +182,7 @@ pub(super) struct Records {
 
 const PAYMENT: &str = "SELECT id, provider, origin, kind, amount, used, deadline, usable_until, \
      dispute_window, service_hash, trusted, transaction_id, stage, tries, planned_at, \
-     closed, penalty, coalesce(base, origin), service_key FROM payments";
+     closed, penalty, coalesce(base, origin), service_key, agreement_hash FROM payments";
 const PURCHASE: &str = "SELECT id, digest, payment, call_key, price, funds, \
      content_hash, receipt, contradicted, key, owner FROM purchases";
 
@@ -207,6 +210,7 @@ impl Records {
                 include_str!("early_ends.sql"),
                 include_str!("retries.sql"),
                 include_str!("exchanges.sql"),
+                include_str!("agreements.sql"),
             ],
             synchronous: "FULL",
             patience: storage::PATIENCE,
@@ -455,8 +459,8 @@ impl Records {
             .prepare_cached(
                 "INSERT INTO payments (requester, provider, origin, kind, amount, used, deadline, \
                  usable_until, dispute_window, service_hash, trusted, stage, returned, tries, \
-                 owner, at, planned_at, base, service_key, idle_seconds) VALUES (?1, ?2, ?3, ?4, ?5, \
-                 ?6, ?7, ?8, ?9, ?10, ?11, 0, 0, 0, 0, ?12, ?13, ?14, ?15, ?16)",
+                 owner, at, planned_at, base, service_key, idle_seconds, agreement_hash) VALUES (?1, \
+                 ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, 0, 0, 0, ?12, ?13, ?14, ?15, ?16, ?17)",
             )?
             .execute(params![
                 self.requester.as_slice(),
@@ -474,7 +478,8 @@ impl Records {
                 plan.kernel_now as i64,
                 wanted.base,
                 plan.service_key.map(|key| key.0),
-                offer.idle_seconds.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX))
+                offer.idle_seconds.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+                Some(plan.agreement_hash.0).filter(|hash| *hash != [0; 32])
             ])?;
         Ok(connection.last_insert_rowid())
     }
@@ -888,6 +893,7 @@ fn payment(row: &Row<'_>) -> rusqlite::Result<Payment> {
         penalty: Usdc(number(16)?),
         base: row.get(17)?,
         service_key: row.get::<_, Option<[u8; 32]>>(18)?.map(B256::from),
+        agreement_hash: row.get::<_, Option<[u8; 32]>>(19)?.map(B256::from).unwrap_or_default(),
     })
 }
 

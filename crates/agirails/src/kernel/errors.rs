@@ -43,6 +43,17 @@ pub(super) fn check_agreement(network: &Network, request: &CreateTransaction) ->
     }))
 }
 
+/// A paywall cannot ask for agreements where none is kept.
+#[cfg(feature = "paywall")]
+pub(crate) fn require_agreements(network: &Network) -> Result<()> {
+    if network.terms.takes_agreements() {
+        return Ok(());
+    }
+    let hint = "leave require_agreement out";
+    Err(unsupported(network, "keeps no agreement hash", hint)
+        .with_facts(|facts| facts.field = Some("require_agreement")))
+}
+
 /// Kernels before F-6 recover nothing.
 pub(crate) fn require_recovery(network: &Network) -> Result<()> {
     if network.terms.recovery_grace_seconds().is_some() {

@@ -11,6 +11,8 @@ use alloy_primitives::{Address, B256, U256};
 use async_trait::async_trait;
 use serde::Serialize;
 
+#[cfg(feature = "paywall")]
+pub(crate) use self::errors::require_agreements;
 #[cfg(feature = "keeper")]
 pub(crate) use self::errors::require_recovery;
 #[cfg(feature = "disputes")]

@@ -68,12 +68,15 @@ pub(super) struct Seen {
     pub(super) facts: Facts,
     /// The service hash of one that is new to the store. The store knows of all others.
     service_hash: Option<B256>,
+    /// The agreement that it names, where transactions have to name one.
+    agreement: Option<B256>,
 }
 
 /// A payment as far as it can be judged before its request's body is there.
 #[derive(Debug, Clone)]
 pub(super) struct Plausible {
     facts: Facts,
+    agreement: Option<B256>,
     key: String,
     signature: Option<RequestSignature>,
     session: Option<SignedSession>,
@@ -84,6 +87,7 @@ pub(super) struct Plausible {
 /// A call that passed all checks but the claim.
 struct Checked {
     facts: Facts,
+    agreement: Option<B256>,
     request: PaidRequest,
     digest: B256,
     /// What the call takes from the balance.
@@ -299,12 +303,13 @@ impl Inner {
         let signature = self.read_signature(payment.signature.as_deref(), self.unsigned).await?;
         let session = read_session(payment.session.as_deref())?;
         let seen = self.verify(id).await?;
+        let agreement = seen.agreement;
         let facts = self.accept(seen, service_key).await?;
         if let Some(price) = price {
             self.check_amount(&facts, least(charge, price, key)).await?;
         }
         let (key, is_x402) = (key.to_owned(), payment.is_x402);
-        Ok(Plausible { facts, key, signature, session, most, is_x402 })
+        Ok(Plausible { facts, agreement, key, signature, session, most, is_x402 })
     }
 
     /// All that needs the request's body, and no claim.
@@ -315,9 +320,10 @@ impl Inner {
         price: Usdc,
         plausible: Plausible,
     ) -> Result<Checked, Refused> {
-        let Plausible { facts, key, signature, session, most, is_x402 } = plausible;
+        let Plausible { facts, agreement, key, signature, session, most, is_x402 } = plausible;
         check_key(charge, price, &key)?;
         let request = incoming.paid(facts.id, &key);
+        check_agreement(agreement, &request)?;
         let by_contract =
             self.check_signer(signature.as_ref(), session.as_ref(), &request, &facts).await?;
         let digest = incoming.digest(&charge.name);
@@ -333,7 +339,7 @@ impl Inner {
             session,
             by_contract,
         });
-        Ok(Checked { facts, request, digest, price, least, most, is_x402, asked })
+        Ok(Checked { facts, agreement, request, digest, price, least, most, is_x402, asked })
     }
 
     /// The request's signature, as far as it can be judged without its transaction.
@@ -372,11 +378,22 @@ impl Inner {
             return Ok(seen);
         }
         let seen = match self.payment_of(id).await? {
-            Some(payment) => Seen { facts: payment.facts, service_hash: None },
+            Some(payment) => {
+                // The store does not keep it: once for each process it is read again.
+                let agreement = match self.settings.require_agreement {
+                    true => {
+                        Some(self.client.kernel().confirm_transaction(id).await?.agreement_hash)
+                    }
+                    false => None,
+                };
+                Seen { facts: payment.facts, service_hash: None, agreement }
+            }
             None => {
                 let transaction = self.look_up(id).await?;
                 let service_hash = Some(transaction.service_hash);
-                Seen { facts: Facts::of(&transaction), service_hash }
+                let agreement =
+                    self.settings.require_agreement.then_some(transaction.agreement_hash);
+                Seen { facts: Facts::of(&transaction), service_hash, agreement }
             }
         };
         self.remember(seen);
@@ -461,7 +478,11 @@ impl Inner {
                     let claim = Claim { call, owner: process.owner, attempt, price: checked.price };
                     self.store_health.succeeded();
                     // From now on the store knows it.
-                    self.remember(Seen { facts: checked.facts, service_hash: None });
+                    self.remember(Seen {
+                        facts: checked.facts,
+                        service_hash: None,
+                        agreement: checked.agreement,
+                    });
                     return Ok(Admitted::Run(Box::new(Run::new(
                         self.clone(),
                         charge.clone(),
@@ -604,6 +625,17 @@ impl Inner {
     fn remember(&self, seen: Seen) {
         super::lock(&self.verified).put(seen.facts.id, seen);
     }
+}
+
+/// Whether the transaction of a single call names this request. A balance is for requests that nobody
+/// knows yet.
+fn check_agreement(named: Option<B256>, request: &PaidRequest) -> Result<(), Refused> {
+    let Some(named) = named.filter(|_| request.idempotency_key.is_empty()) else { return Ok(()) };
+    let agreed = request.agreement_hash();
+    if named != agreed {
+        return Err(Rejection::other_agreement(named, agreed).into());
+    }
+    Ok(())
 }
 
 /// Waiting for a call that somebody else runs.

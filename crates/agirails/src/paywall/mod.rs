@@ -115,6 +115,7 @@ use crate::{
     client::{ACTPClient, LeastNet},
     error::{Code, Error, Result},
     fork::Renewed,
+    kernel::require_agreements,
     protocol::{TransactionId, Usdc},
     storage::Storage,
 };
@@ -289,6 +290,9 @@ impl Inner {
                 .with_hint("give the provider's client its private key or keystore"));
         }
         let network = client.network();
+        if settings.require_agreement {
+            require_agreements(network)?;
+        }
         let scope = Scope::of_client(&client);
         let store: Box<dyn Store> = match place {
             Place::Sqlite(storage) => Box::new(

@@ -19,7 +19,8 @@ use crate::{
         State, Usdc,
         paid_request::{
             CLOCK_SKEW_SECONDS, IDEMPOTENCY_HEADER, MAX_PRICE_HEADER, PRICE_ABOVE_MAXIMUM,
-            SESSION_FORM, SESSION_HEADER, SIGNATURE_FORM, SIGNATURE_HEADER, TRANSACTION_HEADER,
+            REQUEST_AGREEMENT, SESSION_FORM, SESSION_HEADER, SIGNATURE_FORM, SIGNATURE_HEADER,
+            TRANSACTION_HEADER,
         },
         service::SERVICE_KEY_HEADER,
     },
@@ -177,6 +178,20 @@ impl Rejection {
              The provider can give this one back"
         );
         Self::new(402, "other_service", "Transaction Not For This Service", detail)
+    }
+
+    pub(super) fn other_agreement(named: B256, agreed: B256) -> Self {
+        let named = if named.is_zero() {
+            "names no agreement".to_owned()
+        } else {
+            format!("names the agreement {named}")
+        };
+        let detail = format!(
+            "The transaction {named}, and one that pays for this request names {agreed}: create it with \
+             that agreementHash. The provider can give this one back"
+        );
+        Self::new(402, "other_agreement", "Transaction Not For This Request", detail)
+            .with("agreementHash", json!(agreed))
     }
 
     pub(super) fn window_too_long(given: u64, most: u64) -> Self {
@@ -577,6 +592,9 @@ impl Terms<'_> {
                 "maxWindowSeconds": self.settings.max_window_seconds,
             },
         });
+        if self.settings.require_agreement && kind == "single" {
+            accept["extra"]["agreement"] = REQUEST_AGREEMENT.into();
+        }
         if let Some(ledger) = self.ledger {
             accept["extra"]["ledger"] = ledger.into();
         }

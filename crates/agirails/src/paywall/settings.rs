@@ -120,6 +120,10 @@ pub struct Settings {
     /// and those that somebody left IN_PROGRESS after it. Turn it off where another service of
     /// the same key takes jobs that last until the deadline.
     pub give_back_unclaimed: bool,
+    /// Whether the transaction of a single call must name its request by `agreementHash`, so that it pays
+    /// for nothing else and the chain shows what was agreed without telling it: off. Kernels before
+    /// AIP-14c keep no agreement. Calls of a balance name none.
+    pub require_agreement: bool,
     /// Where the application is told of money, at least once and in the order of each payment; the events
     /// are kept in the store until it says that it has them, for five days.
     pub webhook: Option<Webhook>,
@@ -157,6 +161,7 @@ impl Default for Settings {
             vary_on: vec![],
             keep: Duration::from_secs(30 * 86_400),
             give_back_unclaimed: true,
+            require_agreement: false,
             webhook: None,
             survive_power_cut: false,
         }

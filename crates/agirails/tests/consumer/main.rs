@@ -8,6 +8,7 @@ mod kernel_in_front;
 #[path = "../generation/mod.rs"]
 mod generation;
 
+mod agreements;
 mod attacks;
 mod chain;
 mod children;

@@ -526,7 +526,8 @@ async fn a_vault_that_is_revoked_delays_what_was_earned_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ruling_against_the_provider_is_told_while_it_can_be_challenged() {
     let local = Local::on(Generation::Aip14c).await;
-    let told: Arc<Mutex<Vec<(Level, Option<u64>)>>> = Arc::default();
+    type Told = Vec<(Level, Option<u64>)>;
+    let told: Arc<Mutex<Told>> = Arc::default();
     let rulings = told.clone();
     let listener = move |event: &Event| {
         if event.name == "ruling" {
