@@ -122,6 +122,10 @@ fn the_embedded_kernel_passes_every_scenario_and_meets_every_word() {
             scenario.needs != Need::OwnStage || *generation == Generation::default()
         })
         .collect();
+    for generation in Generation::ALL {
+        let count = queue.iter().filter(|(of, _)| *of == generation).count();
+        println!("{generation}: {count} scenarios");
+    }
     // The long ones first.
     let queue = Mutex::new({
         let (own, mut others): (VecDeque<_>, VecDeque<_>) =
