@@ -79,6 +79,7 @@ impl SqliteStore {
                 include_str!("sqlite/requests.sql"),
                 include_str!("sqlite/runs.sql"),
                 include_str!("sqlite/webhooks.sql"),
+                include_str!("sqlite/counts.sql"),
             ],
             synchronous: if survives_power_cut { "FULL" } else { "NORMAL" },
             patience: PATIENCE,
@@ -609,27 +610,7 @@ impl Store for SqliteStore {
     async fn backlog(&self, now: u64, least: Usdc) -> Result<Backlog> {
         self.file
             .read(|connection| {
-                // An index that holds some stages is found by its own words alone.
-                let sql = "SELECT (SELECT count(*) FROM payments WHERE stage = 1 AND stage IN (1, 3)), \
-                     (SELECT count(*) FROM payments WHERE stage = 3 AND stage IN (1, 3)), \
-                     (SELECT count(*) FROM payments WHERE stage = 0), \
-                     (SELECT count(*) FROM payments WHERE stage = 5), \
-                     (SELECT min(since) FROM payments WHERE stage IN (1, 3)), \
-                     (SELECT trouble FROM payments WHERE stage IN (1, 3) AND trouble IS NOT NULL \
-                      ORDER BY since LIMIT 1), \
-                     (SELECT count(*) FROM payments WHERE stage = 2), \
-                     (SELECT count(*) FROM payments WHERE stage = 2 AND settle_at < ?1), \
-                     (SELECT count(*) FROM payments WHERE stage = 2 AND settle_at < ?1 \
-                      AND net < ?2), \
-                     (SELECT min(settle_at) FROM payments WHERE stage = 2 AND settle_at < ?1 \
-                      AND net >= ?2), \
-                     (SELECT count(*) FROM payments WHERE stage = 8 AND stage IN (0, 2, 8)), \
-                     (SELECT coalesce(sum(net), 0) FROM payments WHERE stage = 2) \
-                     + (SELECT coalesce(sum(net), 0) FROM payments WHERE stage = 1 \
-                        AND stage IN (1, 3)), \
-                     (SELECT min(settle_at) FROM payments WHERE stage = 2 AND settle_at >= ?1), \
-                     (SELECT count(*) FROM webhooks)";
-                let mut statement = connection.prepare_cached(sql)?;
+                let mut statement = connection.prepare_cached(BACKLOG)?;
                 Ok(statement.query_row([now as i64, at_most(least.0)], |row| {
                     Ok(Backlog {
                         deliveries: number(row, 0)?,
@@ -1106,6 +1087,27 @@ const fn report_key(by: ReportBy) -> (&'static str, &'static str) {
     }
 }
 
+/// What is owed, and what waits. An index that holds some stages is found by its own words alone.
+const BACKLOG: &str = "SELECT (SELECT count(*) FROM payments WHERE stage = 1 AND stage IN (1, 3)), \
+    (SELECT count(*) FROM payments WHERE stage = 3 AND stage IN (1, 3)), \
+    (SELECT count(*) FROM payments WHERE stage = 0 AND stage IN (0, 2, 8)), \
+    (SELECT count(*) FROM payments WHERE stage = 5), \
+    (SELECT min(since) FROM payments WHERE stage IN (1, 3)), \
+    (SELECT trouble FROM payments WHERE stage IN (1, 3) AND trouble IS NOT NULL \
+     ORDER BY since LIMIT 1), \
+    (SELECT count(*) FROM payments WHERE stage = 2 AND stage IN (0, 2, 8)), \
+    (SELECT count(*) FROM payments WHERE stage = 2 AND settle_at < ?1), \
+    (SELECT count(*) FROM payments WHERE stage = 2 AND settle_at < ?1 \
+     AND net < ?2), \
+    (SELECT min(settle_at) FROM payments WHERE stage = 2 AND settle_at < ?1 \
+     AND net >= ?2), \
+    (SELECT count(*) FROM payments WHERE stage = 8 AND stage IN (0, 2, 8)), \
+    (SELECT coalesce(sum(net), 0) FROM payments WHERE stage = 2) \
+    + (SELECT coalesce(sum(net), 0) FROM payments WHERE stage = 1 \
+       AND stage IN (1, 3)), \
+    (SELECT min(settle_at) FROM payments WHERE stage = 2 AND settle_at >= ?1), \
+    (SELECT count(*) FROM webhooks)";
+
 const TOTALS: &str = "sum(calls), sum(gross), sum(settled), sum(paid_out), sum(fee), sum(net), \
                       sum(gas), sum(refunded), sum(disputed)";
 
@@ -1410,6 +1412,28 @@ mod tests {
     }
 
     conformance::suite!(file);
+
+    /// What has ended is most of a store, and is kept for a month.
+    #[tokio::test]
+    async fn what_has_ended_costs_metrics_nothing() {
+        let (store, _other, _directory) = file().await;
+        let plan = store.file.read(|connection| {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {BACKLOG}"))?;
+            let lines = statement.query_map([0, 0], |row| row.get::<_, String>(3))?;
+            Ok(lines.collect::<Result<Vec<_>, _>>()?)
+        });
+        let reads: Vec<_> = plan.await.unwrap();
+        let of_payments: Vec<_> = reads.iter().filter(|line| line.contains(" payments ")).collect();
+        assert!(of_payments.len() >= 14, "{reads:?}");
+        for line in of_payments {
+            // Of what is owed there is little, and its trouble is read.
+            let is_small = line.contains("INDEX payments_owed (");
+            assert!(
+                line.starts_with("SEARCH") && (is_small || line.contains("COVERING")),
+                "{line}"
+            );
+        }
+    }
 
     #[tokio::test]
     async fn a_copy_knows_since_when_it_is_at_work() {
