@@ -146,6 +146,37 @@ async fn what_a_sender_lacks_is_told_before_anything_is_sent() {
 
 /// The base fee rises above what was offered, after it was sent: more is offered.
 #[tokio::test]
+async fn what_no_block_takes_is_offered_for_more_though_the_node_has_it() {
+    let devnet = Devnet::start().await.unwrap();
+    let sender = key(3).address();
+    devnet.set_eth(sender, U256::from(10).pow(U256::from(21))).await.unwrap();
+    let kernel = connect(devnet.profile(), vec![wallet(key(3))]).await.unwrap();
+    let deadline = kernel.now().await.unwrap() + DAY;
+    devnet.set_automine(false).await.unwrap();
+    let request =
+        CreateTransaction::new(sender, Address::repeat_byte(7), Usdc(2_000_000), deadline);
+    let call = tokio::spawn(async move { kernel.create_transaction(sender, &request).await });
+    let offered = async || {
+        let pool = devnet.rpc("txpool_content", json!([])).await.unwrap();
+        let of_sender = pool["pending"].as_object().unwrap().values().next()?.clone();
+        let fee = of_sender["0"]["maxFeePerGas"].as_str()?.to_owned();
+        U256::from_str_radix(fee.trim_start_matches("0x"), 16).ok()
+    };
+    let (mut at_first, mut now) = (None, None);
+    for _ in 0..300 {
+        now = offered().await;
+        at_first = at_first.or(now);
+        if now > at_first {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(at_first.is_some() && now > at_first, "{at_first:?} {now:?}");
+    devnet.mine(1).await.unwrap();
+    call.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_stuck_transaction_is_replaced_with_a_higher_fee() {
     let devnet = Devnet::start().await.unwrap();
     let sender = key(2).address();

@@ -75,8 +75,7 @@ pub(super) struct AccountTask {
     next_call: u64,
     /// Sends whose callers were answered since the journal was last written.
     told: Vec<i64>,
-    /// When each send was last given to a node, and first.
-    sent: HashMap<i64, (Instant, Instant)>,
+    sent: HashMap<i64, Sent>,
     /// Sends that a node found too cheap.
     too_cheap: HashSet<i64>,
     /// Since when the chain has passed a send's nonce without a receipt.
@@ -84,6 +83,15 @@ pub(super) struct AccountTask {
     rhythm: Rhythm,
     head: u64,
     quiet_since: Instant,
+}
+
+/// When a send was given to a node.
+#[derive(Clone, Copy)]
+struct Sent {
+    first: Instant,
+    last: Instant,
+    /// When it first offered what it offers now.
+    offered: Instant,
 }
 
 /// A caller's operations, on their way.
@@ -421,8 +429,8 @@ impl AccountTask {
     async fn broadcast(&mut self, outgoing: &[(i64, u64, Bytes)]) {
         let now = Instant::now();
         for (id, ..) in outgoing {
-            let first = self.sent.get(id).map_or(now, |(first, _)| *first);
-            self.sent.insert(*id, (first, now));
+            let sent = Sent { first: now, last: now, offered: now };
+            self.sent.entry(*id).or_insert(sent).last = now;
         }
         let calls: Vec<_> = outgoing
             .iter()
@@ -536,6 +544,9 @@ impl AccountTask {
             .collect();
         for (send, calls_off) in raise {
             if let Some(raw) = self.raise(send, calls_off).await {
+                if let Some(sent) = self.sent.get_mut(&send.id) {
+                    sent.offered = Instant::now();
+                }
                 outgoing.push((send.id, send.nonce, raw));
             }
         }
@@ -677,13 +688,13 @@ impl AccountTask {
     /// Whether a send that is not mined needs something.
     fn neglect(&self, send: &Send) -> Option<Neglect> {
         let age = Duration::from_secs(wall_seconds().saturating_sub(send.at));
-        let (first, last) = self
-            .sent
-            .get(&send.id)
-            .map_or((age, age), |(first, last)| (first.elapsed(), last.elapsed()));
+        let (first, last, offered) = self.sent.get(&send.id).map_or((age, age, age), |sent| {
+            (sent.first.elapsed(), sent.last.elapsed(), sent.offered.elapsed())
+        });
         if self.is_wanted(send) {
+            // It is sent again meanwhile, so it counts since when it has offered as much.
             if self.too_cheap.contains(&send.id) && last > Duration::from_secs(1)
-                || first > STUCK && last > STUCK / 2
+                || first > STUCK && offered > STUCK / 2
             {
                 return Some(Neglect::TooCheap);
             }
