@@ -9,7 +9,8 @@
 
 use std::fmt;
 
-use alloy_primitives::{Address, B256, Keccak256};
+use alloy_primitives::{Address, B256, Bytes, hex, keccak256};
+use alloy_sol_types::SolValue;
 
 use super::{
     Refusal, TransactionId, Usdc,
@@ -34,7 +35,8 @@ pub const ORACLE_STALE_SECONDS: u64 = 30 * 86_400;
 /// What an external or stale resolution counts as: half for each.
 pub const EVEN_SPLIT: Ruling = Ruling::Split { provider_bps: 5_000 };
 
-const NAME: &[u8; 15] = b"ACTP_DISPUTE_V1";
+/// `ACTP_DISPUTE_V1`: what the number of a dispute is made of, beside its transaction.
+const NAME: [u8; 15] = hex!("414354505f444953505554455f5631");
 
 /// All of it, in hundredths of a percent.
 const ALL_BPS: u16 = money::MAX_BPS as u16;
@@ -303,20 +305,9 @@ impl Dispute {
 /// assert_ne!(id, dispute_id(TransactionId::repeat_byte(1)));
 /// ```
 ///
-/// Source: `keccak256(abi.encode("ACTP_DISPUTE_V1", txId))`.
+/// Source: `openDispute`, which hashes `abi.encode(ACTP_DISPUTE_V1, txId)`.
 pub fn dispute_id(transaction: TransactionId) -> B256 {
-    // Four words: where the string begins, the transaction, the string's length, the string.
-    let mut hasher = Keccak256::new();
-    let mut word = [0; 32];
-    word[31] = 64;
-    hasher.update(word);
-    hasher.update(transaction);
-    word[31] = NAME.len() as u8;
-    hasher.update(word);
-    let mut text = [0; 32];
-    text[..NAME.len()].copy_from_slice(NAME);
-    hasher.update(text);
-    hasher.finalize()
+    keccak256((Bytes::from_static(&NAME), transaction).abi_encode_params())
 }
 
 /// The bond of the first proposal, by what was in escrow when the dispute was opened.
@@ -413,7 +404,7 @@ mod tests {
 
     #[test]
     fn the_number_of_a_dispute_is_the_contracts() {
-        // keccak256(abi.encode("ACTP_DISPUTE_V1", 0x0101…01)), as solc and ethers encode it.
+        // The hash of abi.encode(ACTP_DISPUTE_V1, 0x0101…01), as solc and ethers encode it.
         let number = b256!("b172264fb3ea853da8feb2315cad116b7db2d1fc6286b05ddc6d4a24e825411a");
         assert_eq!(dispute_id(TransactionId::repeat_byte(1)), number);
     }
