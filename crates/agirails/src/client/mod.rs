@@ -347,7 +347,7 @@ impl ACTPClient {
                 return self.transition(Transition { id, to, data, proof: None }).await;
             }
             Evidence::None => {
-                return self.transition(Transition { id, to, data: vec![], proof: None }).await;
+                return self.transition(Transition::bare(id, to)).await;
             }
         };
         if proof.transaction_id != id {
@@ -576,7 +576,7 @@ impl ACTPClient {
             let attested = self.attestations()?.verify(uid, &tx).await?;
             verification.check_attested(&tx, uid, &attested)?;
         }
-        self.transition(Transition { id, to: State::Settled, data: vec![], proof: None }).await
+        self.transition(Transition::bare(id, State::Settled)).await
     }
 
     /// The address that this client writes for.

@@ -44,6 +44,13 @@ pub struct Transition {
     pub proof: Option<DeliveryProof>,
 }
 
+impl Transition {
+    /// A move that carries nothing.
+    pub const fn bare(id: TransactionId, to: State) -> Self {
+        Self { id, to, data: vec![], proof: None }
+    }
+}
+
 /// Which transactions, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransactionQuery {
@@ -220,7 +227,7 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// Settles a delivery whose dispute window is over, which anybody may do. A kernel on a chain carries
     /// those that are asked for at one moment in one chain transaction, and divides its gas among them.
     async fn settle_due(&self, sender: Address, id: TransactionId) -> Result<GasCost> {
-        let settle = Transition { id, to: State::Settled, data: vec![], proof: None };
+        let settle = Transition::bare(id, State::Settled);
         self.transition_state(sender, &settle).await
     }
 
@@ -235,7 +242,7 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// Disputes a delivery, with a bond of this much at most; returns the bond.
     async fn dispute(&self, sender: Address, id: TransactionId, max_bond: Usdc) -> Result<Usdc> {
         let bond = errors::agreed_bond(&self.confirm_transaction(id).await?, max_bond)?;
-        let dispute = Transition { id, to: State::Disputed, data: vec![], proof: None };
+        let dispute = Transition::bare(id, State::Disputed);
         self.transition_state(sender, &dispute).await?;
         Ok(bond)
     }
@@ -244,8 +251,7 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// provider can move the money. `delivery` is the transition to DELIVERED; the transaction is
     /// COMMITTED, or IN_PROGRESS already.
     async fn deliver(&self, sender: Address, delivery: &Transition) -> Result<GasCost> {
-        let begin =
-            Transition { id: delivery.id, to: State::InProgress, data: vec![], proof: None };
+        let begin = Transition::bare(delivery.id, State::InProgress);
         let begun = match self.transition_state(sender, &begin).await {
             Ok(cost) => cost,
             Err(error) if error.refusal() == Some(Refusal::NoOp) => GasCost::default(),

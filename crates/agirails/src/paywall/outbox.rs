@@ -458,7 +458,7 @@ impl Inner {
     }
 
     async fn cancel(&self, id: TransactionId) -> Result<GasCost> {
-        let cancel = Transition { id, to: State::Cancelled, data: vec![], proof: None };
+        let cancel = Transition::bare(id, State::Cancelled);
         self.client.kernel().transition_state(self.client.address(), &cancel).await
     }
 

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use super::{
     ChainKernel, GasLimit, Mined, Operation,
     contracts::{self, Contract, at_most, bond_escalation as abi, token},
+    funding::TRIES,
     lens::{self, Answer, Read},
     reader, reverts,
 };
@@ -30,11 +31,6 @@ use crate::{
 /// Gas for a ruling right behind its approval, before which it cannot be estimated: measured 181,430
 /// on our own contract. What is not used is not paid.
 const RULING_GAS: u64 = 500_000;
-/// Gas for an approval, at least: an allowance that is gone when it is mined makes it cost more than
-/// estimated.
-const APPROVE_GAS: u64 = 90_000;
-/// How often it is looked again where somebody else came first.
-const TRIES: u32 = 4;
 /// Words of the contract's `disputes`.
 const VIEW_WORDS: usize = 13;
 
@@ -96,18 +92,14 @@ impl ChainKernel {
         };
         // Asked before anything is looked at: once the earlier call is mined, this one would be
         // refused as a repetition.
-        match self.sender.resume(operation(GasLimit::Estimate)).await {
+        match self.earlier_pull(operation(GasLimit::Estimate)).await {
             Ok(Some(mined)) => return self.paid(&mined, ruling.sender, escalation.address),
             Ok(None) => {}
-            // It moved nothing, and somebody may just have raised the bond.
-            Err(error) if error.code() == Code::Reverted => {
-                tracing::debug!(%error, id = %ruling.id, "the earlier call failed; looking anew");
-            }
             Err(error) => return Err(self.tell_dispute(error, ruling.id).await),
         }
         let mut tries = 1;
         loop {
-            let operations = match self.approval(&ruling, escalation).await? {
+            let operations = match self.missing_approval(&ruling, escalation).await? {
                 None => vec![operation(GasLimit::Estimate)],
                 Some(approval) => vec![approval, operation(GasLimit::AtMost(RULING_GAS))],
             };
@@ -124,7 +116,11 @@ impl ChainKernel {
 
     /// The approval that a ruling needs before it, found out in one round trip; `None` where exactly
     /// its bond is allowed already.
-    async fn approval(&self, ruling: &Backed, escalation: Contract) -> Result<Option<Operation>> {
+    async fn missing_approval(
+        &self,
+        ruling: &Backed,
+        escalation: Contract,
+    ) -> Result<Option<Operation>> {
         let &Backed { sender, id, max_bond, ref data, .. } = ruling;
         let [of, in_coin] = wiring(escalation);
         let reads = [
@@ -171,15 +167,7 @@ impl ChainKernel {
             None if is_allowed => return Ok(None),
             _ => {}
         }
-        let approval =
-            token::approveCall { spender: escalation.address, amount: U256::from(bond.0) };
-        Ok(Some(Operation {
-            what: "approve",
-            from: sender,
-            to: self.network.usdc,
-            data: approval.abi_encode().into(),
-            gas: GasLimit::AtLeast(APPROVE_GAS),
-        }))
+        Ok(Some(self.approval(sender, escalation.address, bond)))
     }
 
     /// Whether the contract decides this kernel's disputes, in this token: the profile may be wrong.

@@ -29,8 +29,8 @@ const LINK_GAS: u64 = 400_000;
 const APPROVE_GAS: u64 = 90_000;
 /// The greatest share of its amount that a dispute's bond can be (`MAX_DISPUTE_BOND_BPS`).
 const MAX_DISPUTE_BOND_BPS: u16 = 2_000;
-/// How often an allowance that is used up by others is looked at again.
-const TRIES: u32 = 4;
+/// How often it is looked again where others came first.
+pub(super) const TRIES: u32 = 4;
 /// The same for a dispute: measured 147,567.
 const DISPUTE_GAS: u64 = 300_000;
 
@@ -108,6 +108,30 @@ impl ChainKernel {
         Ok(self.pull(pull).await?.gas_cost)
     }
 
+    /// What became of an earlier send of this call; `None` where there is none, and where it failed. Then
+    /// it moved nothing, and what it counted on may just have been another's.
+    pub(super) async fn earlier_pull(&self, operation: Operation) -> Result<Option<Mined>> {
+        match self.sender.resume(operation).await {
+            Err(error) if error.code() == Code::Reverted => {
+                tracing::debug!(%error, "the earlier call failed; looking anew");
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+
+    /// Lets a contract take exactly so much of the sender's USDC.
+    pub(super) fn approval(&self, sender: Address, spender: Address, amount: Usdc) -> Operation {
+        let approval = token::approveCall { spender, amount: U256::from(amount.0) };
+        Operation {
+            what: "approve",
+            from: sender,
+            to: self.network.usdc,
+            data: approval.abi_encode().into(),
+            gas: GasLimit::AtLeast(APPROVE_GAS),
+        }
+    }
+
     /// Makes the call alone where the allowance suffices, else behind an approval of exactly its
     /// amount. A call of another process may use an allowance up in between: then it is looked at
     /// anew, a few times.
@@ -122,13 +146,9 @@ impl ChainKernel {
             data: pull.data.clone(),
             gas: GasLimit::Estimate,
         };
-        match self.sender.resume(alone).await {
+        match self.earlier_pull(alone).await {
             Ok(Some(mined)) => return Ok(mined),
             Ok(None) => {}
-            // It moved nothing, and the allowance it counted on may just have been another's.
-            Err(error) if error.code() == Code::Reverted => {
-                tracing::debug!(%error, id = %pull.id, "the earlier call failed; looking anew");
-            }
             Err(error) => return Err(self.tell(error, pull.id).await),
         }
         let mut tries = 1;
@@ -192,15 +212,7 @@ impl ChainKernel {
             // The token has reasons of its own.
             return Err(self.about(refused, &transaction));
         }
-        let approval =
-            token::approveCall { spender: self.network.vault, amount: U256::from(required.0) };
-        let approval = Operation {
-            what: "approve",
-            from: sender,
-            to: self.network.usdc,
-            data: approval.abi_encode().into(),
-            gas: GasLimit::AtLeast(APPROVE_GAS),
-        };
+        let approval = self.approval(sender, self.network.vault, required);
         Ok(vec![approval, operation(GasLimit::AtMost(pull.most_gas()))])
     }
 

@@ -395,7 +395,7 @@ impl ChainKernel {
             data: call.abi_encode().into(),
             gas,
         };
-        let begin = Transition { id, to: State::InProgress, data: vec![], proof: None };
+        let begin = Transition::bare(id, State::InProgress);
         let begin = operation(transition_call(&begin), GasLimit::Estimate);
         let end = operation(transition_call(delivery), GasLimit::AtMost(DELIVER_GAS));
         // Asked before anything is looked at: once an earlier call is mined, this one would be
@@ -785,14 +785,14 @@ impl Kernel for ChainKernel {
         {
             return Ok(gas_cost);
         }
-        let settle = Transition { id, to: State::Settled, data: vec![], proof: None };
+        let settle = Transition::bare(id, State::Settled);
         self.step(sender, &settle).await
     }
 
     /// The node is asked once for the bond, and once more for what is sent: both must be the same.
     async fn dispute(&self, sender: Address, id: TransactionId, max_bond: Usdc) -> Result<Usdc> {
         let bond = agreed_bond(&self.confirm_transaction(id).await?, max_bond)?;
-        let dispute = Transition { id, to: State::Disputed, data: vec![], proof: None };
+        let dispute = Transition::bare(id, State::Disputed);
         self.dispute_with(sender, id, &transition_call(&dispute), Some(bond)).await?;
         Ok(bond)
     }

@@ -147,17 +147,9 @@ impl Carrier {
         by: Address,
         mut ids: Vec<TransactionId>,
     ) -> Result<HashMap<TransactionId, GasCost>> {
-        let mut gas = None;
-        if ids.len() > 1 {
-            gas = self.gas(by, &ids).await?;
-            if gas.is_none() {
-                ids = self.allowed(by, &ids).await?;
-            }
-        }
-        if ids.len() < 2 {
-            return Ok(HashMap::new());
-        }
-        if gas.is_none() {
+        let mut gas = self.gas(by, &ids).await?;
+        if gas.is_none() && ids.len() > 1 {
+            ids = self.allowed(by, &ids).await?;
             gas = self.gas(by, &ids).await?;
         }
         let Some(gas) = gas.filter(|gas| *gas <= MOST_GAS) else { return Ok(HashMap::new()) };
@@ -193,9 +185,13 @@ impl Carrier {
         Ok(shares)
     }
 
-    /// What all of them take together; `None` where one would be refused. Asked of the call in which none
+    /// What all of them take together; `None` where one would be refused, and for one alone, which has
+    /// nothing to share. Asked of the call in which none
     /// may be: a node would otherwise find the least gas in which some of them fail.
     async fn gas(&self, by: Address, ids: &[TransactionId]) -> Result<Option<u64>> {
+        if ids.len() < 2 {
+            return Ok(None);
+        }
         let call = estimate(by, self.multicall, &self.call(ids, false));
         match self.reader.ask(vec![call], Doubt::Refusals).await?.pop() {
             Some(Ok(raw)) => parse::<U64>("eth_estimateGas", &raw).map(|gas| Some(gas.to())),
