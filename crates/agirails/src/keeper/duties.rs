@@ -271,10 +271,14 @@ impl Duties {
             .await
     }
 
+    /// A condition: what this keeper moves once it is due.
+    const fn to_do(&self) -> &'static str {
+        if self.recovers { "stage IN (1, 4)" } else { "stage = 1" }
+    }
+
     /// A condition: what can be moved at the kernel's time `?1` and this machine's `?2`.
     fn due_now(&self) -> String {
-        let stages = if self.recovers { "stage IN (1, 4)" } else { "stage = 1" };
-        format!("{stages} AND due_at <= ?1 AND next_try <= ?2")
+        format!("{} AND due_at <= ?1 AND next_try <= ?2", self.to_do())
     }
 
     /// Whether something can be moved at this time of the kernel.
@@ -389,7 +393,7 @@ impl Duties {
 
     /// At this time of the kernel.
     pub(super) async fn backlog(&self, providers: &[Address], now: u64) -> Result<Backlog> {
-        let to_do = if self.recovers { "stage IN (1, 4)" } else { "stage = 1" };
+        let to_do = self.to_do();
         let sql = format!(
             "SELECT count(*) FILTER (WHERE stage = 1), \
              count(*) FILTER (WHERE {to_do} AND due_at <= ?1 AND unprofitable), \
