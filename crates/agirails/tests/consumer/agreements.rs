@@ -2,14 +2,14 @@
 //! for.
 
 use agirails::{
-    ACTPClient, B256, Code, CreateTransaction, Generation, TransactionId,
+    B256, Code, CreateTransaction, Generation, TransactionId,
     consumer::PaidCall,
     kernel::TransactionQuery,
     paywall::{Charge, Entry, Incoming, Paywall, Settings},
     protocol::paid_request::PaidRequest,
 };
 
-use crate::fixture::{CENTS_10, DOLLAR, Fixture, ORIGIN, Service, call, key};
+use crate::fixture::{CENTS_10, DOLLAR, Fixture, ORIGIN, call, client_on, key};
 
 const TARGET: &str = "/api/generate";
 
@@ -17,18 +17,8 @@ fn settings() -> Settings {
     Settings { require_agreement: true, ..Settings::default() }
 }
 
-async fn client(directory: &std::path::Path, number: u64, generation: Generation) -> ACTPClient {
-    let builder = ACTPClient::builder().private_key(key(number)).state_directory(directory);
-    builder.generation(generation).connect().await.unwrap()
-}
-
 async fn fixture() -> Fixture {
-    let directory = tempfile::tempdir().unwrap();
-    let provider = client(directory.path(), 1, Generation::Aip14c).await;
-    let payer = client(directory.path(), 2, Generation::Aip14c).await;
-    let builder = Paywall::builder(provider.clone()).settings(settings());
-    let service = Service::with(builder, CENTS_10).await;
-    Fixture { directory, provider, payer, service }
+    Fixture::on(Generation::Aip14c, settings(), CENTS_10).await
 }
 
 /// The reason why this request is not served with this transaction.
@@ -78,7 +68,7 @@ async fn a_transaction_that_names_its_request_pays_for_nothing_else() {
     assert_eq!(refusal(&fixture, paywall, id, TARGET, b"{}").await, other);
     assert_eq!(refusal(&fixture, paywall, id, "/api/generate?broken=1", b"[]").await, other);
     // Also by another process, which has never seen it.
-    let provider = client(fixture.directory.path(), 1, Generation::Aip14c).await;
+    let provider = client_on(Generation::Aip14c, fixture.directory.path(), 1).await;
     let second = Paywall::builder(provider).settings(settings()).open().await.unwrap();
     assert_eq!(refusal(&fixture, &second, id, TARGET, b"{}").await, other);
 }
@@ -116,7 +106,7 @@ async fn a_balance_is_for_requests_that_nobody_knows_yet() {
 async fn a_kernel_that_keeps_no_agreement_cannot_be_asked_for_one() {
     for generation in [Generation::May2026, Generation::F6] {
         let directory = tempfile::tempdir().unwrap();
-        let provider = client(directory.path(), 1, generation).await;
+        let provider = client_on(generation, directory.path(), 1).await;
         let opened = Paywall::builder(provider).settings(settings()).open().await;
         let error = opened.unwrap_err();
         assert_eq!(error.code(), Code::UnsupportedKernel);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, Code, PrivateKey, State, TransactionId, Usdc,
+    ACTPClient, Code, Generation, PrivateKey, State, TransactionId, Usdc,
     consumer::{
         Budget, Consumer, HttpFailure, HttpOutcome, HttpRequest, HttpResponse, PaidCall,
         PaidResponse, Purchase, Step,
@@ -29,8 +29,16 @@ pub fn key(number: u64) -> PrivateKey {
 }
 
 pub async fn client(directory: &std::path::Path, number: u64) -> ACTPClient {
+    client_on(generation(), directory, number).await
+}
+
+pub async fn client_on(
+    generation: Generation,
+    directory: &std::path::Path,
+    number: u64,
+) -> ACTPClient {
     let builder = ACTPClient::builder().private_key(key(number)).state_directory(directory);
-    builder.generation(generation()).connect().await.unwrap()
+    builder.generation(generation).connect().await.unwrap()
 }
 
 pub struct Fixture {
@@ -123,9 +131,13 @@ impl Fixture {
     }
 
     pub async fn with(settings: Settings, price: Usdc) -> Self {
+        Self::on(generation(), settings, price).await
+    }
+
+    pub async fn on(generation: Generation, settings: Settings, price: Usdc) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let provider = client(directory.path(), 1).await;
-        let payer = client(directory.path(), 2).await;
+        let provider = client_on(generation, directory.path(), 1).await;
+        let payer = client_on(generation, directory.path(), 2).await;
         let paywall = Paywall::builder(provider.clone()).settings(settings);
         let service = Service::with(paywall, price).await;
         Self { directory, provider, payer, service }
