@@ -49,7 +49,8 @@ use crate::{
 ///     rpc_url: where the chain is reached, or a list of such URLs, the preferred one first; the
 ///         network's public ones where None.
 ///     contracts: the contracts' addresses by the names of a profile: actpKernel, escrowVault,
-///         usdc, and agentRegistry, archiveTreasury, eas, bondEscalation where there are such.
+///         usdc, and agentRegistry, archiveTreasury, eas, multicall, bondEscalation where there are
+///         such.
 ///     network: a network's profile in place of the mode's: its name ("base-sepolia",
 ///         "base-sepolia-f6" or "base-sepolia-aip14c"), the path of its JSON file, or a dict.
 ///     keystore: path of an encrypted keystore (Web3 Secret Storage, version 3), whose key signs.
