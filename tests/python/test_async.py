@@ -2,7 +2,10 @@
 
 import asyncio
 import inspect
+import sqlite3
 import threading
+import time
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,39 @@ async def fund(consumer: AsyncACTPClient, provider: str, amount: int = PRICE) ->
     tx_id = await create(consumer, provider, amount)
     await consumer.advanced.link_escrow(tx_id)
     return tx_id
+
+
+async def create_many(consumer: AsyncACTPClient, count: int) -> None:
+    provider = new_address()
+    for _ in range(count):
+        await create(consumer, provider)
+
+
+def hold(directory: Path) -> sqlite3.Connection:
+    """Another program that holds the state file's lock."""
+    holder = sqlite3.connect(directory / ".actp" / "kernel.sqlite3", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    return holder
+
+
+async def watch(work: Awaitable[object]) -> tuple[float, int]:
+    """The longest time for which another task of the loop had no turn, and how many it had."""
+    longest, turns, is_over = 0.0, 0, False
+
+    async def count() -> None:
+        nonlocal longest, turns
+        while not is_over:
+            before = time.perf_counter()
+            await asyncio.sleep(0)
+            longest = max(longest, time.perf_counter() - before)
+            turns += 1
+
+    counter = asyncio.create_task(count())
+    await asyncio.sleep(0)
+    await work
+    is_over = True
+    await counter
+    return longest, turns
 
 
 def methods(instance: object) -> set[str]:
@@ -189,6 +225,58 @@ class TestTasks:
             await asyncio.gather(*(fund(consumer, provider.address) for _ in range(20)))
             counter.cancel()
             assert turns > 1
+
+        asyncio.run(main())
+
+    def test_verbs_that_are_done_at_once_leave_turns_to_others(self, tmp_path):
+        async def main():
+            consumer = await connect(tmp_path)
+            longest, turns = await watch(create_many(consumer, 2_000))
+            assert longest < 0.25, "one task kept the loop to itself"
+            assert turns > 20, "the other task had no turns"
+
+        asyncio.run(main())
+
+    def test_a_file_that_others_hold_never_stops_the_event_loop(self, tmp_path):
+        """The verb waits, and is done once the file is free."""
+
+        async def main():
+            consumer = await connect(tmp_path)
+            holder = hold(tmp_path)
+
+            async def let_go():
+                await asyncio.sleep(0.4)
+                holder.rollback()
+
+            work = asyncio.gather(create(consumer, new_address()), let_go())
+            longest, _ = await watch(work)
+            assert longest < 0.2, "the loop stood still while the file was held"
+            tx_id = work.result()[0]
+            assert (await consumer.advanced.get_transaction(tx_id)).state is State.INITIATED
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("turns", range(4))
+    def test_a_move_that_waits_goes_on_to_its_end_when_it_is_cancelled(self, tmp_path, turns):
+        async def main():
+            consumer = await connect(tmp_path)
+            tx_id = await create(consumer, new_address())
+            holder = hold(tmp_path)
+            task = asyncio.create_task(consumer.advanced.link_escrow(tx_id))
+            await asyncio.sleep(0)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            holder.rollback()
+            for _ in range(500):
+                if (await consumer.advanced.get_transaction(tx_id)).state is State.COMMITTED:
+                    break
+                await asyncio.sleep(0.02)
+            else:
+                pytest.fail("the move was given up half way")
+            assert await consumer.advanced.get_balance() == START - PRICE
 
         asyncio.run(main())
 

@@ -33,7 +33,7 @@ use crate::{
     convert::{self, Any, Maybe, optional},
     errors::OrRaise,
     run::{
-        Effect::{Commits, Glances, Moves, Reads},
+        Effect::{Glances, Moves, Reads},
         Style, run, run_sync,
     },
     session::{core_of, paid_request},
@@ -193,7 +193,7 @@ impl _Paywall {
             let head = request_head(&method, &target, &mount, &scheme, &headers);
             Ok(core.page_for(head, &body).await)
         };
-        run(py, self.style, Commits, call, maybe_answer)
+        run(py, self.style, Moves, call, maybe_answer)
     }
 
     /// Answers a request to the dashboard, below the path that it is mounted under.
@@ -669,7 +669,7 @@ impl _Exchange {
             slot.put_back(exchange);
             Ok(answer)
         };
-        run(py, self.style, Commits, call, maybe_answer)
+        run(py, self.style, Moves, call, maybe_answer)
     }
 
     /// One piece of the request's body. An answer ends the request.
@@ -714,7 +714,7 @@ impl _Exchange {
             slot.put_back(exchange);
             Ok(answer)
         };
-        run(py, self.style, Commits, call, maybe_answer)
+        run(py, self.style, Moves, call, maybe_answer)
     }
 
     /// Whether the answer is a kept one that is long: its body is empty, and comes from next_piece.
@@ -803,7 +803,7 @@ impl _Exchange {
             slot.put_back(exchange);
             Ok(Ended { end, held })
         };
-        run(py, self.style, Commits, call, |py, Ended { end, held }| match end {
+        run(py, self.style, Moves, call, |py, Ended { end, held }| match end {
             End::Answer { answer, is_handlers } => _Answer { answer, is_handlers }.into_py_any(py),
             End::Kept(rest) => {
                 *lock(&held) = rest;
@@ -838,7 +838,7 @@ impl _Exchange {
             }
             Ok(())
         };
-        run(py, self.style, Commits, call, convert::nothing)
+        run(py, self.style, Moves, call, convert::nothing)
     }
 
     /// The answer with the CORS headers and Vary that the application's own middleware put around
@@ -1029,7 +1029,7 @@ fn read_settings(given: &Bound<'_, PyDict>) -> PyResult<(Settings, Place)> {
                 *(if is_url { &mut webhook_url } else { &mut webhook_secret }) = Some(text);
             }
             "survive_power_cut" => {
-                settings.survive_power_cut = convert::flag("survive_power_cut", &value)?;
+                settings.survive_power_cut = Some(convert::flag("survive_power_cut", &value)?);
             }
             name => {
                 let message = format!("Paywall() got an unexpected keyword argument '{name}'");

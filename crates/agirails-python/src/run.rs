@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    cell::Cell,
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -11,9 +12,10 @@ use std::{
     },
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use agirails::without_waiting;
 use pyo3::{IntoPyObjectExt, exceptions::PyStopIteration, prelude::*};
 use pyo3_async_runtimes::generic;
 
@@ -42,11 +44,9 @@ pub enum Effect {
     Glances,
     /// It reads. Given up, it is dropped.
     Reads,
-    /// It writes to a store that mostly is a file of this machine, in microseconds: an event loop
-    /// waits for that. What takes longer goes on to its end as with [`Self::Moves`].
-    Commits,
-    /// It moves money. Given up, it goes on to its end: dropped half done, nobody would know
-    /// where the money is.
+    /// It writes. Where that is to a file of this machine that nobody else holds, it takes
+    /// microseconds, and an event loop waits for it. What takes longer goes on to its end, also when
+    /// it is given up: dropped half done, nobody would know where the money is.
     Moves,
 }
 
@@ -83,7 +83,7 @@ pub fn run_sync<T: Send + 'static>(
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     loop {
         if let Err(interrupt) = py.check_signals() {
-            if matches!(effect, Effect::Moves | Effect::Commits) {
+            if effect == Effect::Moves {
                 runtime::get().spawn(call);
             }
             return Err(interrupt);
@@ -115,20 +115,20 @@ fn run_async<T: Send + 'static>(
     mut call: Call<T>,
     convert: Convert<T>,
 ) -> PyResult<Py<PyAny>> {
-    if matches!(effect, Effect::Glances | Effect::Commits)
-        && let Poll::Ready(outcome) = glance(py, &mut call)
+    if effect != Effect::Reads
+        && let Poll::Ready(outcome) = without_waiting(|| glance(py, &mut call))
     {
         let value = outcome.map_err(|error| errors::raise(py, &error))?;
-        return Done(convert(py, value)?).into_py_any(py);
+        let value = convert(py, value)?;
+        return Done { value, yields: AtomicBool::new(is_others_turn()) }.into_py_any(py);
     }
     let finish = poll_fn(move |context| poll(&mut call, context));
-    let outcome = async move {
-        match effect {
-            Effect::Glances | Effect::Reads => finish.await,
-            Effect::Commits | Effect::Moves => match runtime::get().spawn(finish).await {
-                Ok(outcome) => outcome,
-                Err(error) => Err(panicked(&error.to_string())),
-            },
+    let outcome: Call<T> = match effect {
+        Effect::Glances | Effect::Reads => Box::pin(finish),
+        // At once, since it has begun: what is awaited below may be given up before it is looked at.
+        Effect::Moves => {
+            let task = runtime::get().spawn(finish);
+            Box::pin(async { task.await.unwrap_or_else(|error| Err(panicked(&error.to_string()))) })
         }
     };
     let answer = async move { Ok(Answer { outcome: outcome.await, convert }) };
@@ -139,7 +139,7 @@ fn run_async<T: Send + 'static>(
 const COURTESIES: usize = 4;
 
 /// A look, with the GIL released; and another where the call woke itself at once, as it does to
-/// let others join its commit.
+/// let others join its commit, or to try once more at a file that others hold.
 fn glance<T: Send>(py: Python<'_>, call: &mut Call<T>) -> Poll<Outcome<T>> {
     py.detach(|| {
         let woken = Arc::new(Woken::default());
@@ -203,9 +203,31 @@ impl<'py, T> IntoPyObject<'py> for Answer<T> {
     }
 }
 
+/// How long a task may go on without letting the event loop's other tasks go on.
+const FAIR_SHARE: Duration = Duration::from_millis(1);
+
+thread_local! {
+    static LAST_TURN: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Whether the event loop of this thread is to have a turn now. A task whose verbs are all done at once
+/// would never give it one.
+fn is_others_turn() -> bool {
+    let now = Instant::now();
+    let is_due = LAST_TURN.get().is_none_or(|last| now - last >= FAIR_SHARE);
+    if is_due {
+        LAST_TURN.set(Some(now));
+    }
+    is_due
+}
+
 /// A result that is there already, for those who await it.
 #[pyclass(frozen, module = "agirails._agirails")]
-struct Done(Py<PyAny>);
+struct Done {
+    value: Py<PyAny>,
+    /// Whether others go first.
+    yields: AtomicBool,
+}
 
 #[pymethods]
 impl Done {
@@ -213,8 +235,11 @@ impl Done {
         this
     }
 
-    /// A coroutine returns by StopIteration.
+    /// A coroutine lets the loop go on by yielding nothing, and returns by StopIteration.
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        Err(PyStopIteration::new_err((self.0.clone_ref(py),)))
+        if self.yields.swap(false, Ordering::Relaxed) {
+            return Ok(py.None());
+        }
+        Err(PyStopIteration::new_err((self.value.clone_ref(py),)))
     }
 }

@@ -55,7 +55,7 @@ pub use protocol::{
     CreateTransaction, DisputeWindow, Event, EventRecord, Generation, LinkEscrow, Refusal, State,
     Terms, Transaction, TransactionId, Usdc,
 };
-pub use storage::{Storage, back_up};
+pub use storage::{Storage, back_up, without_waiting};
 pub use wallet::{
     KEY_PASSWORD_VARIABLE, KEYSTORE_VARIABLE, KeyEnvironment, KeySources, PRIVATE_KEY_VARIABLE,
     Password, PrivateKey, ResolvedKey, SessionKey, Wallet, resolve_key,

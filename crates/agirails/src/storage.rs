@@ -7,10 +7,11 @@ pub(crate) mod permissions;
 mod schema;
 
 use std::{
+    cell::Cell,
     fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -275,7 +276,7 @@ impl Store {
     ) -> Result<T> {
         patiently(self.format.patience, || {
             if self.path.is_none() {
-                return attempt(self.writer(&mut lock(&self.writer))?);
+                return attempt(self.writer(&mut self.take_writer()?)?);
             }
             let idle = lock(&self.readers).pop();
             let connection = idle.map_or_else(|| self.connect(), Ok)?;
@@ -306,7 +307,7 @@ impl Store {
     ) -> Result<T> {
         let patience = self.format.patience;
         patiently_after(patience, waited, || {
-            let mut slot = lock(&self.writer);
+            let mut slot = self.take_writer()?;
             let connection = self.writer(&mut slot)?;
             let outcome = transact(connection, &mut attempt);
             if !keeps(&outcome) && self.path.is_some() {
@@ -351,6 +352,17 @@ impl Store {
             Ok(connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
         })
         .await
+    }
+
+    fn take_writer(&self) -> Attempt<MutexGuard<'_, Option<Connection>>> {
+        if may_wait() {
+            return Ok(lock(&self.writer));
+        }
+        match self.writer.try_lock() {
+            Ok(slot) => Ok(slot),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Stop::Busy),
+        }
     }
 
     fn writer<'a>(
@@ -495,6 +507,7 @@ async fn patiently_after<T>(
                     break;
                 }
                 match try_number.checked_sub(QUICK_TRIES) {
+                    _ if !may_wait() => tokio::task::yield_now().await,
                     None => std::thread::sleep(QUICK_NAP),
                     Some(tries) => tokio::time::sleep(nap(tries)).await,
                 }
@@ -505,6 +518,36 @@ async fn patiently_after<T>(
         Code::StorageBusy,
         format!("the state file was busy for {} seconds", patience.as_secs()),
     ))
+}
+
+thread_local! {
+    static MAY_WAIT: Cell<bool> = const { Cell::new(true) };
+}
+
+fn may_wait() -> bool {
+    MAY_WAIT.get()
+}
+
+/// Polls a future in a thread that must not stand still, such as an event loop's: where a file is held
+/// by others, the future is pending, and waits only once it is polled without this.
+///
+/// ```
+/// use std::{pin::pin, task::{Context, Waker}};
+/// use agirails::without_waiting;
+///
+/// let mut call = pin!(async { 1 + 1 });
+/// let look = without_waiting(|| call.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+/// assert!(look.is_ready());
+/// ```
+pub fn without_waiting<T>(poll: impl FnOnce() -> T) -> T {
+    struct Restored(bool);
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            MAY_WAIT.set(self.0);
+        }
+    }
+    let _restored = Restored(MAY_WAIT.replace(false));
+    poll()
 }
 
 /// Longer with every try, and not the same for two processes.
@@ -685,6 +728,20 @@ mod tests {
             })
             .await
             .unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_must_not_wait_is_pending_while_others_hold_the_file() {
+        let store = Store::open(Storage::Memory, format(&[FIRST]), |_| Ok(())).await.unwrap();
+        let mut call = Box::pin(store.write(|connection| {
+            Ok(connection.execute("INSERT INTO notes (text) VALUES ('waited')", [])?)
+        }));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let writing = lock(&store.writer);
+        // Were the lock waited for, this thread would stand still for ever.
+        assert!(without_waiting(|| call.as_mut().poll(&mut context)).is_pending());
+        drop(writing);
+        assert_eq!(call.await.unwrap(), 1);
     }
 
     #[tokio::test]
