@@ -231,8 +231,10 @@ class Base:
                 its deadline: True.
             require_agreement: whether the transaction of a single call must name its request, so that
                 it pays for nothing else: False. It takes a kernel of AIP-14c, which keeps it.
-            survive_power_cut: whether the SQLite file syncs every commit: False, which survives
-                the end of any process, but not of the machine.
+            survive_power_cut: whether what the store keeps is synced to the disk before it counts.
+                Without it, it survives the end of any process that serves, but a power cut of the
+                store's machine may take the last moments, and so may the crash of a PostgreSQL
+                server: False on SQLite, True on PostgreSQL.
 
         Raises:
             TypeError: client is missing or not a client, or a setting is unknown.

@@ -58,10 +58,13 @@ pub struct _Postgres(Option<agirails_devnet::Postgres>);
 #[cfg(unix)]
 #[pymethods]
 impl _Postgres {
+    /// Where it is synced, it waits for its disk, as a real one does.
     #[new]
-    fn new(py: Python<'_>) -> PyResult<Self> {
-        let server = py.detach(agirails_devnet::Postgres::start).or_raise(py)?;
-        Ok(Self(Some(server)))
+    #[pyo3(signature = (*, synced=false))]
+    fn new(py: Python<'_>, synced: bool) -> PyResult<Self> {
+        use agirails_devnet::Postgres;
+        let start = if synced { Postgres::start_synced } else { Postgres::start };
+        Ok(Self(Some(py.detach(start).or_raise(py)?)))
     }
 
     /// How clients connect; None once it is closed.

@@ -296,10 +296,16 @@ impl Inner {
         let scope = Scope::of_client(&client);
         let store: Box<dyn Store> = match place {
             Place::Sqlite(storage) => Box::new(
-                store::SqliteStore::open(storage.clone(), &scope, settings.survive_power_cut)
-                    .await?,
+                store::SqliteStore::open(
+                    storage.clone(),
+                    &scope,
+                    settings.survive_power_cut.unwrap_or(false),
+                )
+                .await?,
             ),
-            Place::Postgres(url) => open_database(url, &scope).await?,
+            Place::Postgres(url) => {
+                open_database(url, &scope, settings.survive_power_cut.unwrap_or(true)).await?
+            }
         };
         if settings.webhook.is_some() {
             store.keep_webhooks();
@@ -346,12 +352,13 @@ impl Inner {
 }
 
 #[cfg(feature = "postgres")]
-async fn open_database(url: &str, scope: &Scope) -> Result<Box<dyn Store>> {
-    Ok(Box::new(store::PostgresStore::connect(url, scope, DATABASE_WAIT).await?))
+async fn open_database(url: &str, scope: &Scope, is_synced: bool) -> Result<Box<dyn Store>> {
+    let store = store::PostgresStore::connect(url, scope, DATABASE_WAIT).await?;
+    Ok(Box::new(store.synced(is_synced)))
 }
 
 #[cfg(not(feature = "postgres"))]
-async fn open_database(_url: &str, _scope: &Scope) -> Result<Box<dyn Store>> {
+async fn open_database(_url: &str, _scope: &Scope, _is_synced: bool) -> Result<Box<dyn Store>> {
     Err(no_postgres())
 }
 

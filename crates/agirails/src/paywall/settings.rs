@@ -127,9 +127,11 @@ pub struct Settings {
     /// Where the application is told of money, at least once and in the order of each payment; the events
     /// are kept in the store until it says that it has them, for five days.
     pub webhook: Option<Webhook>,
-    /// Whether the SQLite store syncs every commit to the disk. Without it, a commit survives
-    /// whatever happens to processes, and a power cut may take the last ones.
-    pub survive_power_cut: bool,
+    /// Whether what the store keeps is synced to the disk before it counts. Without it, it survives
+    /// whatever happens to the processes that serve, and a power cut of the store's machine may take the
+    /// last moments; so may the end of a PostgreSQL server that crashes. `None` is what users of each store
+    /// expect: a SQLite file is not synced, a database is.
+    pub survive_power_cut: Option<bool>,
 }
 
 impl Default for Settings {
@@ -163,7 +165,7 @@ impl Default for Settings {
             give_back_unclaimed: true,
             require_agreement: false,
             webhook: None,
-            survive_power_cut: false,
+            survive_power_cut: None,
         }
     }
 }

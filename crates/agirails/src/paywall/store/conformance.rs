@@ -17,7 +17,8 @@ use alloy_primitives::{Address, B256, Bytes, keccak256};
 use super::{
     AnswerRequest, Answered, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, DAY,
     Duty, Ended, Entry, Facts, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
-    PIECE_BYTES, PaymentFilter, Ran, ReportBy, Runs, Stage, Store, Totals, WebhookRow, net,
+    PIECE_BYTES, PaymentFilter, Ran, ReportBy, Runs, Stage, Store, Totals, WebhookRow,
+    calls_counter, net, revenue_counter,
 };
 use crate::{
     paywall::answer::Answer,
@@ -103,6 +104,7 @@ macro_rules! suite {
             an_original_is_no_copy,
             a_store_says_where_its_tables_went,
             one_of_many_claims_runs,
+            a_balance_that_many_draw_from_is_spent_to_its_last_unit,
             random_calls_are_served_once,
             random_losses_are_fenced_off,
         }
@@ -1703,6 +1705,45 @@ pub(super) async fn one_of_many_claims_runs(one: &dyn Store, two: &dyn Store) {
         assert_eq!(running.count(), 7, "{outcomes:?}");
         assert_eq!(books(one, name).await, (0, 60, 0));
     }
+}
+
+/// Calls of one balance that come at the same time through both handles, and of others beside it.
+pub(super) async fn a_balance_that_many_draw_from_is_spent_to_its_last_unit(
+    one: &dyn Store,
+    two: &dyn Store,
+) {
+    const CALLS: u64 = 120;
+    let hot = |key: u64| {
+        let facts = facts("hot", 500);
+        ClaimRequest { facts, ..ask("hot", &format!("call {key}"), 7) }
+    };
+    let calls = (0..CALLS).map(async |number| {
+        let store = if number.is_multiple_of(2) { one } else { two };
+        let request = hot(number);
+        let index = match store.claim(&request).await.unwrap() {
+            Claimed::Run { attempt } => {
+                let ended = store.answer(&answer_to(&claim_of(&request, attempt))).await.unwrap();
+                let Ended::Done { stage: Stage::Open, index } = ended else { panic!("{ended:?}") };
+                Some(index)
+            }
+            Claimed::NoBalance { left } if left < Usdc(7) => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(serve(store, &ask(&format!("beside {number}"), "k", 60)).await, Stage::Open);
+        index
+    });
+    let indexes = futures_util::future::join_all(calls).await;
+    let mut indexes: Vec<u64> = indexes.into_iter().flatten().collect();
+    indexes.sort_unstable();
+    assert_eq!(indexes, (0..71).collect::<Vec<_>>(), "500 are 71 calls of 7");
+    assert_eq!(books(one, "hot").await, (497, 0, 71));
+    let (gross, calls) = (497 + CALLS * 60, 71 + CALLS);
+    let counters = two.counters().await.unwrap();
+    assert_eq!(counters[&calls_counter("/summarize")], calls);
+    assert_eq!(counters[&revenue_counter("/summarize")], gross);
+    let report = two.report(ReportBy::Route, (0, u64::MAX), None, 10).await.unwrap();
+    assert_eq!(report.len(), 1);
+    assert_eq!((report[0].1.calls, report[0].1.gross), (calls, gross));
 }
 
 /// Numbers that look random and come again.

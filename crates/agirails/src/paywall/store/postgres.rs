@@ -8,11 +8,15 @@ mod address;
 mod copying;
 mod errors;
 mod pool;
+mod together;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,6 +32,7 @@ use self::{
     address::Address,
     errors::damaged,
     pool::{Again, Limits, Parameter, Pool},
+    together::{Step, Together},
 };
 use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
@@ -82,7 +87,7 @@ macro_rules! report {
 }
 
 /// The n-th step makes tables of version n out of those of version n - 1. Steps are only ever added.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     include_str!("postgres.sql"),
     include_str!("postgres/deadlines.sql"),
     include_str!("postgres/services.sql"),
@@ -91,6 +96,7 @@ const TABLES: [&str; 8] = [
     include_str!("postgres/requests.sql"),
     include_str!("postgres/runs.sql"),
     include_str!("postgres/webhooks.sql"),
+    include_str!("postgres/counts.sql"),
 ];
 const FUNCTIONS: &str = include_str!("postgres/functions.sql");
 /// The schema that this version reads and writes.
@@ -99,6 +105,8 @@ const VERSION: i32 = TABLES.len() as i32;
 const MIGRATION_LOCK: i64 = 0x6167_6972_6169_6c73;
 /// How long a database that is not there yet is left alone.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How long steps that go together wait for a row that others hold.
+const TOGETHER: Duration = Duration::from_millis(250);
 /// The longest lease or delay that is kept as it is; what is longer is as good as for ever.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
@@ -110,6 +118,8 @@ pub(in crate::paywall) struct PostgresStore {
     /// The same in its parts.
     network: Scope,
     keeps_webhooks: AtomicBool,
+    claims: Together<Claiming, Claimed>,
+    answers: Together<AnswerRequest, Ended>,
 }
 
 impl fmt::Debug for PostgresStore {
@@ -149,12 +159,131 @@ impl PostgresStore {
         let (network, former, scope) = (*scope, scope.former_name(), scope.name());
         const SQL: &str = "SELECT agirails_paywall.adopt($1, $2)";
         pool.ask(Again::Harmless, SQL, &[(&former, Type::TEXT), (&scope, Type::TEXT)]).await?;
-        Ok(Self { pool, scope, network, keeps_webhooks: AtomicBool::new(false) })
+        Ok(Self {
+            pool,
+            scope,
+            network,
+            keeps_webhooks: AtomicBool::new(false),
+            claims: Together::new(),
+            answers: Together::new(),
+        })
+    }
+
+    /// Whether each step is on the server's disk before it counts: it is, unless this says otherwise.
+    pub(in crate::paywall) fn synced(mut self, is_synced: bool) -> Self {
+        self.pool.is_synced = is_synced;
+        self
     }
 
     /// The event that is kept of a move.
     fn webhook_of(&self, from: Stage, to: Stage, net: Option<Usdc>) -> Option<&'static str> {
         money_event(from, to, net).filter(|_| self.keeps_webhooks.load(Ordering::Relaxed))
+    }
+
+    async fn claim_all(&self, steps: &[Arc<Claiming>]) -> Result<Vec<Claimed>> {
+        const SQL: &str = "SELECT * FROM agirails_paywall.claims(
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+        let facts: Vec<KeptFacts<'_>> = each(steps, |step| KeptFacts::of(&step.request.facts))
+            .into_iter()
+            .collect::<Result<_>>()?;
+        let rows = self
+            .ask_together(
+                SQL,
+                steps.len(),
+                &[
+                    (&self.scope, Type::TEXT),
+                    (&each(&facts, |facts| facts.id), Type::BYTEA_ARRAY),
+                    (&each(&facts, |facts| facts.requester), Type::BYTEA_ARRAY),
+                    (&each(&facts, |facts| facts.amount), Type::INT8_ARRAY),
+                    (&each(&facts, |facts| facts.deadline), Type::INT8_ARRAY),
+                    (&each(&facts, |facts| facts.window_seconds), Type::INT8_ARRAY),
+                    (&each(steps, |step| step.request.key.as_bytes()), Type::BYTEA_ARRAY),
+                    (&each(steps, |step| step.request.digest.as_slice()), Type::BYTEA_ARRAY),
+                    (&each(steps, |step| at_most(step.request.price.0)), Type::INT8_ARRAY),
+                    (&each(steps, |step| at_most(step.request.least.0)), Type::INT8_ARRAY),
+                    (&each(steps, |step| &step.request.owner[..]), Type::BYTEA_ARRAY),
+                    (&each(steps, |step| &step.ticket[..]), Type::BYTEA_ARRAY),
+                    (&each(steps, |step| microseconds(step.request.lease)), Type::INT8_ARRAY),
+                    (&each(&facts, |facts| facts.bound), Type::BOOL_ARRAY),
+                    (&each(steps, |step| i64::from(step.request.give_up_after)), Type::INT8_ARRAY),
+                    (&i64::from(REST_DOUBLINGS), Type::INT8),
+                    (&(PIECE_BYTES as i32), Type::INT4),
+                    (&each(&facts, |facts| facts.net), Type::INT8_ARRAY),
+                ],
+            )
+            .await?;
+        in_order(steps.len(), &rows, 13, claimed)
+    }
+
+    async fn answer_all(&self, steps: &[Arc<AnswerRequest>]) -> Result<Vec<Ended>> {
+        const SQL: &str = "SELECT * FROM agirails_paywall.answers(
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
+        let answers = each(steps, |step| step.answer.as_ref());
+        let (mut names, mut values, mut from) = (vec![], vec![], vec![]);
+        for answer in &answers {
+            from.push(i32::try_from(names.len() + 1).unwrap_or(i32::MAX));
+            for (name, value) in answer.iter().flat_map(|answer| &answer.headers) {
+                names.push(name.as_bytes());
+                values.push(value.as_slice());
+            }
+        }
+        let headers = each(&answers, |answer| answer.map(|answer| answer.headers.len() as i32));
+        let asked = each(steps, |step| step.request.as_ref());
+        let rows = self
+            .ask_together(
+                SQL,
+                steps.len(),
+                &[
+                    (&self.scope, Type::TEXT),
+                    (
+                        &each(steps, |step| step.claim.call.transaction.as_slice()),
+                        Type::BYTEA_ARRAY,
+                    ),
+                    (&each(steps, |step| step.claim.call.key.as_bytes()), Type::BYTEA_ARRAY),
+                    (&each(steps, |step| &step.claim.owner[..]), Type::BYTEA_ARRAY),
+                    (&each(steps, |step| number(step.claim.attempt)), Type::INT4_ARRAY),
+                    (&each(steps, |step| step.content_hash.as_slice()), Type::BYTEA_ARRAY),
+                    (&each(steps, |step| at_most(step.answered_at)), Type::INT8_ARRAY),
+                    (
+                        &each(&answers, |answer| answer.map(|answer| i32::from(answer.status))),
+                        Type::INT4_ARRAY,
+                    ),
+                    (&names, Type::BYTEA_ARRAY),
+                    (&values, Type::BYTEA_ARRAY),
+                    (&from, Type::INT4_ARRAY),
+                    (&headers, Type::INT4_ARRAY),
+                    (
+                        &each(&answers, |answer| answer.map(|answer| answer.body.as_slice())),
+                        Type::BYTEA_ARRAY,
+                    ),
+                    (&each(steps, |step| at_most(step.close_below.0)), Type::INT8_ARRAY),
+                    (&each(steps, |step| text(&step.route)), Type::TEXT_ARRAY),
+                    (&each(&asked, |asked| asked.map(|asked| asked.to_json())), Type::BYTEA_ARRAY),
+                    (
+                        &each(&asked, |asked| {
+                            asked.and_then(|asked| asked.body.as_ref()).map(|body| &body[..])
+                        }),
+                        Type::BYTEA_ARRAY,
+                    ),
+                    (&each(steps, |step| text(&calls_counter(&step.route))), Type::TEXT_ARRAY),
+                    (&each(steps, |step| text(&revenue_counter(&step.route))), Type::TEXT_ARRAY),
+                ],
+            )
+            .await?;
+        in_order(steps.len(), &rows, 2, ended)
+    }
+
+    /// Where several go together, a row that others hold keeps none of them waiting for long: each then
+    /// goes by itself.
+    async fn ask_together(
+        &self,
+        sql: &str,
+        steps: usize,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>> {
+        let limits = self.pool.limits();
+        let lock = if steps > 1 { limits.lock.min(TOGETHER) } else { limits.lock };
+        self.pool.ask_within(lock, Again::Harmless, sql, parameters).await
     }
 
     async fn ask(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
@@ -164,6 +293,37 @@ impl PostgresStore {
     /// The one value of the one row.
     async fn ask_one<T: FromSqlOwned>(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<T> {
         value(first(&self.ask(sql, parameters).await?)?, 0)
+    }
+}
+
+/// A claim, and what tells its request from another for the same: asked again, because the answer got
+/// lost, it is told the same.
+struct Claiming {
+    request: ClaimRequest,
+    ticket: [u8; 16],
+}
+
+impl Claiming {
+    fn new(request: &ClaimRequest) -> Result<Self> {
+        let mut ticket = [0_u8; 16];
+        getrandom::fill(&mut ticket).map_err(|error| {
+            Error::new(Code::Internal, "the system gives no random numbers").with_source(error)
+        })?;
+        Ok(Self { request: request.clone(), ticket })
+    }
+}
+
+impl Step for Claiming {
+    fn bytes(&self) -> usize {
+        self.request.key.len()
+    }
+}
+
+impl Step for AnswerRequest {
+    fn bytes(&self) -> usize {
+        let answer = self.answer.as_ref().map_or(0, |answer| answer.body.len());
+        let asked = self.request.as_ref().and_then(|asked| asked.body.as_ref());
+        answer + asked.map_or(0, |body| body.len())
     }
 }
 
@@ -278,55 +438,12 @@ impl Store for PostgresStore {
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Claimed> {
-        const SQL: &str = "SELECT * FROM agirails_paywall.claim(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
-        let mut ticket = [0_u8; 16];
-        getrandom::fill(&mut ticket).map_err(|error| {
-            Error::new(Code::Internal, "the system gives no random numbers").with_source(error)
-        })?;
-        let facts = KeptFacts::of(&request.facts)?;
-        let rows = self
-            .ask(
-                SQL,
-                &[
-                    (&self.scope, Type::TEXT),
-                    (&facts.id, Type::BYTEA),
-                    (&facts.requester, Type::BYTEA),
-                    (&facts.amount, Type::INT8),
-                    (&facts.deadline, Type::INT8),
-                    (&facts.window_seconds, Type::INT8),
-                    (&request.key.as_bytes(), Type::BYTEA),
-                    (&request.digest.as_slice(), Type::BYTEA),
-                    (&at_most(request.price.0), Type::INT8),
-                    (&at_most(request.least.0), Type::INT8),
-                    (&&request.owner[..], Type::BYTEA),
-                    (&&ticket[..], Type::BYTEA),
-                    (&microseconds(request.lease), Type::INT8),
-                    (&facts.bound, Type::BOOL),
-                    (&i64::from(request.give_up_after), Type::INT8),
-                    (&i64::from(REST_DOUBLINGS), Type::INT8),
-                    (&(PIECE_BYTES as i32), Type::INT4),
-                    (&facts.net, Type::INT8),
-                ],
-            )
-            .await?;
-        let row = rows.first().ok_or_else(|| damaged("a claim without an answer"))?;
-        match value::<&str>(row, 0)? {
-            "run" => {
-                let attempt = u32::try_from(value::<i32>(row, 1)?);
-                Ok(Claimed::Run { attempt: attempt.map_err(|_| damaged("a negative attempt"))? })
-            }
-            "running" => {
-                Ok(Claimed::Running { lease_left: Duration::from_micros(unsigned(row, 2)?) })
-            }
-            "resting" => Ok(Claimed::Resting { left: Duration::from_micros(unsigned(row, 2)?) }),
-            "answered" => kept(row).map(Claimed::Answered),
-            "other_request" => Ok(Claimed::OtherRequest),
-            "other_kind" => Ok(Claimed::OtherKind),
-            "no_balance" => Ok(Claimed::NoBalance { left: usdc(row, 3)? }),
-            "closed" => Ok(Claimed::Closed(stage(value(row, 4)?)?)),
-            other => Err(damaged(&format!("the outcome {other:?}"))),
-        }
+        let claiming = Claiming::new(request)?;
+        self.claims
+            .go(claiming, &self.pool, &|steps| {
+                Box::pin(async move { self.claim_all(&steps).await })
+            })
+            .await
     }
 
     async fn known(&self, call: &CallId, digest: B256) -> Result<Known> {
@@ -382,44 +499,11 @@ impl Store for PostgresStore {
     }
 
     async fn answer(&self, request: &AnswerRequest) -> Result<Ended> {
-        const SQL: &str = "SELECT * FROM agirails_paywall.answer(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
-        let Claim { call, owner, attempt, .. } = &request.claim;
-        let answer = request.answer.as_ref();
-        let status = answer.map(|answer| i32::from(answer.status));
-        let names: Option<Vec<&[u8]>> =
-            answer.map(|answer| answer.headers.iter().map(|(name, _)| name.as_bytes()).collect());
-        let values: Option<Vec<&[u8]>> =
-            answer.map(|answer| answer.headers.iter().map(|(_, value)| value.as_slice()).collect());
-        let body = answer.map(|answer| answer.body.as_slice());
-        let asked = request.request.as_ref();
-        let asked_body = asked.and_then(|asked| asked.body.as_ref()).map(|body| &body[..]);
-        let asked = asked.map(|asked| asked.to_json());
-        let rows = self
-            .ask(
-                SQL,
-                &[
-                    (&self.scope, Type::TEXT),
-                    (&call.transaction.as_slice(), Type::BYTEA),
-                    (&call.key.as_bytes(), Type::BYTEA),
-                    (&&owner[..], Type::BYTEA),
-                    (&number(*attempt), Type::INT4),
-                    (&request.content_hash.as_slice(), Type::BYTEA),
-                    (&at_most(request.answered_at), Type::INT8),
-                    (&status, Type::INT4),
-                    (&names, Type::BYTEA_ARRAY),
-                    (&values, Type::BYTEA_ARRAY),
-                    (&body, Type::BYTEA),
-                    (&text(&calls_counter(&request.route)), Type::TEXT),
-                    (&text(&revenue_counter(&request.route)), Type::TEXT),
-                    (&at_most(request.close_below.0), Type::INT8),
-                    (&text(&request.route), Type::TEXT),
-                    (&asked, Type::BYTEA),
-                    (&asked_body, Type::BYTEA),
-                ],
-            )
-            .await?;
-        ended(&rows)
+        self.answers
+            .go(request.clone(), &self.pool, &|steps| {
+                Box::pin(async move { self.answer_all(&steps).await })
+            })
+            .await
     }
 
     async fn release(&self, claim: &Claim, give_up_after: u32) -> Result<Ended> {
@@ -438,7 +522,7 @@ impl Store for PostgresStore {
                 ],
             )
             .await?;
-        ended(&rows)
+        ended(first(&rows)?)
     }
 
     async fn close(&self, id: TransactionId) -> Result<Option<Stage>> {
@@ -552,7 +636,7 @@ impl Store for PostgresStore {
             "SELECT ",
             payment_row!(),
             " FROM agirails_paywall.payment
-            WHERE scope = $1 AND ($2 IS NULL OR stage = $2) AND ($3 IS NULL OR requester = $3)
+            WHERE scope = $1 AND stage >= 0 AND ($2 IS NULL OR stage = $2) AND ($3 IS NULL OR requester = $3)
                 AND ($4 IS NULL OR (opened_at, id) < (
                     SELECT p.opened_at, p.id FROM agirails_paywall.payment p
                     WHERE p.scope = $1 AND p.id = $4))
@@ -1168,8 +1252,46 @@ fn stage(number: i16) -> Result<Stage> {
     Stage::from_number(number).ok_or_else(|| damaged(&format!("the stage {number}")))
 }
 
-fn ended(rows: &[Row]) -> Result<Ended> {
-    let row = first(rows)?;
+/// A column of an array's worth of steps.
+fn each<'a, S, T>(steps: &'a [S], part: impl Fn(&'a S) -> T) -> Vec<T> {
+    steps.iter().map(part).collect()
+}
+
+/// What the rows say, in the order of the steps, whose places among them stand in a column.
+fn in_order<T>(
+    steps: usize,
+    rows: &[Row],
+    column: usize,
+    read: impl Fn(&Row) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut told: Vec<Option<T>> = (0..steps).map(|_| None).collect();
+    for row in rows {
+        let place = usize::try_from(value::<i64>(row, column)?).ok();
+        let place = place.and_then(|place| told.get_mut(place.checked_sub(1)?));
+        *place.ok_or_else(|| damaged("a step that nobody took"))? = Some(read(row)?);
+    }
+    let told: Option<Vec<T>> = told.into_iter().collect();
+    told.ok_or_else(|| damaged("a step without an answer"))
+}
+
+fn claimed(row: &Row) -> Result<Claimed> {
+    match value::<&str>(row, 0)? {
+        "run" => {
+            let attempt = u32::try_from(value::<i32>(row, 1)?);
+            Ok(Claimed::Run { attempt: attempt.map_err(|_| damaged("a negative attempt"))? })
+        }
+        "running" => Ok(Claimed::Running { lease_left: Duration::from_micros(unsigned(row, 2)?) }),
+        "resting" => Ok(Claimed::Resting { left: Duration::from_micros(unsigned(row, 2)?) }),
+        "answered" => kept(row).map(Claimed::Answered),
+        "other_request" => Ok(Claimed::OtherRequest),
+        "other_kind" => Ok(Claimed::OtherKind),
+        "no_balance" => Ok(Claimed::NoBalance { left: usdc(row, 3)? }),
+        "closed" => Ok(Claimed::Closed(stage(value(row, 4)?)?)),
+        other => Err(damaged(&format!("the outcome {other:?}"))),
+    }
+}
+
+fn ended(row: &Row) -> Result<Ended> {
     Ok(match (value::<Option<i16>>(row, 0)?, value::<Option<i64>>(row, 1)?) {
         (Some(number), Some(place)) => {
             Ended::Done { stage: stage(number)?, index: positive(place)? }

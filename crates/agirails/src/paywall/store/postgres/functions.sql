@@ -52,125 +52,166 @@ SET search_path = pg_catalog, pg_temp AS $$
     ON CONFLICT (scope, day, route, within_ms) DO UPDATE SET runs = r.runs + excluded.runs
 $$;
 
-CREATE FUNCTION agirails_paywall.claim(
-    p_scope text, p_id bytea, p_requester bytea, p_amount bigint, p_deadline bigint, p_window bigint,
-    p_key bytea, p_digest bytea, p_price bigint, p_least bigint,
-    p_owner bytea, p_ticket bytea, p_lease bigint,
-    p_bound boolean, p_give_up_after bigint, p_doublings bigint, p_piece integer, p_net bigint,
-    OUT outcome text, OUT attempt integer, OUT lease_left bigint, OUT balance bigint, OUT stage smallint,
-    OUT index bigint, OUT content_hash bytea, OUT answered_at bigint,
-    OUT status integer, OUT header_names bytea[], OUT header_values bytea[], OUT body bytea, OUT length bigint
+-- Claims that come together, each with its place among them. What an outcome has no use for says nothing.
+-- Payments are locked in the order of their ids, here as everywhere, so that no two transactions lock each
+-- other out; and each is written once, since every version of a row makes the next one slower to find.
+CREATE FUNCTION agirails_paywall.claims(
+    p_scope text, p_ids bytea[], p_requesters bytea[], p_amounts bigint[], p_deadlines bigint[],
+    p_windows bigint[], p_keys bytea[], p_digests bytea[], p_prices bigint[], p_leasts bigint[],
+    p_owners bytea[], p_tickets bytea[], p_leases bigint[], p_bound boolean[], p_give_up_after bigint[],
+    p_doublings bigint, p_piece integer, p_nets bigint[]
+) RETURNS TABLE (
+    outcome text, attempt integer, lease_left bigint, balance bigint, stage smallint,
+    index bigint, content_hash bytea, answered_at bigint,
+    status integer, header_names bytea[], header_values bytea[], body bytea, length bigint, place bigint
 ) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+    v_id bytea;
+    v_places bigint[];
+    v_key bytea;
     known agirails_paywall.payment;
     call agirails_paywall.call;
     moment timestamptz;
+    is_locked boolean;
+    is_changed boolean;
     -- What this call holds already.
-    held bigint := 0;
+    held bigint;
 BEGIN
-    -- An answer is final: it needs no lock, and leaves nothing to commit.
-    SELECT 'answered', c.index, c.content_hash, c.answered_at, c.status, c.header_names, c.header_values,
-        CASE WHEN octet_length(c.body) <= p_piece THEN c.body END, octet_length(c.body)
-    INTO outcome, index, content_hash, answered_at, status, header_names, header_values, body, length
-    FROM agirails_paywall.call c
-    WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key AND c.state = 2 AND c.digest = p_digest;
-    IF FOUND THEN
-        RETURN;
-    END IF;
-
+    FOR v_id, v_places IN
+        SELECT o.id, array_agg(o.place ORDER BY o.place)
+        FROM unnest(p_ids) WITH ORDINALITY AS o (id, place) GROUP BY o.id ORDER BY o.id
     LOOP
-        SELECT * INTO known FROM agirails_paywall.payment p
-        WHERE p.scope = p_scope AND p.id = p_id FOR UPDATE;
-        EXIT WHEN FOUND;
-        IF p_amount < p_least OR p_amount < p_price THEN
-            outcome := 'no_balance';
-            balance := p_amount;
-            RETURN;
+        is_locked := false;
+        is_changed := false;
+        FOREACH place IN ARRAY v_places LOOP
+            v_key := p_keys[place];
+            -- An answer is final: it needs no lock, and leaves nothing to commit.
+            SELECT 'answered', c.index, c.content_hash, c.answered_at, c.status, c.header_names,
+                c.header_values, CASE WHEN octet_length(c.body) <= p_piece THEN c.body END,
+                octet_length(c.body)
+            INTO outcome, index, content_hash, answered_at, status, header_names, header_values, body, length
+            FROM agirails_paywall.call c
+            WHERE c.scope = p_scope AND c.payment = v_id AND c.key = v_key AND c.state = 2
+                AND c.digest = p_digests[place];
+            IF FOUND THEN
+                RETURN NEXT;
+                CONTINUE;
+            END IF;
+
+            WHILE NOT is_locked LOOP
+                SELECT * INTO known FROM agirails_paywall.payment p
+                WHERE p.scope = p_scope AND p.id = v_id FOR UPDATE;
+                is_locked := FOUND;
+                EXIT WHEN is_locked OR p_amounts[place] < greatest(p_leasts[place], p_prices[place]);
+                INSERT INTO agirails_paywall.payment
+                    (scope, id, requester, amount, deadline, window_seconds, stage, keyed, bound, net)
+                VALUES (p_scope, v_id, p_requesters[place], p_amounts[place], p_deadlines[place],
+                    p_windows[place], 0, length(v_key) > 0, p_bound[place], p_nets[place])
+                ON CONFLICT DO NOTHING;
+            END LOOP;
+            IF NOT is_locked THEN
+                outcome := 'no_balance';
+                balance := p_amounts[place];
+                RETURN NEXT;
+                CONTINUE;
+            END IF;
+
+            SELECT * INTO call FROM agirails_paywall.call c
+            WHERE c.scope = p_scope AND c.payment = v_id AND c.key = v_key FOR UPDATE;
+            moment := clock_timestamp();
+            held := 0;
+            IF FOUND THEN
+                IF call.digest <> p_digests[place] THEN
+                    outcome := 'other_request';
+                    RETURN NEXT;
+                    CONTINUE;
+                END IF;
+                IF call.state = 2 THEN
+                    outcome := 'answered';
+                    index := call.index;
+                    content_hash := call.content_hash;
+                    answered_at := call.answered_at;
+                    status := call.status;
+                    header_names := call.header_names;
+                    header_values := call.header_values;
+                    length := octet_length(call.body);
+                    body := CASE WHEN length <= p_piece THEN call.body END;
+                    RETURN NEXT;
+                    CONTINUE;
+                END IF;
+                IF call.state = 1 THEN
+                    IF call.ticket = p_tickets[place] THEN
+                        outcome := 'run';
+                        attempt := call.attempt;
+                        RETURN NEXT;
+                        CONTINUE;
+                    END IF;
+                    IF call.leased_until > moment THEN
+                        outcome := 'running';
+                        lease_left := agirails_paywall.microseconds(call.leased_until - moment);
+                        RETURN NEXT;
+                        CONTINUE;
+                    END IF;
+                    held := call.price;
+                END IF;
+            END IF;
+            IF known.stage <> 0 THEN
+                outcome := 'closed';
+                stage := known.stage;
+                RETURN NEXT;
+                CONTINUE;
+            END IF;
+            IF known.keyed IS DISTINCT FROM (length(v_key) > 0) THEN
+                outcome := 'other_kind';
+                RETURN NEXT;
+                CONTINUE;
+            END IF;
+            IF known.failures >= p_give_up_after[place] THEN
+                lease_left := agirails_paywall.microseconds(known.failed_at - moment
+                    + 2 ^ least(known.failures - p_give_up_after[place], p_doublings)
+                        * interval '1 second');
+                IF lease_left > 0 THEN
+                    outcome := 'resting';
+                    RETURN NEXT;
+                    CONTINUE;
+                END IF;
+            END IF;
+            balance := known.amount - known.spent - known.reserved + held;
+            IF balance < p_prices[place] THEN
+                outcome := 'no_balance';
+                RETURN NEXT;
+                CONTINUE;
+            END IF;
+
+            known.reserved := known.reserved - held + p_prices[place];
+            IF call.state = 1 THEN
+                -- A run that got lost is one that failed.
+                known.failures := known.failures + 1;
+                known.failed_at := moment;
+            ELSE
+                known.running := known.running + 1;
+            END IF;
+            is_changed := true;
+            attempt := coalesce(call.attempt, 0) + 1;
+            INSERT INTO agirails_paywall.call AS c
+                (scope, payment, key, digest, state, owner, attempt, ticket, price, leased_until)
+            VALUES (p_scope, v_id, v_key, p_digests[place], 1, p_owners[place], attempt, p_tickets[place],
+                p_prices[place], moment + p_leases[place] * interval '1 microsecond')
+            ON CONFLICT (scope, payment, key) DO UPDATE
+            SET state = 1, owner = excluded.owner, attempt = excluded.attempt, ticket = excluded.ticket,
+                price = excluded.price, leased_until = excluded.leased_until;
+            outcome := 'run';
+            RETURN NEXT;
+        END LOOP;
+        IF is_changed THEN
+            UPDATE agirails_paywall.payment p
+            SET reserved = known.reserved, running = known.running, failures = known.failures,
+                failed_at = known.failed_at
+            WHERE p.scope = p_scope AND p.id = v_id;
         END IF;
-        INSERT INTO agirails_paywall.payment
-            (scope, id, requester, amount, deadline, window_seconds, stage, keyed, bound, net)
-        VALUES (p_scope, p_id, p_requester, p_amount, p_deadline, p_window, 0, length(p_key) > 0, p_bound,
-            p_net)
-        ON CONFLICT DO NOTHING;
     END LOOP;
-
-    SELECT * INTO call FROM agirails_paywall.call c
-    WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key FOR UPDATE;
-    moment := clock_timestamp();
-    IF FOUND THEN
-        IF call.digest <> p_digest THEN
-            outcome := 'other_request';
-            RETURN;
-        END IF;
-        IF call.state = 2 THEN
-            outcome := 'answered';
-            index := call.index;
-            content_hash := call.content_hash;
-            answered_at := call.answered_at;
-            status := call.status;
-            header_names := call.header_names;
-            header_values := call.header_values;
-            length := octet_length(call.body);
-            IF length <= p_piece THEN
-                body := call.body;
-            END IF;
-            RETURN;
-        END IF;
-        IF call.state = 1 THEN
-            IF call.ticket = p_ticket THEN
-                outcome := 'run';
-                attempt := call.attempt;
-                RETURN;
-            END IF;
-            IF call.leased_until > moment THEN
-                outcome := 'running';
-                lease_left := agirails_paywall.microseconds(call.leased_until - moment);
-                RETURN;
-            END IF;
-            held := call.price;
-        END IF;
-    END IF;
-    IF known.stage <> 0 THEN
-        outcome := 'closed';
-        stage := known.stage;
-        RETURN;
-    END IF;
-    IF known.keyed IS DISTINCT FROM (length(p_key) > 0) THEN
-        outcome := 'other_kind';
-        RETURN;
-    END IF;
-    IF known.failures >= p_give_up_after THEN
-        lease_left := agirails_paywall.microseconds(known.failed_at - moment
-            + 2 ^ least(known.failures - p_give_up_after, p_doublings) * interval '1 second');
-        IF lease_left > 0 THEN
-            outcome := 'resting';
-            RETURN;
-        END IF;
-    END IF;
-    balance := known.amount - known.spent - known.reserved + held;
-    IF balance < p_price THEN
-        outcome := 'no_balance';
-        RETURN;
-    END IF;
-
-    UPDATE agirails_paywall.payment p
-    SET reserved = p.reserved - held + p_price,
-        running = p.running + CASE WHEN call.state = 1 THEN 0 ELSE 1 END,
-        -- A run that got lost is one that failed.
-        failures = p.failures + CASE WHEN call.state = 1 THEN 1 ELSE 0 END,
-        failed_at = CASE WHEN call.state = 1 THEN moment ELSE p.failed_at END
-    WHERE p.scope = p_scope AND p.id = p_id;
-    attempt := coalesce(call.attempt, 0) + 1;
-    INSERT INTO agirails_paywall.call AS c
-        (scope, payment, key, digest, state, owner, attempt, ticket, price, leased_until)
-    VALUES (p_scope, p_id, p_key, p_digest, 1, p_owner, attempt, p_ticket, p_price,
-        agirails_paywall.after(moment, p_lease))
-    ON CONFLICT (scope, payment, key) DO UPDATE
-    SET state = 1, owner = excluded.owner, attempt = excluded.attempt, ticket = excluded.ticket,
-        price = excluded.price, leased_until = excluded.leased_until;
-    outcome := 'run';
 END
 $$;
 
@@ -185,72 +226,108 @@ SET search_path = pg_catalog, pg_temp AS $$
         AND c.owner = mine.owner AND c.attempt = mine.attempt AND c.state = 1
 $$;
 
--- The stage the payment is at now, and how many calls were answered before: NULL where it was closed
--- meanwhile. Both NULL where the claim is not the latest attempt any more.
-CREATE FUNCTION agirails_paywall.answer(
-    p_scope text, p_id bytea, p_key bytea, p_owner bytea, p_attempt integer,
-    p_content_hash bytea, p_answered_at bigint,
-    p_status integer, p_header_names bytea[], p_header_values bytea[], p_body bytea,
-    p_calls_counter text, p_revenue_counter text, p_close_below bigint, p_route text,
-    p_request bytea, p_request_body bytea,
-    OUT stage smallint, OUT place bigint
-) LANGUAGE plpgsql
+-- Answers that come together, each with its place among them. The stage the payment is at now, and how
+-- many calls were answered before: NULL where it was closed meanwhile. Both NULL where the claim is not the
+-- latest attempt any more. Headers stand one behind the other: where each answer's begin, and how many
+-- they are. Payments come as in claims, the books last, again in one order.
+CREATE FUNCTION agirails_paywall.answers(
+    p_scope text, p_ids bytea[], p_keys bytea[], p_owners bytea[], p_attempts integer[],
+    p_content_hashes bytea[], p_answered_at bigint[], p_statuses integer[],
+    p_header_names bytea[], p_header_values bytea[], p_headers_from integer[], p_headers integer[],
+    p_bodies bytea[], p_close_below bigint[], p_routes text[], p_requests bytea[], p_request_bodies bytea[],
+    p_calls_counters text[], p_revenue_counters text[]
+) RETURNS TABLE (stage smallint, earlier bigint, place bigint) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+    v_id bytea;
+    v_places bigint[];
+    v_key bytea;
     known agirails_paywall.payment;
     call agirails_paywall.call;
-    closes boolean;
     moment timestamptz;
+    is_changed boolean;
+    -- What is to be booked of each answer, and of whom; NULL where it is none, or was booked before.
+    v_took bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(p_ids)]);
+    v_requesters bytea[] := array_fill(NULL::bytea, ARRAY[cardinality(p_ids)]);
 BEGIN
-    SELECT * INTO known FROM agirails_paywall.payment p
-    WHERE p.scope = p_scope AND p.id = p_id FOR UPDATE;
-    SELECT * INTO call FROM agirails_paywall.call c
-    WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key FOR UPDATE;
-    IF NOT FOUND OR call.owner <> p_owner OR call.attempt <> p_attempt THEN
-        RETURN;
-    END IF;
-    -- The same answer once more, because the word that it is kept got lost.
-    IF call.state = 2 AND call.content_hash = p_content_hash AND call.answered_at = p_answered_at THEN
-        stage := known.stage;
-        place := call.index;
-        RETURN;
-    END IF;
-    IF call.state <> 1 THEN
-        RETURN;
-    END IF;
-    IF known.stage <> 0 THEN
-        stage := known.stage;
-        RETURN;
-    END IF;
-
-    moment := clock_timestamp();
-    closes := known.amount - known.spent - call.price < p_close_below AND known.running = 1;
-    UPDATE agirails_paywall.call c
-    SET state = 2, index = known.calls, content_hash = p_content_hash, answered_at = p_answered_at,
-        status = p_status, header_names = p_header_names, header_values = p_header_values, body = p_body,
-        route = p_route
-    WHERE c.scope = p_scope AND c.payment = p_id AND c.key = p_key;
-    UPDATE agirails_paywall.payment p
-    SET spent = p.spent + call.price, reserved = p.reserved - call.price,
-        calls = p.calls + 1, running = p.running - 1, failures = 0,
-        answered_at = greatest(p.answered_at, p_answered_at),
-        stage = CASE WHEN closes THEN 1 ELSE 0 END,
-        owed_since = CASE WHEN closes THEN moment END,
-        due_at = CASE WHEN closes THEN moment END
-    WHERE p.scope = p_scope AND p.id = p_id;
-    IF p_request IS NOT NULL THEN
-        INSERT INTO agirails_paywall.request (scope, payment, key, request, body)
-        VALUES (p_scope, p_id, p_key, p_request, p_request_body);
-    END IF;
-    PERFORM agirails_paywall.add(
-        p_scope, ARRAY[p_calls_counter, p_revenue_counter], ARRAY[1, call.price]);
+    FOR v_id, v_places IN
+        SELECT o.id, array_agg(o.place ORDER BY o.place)
+        FROM unnest(p_ids) WITH ORDINALITY AS o (id, place) GROUP BY o.id ORDER BY o.id
+    LOOP
+        SELECT * INTO known FROM agirails_paywall.payment p
+        WHERE p.scope = p_scope AND p.id = v_id FOR UPDATE;
+        moment := clock_timestamp();
+        is_changed := false;
+        FOREACH place IN ARRAY v_places LOOP
+            v_key := p_keys[place];
+            stage := NULL;
+            earlier := NULL;
+            SELECT * INTO call FROM agirails_paywall.call c
+            WHERE c.scope = p_scope AND c.payment = v_id AND c.key = v_key FOR UPDATE;
+            IF call.owner = p_owners[place] AND call.attempt = p_attempts[place] THEN
+                IF call.state = 2 AND call.content_hash = p_content_hashes[place]
+                    AND call.answered_at = p_answered_at[place] THEN
+                    -- The same answer once more, because the word that it is kept got lost.
+                    stage := known.stage;
+                    earlier := call.index;
+                ELSIF call.state = 1 AND known.stage <> 0 THEN
+                    stage := known.stage;
+                ELSIF call.state = 1 THEN
+                    UPDATE agirails_paywall.call c
+                    SET state = 2, index = known.calls, content_hash = p_content_hashes[place],
+                        answered_at = p_answered_at[place], status = p_statuses[place],
+                        header_names = p_header_names[p_headers_from[place]
+                            : p_headers_from[place] + p_headers[place] - 1],
+                        header_values = p_header_values[p_headers_from[place]
+                            : p_headers_from[place] + p_headers[place] - 1],
+                        body = p_bodies[place], route = p_routes[place]
+                    WHERE c.scope = p_scope AND c.payment = v_id AND c.key = v_key;
+                    IF p_requests[place] IS NOT NULL THEN
+                        INSERT INTO agirails_paywall.request (scope, payment, key, request, body)
+                        VALUES (p_scope, v_id, v_key, p_requests[place], p_request_bodies[place]);
+                    END IF;
+                    earlier := known.calls;
+                    IF known.amount - known.spent - call.price < p_close_below[place]
+                        AND known.running = 1 THEN
+                        known.stage := 1;
+                        known.owed_since := moment;
+                        known.due_at := moment;
+                    END IF;
+                    stage := known.stage;
+                    known.spent := known.spent + call.price;
+                    known.reserved := known.reserved - call.price;
+                    known.calls := known.calls + 1;
+                    known.running := known.running - 1;
+                    known.answered_at := greatest(known.answered_at, p_answered_at[place]);
+                    is_changed := true;
+                    v_took[place] := call.price;
+                    v_requesters[place] := known.requester;
+                END IF;
+            END IF;
+            RETURN NEXT;
+        END LOOP;
+        IF is_changed THEN
+            UPDATE agirails_paywall.payment p
+            SET spent = known.spent, reserved = known.reserved, calls = known.calls,
+                running = known.running, failures = 0, answered_at = known.answered_at,
+                stage = known.stage, owed_since = known.owed_since, due_at = known.due_at
+            WHERE p.scope = p_scope AND p.id = v_id;
+        END IF;
+    END LOOP;
+    PERFORM agirails_paywall.add(p_scope, array_agg(more.name), array_agg(more.value)) FROM (
+        SELECT c.name, sum(c.value)::bigint AS value
+        FROM unnest(v_took, p_calls_counters, p_revenue_counters) AS b (took, calls, revenue),
+            LATERAL (VALUES (b.calls, 1), (b.revenue, b.took)) AS c (name, value)
+        WHERE b.took IS NOT NULL GROUP BY c.name
+    ) more;
     INSERT INTO agirails_paywall.books AS b (scope, day, route, requester, calls, gross)
-    VALUES (p_scope, p_answered_at / 86400, p_route, known.requester, 1, call.price)
+    SELECT p_scope, o.answered_at / 86400, o.route, o.requester, count(*), sum(o.took)
+    FROM unnest(v_took, v_requesters, p_answered_at, p_routes) AS o (took, requester, answered_at, route)
+    WHERE o.took IS NOT NULL
+    GROUP BY 2, 3, 4 ORDER BY 2, o.route COLLATE "C", 4
     ON CONFLICT (scope, day, route, requester) DO UPDATE
-    SET calls = b.calls + 1, gross = b.gross + excluded.gross;
-    stage := CASE WHEN closes THEN 1 ELSE 0 END;
-    place := known.calls;
+    SET calls = b.calls + excluded.calls, gross = b.gross + excluded.gross;
 END
 $$;
 
@@ -657,25 +734,35 @@ CREATE FUNCTION agirails_paywall.backlog(
     OUT webhooks bigint
 ) LANGUAGE sql
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT
-        count(*) FILTER (WHERE p.stage = 1),
-        count(*) FILTER (WHERE p.stage = 3),
-        count(*) FILTER (WHERE p.stage = 0),
-        count(*) FILTER (WHERE p.stage = 5),
-        coalesce(agirails_paywall.microseconds(
-            clock_timestamp() - min(p.owed_since) FILTER (WHERE p.stage IN (1, 3))), 0),
-        (array_agg(p.trouble ORDER BY p.owed_since)
-            FILTER (WHERE p.stage IN (1, 3) AND p.trouble IS NOT NULL))[1],
-        count(*) FILTER (WHERE p.stage = 2),
-        count(*) FILTER (WHERE p.stage = 2 AND p.settle_at < p_now),
-        count(*) FILTER (WHERE p.stage = 2 AND p.settle_at < p_now AND p.net < p_least),
-        min(p.settle_at) FILTER (WHERE p.stage = 2 AND p.settle_at < p_now AND p.net >= p_least),
-        count(*) FILTER (WHERE p.stage = 8),
-        coalesce(sum(p.net) FILTER (WHERE p.stage IN (1, 2)), 0)::bigint,
-        min(p.settle_at) FILTER (WHERE p.stage = 2 AND p.settle_at >= p_now),
+    -- The stages are named as the indexes name them, which are small beside what has ended.
+    SELECT owed.deliveries, owed.returns, followed.open,
+        (SELECT count(*) FROM agirails_paywall.payment p WHERE p.scope = p_scope AND p.stage = 5),
+        coalesce(agirails_paywall.microseconds(clock_timestamp() - owed.since), 0),
+        (SELECT p.trouble FROM agirails_paywall.payment p
+            WHERE p.scope = p_scope AND p.stage IN (1, 3) AND p.trouble IS NOT NULL
+            ORDER BY p.owed_since LIMIT 1),
+        followed.delivered, waiting.due, waiting.small, waiting.due_since, followed.disputed,
+        (owed.net + waiting.net)::bigint, waiting.next_at,
         (SELECT count(*) FROM agirails_paywall.webhook w WHERE w.scope = p_scope)
-    FROM agirails_paywall.payment p
-    WHERE p.scope = p_scope AND p.stage IN (0, 1, 2, 3, 5, 8)
+    FROM (
+        SELECT count(*) FILTER (WHERE p.stage = 1) AS deliveries,
+            count(*) FILTER (WHERE p.stage = 3) AS returns,
+            min(p.owed_since) AS since,
+            coalesce(sum(p.net) FILTER (WHERE p.stage = 1), 0) AS net
+        FROM agirails_paywall.payment p WHERE p.scope = p_scope AND p.stage IN (1, 3)
+    ) owed, (
+        SELECT count(*) FILTER (WHERE p.stage = 0) AS open,
+            count(*) FILTER (WHERE p.stage = 2) AS delivered,
+            count(*) FILTER (WHERE p.stage = 8) AS disputed
+        FROM agirails_paywall.payment p WHERE p.scope = p_scope AND p.stage IN (0, 2, 8)
+    ) followed, (
+        SELECT count(*) FILTER (WHERE p.settle_at < p_now) AS due,
+            count(*) FILTER (WHERE p.settle_at < p_now AND p.net < p_least) AS small,
+            min(p.settle_at) FILTER (WHERE p.settle_at < p_now AND p.net >= p_least) AS due_since,
+            min(p.settle_at) FILTER (WHERE p.settle_at >= p_now) AS next_at,
+            coalesce(sum(p.net), 0) AS net
+        FROM agirails_paywall.payment p WHERE p.scope = p_scope AND p.stage = 2
+    ) waiting
 $$;
 
 -- None whose deadline is not over: its id could be spent again.
@@ -685,7 +772,8 @@ SET search_path = pg_catalog, pg_temp AS $$
     WITH old AS (
         SELECT p.id FROM agirails_paywall.payment p
         WHERE p.scope = p_scope AND p.stage IN (4, 5, 6, 7)
-            AND p.ended_at < agirails_paywall.after(clock_timestamp(), -p_age)
+            -- Asked once, or the index cannot tell where to stop.
+            AND p.ended_at < (SELECT agirails_paywall.after(clock_timestamp(), -p_age))
             AND p.deadline < p_now
         ORDER BY p.ended_at LIMIT p_limit
         -- What another process forgets already is left to it.

@@ -1,7 +1,7 @@
 //! Connections to the database: how many, to whom they belong, and when they are given up.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -27,6 +27,8 @@ use crate::{
 
 /// More would wait for the same disk.
 const CONNECTIONS: usize = 16;
+/// How many of them carry steps that go together: while one is synced, the next one works.
+const TURNS: usize = 2;
 /// Firewalls forget connections that are silent for longer.
 const IDLE: Duration = Duration::from_secs(240);
 /// How often a transaction that met others is begun anew.
@@ -74,10 +76,14 @@ pub(super) struct Pool {
     address: Address,
     limits: Limits,
     connections: Renewed<Connections>,
+    /// Whether the server syncs what it answers for.
+    pub(super) is_synced: bool,
 }
 
-struct Connections {
+pub(super) struct Connections {
     permits: Semaphore,
+    /// Of steps that go together.
+    pub(super) turns: Semaphore,
     idle: Mutex<Vec<Link>>,
 }
 
@@ -96,7 +102,11 @@ impl Link {
 
 impl Connections {
     fn new() -> Self {
-        Self { permits: Semaphore::new(CONNECTIONS), idle: Mutex::default() }
+        Self {
+            permits: Semaphore::new(CONNECTIONS),
+            turns: Semaphore::new(TURNS),
+            idle: Mutex::default(),
+        }
     }
 
     /// The one that was used last, of this runtime: another's may stand still.
@@ -123,7 +133,16 @@ impl Connections {
 
 impl Pool {
     pub(super) fn new(address: Address, limits: Limits) -> Self {
-        Self { address, limits, connections: Renewed::new(Connections::new) }
+        let connections = Renewed::new(Connections::new);
+        Self { address, limits, connections, is_synced: true }
+    }
+
+    pub(super) fn connections(&self) -> Arc<Connections> {
+        self.connections.get()
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// What errors call the database.
@@ -133,16 +152,25 @@ impl Pool {
 
     /// What a transaction begins with. None of it stays with the session, which may be anybody's
     /// behind a pooler: a name is looked for in pg_catalog alone; locks are what keeps transactions
-    /// apart, and what was answered must be kept, whatever the database's own defaults. Stricter
-    /// ones stay.
+    /// apart, and what was answered is kept as the paywall's owner chose, whatever the database's own
+    /// defaults. Stricter ones stay.
     pub(super) fn settings(&self) -> String {
+        self.settings_within(self.limits.lock)
+    }
+
+    fn settings_within(&self, lock: Duration) -> String {
+        let sync = match self.is_synced {
+            true => {
+                "SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
+                 WHERE pg_catalog.current_setting('synchronous_commit') = 'off'"
+            }
+            false => "SET LOCAL synchronous_commit = off",
+        };
         format!(
             "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL statement_timeout = {}; \
-             SET LOCAL lock_timeout = {}; \
-             SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
-             WHERE pg_catalog.current_setting('synchronous_commit') = 'off'",
+             SET LOCAL lock_timeout = {}; {sync}",
             self.limits.statement.as_millis(),
-            self.limits.lock.as_millis(),
+            lock.as_millis(),
         )
     }
 
@@ -153,19 +181,23 @@ impl Pool {
         sql: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>> {
+        self.ask_within(self.limits.lock, again, sql, parameters).await
+    }
+
+    /// The same, for which a row that others hold is waited for so long.
+    pub(super) async fn ask_within(
+        &self,
+        lock: Duration,
+        again: Again,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>> {
         let connections = self.connections.get();
         let permit = time::timeout(self.limits.queue, connections.permits.acquire()).await;
         let Ok(Ok(_permit)) = permit else {
-            return Err(Error::new(
-                Code::StorageBusy,
-                format!(
-                    "all {CONNECTIONS} connections to the database {} stayed busy",
-                    self.shown()
-                ),
-            )
-            .with_hint("the database is slower than the calls come: try again"));
+            return Err(self.busy());
         };
-        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {}", self.settings());
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {}", self.settings_within(lock));
         let (mut conflicts, mut broken) = (0, false);
         loop {
             let link = match connections.take(Handle::current().id()) {
@@ -211,6 +243,14 @@ impl Pool {
                 }
             }
         }
+    }
+
+    pub(super) fn busy(&self) -> Error {
+        Error::new(
+            Code::StorageBusy,
+            format!("all {CONNECTIONS} connections to the database {} stayed busy", self.shown()),
+        )
+        .with_hint("the database is slower than the calls come: try again")
     }
 
     /// A new connection, ready for statements. One that is refused is tried once more.

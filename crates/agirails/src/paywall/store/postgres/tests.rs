@@ -9,7 +9,8 @@ use std::{
 };
 
 use agirails_devnet::{Pooler, Postgres};
-use alloy_primitives::keccak256;
+use alloy_primitives::{hex, keccak256};
+use futures_util::future::join_all;
 use tokio::runtime;
 use tokio_postgres::NoTls;
 
@@ -68,6 +69,22 @@ mod pooled {
     }
 
     conformance::suite!(pair);
+
+    /// Only where the paywall's owner says so.
+    #[tokio::test]
+    async fn what_need_not_survive_a_power_cut_is_not_synced() {
+        let url = url_of(&fresh_database().await);
+        let owner = super::administrator(&url).await;
+        let seen = async |scope: &str, is_synced: bool| {
+            let store = store(&url, scope).await.synced(is_synced);
+            let sql = "SELECT current_setting('synchronous_commit')";
+            store.ask_one::<String>(sql, &[]).await.unwrap()
+        };
+        assert_eq!(seen("a", true).await, "on");
+        assert_eq!(seen("b", false).await, "off");
+        let after = owner.query_one("SHOW synchronous_commit", &[]).await.unwrap();
+        assert_eq!(after.get::<_, &str>(0), "on", "a session was changed");
+    }
 
     /// Nothing that a session was told stays with it, and what the database's owner chose for all
     /// others decides nothing for us.
@@ -136,10 +153,14 @@ async fn administrator(url: &str) -> tokio_postgres::Client {
 
 /// A database of its own.
 async fn new_database() -> String {
+    SERVER.database_url(&fresh_database().await)
+}
+
+async fn fresh_database() -> String {
     let name = fresh("database");
     let administrator = administrator(&SERVER.url()).await;
     administrator.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-    SERVER.database_url(&name)
+    name
 }
 
 fn request(key: &str) -> ClaimRequest {
@@ -310,6 +331,148 @@ async fn a_lock_that_others_hold_is_waited_for_in_bounds() {
     assert_eq!(error.code(), Code::StorageBusy);
     administrator.batch_execute("COMMIT").await.unwrap();
     assert_eq!(store.claim(&request("l")).await.unwrap(), Claimed::Run { attempt: 1 });
+}
+
+/// The same request on a payment of its own.
+fn request_of(payment: &str) -> ClaimRequest {
+    let mut request = request("k");
+    request.facts.id = keccak256(payment);
+    request
+}
+
+#[tokio::test]
+async fn a_row_that_others_hold_delays_its_own_callers_only() {
+    let url = new_database().await;
+    let store = store(&url, "a").await;
+    store.claim(&request_of("held")).await.unwrap();
+    let administrator = administrator(&url).await;
+    let held = hex::encode(keccak256("held"));
+    administrator
+        .batch_execute(&format!(
+            "BEGIN; SELECT FROM agirails_paywall.payment WHERE id = '\\x{held}' FOR UPDATE"
+        ))
+        .await
+        .unwrap();
+    let mut again = request_of("held");
+    again.key = "l".to_owned();
+    let mut waits = std::pin::pin!(store.claim(&again));
+    for round in 0..3 {
+        let names: Vec<String> = (0..50).map(|number| format!("{round} {number}")).collect();
+        let all = join_all(names.iter().map(async |name| store.claim(&request_of(name)).await));
+        let claimed = tokio::select! {
+            biased;
+            done = &mut waits => panic!("it was free: {done:?}"),
+            claimed = time::timeout(Duration::from_secs(5), all) => claimed.unwrap(),
+        };
+        for claimed in claimed {
+            assert_eq!(claimed.unwrap(), Claimed::Run { attempt: 1 });
+        }
+    }
+    administrator.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(waits.await.unwrap(), Claimed::Run { attempt: 1 });
+}
+
+#[tokio::test]
+async fn a_step_that_fails_takes_no_other_with_it() {
+    let url = new_database().await;
+    let store = store(&url, "a").await;
+    let administrator = administrator(&url).await;
+    administrator
+        .batch_execute(
+            "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF NEW.key = 'k13' THEN RAISE 'not this one'; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER fails BEFORE INSERT ON agirails_paywall.call
+             FOR EACH ROW EXECUTE FUNCTION public.fail()",
+        )
+        .await
+        .unwrap();
+    let claims = (0..40).map(async |number| store.claim(&request(&format!("k{number}"))).await);
+    for (number, claimed) in join_all(claims).await.into_iter().enumerate() {
+        match number {
+            13 => assert!(claimed.unwrap_err().to_string().contains("not this one")),
+            _ => assert_eq!(claimed.unwrap(), Claimed::Run { attempt: 1 }),
+        }
+    }
+    let payment = store.payment(request("k").facts.id).await.unwrap().unwrap();
+    assert_eq!(payment.reserved, Usdc(39));
+}
+
+/// Whoever gives up while it sends for others leaves them to the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_leave_take_nobody_with_them() {
+    let url = new_database().await;
+    let store = Arc::new(store(&url, "a").await);
+    let claims = (0..400_u64).map(|number| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let request = request(&format!("{number}"));
+            let claim = store.claim(&request);
+            match number % 4 {
+                0 => claim.await.map(Some),
+                // Some leave at once, some on the way.
+                rest => match time::timeout(Duration::from_micros(rest * number), claim).await {
+                    Ok(claimed) => claimed.map(Some),
+                    Err(_) => Ok(None),
+                },
+            }
+        })
+    });
+    let claimed = time::timeout(Duration::from_secs(60), join_all(claims)).await.unwrap();
+    let claimed: Vec<_> = claimed.into_iter().map(|claimed| claimed.unwrap().unwrap()).collect();
+    assert!(claimed.iter().step_by(4).all(Option::is_some), "somebody was left behind");
+    assert!(claimed.iter().flatten().all(|claimed| *claimed == Claimed::Run { attempt: 1 }));
+    // What was taken from the balance is what runs.
+    let payment = store.payment(request("0").facts.id).await.unwrap().unwrap();
+    let administrator = administrator(&url).await;
+    let running = "SELECT count(*) FROM agirails_paywall.call WHERE state = 1";
+    let running: i64 = administrator.query_one(running, &[]).await.unwrap().get(0);
+    assert_eq!(payment.reserved, Usdc(running as u64));
+    assert!(running >= claimed.iter().flatten().count() as i64);
+}
+
+/// None of the steps reads what ended, however much of it is kept.
+#[tokio::test]
+async fn what_ended_costs_nothing() {
+    let url = new_database().await;
+    let store = store(&url, "a").await;
+    store.claim(&request("open")).await.unwrap();
+    let mut administrator = administrator(&url).await;
+    let scope = Scope::of("a").name();
+    administrator
+        .batch_execute(&format!(
+            "INSERT INTO agirails_paywall.payment (scope, id, requester, amount, deadline, window_seconds,
+                 stage, ended_at, opened_at)
+             SELECT '{scope}', sha256(n::text::bytea), '\\x{}', 100, 1900000000, 3600,
+                 CASE WHEN n <= 10 THEN 5 ELSE (ARRAY[4, 6, 7])[n % 3 + 1] END,
+                 clock_timestamp(), clock_timestamp()
+             FROM generate_series(1, 20000) n;
+             ANALYZE agirails_paywall.payment",
+            "11".repeat(20)
+        ))
+        .await
+        .unwrap();
+    let id = hex::encode(request("open").facts.id);
+    for step in [
+        format!("backlog('{scope}', 1900000000, 1)"),
+        format!("duties('{scope}', 1::smallint, 100)"),
+        format!("duties('{scope}', 3::smallint, 100)"),
+        format!("settlements('{scope}', 1900000000, 1, 100)"),
+        format!("prune('{scope}', 86400000000, 1800000000, 100)"),
+        format!("close_expiring('{scope}', 1)"),
+        format!("close_idle('{scope}', 1)"),
+        format!("close('{scope}', '\\x{id}')"),
+    ] {
+        // In one transaction, since a session tells others of its figures later.
+        let transaction = administrator.transaction().await.unwrap();
+        let sql = format!("SELECT * FROM agirails_paywall.{step}");
+        transaction.query(&sql, &[]).await.unwrap();
+        let read = "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables
+            WHERE schemaname = 'agirails_paywall' AND relname = 'payment'";
+        let read: i64 = transaction.query_one(read, &[]).await.unwrap().get(0);
+        // Its own, and those that were lost, of which the operator is told.
+        assert!(read <= 20, "{step} read {read} rows");
+        transaction.commit().await.unwrap();
+    }
 }
 
 #[tokio::test]
