@@ -135,7 +135,7 @@ fuzz: ## the embedded kernel beside the contracts, and every parser of what stra
 			-- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
-bench: $(TOOLS) $(NPM_TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--quick for a look
+bench: $(EDITABLE) $(NPM_TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--quick for a look
 	$(call step,Rust figures)
 	cargo bench -p agirails --bench embedded -- $(BENCH_OPTIONS)
 	$(call step,Python figures)
@@ -156,7 +156,7 @@ bench: $(TOOLS) $(NPM_TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--quick
 	BENCH_PYTHON='$(CURDIR)/$(BENCH_VENV)/bin/python' PEER_PYTHON='$(CURDIR)/$(PEER_VENV)/bin/python' \
 		cargo bench -p agirails --bench chain -- $(BENCH_OPTIONS)
 	$(call step,figures of the paywall)
-	cargo bench -p agirails --features tower --bench paywall -- $(BENCH_OPTIONS)
+	cargo bench -p agirails --features postgres,tower --bench paywall -- $(BENCH_OPTIONS)
 	cargo bench -p agirails --features postgres --bench dashboard -- $(BENCH_OPTIONS)
 	@$(BENCH_VENV)/bin/python $(PIP_INSTALL) flask gunicorn
 	$(BENCH_VENV)/bin/python benches/paywall_flask.py $(BENCH_OPTIONS)

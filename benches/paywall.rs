@@ -1,14 +1,17 @@
-//! Figures of the paywall from Rust: `cargo bench -p agirails --features tower --bench paywall`, and
-//! with `-- --quick` for a look.
+//! Figures of the paywall from Rust: `cargo bench -p agirails --features postgres,tower --bench paywall`,
+//! and with `-- --quick` for a look.
 //!
-//! One core: everything runs in a runtime of one thread. Prepaid calls go through the tower layer,
-//! 64 at a time, each with its own key; every claim and every answer is durable before it counts.
+//! One core: everything runs in a runtime of one thread, but for the PostgreSQL server, which has
+//! processes of its own and waits for its disk. Prepaid calls go through the tower layer, 64 at a time,
+//! each with its own key, all from one balance unless it says otherwise; every claim and every answer is
+//! in the store before it counts.
 
 mod figures;
 
 use std::{
     env,
     hint::black_box,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -19,11 +22,13 @@ use agirails::{
         IDEMPOTENCY_HEADER, PaidRequest, SIGNATURE_HEADER, TRANSACTION_HEADER,
     },
 };
+use agirails_devnet::Postgres;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
+use tokio_postgres::NoTls;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -42,10 +47,20 @@ fn main() -> Outcome<()> {
     let figures = runtime.block_on(async {
         let mut figures = Figures::default();
         verification(&mut figures, checks).await?;
-        for (name, survive_power_cut) in [("layer", false), ("layer_synced", true)] {
-            for is_signed in [false, true] {
-                let name = if is_signed { format!("{name}_signed") } else { name.to_owned() };
-                prepaid(&mut figures, &name, calls, survive_power_cut, is_signed).await?;
+        let server = Postgres::start_synced()?;
+        commits(&mut figures, &server.url(), calls / 20).await?;
+        for (store, server) in [("layer", None), ("postgres", Some(&server))] {
+            for (name, survive_power_cut) in
+                [(store.to_owned(), false), (format!("{store}_synced"), true)]
+            {
+                let place = Place { server, survive_power_cut };
+                let calls = if server.is_some() { calls / 4 } else { calls };
+                let run = Run { calls, balances: 1, is_signed: false };
+                prepaid(&mut figures, &name, &place, run).await?;
+                let signed = Run { is_signed: true, ..run };
+                prepaid(&mut figures, &format!("{name}_signed"), &place, signed).await?;
+                let many = Run { balances: AT_ONCE, ..run };
+                prepaid(&mut figures, &format!("{name}_many"), &place, many).await?;
             }
         }
         Outcome::Ok(figures)
@@ -53,6 +68,22 @@ fn main() -> Outcome<()> {
     let report = json!({"profile": profile(), "quick": quick, "figures": figures.0});
     std::fs::write(state.join("paywall_rust.json"), serde_json::to_string_pretty(&report)?)?;
     Ok(())
+}
+
+/// Where claims are kept.
+#[derive(Default)]
+struct Place<'a> {
+    /// A new database of this server; a file of this machine where `None`.
+    server: Option<&'a Postgres>,
+    survive_power_cut: bool,
+}
+
+/// Which calls.
+#[derive(Clone, Copy)]
+struct Run {
+    calls: usize,
+    balances: usize,
+    is_signed: bool,
 }
 
 struct Ground {
@@ -64,15 +95,20 @@ struct Ground {
 }
 
 impl Ground {
-    async fn new(survive_power_cut: bool) -> Outcome<Self> {
+    async fn new(place: &Place<'_>) -> Outcome<Self> {
         let directory = tempfile::tempdir_in(state()?)?;
         let key: PrivateKey = format!("{:064x}", 2).parse()?;
         let builder = || ACTPClient::builder().state_directory(directory.path());
         // Without a key: receipts are signed where there is one, which is measured elsewhere.
         let provider = builder().address([0xaa; 20].into()).connect().await?;
         let requester = builder().private_key(key.clone()).connect().await?;
-        let settings = Settings { survive_power_cut, ..Settings::default() };
-        let paywall = Paywall::builder(provider.clone()).settings(settings).open().await?;
+        let settings =
+            Settings { survive_power_cut: Some(place.survive_power_cut), ..Settings::default() };
+        let mut paywall = Paywall::builder(provider.clone()).settings(settings);
+        if let Some(server) = place.server {
+            paywall = paywall.database(new_database(server).await?);
+        }
+        let paywall = paywall.open().await?;
         Ok(Self { paywall, provider, requester, key, _directory: directory })
     }
 
@@ -91,7 +127,7 @@ impl Ground {
 
 /// All checks of a call whose transaction is known, up to its claim.
 async fn verification(figures: &mut Figures, rounds: usize) -> Outcome<()> {
-    let ground = Ground::new(false).await?;
+    let ground = Ground::new(&Place::default()).await?;
     let id = ground.balance(100_000).await?;
     let charge = ground.paywall.charge(Charge::new("POST /api/generate", PRICE).calls(100_000))?;
     let mut incoming = Incoming::new("POST", TARGET, b"{}");
@@ -118,21 +154,46 @@ async fn verification(figures: &mut Figures, rounds: usize) -> Outcome<()> {
     Ok(())
 }
 
-async fn prepaid(
-    figures: &mut Figures,
-    name: &str,
-    calls: usize,
-    survive_power_cut: bool,
-    is_signed: bool,
-) -> Outcome<()> {
-    let ground = Ground::new(survive_power_cut).await?;
+/// Transactions have the same ids in every new ledger: in a database that has their calls, they would
+/// be repeats.
+async fn new_database(server: &Postgres) -> Outcome<String> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("of_run_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await?;
+    tokio::spawn(connection);
+    client.batch_execute(&format!("CREATE DATABASE {name}")).await?;
+    Ok(server.database_url(&name))
+}
+
+/// What one commit takes that the server syncs: the anchor of a call's two.
+async fn commits(figures: &mut Figures, url: &str, rounds: usize) -> Outcome<()> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    client.batch_execute("CREATE TABLE one AS SELECT 0 AS n").await?;
+    let mut times = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        client.batch_execute("UPDATE one SET n = n + 1").await?;
+        times.push(begun.elapsed());
+    }
+    figures.note("postgres_commit", times);
+    Ok(())
+}
+
+async fn prepaid(figures: &mut Figures, name: &str, place: &Place<'_>, run: Run) -> Outcome<()> {
+    let Run { calls, balances, is_signed } = run;
+    let ground = Ground::new(place).await?;
     let least = 1_000_000 / PRICE.0;
     let charge = Charge::new("POST /api/generate", PRICE).calls(least as u32);
     let charge = ground.paywall.charge(charge)?;
-    let id = ground.balance(least.max(calls as u64)).await?;
+    let mut ids = Vec::with_capacity(balances);
+    for _ in 0..balances {
+        ids.push(ground.balance(least.max(calls as u64)).await?);
+    }
     let now = ground.requester.now().await?;
     let mut requests = Vec::with_capacity(calls);
     for number in 0..calls {
+        let id = ids[number % balances];
         let paid = paid(id, &format!("call-{number}"), now);
         let mut request = Request::post(TARGET)
             .header(TRANSACTION_HEADER, id.to_string())

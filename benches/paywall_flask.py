@@ -2,12 +2,14 @@
 
 `make bench` runs it with the release wheel: `python benches/paywall_flask.py [--quick]`. Prepaid
 calls, each with a key of its own; unsigned, and signed by the requester. The handler turns a short
-text around; that of the routes /work… takes a millisecond of the processor before it does so.
+text around; that of the routes /work… takes a millisecond of the processor before it does so. Then
+the same paid route with eight callers on each store, synced to the disk and not.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -18,10 +20,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-STATE = Path(__file__).resolve().parent.parent / "target" / "bench-state"
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / "target" / "bench-state"
 PROVIDER = "0x" + "aa" * 20
 KEY = f"{2:064x}"  # a published test key: never fund it
 PRICE = 10  # base units
@@ -39,7 +42,12 @@ app = Flask(__name__)
 client = ACTPClient(
     mode="mock", requester_address="{PROVIDER}", state_directory=os.environ["STATE"]
 )
-paywall = Paywall(client, app=app)
+paywall = Paywall(
+    client,
+    app=app,
+    database_url=os.environ.get("DATABASE"),
+    survive_power_cut=os.environ.get("SYNCED") == "yes",
+)
 
 def answer():
     return {{"result": request.get_json()["prompt"][::-1] * 20}}
@@ -58,7 +66,7 @@ app.post("/work-paid", endpoint="work-paid")(price(lambda: work()))
 '''
 
 
-def server(directory: Path) -> tuple[subprocess.Popen[bytes], int]:
+def server(directory: Path, **settings: str) -> tuple[subprocess.Popen[bytes], int]:
     (directory / "bench_app.py").write_text(APP)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -74,7 +82,7 @@ def server(directory: Path) -> tuple[subprocess.Popen[bytes], int]:
         f"127.0.0.1:{port}",
         "bench_app:app",
     ]
-    environment = {**os.environ, "STATE": str(directory)}
+    environment = {**os.environ, "STATE": str(directory), **settings}
     process = subprocess.Popen(
         [sys.executable, *command], cwd=directory, env=environment, stderr=subprocess.DEVNULL
     )
@@ -87,7 +95,9 @@ def server(directory: Path) -> tuple[subprocess.Popen[bytes], int]:
     raise SystemExit("gunicorn did not start")
 
 
-def drive(port: int, path: str, calls: list[dict[str, str]]) -> tuple[list[float], float]:
+def drive(
+    port: int, path: str, calls: list[dict[str, str]], clients: int = CLIENTS
+) -> tuple[list[float], float]:
     """All calls, spread over keep-alive connections; each call's seconds, and the whole's."""
     times: list[float] = []
     lock = threading.Lock()
@@ -105,7 +115,7 @@ def drive(port: int, path: str, calls: list[dict[str, str]]) -> tuple[list[float
         with lock:
             times.extend(own)
 
-    threads = [threading.Thread(target=one, args=(calls[n::CLIENTS],)) for n in range(CLIENTS)]
+    threads = [threading.Thread(target=one, args=(calls[n::clients],)) for n in range(clients)]
     begun = time.perf_counter()
     for thread in threads:
         thread.start()
@@ -140,6 +150,7 @@ def main() -> None:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
+    figures |= measure_stores(rounds, calls)
     STATE.mkdir(parents=True, exist_ok=True)
     report = {"quick": quick, "figures": figures}
     (STATE / "paywall_flask.json").write_text(json.dumps(report, indent=2))
@@ -186,6 +197,58 @@ def measure(
         for name, turn in turns.items():
             results[name].append(turn(number))
     return {name: figure(result) for name, result in results.items()}
+
+
+def measure_stores(rounds: int, calls: int) -> dict[str, dict[str, float]]:
+    """Both stores at both durabilities, in turns: the file is this machine's, and so is the server."""
+    from agirails import ACTPClient
+
+    with contextlib.ExitStack() as stack:
+        database = {"DATABASE": stack.enter_context(postgres())}
+        turns = {}
+        for name, place in {"sqlite": {}, "postgres": database}.items():
+            for ending, synced in {"": "no", "_synced": "yes"}.items():
+                directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                agent = ACTPClient(mode="mock", private_key=KEY, state_directory=directory)
+                process, port = server(directory, **place, SYNCED=synced)
+                stack.callback(process.wait, 30)
+                stack.callback(process.send_signal, signal.SIGTERM)
+                turns[name + ending] = (port, fund(agent, rounds * calls + 100_000))
+        results: dict[str, list[tuple[list[float], float]]] = {name: [] for name in turns}
+        for number in range(rounds):
+            for name, (port, tx_id) in turns.items():
+                keys = [f"{name}-{number}-{call}" for call in range(calls)]
+                headers = [
+                    {
+                        "Content-Type": "application/json",
+                        "X-AGIRAILS-TX-ID": tx_id,
+                        "Idempotency-Key": key,
+                    }
+                    for key in keys
+                ]
+                results[name].append(drive(port, "/paid", headers, clients=8))
+    return {name: figure(result) for name, result in results.items()}
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """A server that waits for its disk. The release wheel has none: the editable install does."""
+    program = """
+from agirails._agirails import _Postgres
+server = _Postgres(synced=True)
+print(server.url, flush=True)
+input()
+server.close()
+"""
+    command = [ROOT / ".venv" / "bin" / "python", "-c", program]
+    process = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.communicate("\n", 30)
 
 
 def fund(agent: object, calls: int) -> str:

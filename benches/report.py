@@ -109,6 +109,18 @@ def targets(figures: Figures) -> Iterator[Row]:
             f"{{:.2f}}× ({worst})",
             most=2,
         )
+    for kind, key in {"median": "median_ns", "p99": "p99_ns"}.items():
+        ratios = {
+            name: figures.ratio(("python_async", f"{name}/0"), ("python", f"{name}/0"), key)
+            for name in OPERATIONS
+        }
+        worst = max(ratios, key=lambda name: ratios[name] or 0)
+        yield target(
+            f"every awaited verb ≤ 2 times the synchronous one, {kind}",
+            ratios[worst],
+            f"{{:.2f}}× ({worst})",
+            most=2,
+        )
     for name, least in {"sign": 20, "recover": 60}.items():
         yield target(
             f"{name} ≥ {least} times faster than the peer, from Python",

@@ -64,6 +64,8 @@ pub struct Postgres {
     port: u16,
     supervisor: Option<Child>,
     owner: u32,
+    /// Whether it survives a power cut of the machine.
+    is_synced: bool,
 }
 
 /// Whom root starts it as.
@@ -80,6 +82,18 @@ impl Postgres {
     /// # Errors
     /// [`Code::DevnetUnavailable`] where PostgreSQL is not installed, or does not start.
     pub fn start() -> Result<Self> {
+        Self::start_where(false)
+    }
+
+    /// The same with a server that waits for its disk, as a real one does: for figures.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_synced() -> Result<Self> {
+        Self::start_where(true)
+    }
+
+    fn start_where(is_synced: bool) -> Result<Self> {
         let binaries = find()?;
         let directory = tempfile::Builder::new()
             .prefix("agirails-postgres-")
@@ -93,8 +107,16 @@ impl Postgres {
         let password = random()?;
         // From here on dropping it cleans up.
         let (directory, owner) = (directory.keep(), process::id());
-        let mut server =
-            Self { binaries, directory, user, password, port: 0, supervisor: None, owner };
+        let mut server = Self {
+            binaries,
+            directory,
+            user,
+            password,
+            port: 0,
+            supervisor: None,
+            owner,
+            is_synced,
+        };
         server.initialise()?;
         for attempt in 1.. {
             server.port = free_port()?;
@@ -165,7 +187,11 @@ impl Postgres {
             .arg(&self.directory)
             .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"])
             // What a crash of the machine would lose, a test does not miss.
-            .args(["-c", "fsync=off", "-c", "full_page_writes=off"])
+            .args(if self.is_synced {
+                &[][..]
+            } else {
+                &["-c", "fsync=off", "-c", "full_page_writes=off"]
+            })
             .args(["-c", "max_connections=200", "-c", "shared_buffers=16MB"])
             // Away from the terminal's Ctrl-C, and one group to end.
             .process_group(0);
