@@ -55,12 +55,14 @@ fn main() -> Outcome<()> {
             {
                 let place = Place { server, survive_power_cut };
                 let calls = if server.is_some() { calls / 4 } else { calls };
-                let run = Run { calls, balances: 1, is_signed: false };
+                let run = Run { calls, balances: 1, at_once: AT_ONCE, is_signed: false };
                 prepaid(&mut figures, &name, &place, run).await?;
                 let signed = Run { is_signed: true, ..run };
                 prepaid(&mut figures, &format!("{name}_signed"), &place, signed).await?;
                 let many = Run { balances: AT_ONCE, ..run };
                 prepaid(&mut figures, &format!("{name}_many"), &place, many).await?;
+                let alone = Run { calls: calls / 10, at_once: 1, ..run };
+                prepaid(&mut figures, &format!("{name}_alone"), &place, alone).await?;
             }
         }
         Outcome::Ok(figures)
@@ -83,15 +85,17 @@ struct Place<'a> {
 struct Run {
     calls: usize,
     balances: usize,
+    at_once: usize,
     is_signed: bool,
 }
 
 struct Ground {
     paywall: Paywall,
+    database: Option<String>,
     provider: ACTPClient,
     requester: ACTPClient,
     key: PrivateKey,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Ground {
@@ -105,11 +109,33 @@ impl Ground {
         let settings =
             Settings { survive_power_cut: Some(place.survive_power_cut), ..Settings::default() };
         let mut paywall = Paywall::builder(provider.clone()).settings(settings);
+        let mut database = None;
         if let Some(server) = place.server {
-            paywall = paywall.database(new_database(server).await?);
+            let url = new_database(server).await?;
+            paywall = paywall.database(url.as_str());
+            database = Some(url);
         }
         let paywall = paywall.open().await?;
-        Ok(Self { paywall, provider, requester, key, _directory: directory })
+        Ok(Self { paywall, database, provider, requester, key, directory })
+    }
+
+    /// How much the store has on the disk, its log not counted.
+    async fn bytes(&self) -> Outcome<u64> {
+        if let Some(url) = &self.database {
+            let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+            tokio::spawn(connection);
+            let sql = "SELECT pg_database_size(current_database())";
+            return Ok(client.query_one(sql, &[]).await?.get::<_, i64>(0) as u64);
+        }
+        let mut bytes = 0;
+        for entry in std::fs::read_dir(self.directory.path().join(".actp"))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("paywall") && name.ends_with(".sqlite3") {
+                bytes += entry.metadata()?.len();
+            }
+        }
+        Ok(bytes)
     }
 
     async fn balance(&self, calls: u64) -> Outcome<TransactionId> {
@@ -181,7 +207,7 @@ async fn commits(figures: &mut Figures, url: &str, rounds: usize) -> Outcome<()>
 }
 
 async fn prepaid(figures: &mut Figures, name: &str, place: &Place<'_>, run: Run) -> Outcome<()> {
-    let Run { calls, balances, is_signed } = run;
+    let Run { calls, balances, at_once, is_signed } = run;
     let ground = Ground::new(place).await?;
     let least = 1_000_000 / PRICE.0;
     let charge = Charge::new("POST /api/generate", PRICE).calls(least as u32);
@@ -203,6 +229,7 @@ async fn prepaid(figures: &mut Figures, name: &str, place: &Place<'_>, run: Run)
         }
         requests.push(request.body(Full::new(Bytes::from_static(b"{}")))?);
     }
+    let empty = ground.bytes().await?;
     let service = PaywallLayer::new(&ground.paywall, &charge).layer(Handler);
     let begun = Instant::now();
     let times: Vec<Duration> = stream::iter(requests)
@@ -216,14 +243,16 @@ async fn prepaid(figures: &mut Figures, name: &str, place: &Place<'_>, run: Run)
                 begun.elapsed()
             }
         })
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(at_once)
         .collect()
         .await;
     let per_second = calls as f64 / begun.elapsed().as_secs_f64();
-    println!("{name:<30} {per_second:>9.0} calls/s, {AT_ONCE} at a time");
+    println!("{name:<30} {per_second:>9.0} calls/s, {at_once} at a time");
     figures.note(name, times);
+    let bytes_per_call = ground.bytes().await?.saturating_sub(empty) / calls as u64;
     if let Some(figure) = figures.0.get_mut(name) {
         figure["per_second"] = json!(per_second);
+        figure["bytes_per_call"] = json!(bytes_per_call);
     }
     Ok(())
 }

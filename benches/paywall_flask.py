@@ -45,7 +45,7 @@ client = ACTPClient(
 paywall = Paywall(
     client,
     app=app,
-    database_url=os.environ.get("DATABASE"),
+    store=os.environ.get("DATABASE"),
     survive_power_cut=os.environ.get("SYNCED") == "yes",
 )
 

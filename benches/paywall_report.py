@@ -18,6 +18,7 @@ ROWS = {
     "on PostgreSQL, synced": ("rust", "postgres_synced"),
     "on PostgreSQL, synced and signed": ("rust", "postgres_synced_signed"),
     "on PostgreSQL, synced, from 64 balances": ("rust", "postgres_synced_many"),
+    "on PostgreSQL, synced, one call at a time": ("rust", "postgres_synced_alone"),
     "one commit of that server": ("rust", "postgres_commit"),
     "Flask route, bare": ("flask", "bare"),
     "Flask route behind the paywall": ("flask", "paid"),

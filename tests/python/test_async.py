@@ -2,7 +2,8 @@
 
 import asyncio
 import inspect
-import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable
@@ -40,11 +41,29 @@ async def create_many(consumer: AsyncACTPClient, count: int) -> None:
         await create(consumer, provider)
 
 
-def hold(directory: Path) -> sqlite3.Connection:
-    """Another program that holds the state file's lock."""
-    holder = sqlite3.connect(directory / ".actp" / "kernel.sqlite3", isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    return holder
+class Holder:
+    """Another program that holds the state file's lock: in one process two libraries do not see each
+    other's locks."""
+
+    PROGRAM = """
+import sqlite3, sys
+sqlite3.connect(sys.argv[1], isolation_level=None).execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+input()
+"""
+
+    def __init__(self, directory: Path) -> None:
+        file = directory / ".actp" / "kernel.sqlite3"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", self.PROGRAM, file],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self.process.stdout
+        assert self.process.stdout.readline() == b"held\n"
+
+    def let_go(self) -> None:
+        self.process.communicate(b"\n", 30)
 
 
 async def watch(work: Awaitable[object]) -> tuple[float, int]:
@@ -242,11 +261,11 @@ class TestTasks:
 
         async def main():
             consumer = await connect(tmp_path)
-            holder = hold(tmp_path)
+            holder = Holder(tmp_path)
 
             async def let_go():
                 await asyncio.sleep(0.4)
-                holder.rollback()
+                await asyncio.to_thread(holder.let_go)
 
             work = asyncio.gather(create(consumer, new_address()), let_go())
             longest, _ = await watch(work)
@@ -261,7 +280,7 @@ class TestTasks:
         async def main():
             consumer = await connect(tmp_path)
             tx_id = await create(consumer, new_address())
-            holder = hold(tmp_path)
+            holder = Holder(tmp_path)
             task = asyncio.create_task(consumer.advanced.link_escrow(tx_id))
             await asyncio.sleep(0)
             for _ in range(turns):
@@ -269,7 +288,7 @@ class TestTasks:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            holder.rollback()
+            holder.let_go()
             for _ in range(500):
                 if (await consumer.advanced.get_transaction(tx_id)).state is State.COMMITTED:
                     break
