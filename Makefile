@@ -161,6 +161,7 @@ bench: $(EDITABLE) $(NPM_TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--qu
 	@$(BENCH_VENV)/bin/python $(PIP_INSTALL) flask gunicorn
 	$(BENCH_VENV)/bin/python benches/paywall_flask.py $(BENCH_OPTIONS)
 	$(VENV)/bin/python benches/report.py $(BENCH_OPTIONS)
+	$(VENV)/bin/python benches/scale.py $(if $(BENCH_OPTIONS),,--measured --write)
 
 audit: ## licences, duplicates, sources and advisories of all dependencies
 	@cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny

@@ -297,3 +297,12 @@ def test_every_metric_of_the_papers_exists():
         named |= set(re.findall(r"`…_([a-z_]+)`", text))
     missing = {name for name in named if not re.search(rf"\b(agirails_\w+?_)?{name}\b", source)}
     assert len(named) > 20 and missing == set()
+
+
+def test_the_tables_of_scale_are_those_of_the_model():
+    """The model prints them from the committed costs; a paper that was edited by hand differs."""
+    model = subprocess.run(
+        [sys.executable, "benches/scale.py"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert model.stdout.count("|---") > 3
+    assert model.stdout in (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
