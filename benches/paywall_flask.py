@@ -240,7 +240,7 @@ print(server.url, flush=True)
 input()
 server.close()
 """
-    command = [ROOT / ".venv" / "bin" / "python", "-c", program]
+    command = [str(ROOT / ".venv" / "bin" / "python"), "-c", program]
     process = subprocess.Popen(
         command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

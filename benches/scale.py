@@ -124,7 +124,7 @@ def capacity(costs: dict[str, float]) -> float:
 
 def servers_table(costs: dict[str, float]) -> list[Row]:
     rows = [["PostgreSQL servers of one core", "calls a second", "median", "p99"]]
-    for servers in (1, 2, 4, 8, 16):
+    for servers in (1, 4, 16):
         for share in (0.25, 0.5, 0.8):
             rate = capacity(costs) * servers * share
             times = simulate(costs, servers, rate, 20_000)
