@@ -465,6 +465,7 @@ mod tests {
             password: server.password.clone(),
             port,
             supervisor: server.supervisor.take(),
+            is_synced: false,
             owner: process::id(),
         };
         drop(server);
