@@ -122,8 +122,7 @@ impl Ground {
     /// How much the store has on the disk, its log not counted.
     async fn bytes(&self) -> Outcome<u64> {
         if let Some(url) = &self.database {
-            let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-            tokio::spawn(connection);
+            let client = connected(url).await?;
             let sql = "SELECT pg_database_size(current_database())";
             return Ok(client.query_one(sql, &[]).await?.get::<_, i64>(0) as u64);
         }
@@ -180,21 +179,25 @@ async fn verification(figures: &mut Figures, rounds: usize) -> Outcome<()> {
     Ok(())
 }
 
+async fn connected(url: &str) -> Outcome<tokio_postgres::Client> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
 /// Transactions have the same ids in every new ledger: in a database that has their calls, they would
 /// be repeats.
 async fn new_database(server: &Postgres) -> Outcome<String> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("of_run_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await?;
-    tokio::spawn(connection);
+    let client = connected(&server.url()).await?;
     client.batch_execute(&format!("CREATE DATABASE {name}")).await?;
     Ok(server.database_url(&name))
 }
 
 /// What one commit takes that the server syncs: the anchor of a call's two.
 async fn commits(figures: &mut Figures, url: &str, rounds: usize) -> Outcome<()> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    tokio::spawn(connection);
+    let client = connected(url).await?;
     client.batch_execute("CREATE TABLE one AS SELECT 0 AS n").await?;
     let mut times = Vec::with_capacity(rounds);
     for _ in 0..rounds {

@@ -33,14 +33,12 @@ AT_ONCE = 64  # paywall.rs
 
 @dataclass
 class Server:
-    """One PostgreSQL server: transactions that carry steps, on some cores, with one log to sync."""
+    """One PostgreSQL server: transactions that carry steps, on one core, with one log to sync."""
 
-    cores: int
-    begin: float
-    step: float
-    commit: float
-    waiting: deque[float] = field(default_factory=deque)
+    # A step: when its call came, and whether it is the claim or the answer.
+    waiting: deque[tuple[float, bool]] = field(default_factory=deque)
     under_way: int = 0
+    free_at: float = 0.0
 
 
 def simulate(costs: dict[str, float], servers: int, rate: float, calls: int) -> list[float]:
@@ -50,12 +48,7 @@ def simulate(costs: dict[str, float], servers: int, rate: float, calls: int) -> 
     steps share transactions as the store has it: two at a time, 128 steps in one.
     """
     dice = random.Random(servers * 1_000_003 + calls)
-    places = [
-        Server(1, costs["begin_s"], costs["step_s"], costs["commit_s"]) for _ in range(servers)
-    ]
-    # A step: when its call came, and whether it is the claim or the answer.
-    queues: list[deque[tuple[float, bool]]] = [deque() for _ in range(servers)]
-    free_at = [0.0] * servers
+    places = [Server() for _ in range(servers)]
     events: list[tuple[float, int, int, list[tuple[float, bool]]]] = []
     number = 0
 
@@ -65,14 +58,14 @@ def simulate(costs: dict[str, float], servers: int, rate: float, calls: int) -> 
         heapq.heappush(events, (time, number, place, steps))
 
     def start(now: float, place: int) -> None:
-        server, queue = places[place], queues[place]
-        while queue and server.under_way < TURNS:
-            steps = [queue.popleft() for _ in range(min(MOST, len(queue)))]
+        server = places[place]
+        while server.waiting and server.under_way < TURNS:
+            steps = [server.waiting.popleft() for _ in range(min(MOST, len(server.waiting)))]
             server.under_way += 1
             # The core works on one after the other; while one is synced, the next one may begin.
-            begun = max(now, free_at[place])
-            free_at[place] = begun + server.begin + server.step * len(steps)
-            push(free_at[place] + server.commit, place, steps)
+            begun = max(now, server.free_at)
+            server.free_at = begun + costs["begin_s"] + costs["step_s"] * len(steps)
+            push(server.free_at + costs["commit_s"], place, steps)
 
     came = 0.0
     for _ in range(calls):
@@ -82,13 +75,13 @@ def simulate(costs: dict[str, float], servers: int, rate: float, calls: int) -> 
     while events:
         now, _, place, steps = heapq.heappop(events)
         if place < 0:
-            queues[-1 - place].extend(steps)
+            places[-1 - place].waiting.extend(steps)
             start(now, -1 - place)
             continue
         places[place].under_way -= 1
         for came, is_claim in steps:
             if is_claim:
-                queues[place].append((came, False))
+                places[place].waiting.append((came, False))
             else:
                 times.append(now - came)
         start(now, place)
