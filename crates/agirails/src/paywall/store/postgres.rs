@@ -212,7 +212,7 @@ impl PostgresStore {
                 ],
             )
             .await?;
-        in_order(steps.len(), &rows, 13, claimed)
+        told(steps.len(), &rows, claimed)
     }
 
     async fn answer_all(&self, steps: &[Arc<AnswerRequest>]) -> Result<Vec<Ended>> {
@@ -270,7 +270,7 @@ impl PostgresStore {
                 ],
             )
             .await?;
-        in_order(steps.len(), &rows, 2, ended)
+        told(steps.len(), &rows, ended)
     }
 
     /// Where several go together, a row that others hold keeps none of them waiting for long: each then
@@ -314,12 +314,20 @@ impl Claiming {
 }
 
 impl Step for Claiming {
+    fn payment(&self) -> TransactionId {
+        self.request.facts.id
+    }
+
     fn bytes(&self) -> usize {
         self.request.key.len()
     }
 }
 
 impl Step for AnswerRequest {
+    fn payment(&self) -> TransactionId {
+        self.claim.call.transaction
+    }
+
     fn bytes(&self) -> usize {
         let answer = self.answer.as_ref().map_or(0, |answer| answer.body.len());
         let asked = self.request.as_ref().and_then(|asked| asked.body.as_ref());
@@ -1257,21 +1265,12 @@ fn each<'a, S, T>(steps: &'a [S], part: impl Fn(&'a S) -> T) -> Vec<T> {
     steps.iter().map(part).collect()
 }
 
-/// What the rows say, in the order of the steps, whose places among them stand in a column.
-fn in_order<T>(
-    steps: usize,
-    rows: &[Row],
-    column: usize,
-    read: impl Fn(&Row) -> Result<T>,
-) -> Result<Vec<T>> {
-    let mut told: Vec<Option<T>> = (0..steps).map(|_| None).collect();
-    for row in rows {
-        let place = usize::try_from(value::<i64>(row, column)?).ok();
-        let place = place.and_then(|place| told.get_mut(place.checked_sub(1)?));
-        *place.ok_or_else(|| damaged("a step that nobody took"))? = Some(read(row)?);
+/// What the rows say, one for each step and in the steps' order.
+fn told<T>(steps: usize, rows: &[Row], read: impl Fn(&Row) -> Result<T>) -> Result<Vec<T>> {
+    match rows.len() == steps {
+        true => rows.iter().map(read).collect(),
+        false => Err(damaged("a step without an answer")),
     }
-    let told: Option<Vec<T>> = told.into_iter().collect();
-    told.ok_or_else(|| damaged("a step without an answer"))
 }
 
 fn claimed(row: &Row) -> Result<Claimed> {

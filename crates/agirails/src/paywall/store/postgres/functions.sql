@@ -29,15 +29,18 @@ SET search_path = pg_catalog, pg_temp AS $$
     SELECT greatest((extract(epoch FROM length) * 1000000)::bigint, 0)
 $$;
 
+-- In plpgsql, which plans it once a session; what is written in SQL alone is planned with every call.
 CREATE FUNCTION agirails_paywall.add(p_scope text, p_names text[], p_values bigint[])
-RETURNS void LANGUAGE sql
+RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
     INSERT INTO agirails_paywall.counter AS c (scope, name, part, value)
     SELECT p_scope, more.name, pg_backend_pid() % 64, more.value
     FROM unnest(p_names, p_values) AS more (name, value)
     -- In one order, so that two that add the same names do not lock each other out.
     ORDER BY more.name COLLATE "C"
-    ON CONFLICT (scope, name, part) DO UPDATE SET value = c.value + excluded.value
+    ON CONFLICT (scope, name, part) DO UPDATE SET value = c.value + excluded.value;
+END
 $$;
 
 CREATE FUNCTION agirails_paywall.add_runs(
@@ -52,9 +55,10 @@ SET search_path = pg_catalog, pg_temp AS $$
     ON CONFLICT (scope, day, route, within_ms) DO UPDATE SET runs = r.runs + excluded.runs
 $$;
 
--- Claims that come together, each with its place among them. What an outcome has no use for says nothing.
--- Payments are locked in the order of their ids, here as everywhere, so that no two transactions lock each
--- other out; and each is written once, since every version of a row makes the next one slower to find.
+-- Claims that come together, in the order of their payments' ids, and an outcome for each in that order;
+-- what an outcome has no use for says nothing. Payments are locked in this order, here as everywhere, so
+-- that no two transactions lock each other out; and each is written once, since every version of a row
+-- makes the next one slower to find.
 CREATE FUNCTION agirails_paywall.claims(
     p_scope text, p_ids bytea[], p_requesters bytea[], p_amounts bigint[], p_deadlines bigint[],
     p_windows bigint[], p_keys bytea[], p_digests bytea[], p_prices bigint[], p_leasts bigint[],
@@ -63,13 +67,12 @@ CREATE FUNCTION agirails_paywall.claims(
 ) RETURNS TABLE (
     outcome text, attempt integer, lease_left bigint, balance bigint, stage smallint,
     index bigint, content_hash bytea, answered_at bigint,
-    status integer, header_names bytea[], header_values bytea[], body bytea, length bigint, place bigint
+    status integer, header_names bytea[], header_values bytea[], body bytea, length bigint
 ) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     v_id bytea;
-    v_places bigint[];
     v_key bytea;
     known agirails_paywall.payment;
     call agirails_paywall.call;
@@ -79,94 +82,78 @@ DECLARE
     -- What this call holds already.
     held bigint;
 BEGIN
-    FOR v_id, v_places IN
-        SELECT o.id, array_agg(o.place ORDER BY o.place)
-        FROM unnest(p_ids) WITH ORDINALITY AS o (id, place) GROUP BY o.id ORDER BY o.id
-    LOOP
-        is_locked := false;
-        is_changed := false;
-        FOREACH place IN ARRAY v_places LOOP
-            v_key := p_keys[place];
-            -- An answer is final: it needs no lock, and leaves nothing to commit.
-            SELECT 'answered', c.index, c.content_hash, c.answered_at, c.status, c.header_names,
-                c.header_values, CASE WHEN octet_length(c.body) <= p_piece THEN c.body END,
-                octet_length(c.body)
-            INTO outcome, index, content_hash, answered_at, status, header_names, header_values, body, length
-            FROM agirails_paywall.call c
-            WHERE c.scope = p_scope AND c.payment = v_id AND c.key = v_key AND c.state = 2
-                AND c.digest = p_digests[place];
-            IF FOUND THEN
-                RETURN NEXT;
-                CONTINUE;
-            END IF;
-
-            WHILE NOT is_locked LOOP
-                SELECT * INTO known FROM agirails_paywall.payment p
-                WHERE p.scope = p_scope AND p.id = v_id FOR UPDATE;
-                is_locked := FOUND;
-                EXIT WHEN is_locked OR p_amounts[place] < greatest(p_leasts[place], p_prices[place]);
-                INSERT INTO agirails_paywall.payment
-                    (scope, id, requester, amount, deadline, window_seconds, stage, keyed, bound, net)
-                VALUES (p_scope, v_id, p_requesters[place], p_amounts[place], p_deadlines[place],
-                    p_windows[place], 0, length(v_key) > 0, p_bound[place], p_nets[place])
-                ON CONFLICT DO NOTHING;
-            END LOOP;
-            IF NOT is_locked THEN
-                outcome := 'no_balance';
-                balance := p_amounts[place];
-                RETURN NEXT;
-                CONTINUE;
-            END IF;
-
+    FOR place IN 1 .. cardinality(p_ids) LOOP
+        IF p_ids[place] IS DISTINCT FROM v_id THEN
+            v_id := p_ids[place];
+            is_locked := false;
+            is_changed := false;
+        END IF;
+        v_key := p_keys[place];
+        held := 0;
+        <<judged>>
+        BEGIN
             SELECT * INTO call FROM agirails_paywall.call c
-            WHERE c.scope = p_scope AND c.payment = v_id AND c.key = v_key FOR UPDATE;
-            moment := clock_timestamp();
-            held := 0;
-            IF FOUND THEN
-                IF call.digest <> p_digests[place] THEN
-                    outcome := 'other_request';
-                    RETURN NEXT;
-                    CONTINUE;
+            WHERE c.scope = p_scope AND c.payment = v_id AND c.key = v_key;
+            -- An answer is final: it needs no lock, and leaves nothing to commit.
+            IF call.state IS DISTINCT FROM 2 THEN
+                WHILE NOT is_locked LOOP
+                    SELECT * INTO known FROM agirails_paywall.payment p
+                    WHERE p.scope = p_scope AND p.id = v_id FOR UPDATE;
+                    is_locked := FOUND;
+                    EXIT WHEN is_locked OR p_amounts[place] < greatest(p_leasts[place], p_prices[place]);
+                    INSERT INTO agirails_paywall.payment
+                        (scope, id, requester, amount, deadline, window_seconds, stage, keyed, bound, net)
+                    VALUES (p_scope, v_id, p_requesters[place], p_amounts[place], p_deadlines[place],
+                        p_windows[place], 0, length(v_key) > 0, p_bound[place], p_nets[place])
+                    ON CONFLICT DO NOTHING;
+                END LOOP;
+                IF NOT is_locked THEN
+                    outcome := 'no_balance';
+                    balance := p_amounts[place];
+                    EXIT judged;
                 END IF;
-                IF call.state = 2 THEN
-                    outcome := 'answered';
-                    index := call.index;
-                    content_hash := call.content_hash;
-                    answered_at := call.answered_at;
-                    status := call.status;
-                    header_names := call.header_names;
-                    header_values := call.header_values;
-                    length := octet_length(call.body);
-                    body := CASE WHEN length <= p_piece THEN call.body END;
-                    RETURN NEXT;
-                    CONTINUE;
+                SELECT * INTO call FROM agirails_paywall.call c
+                WHERE c.scope = p_scope AND c.payment = v_id AND c.key = v_key FOR UPDATE;
+                moment := clock_timestamp();
+            END IF;
+
+            IF call.digest <> p_digests[place] THEN
+                outcome := 'other_request';
+                EXIT judged;
+            END IF;
+            IF call.state = 2 THEN
+                outcome := 'answered';
+                index := call.index;
+                content_hash := call.content_hash;
+                answered_at := call.answered_at;
+                status := call.status;
+                header_names := call.header_names;
+                header_values := call.header_values;
+                length := octet_length(call.body);
+                body := CASE WHEN length <= p_piece THEN call.body END;
+                EXIT judged;
+            END IF;
+            IF call.state = 1 THEN
+                IF call.ticket = p_tickets[place] THEN
+                    outcome := 'run';
+                    attempt := call.attempt;
+                    EXIT judged;
                 END IF;
-                IF call.state = 1 THEN
-                    IF call.ticket = p_tickets[place] THEN
-                        outcome := 'run';
-                        attempt := call.attempt;
-                        RETURN NEXT;
-                        CONTINUE;
-                    END IF;
-                    IF call.leased_until > moment THEN
-                        outcome := 'running';
-                        lease_left := agirails_paywall.microseconds(call.leased_until - moment);
-                        RETURN NEXT;
-                        CONTINUE;
-                    END IF;
-                    held := call.price;
+                IF call.leased_until > moment THEN
+                    outcome := 'running';
+                    lease_left := agirails_paywall.microseconds(call.leased_until - moment);
+                    EXIT judged;
                 END IF;
+                held := call.price;
             END IF;
             IF known.stage <> 0 THEN
                 outcome := 'closed';
                 stage := known.stage;
-                RETURN NEXT;
-                CONTINUE;
+                EXIT judged;
             END IF;
             IF known.keyed IS DISTINCT FROM (length(v_key) > 0) THEN
                 outcome := 'other_kind';
-                RETURN NEXT;
-                CONTINUE;
+                EXIT judged;
             END IF;
             IF known.failures >= p_give_up_after[place] THEN
                 lease_left := agirails_paywall.microseconds(known.failed_at - moment
@@ -174,15 +161,13 @@ BEGIN
                         * interval '1 second');
                 IF lease_left > 0 THEN
                     outcome := 'resting';
-                    RETURN NEXT;
-                    CONTINUE;
+                    EXIT judged;
                 END IF;
             END IF;
             balance := known.amount - known.spent - known.reserved + held;
             IF balance < p_prices[place] THEN
                 outcome := 'no_balance';
-                RETURN NEXT;
-                CONTINUE;
+                EXIT judged;
             END IF;
 
             known.reserved := known.reserved - held + p_prices[place];
@@ -197,15 +182,15 @@ BEGIN
             attempt := coalesce(call.attempt, 0) + 1;
             INSERT INTO agirails_paywall.call AS c
                 (scope, payment, key, digest, state, owner, attempt, ticket, price, leased_until)
-            VALUES (p_scope, v_id, v_key, p_digests[place], 1, p_owners[place], attempt, p_tickets[place],
-                p_prices[place], moment + p_leases[place] * interval '1 microsecond')
+            VALUES (p_scope, v_id, v_key, p_digests[place], 1, p_owners[place], attempt,
+                p_tickets[place], p_prices[place], moment + p_leases[place] * interval '1 microsecond')
             ON CONFLICT (scope, payment, key) DO UPDATE
             SET state = 1, owner = excluded.owner, attempt = excluded.attempt, ticket = excluded.ticket,
                 price = excluded.price, leased_until = excluded.leased_until;
             outcome := 'run';
-            RETURN NEXT;
-        END LOOP;
-        IF is_changed THEN
+        END;
+        RETURN NEXT;
+        IF is_changed AND p_ids[place + 1] IS DISTINCT FROM v_id THEN
             UPDATE agirails_paywall.payment p
             SET reserved = known.reserved, running = known.running, failures = known.failures,
                 failed_at = known.failed_at
@@ -236,78 +221,73 @@ CREATE FUNCTION agirails_paywall.answers(
     p_header_names bytea[], p_header_values bytea[], p_headers_from integer[], p_headers integer[],
     p_bodies bytea[], p_close_below bigint[], p_routes text[], p_requests bytea[], p_request_bodies bytea[],
     p_calls_counters text[], p_revenue_counters text[]
-) RETURNS TABLE (stage smallint, earlier bigint, place bigint) LANGUAGE plpgsql
+) RETURNS TABLE (stage smallint, earlier bigint) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     v_id bytea;
-    v_places bigint[];
     v_key bytea;
+    v_price bigint;
     known agirails_paywall.payment;
-    call agirails_paywall.call;
     moment timestamptz;
     is_changed boolean;
     -- What is to be booked of each answer, and of whom; NULL where it is none, or was booked before.
     v_took bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(p_ids)]);
     v_requesters bytea[] := array_fill(NULL::bytea, ARRAY[cardinality(p_ids)]);
 BEGIN
-    FOR v_id, v_places IN
-        SELECT o.id, array_agg(o.place ORDER BY o.place)
-        FROM unnest(p_ids) WITH ORDINALITY AS o (id, place) GROUP BY o.id ORDER BY o.id
-    LOOP
-        SELECT * INTO known FROM agirails_paywall.payment p
-        WHERE p.scope = p_scope AND p.id = v_id FOR UPDATE;
-        moment := clock_timestamp();
-        is_changed := false;
-        FOREACH place IN ARRAY v_places LOOP
-            v_key := p_keys[place];
-            stage := NULL;
-            earlier := NULL;
-            SELECT * INTO call FROM agirails_paywall.call c
-            WHERE c.scope = p_scope AND c.payment = v_id AND c.key = v_key FOR UPDATE;
-            IF call.owner = p_owners[place] AND call.attempt = p_attempts[place] THEN
-                IF call.state = 2 AND call.content_hash = p_content_hashes[place]
-                    AND call.answered_at = p_answered_at[place] THEN
-                    -- The same answer once more, because the word that it is kept got lost.
-                    stage := known.stage;
-                    earlier := call.index;
-                ELSIF call.state = 1 AND known.stage <> 0 THEN
-                    stage := known.stage;
-                ELSIF call.state = 1 THEN
-                    UPDATE agirails_paywall.call c
-                    SET state = 2, index = known.calls, content_hash = p_content_hashes[place],
-                        answered_at = p_answered_at[place], status = p_statuses[place],
-                        header_names = p_header_names[p_headers_from[place]
-                            : p_headers_from[place] + p_headers[place] - 1],
-                        header_values = p_header_values[p_headers_from[place]
-                            : p_headers_from[place] + p_headers[place] - 1],
-                        body = p_bodies[place], route = p_routes[place]
-                    WHERE c.scope = p_scope AND c.payment = v_id AND c.key = v_key;
-                    IF p_requests[place] IS NOT NULL THEN
-                        INSERT INTO agirails_paywall.request (scope, payment, key, request, body)
-                        VALUES (p_scope, v_id, v_key, p_requests[place], p_request_bodies[place]);
-                    END IF;
-                    earlier := known.calls;
-                    IF known.amount - known.spent - call.price < p_close_below[place]
-                        AND known.running = 1 THEN
-                        known.stage := 1;
-                        known.owed_since := moment;
-                        known.due_at := moment;
-                    END IF;
-                    stage := known.stage;
-                    known.spent := known.spent + call.price;
-                    known.reserved := known.reserved - call.price;
-                    known.calls := known.calls + 1;
-                    known.running := known.running - 1;
-                    known.answered_at := greatest(known.answered_at, p_answered_at[place]);
-                    is_changed := true;
-                    v_took[place] := call.price;
-                    v_requesters[place] := known.requester;
-                END IF;
+    FOR place IN 1 .. cardinality(p_ids) LOOP
+        IF p_ids[place] IS DISTINCT FROM v_id THEN
+            v_id := p_ids[place];
+            SELECT * INTO known FROM agirails_paywall.payment p
+            WHERE p.scope = p_scope AND p.id = v_id FOR UPDATE;
+            moment := clock_timestamp();
+            is_changed := false;
+        END IF;
+        v_key := p_keys[place];
+        stage := NULL;
+        earlier := NULL;
+        UPDATE agirails_paywall.call c
+        SET state = 2, index = known.calls, content_hash = p_content_hashes[place],
+            answered_at = p_answered_at[place], status = p_statuses[place],
+            header_names = p_header_names[p_headers_from[place]
+                : p_headers_from[place] + p_headers[place] - 1],
+            header_values = p_header_values[p_headers_from[place]
+                : p_headers_from[place] + p_headers[place] - 1],
+            body = p_bodies[place], route = p_routes[place]
+        WHERE c.scope = p_scope AND c.payment = v_id AND c.key = v_key AND c.state = 1
+            AND c.owner = p_owners[place] AND c.attempt = p_attempts[place] AND known.stage = 0
+        RETURNING c.price INTO v_price;
+        IF FOUND THEN
+            IF p_requests[place] IS NOT NULL THEN
+                INSERT INTO agirails_paywall.request (scope, payment, key, request, body)
+                VALUES (p_scope, v_id, v_key, p_requests[place], p_request_bodies[place]);
             END IF;
-            RETURN NEXT;
-        END LOOP;
-        IF is_changed THEN
+            earlier := known.calls;
+            IF known.amount - known.spent - v_price < p_close_below[place] AND known.running = 1 THEN
+                known.stage := 1;
+                known.owed_since := moment;
+                known.due_at := moment;
+            END IF;
+            stage := known.stage;
+            known.spent := known.spent + v_price;
+            known.reserved := known.reserved - v_price;
+            known.calls := known.calls + 1;
+            known.running := known.running - 1;
+            known.answered_at := greatest(known.answered_at, p_answered_at[place]);
+            is_changed := true;
+            v_took[place] := v_price;
+            v_requesters[place] := known.requester;
+        ELSE
+            -- The payment was closed meanwhile, or it is the same answer once more, because the word
+            -- that it is kept got lost.
+            SELECT known.stage, c.index INTO stage, earlier FROM agirails_paywall.call c
+            WHERE c.scope = p_scope AND c.payment = v_id AND c.key = v_key
+                AND c.owner = p_owners[place] AND c.attempt = p_attempts[place]
+                AND (c.state = 1 OR c.state = 2 AND c.content_hash = p_content_hashes[place]
+                    AND c.answered_at = p_answered_at[place]);
+        END IF;
+        RETURN NEXT;
+        IF is_changed AND p_ids[place + 1] IS DISTINCT FROM v_id THEN
             UPDATE agirails_paywall.payment p
             SET spent = known.spent, reserved = known.reserved, calls = known.calls,
                 running = known.running, failures = 0, answered_at = known.answered_at,
@@ -447,10 +427,11 @@ SET search_path = pg_catalog, pg_temp AS $$
     ), closed AS (
         UPDATE agirails_paywall.payment p
         SET stage = 1, owed_since = clock_timestamp(), due_at = clock_timestamp()
-        FROM idle WHERE p.scope = p_scope AND p.id = idle.id AND NOT EXISTS (
+        -- Asked where something runs alone, or the calls of all balances would be read.
+        FROM idle WHERE p.scope = p_scope AND p.id = idle.id AND (p.running = 0 OR NOT EXISTS (
             SELECT FROM agirails_paywall.call c WHERE c.scope = p_scope AND c.payment = p.id
                 AND c.state = 1 AND c.leased_until > clock_timestamp()
-        )
+        ))
         RETURNING 1
     )
     SELECT count(*) FROM closed

@@ -16,6 +16,7 @@ use super::{damaged, pool::Pool};
 use crate::{
     error::{Code, Result},
     fork::Renewed,
+    protocol::TransactionId,
 };
 
 /// The most steps of one transaction: some milliseconds of work, in which others wait.
@@ -25,11 +26,14 @@ const MOST_BYTES: usize = 1 << 20;
 
 /// A step as others see it.
 pub(super) trait Step: Send + Sync {
+    /// The payment that it locks.
+    fn payment(&self) -> TransactionId;
+
     /// What it carries, roughly.
     fn bytes(&self) -> usize;
 }
 
-/// Sends steps in one transaction, and brings an answer for each.
+/// Sends steps in one transaction, in the order of their payments, and brings an answer for each.
 pub(super) type SendAll<'a, S, A> =
     dyn Fn(Vec<Arc<S>>) -> BoxFuture<'a, Result<Vec<A>>> + Sync + 'a;
 
@@ -126,6 +130,7 @@ impl<S: Step, A> Queue<S, A> {
         });
         let more = more.count();
         taken.extend(waiting.drain(..more));
+        taken.sort_by_key(|one| (one.step.payment(), one.number));
         taken
     }
 
