@@ -160,6 +160,7 @@ bench: $(EDITABLE) $(NPM_TOOLS) ## figures beside the peer's; BENCH_OPTIONS=--qu
 	cargo bench -p agirails --features postgres --bench dashboard -- $(BENCH_OPTIONS)
 	@$(BENCH_VENV)/bin/python $(PIP_INSTALL) flask gunicorn
 	$(BENCH_VENV)/bin/python benches/paywall_flask.py $(BENCH_OPTIONS)
+	$(BENCH_VENV)/bin/python benches/flask_steps.py $(BENCH_OPTIONS)
 	$(VENV)/bin/python benches/report.py $(BENCH_OPTIONS)
 	$(VENV)/bin/python benches/scale.py $(if $(BENCH_OPTIONS),,--measured --write)
 

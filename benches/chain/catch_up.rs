@@ -13,7 +13,7 @@ use crate::{
     Plan,
     figures::{Figures, Outcome},
     ground::Ground,
-    node, put,
+    heap, node, put,
 };
 
 pub async fn measure(figures: &mut Figures, plan: &Plan, ground: &Ground) -> Outcome<()> {
@@ -24,12 +24,19 @@ pub async fn measure(figures: &mut Figures, plan: &Plan, ground: &Ground) -> Out
     let started = Instant::now();
     let (mut events, mut reports) = (0, 0);
     let tenth = plan.events / 10;
+    // The most that was held meanwhile.
+    let (mut first, mut last) = (0_f64, 0_f64);
     loop {
         match stream.next().await? {
             Update::Event(_) => {
                 events += 1;
+                if events <= tenth {
+                    first = first.max(heap::held());
+                } else if events > plan.events - tenth {
+                    last = last.max(heap::held());
+                }
                 if events == tenth {
-                    note_memory(figures, "catching up, MB at a tenth");
+                    note_resident(figures, "catching up, resident MB at a tenth");
                 }
             }
             Update::Progress { block, head, events } => {
@@ -41,7 +48,9 @@ pub async fn measure(figures: &mut Figures, plan: &Plan, ground: &Ground) -> Out
         }
     }
     let seconds = started.elapsed().as_secs_f64();
-    note_memory(figures, "catching up, MB at the end");
+    put(figures, "catching up, MB in the first tenth", first);
+    put(figures, "catching up, MB in the last tenth", last);
+    note_resident(figures, "catching up, resident MB at the end");
     put(figures, "catching up, events", events as f64);
     put(figures, "catching up, events a second", events as f64 / seconds);
     put(figures, "catching up, reports", f64::from(reports));
@@ -49,7 +58,7 @@ pub async fn measure(figures: &mut Figures, plan: &Plan, ground: &Ground) -> Out
 }
 
 /// The resident memory of this process, where the system tells.
-fn note_memory(figures: &mut Figures, name: &str) {
+fn note_resident(figures: &mut Figures, name: &str) {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());

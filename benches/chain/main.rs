@@ -8,6 +8,7 @@ mod catch_up;
 #[path = "../figures.rs"]
 mod figures;
 mod ground;
+mod heap;
 mod node;
 mod python;
 mod reads;
