@@ -19,7 +19,7 @@ def measured() -> dict[str, float]:
     return {
         f"{file.stem}: {name}": figure["median_ns"]
         for file in sorted(STATE.glob("*.json"))
-        for name, figure in json.loads(file.read_text())["figures"].items()
+        for name, figure in json.loads(file.read_text()).get("figures", {}).items()
         if figure.get("median_ns")
     }
 
