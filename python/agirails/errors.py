@@ -51,6 +51,8 @@ class ACTPError(Exception):
     """Its deadline, Unix seconds."""
     transaction_hash: str | None
     """The hash of the chain transaction that was sent."""
+    gas_wei: int | None
+    """What its gas cost, in wei, where it was mined and did nothing."""
     field: str | None
     """The argument that was refused."""
     value: str | None
@@ -79,6 +81,7 @@ class ACTPError(Exception):
         state: State | None = None,
         deadline: int | None = None,
         transaction_hash: str | None = None,
+        gas_wei: int | None = None,
         field: str | None = None,
         value: str | None = None,
         required: int | None = None,
@@ -98,6 +101,7 @@ class ACTPError(Exception):
         self.state = state
         self.deadline = deadline
         self.transaction_hash = transaction_hash
+        self.gas_wei = gas_wei
         self.field = field
         self.value = value
         self.required = required

@@ -74,6 +74,7 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
         .set_item("state", given.state.map(|state| types::state_member(py, state)).transpose()?)?;
     facts.set_item("deadline", given.deadline)?;
     facts.set_item("transaction_hash", given.transaction_hash.map(|hash| hash.to_string()))?;
+    facts.set_item("gas_wei", given.gas_wei)?;
     facts.set_item("field", given.field)?;
     facts.set_item("value", given.value.as_deref())?;
     facts.set_item("required", given.required.map(|amount| amount.0))?;

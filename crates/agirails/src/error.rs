@@ -210,6 +210,8 @@ pub struct Facts {
     pub deadline: Option<u64>,
     /// The hash of the chain transaction that was sent.
     pub transaction_hash: Option<B256>,
+    /// What its gas cost, in wei, where it was mined and did nothing.
+    pub gas_wei: Option<u128>,
     /// The argument that was refused.
     pub field: Option<&'static str>,
     /// Its value, shortened; never a secret.
@@ -224,6 +226,13 @@ pub struct Facts {
     pub body: Option<AnswerBody>,
     /// The purchase: the same key goes on where it ended, and never pays twice.
     pub purchase_key: Option<String>,
+}
+
+/// A chain transaction, as far as an error knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    hash: Option<B256>,
+    gas_wei: Option<u128>,
 }
 
 struct Inner {
@@ -314,6 +323,17 @@ impl Error {
     #[must_use]
     pub fn with_facts(mut self, set: impl FnOnce(&mut Facts)) -> Self {
         set(&mut self.0.facts);
+        self
+    }
+
+    /// What it tells of the chain transaction that was sent.
+    pub(crate) fn sent(&self) -> Sent {
+        Sent { hash: self.0.facts.transaction_hash, gas_wei: self.0.facts.gas_wei }
+    }
+
+    /// Tells of a chain transaction what another error told, which this one says better.
+    pub(crate) fn with_sent(mut self, Sent { hash, gas_wei }: Sent) -> Self {
+        (self.0.facts.transaction_hash, self.0.facts.gas_wei) = (hash, gas_wei);
         self
     }
 

@@ -1,10 +1,12 @@
 //! What is wrong with a network is said clearly: each fault its own error.
 
+use std::sync::Arc;
+
 use agirails::{
-    Address, B256, Code, Contracts, CreateTransaction, LinkEscrow, NetworkProfile, Refusal, U256,
-    Usdc,
+    Address, B256, Code, Contracts, CreateTransaction, LinkEscrow, NetworkProfile, Refusal, State,
+    U256, Usdc,
     kernel::{
-        Kernel,
+        Kernel, Transition,
         chain::{ChainKernel, ChainSettings},
     },
 };
@@ -204,4 +206,57 @@ async fn a_stuck_transaction_is_replaced_with_a_higher_fee() {
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     }
     call.await.unwrap().unwrap();
+}
+
+/// Each could settle when it was asked for; the block takes what comes first.
+#[tokio::test]
+async fn what_a_block_refuses_has_cost_gas() {
+    let devnet = Devnet::start().await.unwrap();
+    let parties = [4, 5].map(key);
+    let [requester, provider] = parties.each_ref().map(|key| key.address());
+    for party in [requester, provider] {
+        devnet.set_eth(party, U256::from(10).pow(U256::from(21))).await.unwrap();
+    }
+    let kernel = Arc::new(connect(devnet.profile(), parties.map(wallet).into()).await.unwrap());
+    let deadline = kernel.now().await.unwrap() + DAY;
+    let request = CreateTransaction::new(requester, provider, Usdc(2_000_000), deadline);
+    devnet.mint(requester, Usdc(2_000_000)).await.unwrap();
+    let id = kernel.create_transaction(requester, &request).await.unwrap();
+    kernel.link_escrow(requester, id, LinkEscrow::default()).await.unwrap();
+    for state in [State::InProgress, State::Delivered] {
+        kernel.transition_state(provider, &Transition::bare(id, state)).await.unwrap();
+    }
+    devnet.advance_time(3 * DAY).await.unwrap();
+    devnet.set_automine(false).await.unwrap();
+    let settle = |party| {
+        let kernel = kernel.clone();
+        let settled = Transition::bare(id, State::Settled);
+        tokio::spawn(async move { kernel.transition_state(party, &settled).await })
+    };
+    let calls = [settle(requester), settle(provider)];
+    let pending = async || {
+        let status = devnet.rpc("txpool_status", json!([])).await.unwrap();
+        status["pending"].as_str().unwrap().to_owned()
+    };
+    for _ in 0..300 {
+        if pending().await == "0x2" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(pending().await, "0x2");
+    devnet.mine(1).await.unwrap();
+    let mut failed = vec![];
+    for call in calls {
+        failed.extend(call.await.unwrap().err());
+    }
+    let [error] = failed.as_slice() else { panic!("{failed:?}") };
+    assert!(error.refusal().is_some(), "{error:?}");
+    let hash = error.facts().transaction_hash.unwrap();
+    let receipt = devnet.rpc("eth_getTransactionReceipt", json!([hash])).await.unwrap();
+    let [gas, price] = ["gasUsed", "effectiveGasPrice"].map(|field| {
+        let number = receipt[field].as_str().unwrap().trim_start_matches("0x");
+        u128::from_str_radix(number, 16).unwrap()
+    });
+    assert_eq!((&receipt["status"], error.facts().gas_wei), (&json!("0x0"), Some(gas * price)));
 }

@@ -235,10 +235,10 @@ impl ChainKernel {
             None | Some(Refusal::NotInDisputedState) => return self.tell(error, id).await,
             Some(refusal) => refusal,
         };
-        let hash = error.facts().transaction_hash;
+        let sent = error.sent();
         // The refusal tells more than that it could not be looked into.
         let dispute = self.get_dispute(id).await.ok().flatten();
-        refused(refusal, id, dispute.as_ref()).with_facts(|facts| facts.transaction_hash = hash)
+        refused(refusal, id, dispute.as_ref()).with_sent(sent)
     }
 }
 

@@ -345,7 +345,7 @@ impl ChainKernel {
 
     /// The same error with what it speaks of: the transaction, read anew after a refusal.
     async fn tell(&self, error: Error, id: TransactionId) -> Error {
-        let hash = error.facts().transaction_hash;
+        let sent = error.sent();
         let told = match error.refusal() {
             None => {
                 error.with_facts(|facts| facts.transaction_id = facts.transaction_id.or(Some(id)))
@@ -358,7 +358,7 @@ impl ChainKernel {
                 Err(_) => Error::refused(refusal, None),
             },
         };
-        told.with_facts(|facts| facts.transaction_hash = hash)
+        told.with_sent(sent)
     }
 
     /// A move whose proof is kept from before it is sent, and taken back where it was refused.
@@ -436,9 +436,9 @@ impl ChainKernel {
             && let Ok(transaction) = self.get_transaction(*id).await
             && transaction.state == State::Disputed
         {
-            let hash = error.facts().transaction_hash;
+            let sent = error.sent();
             return Err(Error::refused(refusal, Some(&transaction))
-                .with_facts(|facts| facts.transaction_hash = hash)
+                .with_sent(sent)
                 .with_source(error));
         }
         Err(error)
@@ -495,9 +495,8 @@ fn with_value(
 ) -> Error {
     match error.refusal() {
         Some(refusal) if refusals.contains(&refusal) => {
-            let hash = error.facts().transaction_hash;
-            Error::refused_value(refusal, field, value)
-                .with_facts(|facts| facts.transaction_hash = hash)
+            let sent = error.sent();
+            Error::refused_value(refusal, field, value).with_sent(sent)
         }
         _ => error,
     }
@@ -712,9 +711,8 @@ impl Kernel for ChainKernel {
                     | Refusal::DeadlineTooFar => self.now().await?,
                     _ => 0,
                 };
-                let hash = error.facts().transaction_hash;
-                return Err(refused_creation(request, refusal, now)
-                    .with_facts(|facts| facts.transaction_hash = hash));
+                let sent = error.sent();
+                return Err(refused_creation(request, refusal, now).with_sent(sent));
             }
         };
         let requested = |event: Event| match event {

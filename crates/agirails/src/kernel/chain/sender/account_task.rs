@@ -600,12 +600,16 @@ impl AccountTask {
     fn deliver(&mut self, call: u64, send: i64, attempt: &Attempt, receipt: Receipt) {
         self.shared.min_block.note(receipt.block());
         let Some(in_flight) = self.calls.get_mut(&call) else { return };
+        let gas_cost = receipt.gas_cost();
+        // What went before it is of no use without it.
+        let lost = in_flight.mined.values().fold(gas_cost.0, |sum, mined| sum + mined.gas_cost.0);
         if attempt.calls_off {
             let error = Error::new(
                 Code::Superseded,
                 format!("{} was called off, since nobody waited for it", in_flight.what),
             )
-            .with_hint("nothing was done; make the call again");
+            .with_hint("nothing was done; make the call again")
+            .with_facts(|facts| facts.gas_wei = Some(lost));
             return self.finish(call, Err(error));
         }
         if !receipt.succeeded() {
@@ -616,12 +620,12 @@ impl AccountTask {
                 // The node is asked for the reason, while this task goes on.
                 tokio::spawn(async move {
                     let error = reason(&shared, &operation, hash, block).await;
+                    let error = error.with_facts(|facts| facts.gas_wei = Some(lost));
                     let _ = in_flight.reply.send(Err(error));
                 });
             }
             return;
         }
-        let gas_cost = receipt.gas_cost();
         let mined = Mined { hash: attempt.hash, logs: receipt.logs, gas_cost };
         in_flight.mined.insert(send, mined);
         if in_flight.mined.len() == in_flight.sends.len() {
