@@ -25,14 +25,13 @@ class PaymentRecord(NamedTuple):
     calls: int
     """How many calls were served with it."""
     fee: Usdc | None
-    """The protocol's fee of it, where it is settled without a dispute."""
+    """The protocol's fee of what was paid out, where it has ended and that is known."""
     net: Usdc | None
-    """What arrived, where that is known. After a dispute it is what the resolver decided, which is
-    not read here."""
+    """What arrived, where that is known. After a dispute it is what the resolver decided."""
     expected_net: Usdc
     """What is to arrive of it if nobody disputes it."""
     gas_wei: int
-    """What its moves on chain cost its provider in gas, in wei."""
+    """What its moves on chain cost its provider in gas, in wei, those that failed too."""
     opened_at: int
     """When its first call came, by the store's clock; the other times are the kernel's."""
     deadline: int
@@ -74,7 +73,7 @@ class ReportRow(NamedTuple):
     net: Usdc
     """What arrived."""
     gas_wei: int
-    """What moves on chain cost the provider in gas, in wei."""
+    """What moves on chain cost the provider in gas, in wei, those that failed too."""
     refunded: int
     """Payments that were given back."""
     disputed: int

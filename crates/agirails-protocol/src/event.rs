@@ -116,6 +116,38 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// When it happened, Unix seconds of the kernel's clock; `None` for events that do not say.
+    ///
+    /// ```
+    /// use agirails_protocol::{Address, Event};
+    ///
+    /// let paused = Event::KernelPaused { by: Address::ZERO, timestamp: 1_790_000_000 };
+    /// assert_eq!(paused.timestamp(), Some(1_790_000_000));
+    /// ```
+    pub const fn timestamp(&self) -> Option<u64> {
+        match self {
+            Self::TransactionCreated { timestamp, .. }
+            | Self::StateTransitioned { timestamp, .. }
+            | Self::EscrowLinked { timestamp, .. }
+            | Self::EscrowReleased { timestamp, .. }
+            | Self::EscrowRefunded { timestamp, .. }
+            | Self::EscrowMilestoneReleased { timestamp, .. }
+            | Self::QuoteAccepted { timestamp, .. }
+            | Self::PlatformFeeAccrued { timestamp, .. }
+            | Self::EscrowMediatorPaid { timestamp, .. }
+            | Self::AttestationAnchored { timestamp, .. }
+            | Self::DisputeOpened { timestamp, .. }
+            | Self::DisputeResolved { timestamp, .. }
+            | Self::KernelPaused { timestamp, .. }
+            | Self::KernelUnpaused { timestamp, .. } => Some(*timestamp),
+            Self::StalledInProgressRecovered { .. }
+            | Self::EscrowVaultRevocationScheduled { .. }
+            | Self::EscrowVaultRevocationCancelled { .. } => None,
+        }
+    }
+}
+
 /// An event and where it stands in the kernel's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord {

@@ -123,6 +123,9 @@ pub enum ContractFinding {
     Accepted,
 }
 
+/// The most events of one page.
+const MOST_EVENTS: u32 = 10_000;
+
 /// Keeps transactions and applies the protocol's rules to every call.
 ///
 /// `sender` is who calls: an address the kernel can act for (the embedded kernel for any, a
@@ -170,6 +173,20 @@ pub trait Kernel: fmt::Debug + Send + Sync {
 
     /// Up to `limit` (1 … 10_000) events behind the cursor, oldest first. 0 is the beginning.
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<EventRecord>>;
+
+    /// The events of this second of the kernel's clock, oldest first.
+    ///
+    /// # Errors
+    /// Those of the network; where the kernel has not come to that second, one to try again after.
+    async fn events_at(&self, time: u64) -> Result<Vec<EventRecord>> {
+        let (mut after, mut found) = (0, vec![]);
+        loop {
+            let page = self.events(after, MOST_EVENTS).await?;
+            let Some(last) = page.last() else { return Ok(found) };
+            after = last.cursor;
+            found.extend(page.into_iter().filter(|one| one.event.timestamp() == Some(time)));
+        }
+    }
 
     /// The vault's record of a transaction's escrow.
     async fn escrow(&self, id: TransactionId) -> Result<Escrow>;

@@ -53,14 +53,13 @@ pub struct PaymentRecord {
     pub spent: Usdc,
     /// How many calls were served with it.
     pub calls: u64,
-    /// The protocol's fee of it, where it is settled without a dispute.
+    /// The protocol's fee of what was paid out, where it has ended and that is known.
     pub fee: Option<Usdc>,
-    /// What arrived, where that is known. After a dispute it is what the resolver decided, which is not
-    /// read here.
+    /// What arrived, where that is known. After a dispute it is what the resolver decided.
     pub net: Option<Usdc>,
     /// What is to arrive of it if nobody disputes it.
     pub expected_net: Usdc,
-    /// What its moves on chain cost its provider in gas, in wei.
+    /// What its moves on chain cost its provider in gas, in wei, those that failed too.
     pub gas_wei: u64,
     /// When its first call came, by the store's clock; the other times are the kernel's.
     pub opened_at: u64,
@@ -80,7 +79,7 @@ pub struct PaymentRecord {
 
 impl From<PaymentRow> for PaymentRecord {
     fn from(row: PaymentRow) -> Self {
-        let PaymentRow { payment, arrived, .. } = row;
+        let PaymentRow { payment, payout, .. } = row;
         let amount = payment.facts.amount;
         Self {
             transaction_id: payment.facts.id,
@@ -89,8 +88,8 @@ impl From<PaymentRow> for PaymentRecord {
             amount,
             spent: payment.spent,
             calls: payment.calls,
-            fee: arrived.and_then(|net| amount.checked_sub(net)),
-            net: arrived,
+            fee: payout.map(|payout| payout.fee),
+            net: payout.map(|payout| payout.net),
             expected_net: payment.facts.net,
             gas_wei: row.gas,
             opened_at: row.opened_at,
@@ -144,7 +143,7 @@ pub struct ReportRow {
     pub fee: Usdc,
     /// What arrived.
     pub net: Usdc,
-    /// What moves on chain cost the provider in gas, in wei.
+    /// What moves on chain cost the provider in gas, in wei, those that failed too.
     pub gas_wei: u64,
     /// Payments that were given back.
     pub refunded: u64,
@@ -267,11 +266,12 @@ fn unknown_stage(name: &str) -> Error {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::protocol::money::Payout;
 
     #[test]
     fn what_is_shared_out_adds_up() {
-        let net = Some(Usdc(950_001));
-        let whole = Totals::of_move(Stage::Delivered, Stage::Settled, 7, Usdc(1_000_001), net);
+        let payout = Some(Payout { net: Usdc(950_001), fee: Usdc(50_000) });
+        let whole = Totals::of_move(Stage::Delivered, Stage::Settled, 7, payout);
         for routes in [vec![], vec![3], vec![5, 3, 3], vec![1, 1, 1, 1, 1, 1, 1], vec![0]] {
             let named = routes.iter().zip(0..).map(|(took, name)| (format!("{name}"), *took));
             let shares = whole.shared_out(named.collect());

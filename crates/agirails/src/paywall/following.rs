@@ -87,7 +87,7 @@ impl Inner {
             Stage::Lost => (Level::Error, format!("{id} {words} after calls were served with it")),
             _ => (Level::Warning, format!("{id} {words}: it is served no more")),
         };
-        let name = money_event(Stage::Open, stage, None).unwrap_or("background");
+        let name = money_event(Stage::Open, stage, false).unwrap_or("background");
         let mut event = Event::new(level, name, words);
         event.transaction = Some(id);
         event.requester = Some(requester);

@@ -385,26 +385,15 @@ impl Inner {
     /// Tries a duty once, and writes down what became of it.
     async fn perform(&self, duty: &Duty) {
         let id = duty.facts.id;
-        let outcome = match duty.stage {
-            Stage::Delivering => match self.deliver(duty).await {
-                Ok(gas) => {
-                    let over = |now: u64| now.saturating_add(duty.facts.window_seconds);
-                    let settle_at = self.clock.now().await.map_or(0, over);
-                    self.done(Stage::Delivered, gas, Entry { settle_at, ..Entry::default() })
+        let outcome = match self.attempt(duty).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.book_failure(id, &error).await;
+                match duty.stage {
+                    Stage::Delivered => self.judge_settlement(duty, error).await,
+                    _ => self.judge(duty, error).await,
                 }
-                Err(error) => self.judge(duty, error).await,
-            },
-            Stage::Delivered => match self.settle(id).await {
-                Ok(gas) => {
-                    let entry = Entry { net: Some(duty.facts.net), ..Entry::default() };
-                    self.done(Stage::Settled, gas, entry)
-                }
-                Err(error) => self.judge_settlement(duty, error).await,
-            },
-            _ => match self.cancel(id).await {
-                Ok(gas) => self.done(Stage::Returned, gas, Entry::default()),
-                Err(error) => self.judge(duty, error).await,
-            },
+            }
         };
         match (duty.stage, &outcome) {
             (Stage::Delivered, Outcome::Moved { .. }) => {
@@ -415,6 +404,35 @@ impl Inner {
         if let Err(error) = self.store.settle(id, duty.stage, &outcome).await {
             // The chain has it; the next try finds that out.
             self.listener.tell(Level::Error, format!("{id}: {error}"));
+        }
+    }
+
+    /// A duty's move on chain.
+    async fn attempt(&self, duty: &Duty) -> Result<Outcome> {
+        let id = duty.facts.id;
+        Ok(match duty.stage {
+            Stage::Delivering => {
+                let gas = self.deliver(duty).await?;
+                let over = |now: u64| now.saturating_add(duty.facts.window_seconds);
+                let settle_at = self.clock.now().await.map_or(0, over);
+                self.done(Stage::Delivered, gas, Entry { settle_at, ..Entry::default() })
+            }
+            Stage::Delivered => {
+                let gas = self.settle(id).await?;
+                let payout = Some(duty.facts.payout());
+                self.done(Stage::Settled, gas, Entry { payout, ..Entry::default() })
+            }
+            _ => self.done(Stage::Returned, self.cancel(id).await?, Entry::default()),
+        })
+    }
+
+    /// Books the gas of a move that was mined and did nothing.
+    async fn book_failure(&self, id: TransactionId, error: &Error) {
+        let Some(gas) = error.facts().gas_wei else { return };
+        let gas = u64::try_from(gas).unwrap_or(u64::MAX);
+        if let Err(error) = self.store.spend(id, self.clock.about(), gas).await {
+            self.listener
+                .tell(Level::Error, format!("{id}: {gas} wei of gas are not booked: {error}"));
         }
     }
 
@@ -537,7 +555,7 @@ impl Inner {
         match outcome {
             Outcome::NotBefore { .. } => {}
             Outcome::Moved { to, trouble, entry } => {
-                let name = money_event(duty.stage, *to, entry.net);
+                let name = money_event(duty.stage, *to, entry.is_resolved);
                 let (level, words) = match (trouble, name) {
                     (None, None) => return,
                     (None, Some(_)) => (Level::Info, format!("{id} is {}", to.as_str())),

@@ -15,7 +15,8 @@ use crate::{
     error::{Error, Result},
     kernel::GasCost,
     protocol::{
-        DisputeWindow, State, Transaction, TransactionId, Usdc, rules::MAX_DISPUTE_WINDOW_SECONDS,
+        DisputeWindow, Event as KernelEvent, EventRecord, State, Terms, Transaction, TransactionId,
+        Usdc, money::Payout, rules::MAX_DISPUTE_WINDOW_SECONDS,
     },
 };
 
@@ -65,7 +66,10 @@ impl Inner {
             Err(trouble) => return self.later(duty, &trouble),
         };
         match self.moved_by_others(&transaction, duty.stage) {
-            Some(outcome) => outcome,
+            Some(outcome) => match self.with_payout(&transaction, outcome).await {
+                Ok(outcome) => outcome,
+                Err(error) => self.later(duty, &error),
+            },
             None => self.later(duty, &error),
         }
     }
@@ -80,15 +84,17 @@ impl Inner {
         };
         match transaction.state {
             State::Settled if was_disputed => {
+                let entry = Entry { is_resolved: true, ..entry };
                 moved(Stage::Settled, Some("it was settled by the resolver of its dispute"), entry)
             }
             State::Settled => {
-                let net = Some(Facts::of(transaction).net);
-                moved(Stage::Settled, None, Entry { net, ..entry })
+                let payout = Some(Facts::of(transaction).payout());
+                moved(Stage::Settled, None, Entry { payout, ..entry })
             }
             State::Disputed if stage == Stage::Disputed => None,
             State::Disputed => moved(Stage::Disputed, None, entry),
             State::Cancelled => {
+                let entry = Entry { is_resolved: true, ..entry };
                 moved(Stage::Returned, Some("the resolver of its dispute gave it back"), entry)
             }
             State::Delivered => match transaction.dispute_window {
@@ -102,6 +108,21 @@ impl Inner {
             // A node that lags behind shows an earlier state; what a chain took back is swept.
             State::Initiated | State::Quoted | State::Committed | State::InProgress => None,
         }
+    }
+
+    /// What became of a payment, with what the resolver of its dispute left of it.
+    async fn with_payout(&self, settled: &Transaction, mut outcome: Outcome) -> Result<Outcome> {
+        if let Outcome::Moved { to, trouble, entry } = &mut outcome
+            && entry.is_resolved
+        {
+            let events = self.client.kernel().events_at(settled.updated_at).await?;
+            entry.payout = payout(settled, self.client.network().terms, &events);
+            if *to == Stage::Returned && entry.payout.is_some_and(|payout| payout.net > Usdc::ZERO)
+            {
+                *trouble = Some("the resolver of its dispute split it up".to_owned());
+            }
+        }
+        Ok(outcome)
     }
 
     /// Writes down what others did with a payment that was delivered or disputed.
@@ -120,6 +141,7 @@ impl Inner {
             return Ok(());
         }
         let Some(outcome) = self.moved_by_others(&confirmed, stage) else { return Ok(()) };
+        let outcome = self.with_payout(&confirmed, outcome).await?;
         if self.store.settle(id, stage, &outcome).await? {
             self.tell_of_settlement(&Facts::of(&confirmed), &outcome);
         }
@@ -130,20 +152,24 @@ impl Inner {
     pub(super) fn tell_of_settlement(&self, facts: &Facts, outcome: &Outcome) {
         let Outcome::Moved { to, trouble, entry } = outcome else { return };
         let (id, amount) = (facts.id, facts.amount);
-        let (level, name, words) = match (to, entry.net) {
-            (Stage::Settled, Some(net)) => {
+        let arrived = || match entry.payout {
+            Some(Payout { net, .. }) => format!(": {net} USDC of {amount} arrived"),
+            None => String::new(),
+        };
+        let (level, name, words) = match (to, entry.payout) {
+            (Stage::Settled, Some(Payout { net, fee })) if !entry.is_resolved => {
                 let gas = match entry.gas {
                     0 => String::new(),
                     wei => format!(", its gas cost {wei} wei"),
                 };
-                let fee = Usdc(amount.0.saturating_sub(net.0));
                 let words = format!(
                     "{id} is settled: {net} USDC of {amount} arrived, {fee} are the protocol's fee{gas}"
                 );
                 (Level::Info, "settled", words)
             }
-            (Stage::Settled, None) => {
-                (Level::Warning, "resolved", format!("{id} is settled after a dispute"))
+            (Stage::Settled, _) => {
+                let words = format!("{id} is settled after a dispute{}", arrived());
+                (Level::Warning, "resolved", words)
             }
             (Stage::Disputed, _) => {
                 let words = format!(
@@ -154,14 +180,15 @@ impl Inner {
             }
             (Stage::Returned, _) => {
                 let trouble = trouble.as_deref().unwrap_or("it was given back");
-                (Level::Error, "resolved", format!("{id} over {amount} USDC: {trouble}"))
+                let words = format!("{id} over {amount} USDC: {trouble}{}", arrived());
+                (Level::Error, "resolved", words)
             }
             _ => return,
         };
         let mut event = Event::new(level, name, words);
         event.transaction = Some(id);
         event.requester = Some(facts.requester);
-        event.net = entry.net;
+        event.net = entry.payout.map(|payout| payout.net);
         event.gas_wei = (entry.gas > 0).then_some(entry.gas);
         self.listener.tell_of(&event);
     }
@@ -170,4 +197,39 @@ impl Inner {
     pub(super) fn settlement_period(&self) -> Duration {
         Duration::from_secs(if self.client.network().is_local() { 1 } else { 30 })
     }
+}
+
+/// What a resolved dispute paid its provider, and the fee of it, by the events of that second; `None`
+/// where they do not tell. The rest of the amount is the requester's, or a mediator's.
+fn payout(settled: &Transaction, terms: Terms, events: &[EventRecord]) -> Option<Payout> {
+    let (mut is_told, mut net, mut others) = (false, Usdc::ZERO, Usdc::ZERO);
+    for EventRecord { event, .. } in events {
+        match *event {
+            KernelEvent::StateTransitioned { transaction_id, new_state, .. }
+                if transaction_id == settled.id && new_state == settled.state =>
+            {
+                is_told = true;
+            }
+            KernelEvent::EscrowReleased { transaction_id, recipient, amount, .. }
+                if transaction_id == settled.id && recipient == settled.provider =>
+            {
+                net = net.checked_add(amount)?;
+            }
+            KernelEvent::EscrowRefunded { transaction_id, amount, .. }
+            | KernelEvent::EscrowMediatorPaid { transaction_id, amount, .. }
+                if transaction_id == settled.id =>
+            {
+                others = others.checked_add(amount)?;
+            }
+            _ => {}
+        }
+    }
+    let gross = settled.amount.checked_sub(others).filter(|_| is_told)?;
+    if gross == Usdc::ZERO {
+        return Some(Payout { net, fee: Usdc::ZERO }).filter(|_| net == Usdc::ZERO);
+    }
+    // Where milestones were paid before, less than that was left, and how much the events of one
+    // second do not say.
+    let paid = terms.payout(gross, settled.platform_fee_bps_locked).ok()?;
+    (paid.net == net).then_some(paid)
 }

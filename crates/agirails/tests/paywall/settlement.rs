@@ -207,8 +207,9 @@ async fn a_dispute_is_told_and_its_end_too() {
     let paywall = log.paywall(&stage, Settings::default()).await;
     let (kept, split) =
         (serve(&stage, &paywall, DOLLAR).await, serve(&stage, &paywall, DOLLAR).await);
+    let partly = serve(&stage, &paywall, DOLLAR).await;
     let mock = stage.provider.mock().unwrap();
-    for id in [kept, split] {
+    for id in [kept, split, partly] {
         stage.requester.dispute(id, DOLLAR).await.unwrap();
         booked(&paywall, id, "disputed").await;
         let told = log.of(id, "disputed");
@@ -218,7 +219,7 @@ async fn a_dispute_is_told_and_its_end_too() {
     wait().await;
     assert_eq!(stage.state(kept).await, State::Disputed, "nobody but the resolver ends it");
     let health = json(&page(&paywall, "/health").await);
-    assert_eq!(health["settlement"]["disputed"], 2);
+    assert_eq!(health["settlement"]["disputed"], 3);
     let resolver = ACTPClient::with_kernel(mock.clone(), stage.provider.network().admin);
     let half = Resolution {
         requester_amount: Usdc(500_000),
@@ -231,17 +232,31 @@ async fn a_dispute_is_told_and_its_end_too() {
     let all_back = Resolution { requester_amount: DOLLAR, provider_amount: Usdc::ZERO, ..half };
     let all_back = Evidence::Bytes(all_back.encode());
     resolver.transition_state(kept, State::Cancelled, all_back).await.unwrap();
+    // As a ruling that splits the money does on AIP-14c.
+    let some = Resolution {
+        requester_amount: Usdc(700_000),
+        provider_amount: Usdc(300_000),
+        provider_at_fault: false,
+        ..half
+    };
+    let some = Evidence::Bytes(some.encode());
+    resolver.transition_state(partly, State::Cancelled, some).await.unwrap();
     let record = booked(&paywall, split, "settled").await;
-    assert_eq!(record.net, None, "what the resolver decided is not guessed");
-    booked(&paywall, kept, "returned").await;
-    for id in [kept, split] {
+    let told = (record.net, record.fee);
+    assert_eq!(told, (Some(Usdc(450_000)), Some(Usdc(50_000))), "what the resolver decided");
+    for (id, net, fee) in [(kept, 0, 0), (partly, 250_000, 50_000)] {
+        let record = booked(&paywall, id, "returned").await;
+        assert_eq!((record.net, record.fee), (Some(Usdc(net)), Some(Usdc(fee))));
+    }
+    for id in [kept, split, partly] {
         assert_eq!(log.of(id, "resolved").len(), 1);
     }
     let rows = paywall.report(&ReportQuery::default()).await.unwrap();
     let sum = |of: fn(&agirails::paywall::ReportRow) -> u64| rows.iter().map(of).sum::<u64>();
     let sums = (sum(|row| row.disputed), sum(|row| row.refunded), sum(|row| row.settled));
-    assert_eq!(sums, (2, 1, 1));
-    assert_eq!(sum(|row| row.net.0), 0);
+    assert_eq!(sums, (3, 2, 1));
+    let sums = (sum(|row| row.paid_out.0), sum(|row| row.fee.0), sum(|row| row.net.0));
+    assert_eq!(sums, (800_000, 100_000, 700_000));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -629,6 +629,10 @@ impl Kernel for ChainKernel {
         self.logs.events(after, limit).await
     }
 
+    async fn events_at(&self, time: u64) -> Result<Vec<EventRecord>> {
+        self.logs.at(time).await
+    }
+
     async fn escrow(&self, id: TransactionId) -> Result<Escrow> {
         let by = |address| Contract { role: "vault", address };
         let own = by(self.network.vault);

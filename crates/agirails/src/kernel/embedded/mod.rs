@@ -322,6 +322,24 @@ impl Kernel for EmbeddedKernel {
             .await
     }
 
+    async fn events_at(&self, time: u64) -> Result<Vec<EventRecord>> {
+        let time = i64::try_from(time).unwrap_or(i64::MAX);
+        self.store
+            .read(|connection| {
+                // From the newest back to that second: nobody asks for one that is long past.
+                let sql = "SELECT cursor, event FROM events WHERE event ->> 'timestamp' = ?1 \
+                           AND cursor > coalesce((SELECT cursor FROM events \
+                           WHERE event ->> 'timestamp' < ?1 ORDER BY cursor DESC LIMIT 1), 0) \
+                           ORDER BY cursor";
+                let mut statement = connection.prepare_cached(sql)?;
+                let found = statement.query_map([time], |row| {
+                    Ok(EventRecord { cursor: rows::number(row, 0)?, event: rows::json(row, 1)? })
+                })?;
+                Ok(found.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
     async fn escrow(&self, id: TransactionId) -> Result<Escrow> {
         let stored = self.store.read(|connection| rows::find(connection, id)).await?;
         let Stored { transaction, remaining, .. } = stored.ok_or_else(|| missing(id))?;

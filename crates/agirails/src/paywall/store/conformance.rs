@@ -16,14 +16,15 @@ use alloy_primitives::{Address, B256, Bytes, keccak256};
 
 use super::{
     AnswerRequest, Answered, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, DAY,
-    Duty, Ended, Entry, Facts, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
-    PIECE_BYTES, PaymentFilter, Ran, ReportBy, Runs, Stage, Store, Totals, WebhookRow,
+    Duty, Ended, Entry, Facts, GAS, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome,
+    Owner, PIECE_BYTES, PaymentFilter, Ran, ReportBy, Runs, Stage, Store, Totals, WebhookRow,
     calls_counter, net, revenue_counter,
 };
 use crate::{
     paywall::answer::Answer,
     protocol::{
         TransactionId, Usdc,
+        money::Payout,
         receipt::{merkle_levels, merkle_places},
     },
 };
@@ -89,6 +90,8 @@ macro_rules! suite {
             settlements_come_by_their_windows_where_they_are_worth_it,
             a_settlement_that_failed_comes_again_later,
             the_books_add_up,
+            what_a_dispute_left_is_booked,
+            gas_that_bought_nothing_is_booked,
             the_books_share_out_what_routes_earned_together,
             the_books_outlive_the_payments,
             moves_without_a_route_are_in_a_report_by_route,
@@ -1269,14 +1272,16 @@ pub(super) async fn what_could_be_spent_again_is_not_forgotten(store: &dyn Store
 /// Delivered, with its dispute window over at this time.
 async fn deliver(store: &dyn Store, request: &ClaimRequest, settle_at: u64) {
     serve(store, request).await;
-    let entry = Entry { at: NOW, gas: 3, settle_at, net: None };
+    let entry = Entry { at: NOW, gas: 3, settle_at, ..Entry::default() };
     let delivered = Outcome::Moved { to: Stage::Delivered, trouble: None, entry };
     let id = request.facts.id;
     assert!(store.settle(id, Stage::Delivering, &delivered).await.unwrap());
 }
 
-fn settled(net: u64, at: u64) -> Outcome {
-    let entry = Entry { at, gas: 4, settle_at: 0, net: Some(Usdc(net)) };
+/// What arrived, and the fee.
+fn settled((net, fee): (u64, u64), at: u64) -> Outcome {
+    let payout = Some(Payout { net: Usdc(net), fee: Usdc(fee) });
+    let entry = Entry { at, gas: 4, payout, ..Entry::default() };
     Outcome::Moved { to: Stage::Settled, trouble: None, entry }
 }
 
@@ -1318,7 +1323,7 @@ pub(super) async fn settlements_come_by_their_windows_where_they_are_worth_it(
     assert_eq!(backlog.expected, Usdc(3 * 950_000 + cheap.0));
     // What others settled or disputed is no duty any more.
     assert!(store.settle(id("early"), Stage::Delivered, &moved(Stage::Disputed)).await.unwrap());
-    assert!(!two.settle(id("early"), Stage::Delivered, &settled(1, NOW)).await.unwrap());
+    assert!(!two.settle(id("early"), Stage::Delivered, &settled((1, 0), NOW)).await.unwrap());
     assert_eq!(due(NOW + 51, 950_000).await, [late]);
     assert_eq!(two.backlog(NOW, Usdc::ZERO).await.unwrap().disputed, 1);
     assert_eq!(two.payments_at(Stage::Disputed, B256::ZERO, 9).await.unwrap(), [id("early")]);
@@ -1347,14 +1352,21 @@ pub(super) async fn the_books_add_up(store: &dyn Store, two: &dyn Store) {
     deliver(store, &dear("a"), NOW).await;
     deliver(store, &dear("b"), NOW).await;
     serve(store, &ask("bundle", "k", 10)).await;
-    assert!(two.settle(id("a"), Stage::Delivered, &settled(950_000, tomorrow)).await.unwrap());
+    assert!(
+        two.settle(id("a"), Stage::Delivered, &settled((950_000, 50_000), tomorrow)).await.unwrap()
+    );
     // It was taken back, and came again.
     assert!(two.settle(id("a"), Stage::Settled, &moved(Stage::Delivered)).await.unwrap());
-    let again = Entry { at: tomorrow, net: Some(Usdc(950_000)), ..Entry::default() };
+    let payout = Some(Payout { net: Usdc(950_000), fee: Usdc(50_000) });
+    let again = Entry { at: tomorrow, payout, ..Entry::default() };
     let again = Outcome::Moved { to: Stage::Settled, trouble: None, entry: again };
     assert!(two.settle(id("a"), Stage::Delivered, &again).await.unwrap());
     // Told once more, because the word that it was done got lost.
-    assert!(!two.settle(id("a"), Stage::Delivered, &settled(950_000, tomorrow)).await.unwrap());
+    assert!(
+        !two.settle(id("a"), Stage::Delivered, &settled((950_000, 50_000), tomorrow))
+            .await
+            .unwrap()
+    );
     let disputed = Entry { at: NOW, ..Entry::default() };
     let disputed = Outcome::Moved { to: Stage::Disputed, trouble: None, entry: disputed };
     assert!(store.settle(id("b"), Stage::Delivered, &disputed).await.unwrap());
@@ -1437,6 +1449,48 @@ pub(super) async fn a_payment_is_found_with_its_story(store: &dyn Store, two: &d
     }
 }
 
+pub(super) async fn what_a_dispute_left_is_booked(store: &dyn Store, two: &dyn Store) {
+    store.keep_webhooks();
+    two.keep_webhooks();
+    deliver(store, &dear("a"), NOW).await;
+    assert!(store.settle(id("a"), Stage::Delivered, &moved(Stage::Disputed)).await.unwrap());
+    let payout = Payout { net: Usdc(350_000), fee: Usdc(50_000) };
+    let entry = Entry { at: NOW, payout: Some(payout), is_resolved: true, ..Entry::default() };
+    let trouble = Some("it was settled by the resolver of its dispute".to_owned());
+    let resolved = Outcome::Moved { to: Stage::Settled, trouble, entry };
+    assert!(two.settle(id("a"), Stage::Disputed, &resolved).await.unwrap());
+
+    let rows = two.report(ReportBy::Customer, (0, u64::MAX), None, 9).await.unwrap();
+    let Totals { gross, settled, paid_out, fee, net, .. } = rows[0].1;
+    assert_eq!((gross, settled, paid_out, fee, net), (1_000_000, 1, 400_000, 50_000, 350_000));
+    let counters = two.counters().await.unwrap();
+    let counted = MOVES[..4].iter().map(|name| counters[*name]).collect::<Vec<_>>();
+    assert_eq!(counted, [1, 400_000, 50_000, 350_000]);
+    let all = PaymentFilter { limit: 9, ..PaymentFilter::default() };
+    assert_eq!(two.payments(&all).await.unwrap()[0].payout, Some(payout));
+    for name in ["delivered", "disputed", "resolved"] {
+        let told = two.webhooks(9).await.unwrap();
+        let net = (name == "resolved").then_some(payout.net);
+        assert_eq!((&*told[0].name, told[0].net), (name, net));
+        two.webhook_told(told[0].number).await.unwrap();
+    }
+}
+
+pub(super) async fn gas_that_bought_nothing_is_booked(store: &dyn Store, two: &dyn Store) {
+    deliver(store, &dear("a"), NOW).await;
+    store.spend(id("a"), NOW + DAY, 5).await.unwrap();
+    two.spend(id("a"), NOW + DAY, 6).await.unwrap();
+    two.spend(id("unknown"), NOW, 7).await.unwrap();
+    let row = two.payment_row(id("a")).await.unwrap().unwrap();
+    // Its delivery cost 3.
+    assert_eq!((row.payment.stage, row.gas), (Stage::Delivered, 14));
+    assert_eq!(two.counters().await.unwrap()[GAS], 14);
+    let of = async |by| two.report(by, (0, u64::MAX), None, 9).await.unwrap();
+    let days: Vec<_> = of(ReportBy::Day).await.iter().map(|(_, totals)| totals.gas).collect();
+    assert_eq!(days, [3, 11]);
+    assert_eq!(of(ReportBy::Route).await.len(), 1, "they stand with the route of the calls");
+}
+
 pub(super) async fn the_books_share_out_what_routes_earned_together(
     store: &dyn Store,
     two: &dyn Store,
@@ -1453,7 +1507,12 @@ pub(super) async fn the_books_share_out_what_routes_earned_together(
     }
     store.close(id("bundle")).await.unwrap();
     assert!(store.settle(id("bundle"), Stage::Delivering, &moved(Stage::Delivered)).await.unwrap());
-    assert!(store.settle(id("bundle"), Stage::Delivered, &settled(950_000, NOW)).await.unwrap());
+    assert!(
+        store
+            .settle(id("bundle"), Stage::Delivered, &settled((950_000, 50_000), NOW))
+            .await
+            .unwrap()
+    );
     let rows = two.report(ReportBy::Route, (0, u64::MAX), None, 9).await.unwrap();
     let told: Vec<_> = rows
         .iter()
@@ -1491,7 +1550,7 @@ pub(super) async fn moves_without_a_route_are_in_a_report_by_route(
 
 pub(super) async fn the_books_outlive_the_payments(store: &dyn Store, two: &dyn Store) {
     deliver(store, &dear("a"), NOW).await;
-    store.settle(id("a"), Stage::Delivered, &settled(950_000, NOW)).await.unwrap();
+    store.settle(id("a"), Stage::Delivered, &settled((950_000, 50_000), NOW)).await.unwrap();
     let before = store.report(ReportBy::Day, (0, u64::MAX), None, 9).await.unwrap();
     tokio::time::sleep(TICK).await;
     assert_eq!(two.prune(Duration::ZERO, OVER, 10).await.unwrap(), 1);
@@ -1508,7 +1567,7 @@ pub(super) async fn payments_come_newest_first_in_pages(store: &dyn Store, two: 
         deliver(store, &dear(name), NOW + 5).await;
         ids.push(id(name));
     }
-    store.settle(id("a"), Stage::Delivered, &settled(950_000, NOW + 9)).await.unwrap();
+    store.settle(id("a"), Stage::Delivered, &settled((950_000, 50_000), NOW + 9)).await.unwrap();
     run(store, &ask("open", "k", 10)).await;
     ids.push(id("open"));
     let mut found = vec![];
@@ -1530,8 +1589,9 @@ pub(super) async fn payments_come_newest_first_in_pages(store: &dyn Store, two: 
     let rows = two.payments(&settled).await.unwrap();
     let row = &rows[0];
     assert_eq!(rows.len(), 1);
-    let story = (row.delivered_at, row.settle_at, row.settled_at, row.arrived, row.gas);
-    assert_eq!(story, (NOW, NOW + 5, NOW + 9, Some(Usdc(950_000)), 7));
+    let payout = Some(Payout { net: Usdc(950_000), fee: Usdc(50_000) });
+    let story = (row.delivered_at, row.settle_at, row.settled_at, row.payout, row.gas);
+    assert_eq!(story, (NOW, NOW + 5, NOW + 9, payout, 7));
     assert_eq!(row.payment, two.payment(id("a")).await.unwrap().unwrap());
     for (requester, count) in [(0x77, 6), (0x78, 0)] {
         let requester = Some(Address::repeat_byte(requester));
@@ -1588,12 +1648,12 @@ pub(super) async fn events_about_money_wait_until_they_are_told_each_payments_in
 ) {
     store.keep_webhooks();
     deliver(store, &ask("a", "", 100), 10).await;
-    assert!(store.settle(id("a"), Stage::Delivered, &settled(95, 20)).await.unwrap());
+    assert!(store.settle(id("a"), Stage::Delivered, &settled((95, 5), 20)).await.unwrap());
     serve(store, &ask("b", "k", 10)).await;
     let lost = store.overtake(id("b"), Stage::Returned, Stage::Lost, "by others").await;
     assert_eq!(lost.unwrap(), Some(Stage::Lost));
     // What has happened before is nothing new.
-    assert!(!store.settle(id("a"), Stage::Delivered, &settled(95, 20)).await.unwrap());
+    assert!(!store.settle(id("a"), Stage::Delivered, &settled((95, 5), 20)).await.unwrap());
     assert_eq!(store.backlog(0, Usdc::ZERO).await.unwrap().webhooks, 3);
 
     let due = two.webhooks(9).await.unwrap();
@@ -1632,7 +1692,7 @@ pub(super) async fn events_are_kept_only_where_somebody_is_told(
     deliver(store, &ask("a", "", 100), 10).await;
     assert_eq!(two.webhooks(9).await.unwrap(), []);
     two.keep_webhooks();
-    assert!(two.settle(id("a"), Stage::Delivered, &settled(95, 20)).await.unwrap());
+    assert!(two.settle(id("a"), Stage::Delivered, &settled((95, 5), 20)).await.unwrap());
     assert_eq!(store.webhooks(9).await.unwrap().len(), 1);
 }
 
@@ -1916,7 +1976,10 @@ pub(in crate::paywall) async fn fill(store: &dyn Store) {
         deliver(store, &dear(name), NOW).await;
     }
     store.keep_tree(id("settled"), &merkle_levels(vec![keccak256("leaf"); 70])).await.unwrap();
-    store.settle(id("settled"), Stage::Delivered, &settled(950_000, NOW + DAY)).await.unwrap();
+    store
+        .settle(id("settled"), Stage::Delivered, &settled((950_000, 50_000), NOW + DAY))
+        .await
+        .unwrap();
     store.settle(id("disputed"), Stage::Delivered, &moved(Stage::Disputed)).await.unwrap();
     store.give_back(&facts("returning", 100)).await.unwrap();
     store.settle(id("returning"), Stage::Returning, &later(LONG, "no gas")).await.unwrap();

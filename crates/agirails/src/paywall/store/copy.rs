@@ -106,19 +106,20 @@ pub(in crate::paywall) const TABLES: [Table; 10] = [
             ("net", Int),
             ("arrived", Int),
             ("gas", Int),
+            ("fee", Int),
         ],
-        sums: &["amount", "spent", "reserved", "calls", "net", "arrived", "stage"],
+        sums: &["amount", "spent", "reserved", "calls", "net", "arrived", "fee", "stage"],
         sqlite: Dialect {
             tables: &["payments"],
             select: "SELECT id, requester, amount, deadline, window, keyed, stage, spent, reserved, \
                 calls, answered_at, content_hash, trouble, since, next_try, tries, bound, failures, \
-                failed_at, opened_at, delivered_at, settle_at, settled_at, net, arrived, gas \
-                FROM payments WHERE coalesce(provider, ?1) = ?1",
+                failed_at, opened_at, delivered_at, settle_at, settled_at, net, arrived, gas, \
+                fee FROM payments WHERE coalesce(provider, ?1) = ?1",
             insert: "INSERT INTO payments (id, requester, amount, deadline, window, keyed, stage, \
                 spent, reserved, calls, answered_at, content_hash, trouble, since, next_try, tries, \
                 bound, failures, failed_at, opened_at, delivered_at, settle_at, settled_at, net, \
-                arrived, gas, provider) VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
-                ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?1)",
+                arrived, gas, fee, provider) VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, \
+                ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?1)",
         },
         postgres: Dialect {
             tables: &["payment"],
@@ -132,19 +133,19 @@ pub(in crate::paywall) const TABLES: [Table; 10] = [
                     tries::bigint, bound::int::bigint, failures::bigint,
                     coalesce(round(extract(epoch FROM failed_at) * 1000), 0)::bigint,
                     floor(extract(epoch FROM opened_at))::bigint,
-                    delivered_at, settle_at, settled_at, net, arrived, gas
+                    delivered_at, settle_at, settled_at, net, arrived, gas, fee
                 FROM agirails_paywall.payment WHERE scope = $1",
             insert: "INSERT INTO agirails_paywall.payment (scope, id, requester, amount, deadline,
                     window_seconds, keyed, stage, spent, reserved, calls, answered_at, content_hash,
                     trouble, owed_since, ended_at, due_at, tries, bound, failures, failed_at, opened_at,
-                    delivered_at, settle_at, settled_at, net, arrived, gas)
+                    delivered_at, settle_at, settled_at, net, arrived, gas, fee)
                 VALUES ($1, $2, $3, $4, $5, $6, $7 <> 0, $8, $9, $10, $11, $12, $13, $14,
                     CASE WHEN $8 IN (1, 3) THEN to_timestamp($15::float8 / 1000) END,
                     CASE WHEN $8 NOT IN (0, 1, 3) THEN to_timestamp($15::float8 / 1000) END,
                     CASE WHEN $16 > 0 OR $8 IN (1, 3) THEN to_timestamp($16::float8 / 1000) END,
                     $17, $18 <> 0, $19,
                     CASE WHEN $20 > 0 THEN to_timestamp($20::float8 / 1000) END,
-                    to_timestamp($21), $22, $23, $24, $25, $26, $27)",
+                    to_timestamp($21), $22, $23, $24, $25, $26, $27, $28)",
         },
     },
     Table {

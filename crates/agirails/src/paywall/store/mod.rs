@@ -23,7 +23,10 @@ use super::answer::{Answer, Headers};
 use crate::{
     client::ACTPClient,
     error::Result,
-    protocol::{DisputeWindow, Transaction, TransactionId, Usdc, money::payout},
+    protocol::{
+        DisputeWindow, Transaction, TransactionId, Usdc,
+        money::{Payout, payout},
+    },
 };
 
 /// How many bytes of a body are read at once. A longer one is kept in pieces of this length.
@@ -107,6 +110,11 @@ impl Facts {
             net: net(transaction.amount, transaction.platform_fee_bps_locked),
             bound: false,
         }
+    }
+
+    /// What is paid out where it is settled without a dispute.
+    pub(super) const fn payout(&self) -> Payout {
+        Payout { net: self.net, fee: Usdc(self.amount.0.saturating_sub(self.net.0)) }
     }
 }
 
@@ -418,8 +426,10 @@ pub(super) struct Entry {
     pub(super) gas: u64,
     /// Of a delivery: when its dispute window is over; 0 where that is not known.
     pub(super) settle_at: u64,
-    /// Of a settlement: what arrived, where that is known.
-    pub(super) net: Option<Usdc>,
+    /// Of an end: what arrived, and the protocol's fee, where that is known.
+    pub(super) payout: Option<Payout>,
+    /// Of an end: whether the resolver of a dispute decided it.
+    pub(super) is_resolved: bool,
 }
 
 /// Which payments, newest first.
@@ -441,8 +451,8 @@ pub(super) struct PaymentRow {
     pub(super) delivered_at: u64,
     pub(super) settle_at: u64,
     pub(super) settled_at: u64,
-    /// What arrived, where it is settled and that is known.
-    pub(super) arrived: Option<Usdc>,
+    /// What arrived, and the protocol's fee, where it has ended and that is known.
+    pub(super) payout: Option<Payout>,
     /// What its moves cost us, in wei.
     pub(super) gas: u64,
 }
@@ -493,24 +503,14 @@ impl Totals {
     }
 
     /// What a move on chain adds.
-    pub(super) fn of_move(
-        from: Stage,
-        to: Stage,
-        gas: u64,
-        amount: Usdc,
-        net: Option<Usdc>,
-    ) -> Self {
+    pub(super) fn of_move(from: Stage, to: Stage, gas: u64, payout: Option<Payout>) -> Self {
         let mut totals = Self { gas, ..Self::default() };
+        if let Some(Payout { net, fee }) = payout {
+            totals.paid_out = net.0.saturating_add(fee.0);
+            (totals.net, totals.fee) = (net.0, fee.0);
+        }
         match to {
-            Stage::Settled => {
-                totals.settled = 1;
-                // What a dispute's resolution left of it is not known here.
-                if let Some(net) = net {
-                    totals.paid_out = amount.0;
-                    totals.net = net.0;
-                    totals.fee = amount.0.saturating_sub(net.0);
-                }
-            }
+            Stage::Settled => totals.settled = 1,
             Stage::Disputed => totals.disputed = 1,
             Stage::Returned if from != Stage::Open => totals.refunded = 1,
             _ => {}
@@ -547,12 +547,12 @@ impl Totals {
 }
 
 /// What a move on chain is called where the application is told of it; `None` where it is not.
-pub(super) fn money_event(from: Stage, to: Stage, net: Option<Usdc>) -> Option<&'static str> {
+pub(super) fn money_event(from: Stage, to: Stage, is_resolved: bool) -> Option<&'static str> {
     match (from, to) {
         // A chain took something back, and it is as it was.
         (Stage::Settled | Stage::Disputed, Stage::Delivered) => None,
         (_, Stage::Delivered) => Some("delivered"),
-        (_, Stage::Settled) if net.is_some() => Some("settled"),
+        (_, Stage::Settled) if !is_resolved => Some("settled"),
         (_, Stage::Settled) | (Stage::Delivered | Stage::Disputed, Stage::Returned) => {
             Some("resolved")
         }
@@ -593,6 +593,9 @@ pub(super) const MOVES: [&str; 7] = [
     "agirails_paywall_refunded_total",
     "agirails_paywall_disputed_total",
 ];
+
+/// Of them, the gas.
+pub(super) const GAS: &str = MOVES[4];
 
 /// Seconds of a day of the books, which are of UTC.
 pub(super) const DAY: u64 = 86_400;
@@ -843,6 +846,10 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     /// Writes down what became of a duty that was at this stage, and enters it in the books; `false`, without effect,
     /// where it is at another. Failed runs of what is closed are forgotten.
     async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<bool>;
+
+    /// Enters in the books what a payment's move cost that was mined and did nothing, in wei, at this time of
+    /// the kernel's clock. Without effect where it is unknown.
+    async fn spend(&self, id: TransactionId, at: u64, gas: u64) -> Result<()>;
 
     /// Takes or renews a lease for this owner; `false` while another's stands.
     async fn lease(&self, name: &str, owner: Owner, lease: Duration) -> Result<bool>;

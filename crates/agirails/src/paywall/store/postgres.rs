@@ -36,14 +36,14 @@ use self::{
 };
 use super::{
     AnswerRequest, Backlog, CallId, CallRow, Claim, ClaimRequest, Claimed, Counters, Duty, Ended,
-    Entry, Facts, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
+    Entry, Facts, GAS, Kept, KeptAnswer, KeptBody, KeptRequest, Known, MOVES, Outcome, Owner,
     PIECE_BYTES, Payment, PaymentFilter, PaymentRow, REST_DOUBLINGS, Ran, ReportBy, Runs, Scope,
     Stage, Store, Stranger, Totals, WebhookRow, calls_counter, money_event, node_in_row,
     revenue_counter, row_of_node, rows_of_level,
 };
 use crate::{
     error::{Code, Error, Result, shown_words},
-    protocol::{TransactionId, Usdc},
+    protocol::{TransactionId, Usdc, money::Payout},
 };
 
 /// Columns of a payment.
@@ -59,7 +59,7 @@ macro_rules! payment_row {
     () => {
         concat!(
             payment!(),
-            ", extract(epoch FROM opened_at)::bigint, delivered_at, settle_at, settled_at, arrived, gas"
+            ", extract(epoch FROM opened_at)::bigint, delivered_at, settle_at, settled_at, gas, arrived, fee"
         )
     };
 }
@@ -87,7 +87,7 @@ macro_rules! report {
 }
 
 /// The n-th step makes tables of version n out of those of version n - 1. Steps are only ever added.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     include_str!("postgres.sql"),
     include_str!("postgres/deadlines.sql"),
     include_str!("postgres/services.sql"),
@@ -97,6 +97,7 @@ const TABLES: [&str; 9] = [
     include_str!("postgres/runs.sql"),
     include_str!("postgres/webhooks.sql"),
     include_str!("postgres/counts.sql"),
+    include_str!("postgres/payouts.sql"),
 ];
 const FUNCTIONS: &str = include_str!("postgres/functions.sql");
 /// The schema that this version reads and writes.
@@ -176,8 +177,8 @@ impl PostgresStore {
     }
 
     /// The event that is kept of a move.
-    fn webhook_of(&self, from: Stage, to: Stage, net: Option<Usdc>) -> Option<&'static str> {
-        money_event(from, to, net).filter(|_| self.keeps_webhooks.load(Ordering::Relaxed))
+    fn webhook_of(&self, from: Stage, to: Stage, is_resolved: bool) -> Option<&'static str> {
+        money_event(from, to, is_resolved).filter(|_| self.keeps_webhooks.load(Ordering::Relaxed))
     }
 
     async fn claim_all(&self, steps: &[Arc<Claiming>]) -> Result<Vec<Claimed>> {
@@ -581,7 +582,7 @@ impl Store for PostgresStore {
     ) -> Result<Option<Stage>> {
         const SQL: &str = "SELECT agirails_paywall.overtake($1, $2, $3, $4, $5, $6, $7)";
         let [event_unserved, event_served] =
-            [unserved, served].map(|to| self.webhook_of(Stage::Open, to, None));
+            [unserved, served].map(|to| self.webhook_of(Stage::Open, to, false));
         let parameters: [Parameter<'_>; 7] = [
             (&self.scope, Type::TEXT),
             (&id.as_slice(), Type::BYTEA),
@@ -874,8 +875,7 @@ impl Store for PostgresStore {
     }
 
     async fn settle(&self, id: TransactionId, stage: Stage, outcome: &Outcome) -> Result<bool> {
-        const SQL: &str =
-            "SELECT agirails_paywall.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+        const SQL: &str = "SELECT agirails_paywall.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
         const NOT_BEFORE: &str = "SELECT agirails_paywall.not_before($1, $2, $3, $4)";
         let (to, after, trouble, entry) = match outcome {
             Outcome::Moved { to, trouble, entry } => {
@@ -894,10 +894,10 @@ impl Store for PostgresStore {
                 return Ok(self.ask_one::<i64>(NOT_BEFORE, &parameters).await? > 0);
             }
         };
-        // The database knows the amount.
-        let moved = to.map(|to| Totals::of_move(stage, to, entry.gas, Usdc::ZERO, None));
+        // The database adds the payout, where it was not booked before.
+        let moved = to.map(|to| Totals::of_move(stage, to, entry.gas, None));
         let values = moved.unwrap_or_default().of_moves().map(at_most);
-        let event = to.and_then(|to| self.webhook_of(stage, to, entry.net));
+        let event = to.and_then(|to| self.webhook_of(stage, to, entry.is_resolved));
         let to = to.map(Stage::number);
         self.ask_one(
             SQL,
@@ -910,13 +910,26 @@ impl Store for PostgresStore {
                 (&trouble, Type::TEXT),
                 (&at_most(entry.at), Type::INT8),
                 (&at_most(entry.settle_at), Type::INT8),
-                (&entry.net.map(|net| at_most(net.0)), Type::INT8),
+                (&entry.payout.map(|payout| at_most(payout.net.0)), Type::INT8),
+                (&entry.payout.map(|payout| at_most(payout.fee.0)), Type::INT8),
                 (&&MOVES[..], Type::TEXT_ARRAY),
                 (&&values[..], Type::INT8_ARRAY),
                 (&event, Type::TEXT),
             ],
         )
         .await
+    }
+
+    async fn spend(&self, id: TransactionId, at: u64, gas: u64) -> Result<()> {
+        const SQL: &str = "SELECT agirails_paywall.spend($1, $2, $3, $4, $5)";
+        let parameters: [Parameter<'_>; 5] = [
+            (&self.scope, Type::TEXT),
+            (&id.as_slice(), Type::BYTEA),
+            (&at_most(at), Type::INT8),
+            (&at_most(gas), Type::INT8),
+            (&GAS, Type::TEXT),
+        ];
+        self.pool.ask(Again::No, SQL, &parameters).await.map(drop)
     }
 
     async fn lease(&self, name: &str, owner: Owner, lease: Duration) -> Result<bool> {
@@ -1131,8 +1144,13 @@ fn payment_row(row: &Row) -> Result<PaymentRow> {
         delivered_at: unsigned(row, 14)?,
         settle_at: unsigned(row, 15)?,
         settled_at: unsigned(row, 16)?,
-        arrived: value::<Option<i64>>(row, 17)?.map(positive).transpose()?.map(Usdc),
-        gas: unsigned(row, 18)?,
+        gas: unsigned(row, 17)?,
+        payout: match (value::<Option<i64>>(row, 18)?, value::<Option<i64>>(row, 19)?) {
+            (Some(net), Some(fee)) => {
+                Some(Payout { net: Usdc(positive(net)?), fee: Usdc(positive(fee)?) })
+            }
+            _ => None,
+        },
     })
 }
 

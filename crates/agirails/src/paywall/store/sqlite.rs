@@ -27,7 +27,7 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     fork::Renewed,
-    protocol::{TransactionId, Usdc},
+    protocol::{TransactionId, Usdc, money::Payout},
     storage::{self, Attempt, Format, Storage, ms, now_ms},
 };
 
@@ -80,6 +80,7 @@ impl SqliteStore {
                 include_str!("sqlite/runs.sql"),
                 include_str!("sqlite/webhooks.sql"),
                 include_str!("sqlite/counts.sql"),
+                include_str!("sqlite/payouts.sql"),
             ],
             synchronous: if survives_power_cut { "FULL" } else { "NORMAL" },
             patience: PATIENCE,
@@ -602,6 +603,19 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn spend(&self, id: TransactionId, at: u64, gas: u64) -> Result<()> {
+        self.write(move |connection| {
+            let sql = "UPDATE payments SET gas = gas + ?2 WHERE id = ?1 RETURNING requester";
+            let known = connection
+                .prepare_cached(sql)?
+                .query_row(params![id.as_slice(), at_most(gas)], |row| row.get::<_, [u8; 20]>(0));
+            let Some(requester) = known.optional()? else { return Ok(()) };
+            let spent = Totals { gas, ..Totals::default() };
+            enter_in_books(connection, id, requester, at, spent)
+        })
+        .await
+    }
+
     async fn lease(&self, name: &str, owner: Owner, lease: Duration) -> Result<bool> {
         let name = name.to_owned();
         self.write(move |connection| storage::take_lease(connection, &name, owner, lease)).await
@@ -980,7 +994,7 @@ fn book(
     to: Stage,
     entry: &Entry,
 ) -> Attempt<()> {
-    let Entry { at, gas, settle_at, net } = *entry;
+    let Entry { at, gas, settle_at, payout, .. } = *entry;
     // A chain may take a settlement back, and a node may have made one up: it is booked once.
     let sql = "SELECT settled_at > 0 FROM payments WHERE id = ?1";
     let is_booked = connection.prepare_cached(sql)?.query_row([id.as_slice()], |row| row.get(0))?;
@@ -988,22 +1002,34 @@ fn book(
                delivered_at = CASE WHEN ?3 = 2 THEN ?4 ELSE delivered_at END, \
                settle_at = CASE WHEN ?3 = 2 THEN ?5 ELSE settle_at END, \
                settled_at = CASE WHEN ?3 = 7 THEN ?4 ELSE settled_at END, \
-               arrived = CASE WHEN ?3 = 7 THEN ?6 END WHERE id = ?1 RETURNING requester, amount";
-    let (requester, amount): ([u8; 20], i64) = connection.prepare_cached(sql)?.query_row(
+               arrived = ?6, fee = ?7 WHERE id = ?1 RETURNING requester";
+    let requester: [u8; 20] = connection.prepare_cached(sql)?.query_row(
         params![
             id.as_slice(),
             at_most(gas),
             to.number(),
             at as i64,
             settle_at as i64,
-            net.map(|net| at_most(net.0))
+            payout.map(|payout| at_most(payout.net.0)),
+            payout.map(|payout| at_most(payout.fee.0))
         ],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        |row| row.get(0),
     )?;
     let totals = match to {
         Stage::Settled if is_booked => Totals { gas, ..Totals::default() },
-        _ => Totals::of_move(from, to, gas, Usdc(amount as u64), net),
+        _ => Totals::of_move(from, to, gas, payout),
     };
+    enter_in_books(connection, id, requester, at, totals)
+}
+
+/// Adds to the counters, and to the books of the routes that a payment's calls were made of.
+fn enter_in_books(
+    connection: &Connection,
+    id: TransactionId,
+    requester: [u8; 20],
+    at: u64,
+    totals: Totals,
+) -> Attempt<()> {
     if totals == Totals::default() {
         return Ok(());
     }
@@ -1033,14 +1059,16 @@ fn keep_webhook(
     (from, to): (Stage, Stage),
     entry: &Entry,
 ) -> Attempt<()> {
-    let Some(name) = money_event(from, to, entry.net).filter(|_| keeps) else { return Ok(()) };
+    let Some(name) = money_event(from, to, entry.is_resolved).filter(|_| keeps) else {
+        return Ok(());
+    };
     let sql = "INSERT INTO webhooks (payment, requester, amount, name, at, net, gas, since) \
                SELECT id, requester, amount, ?2, ?3, ?4, ?5, ?6 FROM payments WHERE id = ?1";
     connection.prepare_cached(sql)?.execute(params![
         id.as_slice(),
         name,
         at_most(entry.at),
-        entry.net.map(|net| at_most(net.0)),
+        entry.payout.map(|payout| at_most(payout.net.0)),
         at_most(entry.gas),
         now_ms(),
     ])?;
@@ -1323,7 +1351,7 @@ fn read_payment(id: TransactionId, row: &Row<'_>) -> rusqlite::Result<Payment> {
 
 /// A payment with its story.
 const PAYMENT_ROW: &str =
-    concat!(payment!(), ", id, opened_at, delivered_at, settle_at, settled_at, arrived, gas");
+    concat!(payment!(), ", id, opened_at, delivered_at, settle_at, settled_at, gas, arrived, fee");
 
 /// From [`PAYMENT_ROW`].
 fn payment_row(row: &Row<'_>) -> rusqlite::Result<PaymentRow> {
@@ -1333,8 +1361,11 @@ fn payment_row(row: &Row<'_>) -> rusqlite::Result<PaymentRow> {
         delivered_at: number(row, 15)?,
         settle_at: number(row, 16)?,
         settled_at: number(row, 17)?,
-        arrived: row.get::<_, Option<i64>>(18)?.map(|net| Usdc(net as u64)),
-        gas: number(row, 19)?,
+        gas: number(row, 18)?,
+        payout: match (row.get::<_, Option<i64>>(19)?, row.get::<_, Option<i64>>(20)?) {
+            (Some(net), Some(fee)) => Some(Payout { net: Usdc(net as u64), fee: Usdc(fee as u64) }),
+            _ => None,
+        },
     })
 }
 

@@ -132,6 +132,10 @@ async fn a_nodes_events_are_read_in_pages() {
         let page = logs.events(cursor, 2).await.unwrap();
         let Some(last) = page.last() else { break };
         cursor = last.cursor;
+        for record in &page {
+            let then = logs.at(record.event.timestamp().unwrap()).await.unwrap();
+            assert!(then.contains(record), "{record:?} is not among {then:?}");
+        }
         found.extend(page.into_iter().map(|record| created(Update::Event(record))));
     }
     assert_eq!(found, ids);

@@ -23,7 +23,7 @@ use alloy_primitives::{Address, B256};
 pub use self::stream::{EventStream, Update, WatchOptions};
 use self::{
     node::Node,
-    ranges::{RECENT, Read, Reader, Source},
+    ranges::{Header, RECENT, Read, Reader, Source, Unread},
 };
 #[cfg(test)]
 use super::contracts;
@@ -163,6 +163,8 @@ impl FromStr for Position {
     }
 }
 
+/// The pace of Base.
+const SECONDS_PER_BLOCK: u64 = 2;
 /// A chain that is replaced more often within one call is not worth waiting for.
 const RESTARTS: u32 = 5;
 
@@ -236,6 +238,56 @@ impl Logs {
             *self.silence.lock().unwrap_or_else(PoisonError::into_inner) = Some((after, block));
         }
         Ok(found)
+    }
+
+    /// The events of the blocks with this time, oldest first.
+    ///
+    /// # Errors
+    /// As [`Self::events`], and where no block is as new as that.
+    pub(crate) async fn at(&self, time: u64) -> Result<Vec<EventRecord>> {
+        let source = &self.reader.source;
+        let head = source.head().await?;
+        if head.time < time {
+            let message = format!("the newest block is of {}, before {time}", head.time);
+            return Err(Error::new(Code::InvalidAnswer, message).with_hint("try again"));
+        }
+        let first = self.first_since(time, self.first_block, head).await?;
+        let last = match head.time {
+            newest if newest == time => head.number,
+            _ => self.first_since(time + 1, first, head).await?.saturating_sub(1),
+        };
+        if last < first {
+            return Ok(vec![]);
+        }
+        let logs = source.logs(first..=last).await.map_err(|unread| match unread {
+            Unread::TooMuch(error) | Unread::Failed(error) => error,
+        })?;
+        let found = ranges::events(logs, first..=last)?.ok_or_else(moving)?;
+        Ok(found.into_iter().map(|found| found.record).collect())
+    }
+
+    /// The first block from `first` on that is of this time or later, as `newest` is.
+    async fn first_since(&self, time: u64, mut first: u64, mut newest: Header) -> Result<u64> {
+        let mut halves = false;
+        while first < newest.number {
+            // On a chain with a steady pace the first guess is right; any other is halved.
+            let back = match halves {
+                true => (newest.number - first) / 2,
+                false => (newest.time - time) / SECONDS_PER_BLOCK,
+            };
+            halves = !halves;
+            let guess = newest.number.saturating_sub(back.max(1)).max(first);
+            let found = self.reader.source.headers(&[guess]).await?.pop().flatten();
+            let found = found.ok_or_else(|| {
+                Error::new(Code::InvalidAnswer, format!("the endpoint has not got block {guess}"))
+                    .with_hint("try again; if it goes on, set another rpc_url")
+            })?;
+            match found.time >= time {
+                true => newest = found,
+                false => first = guess + 1,
+            }
+        }
+        Ok(first)
     }
 
     /// The events from there on, as they come.

@@ -36,11 +36,17 @@ struct Block {
     number: U64,
     hash: B256,
     parent_hash: B256,
+    timestamp: U64,
 }
 
 impl From<Block> for Header {
     fn from(block: Block) -> Self {
-        Self { number: block.number.to(), hash: block.hash, parent: block.parent_hash }
+        Self {
+            number: block.number.to(),
+            hash: block.hash,
+            parent: block.parent_hash,
+            time: block.timestamp.to(),
+        }
     }
 }
 

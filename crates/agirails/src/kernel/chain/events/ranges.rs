@@ -51,6 +51,8 @@ pub(super) struct Header {
     pub(super) number: u64,
     pub(super) hash: B256,
     pub(super) parent: B256,
+    /// Unix seconds.
+    pub(super) time: u64,
 }
 
 /// Why a range was not read.

@@ -150,7 +150,7 @@ impl State {
     fn header(&self, number: u64, height: usize) -> Option<Header> {
         let place = usize::try_from(number).unwrap();
         let Block { hash, parent, .. } = *self.blocks[..height].get(place)?;
-        Some(Header { number, hash, parent })
+        Some(Header { number, hash, parent, time: time_of(number) })
     }
 
     fn logs(&self, blocks: RangeInclusive<u64>, height: usize) -> Vec<Log> {
@@ -158,6 +158,11 @@ impl State {
         let range = *blocks.start()..=last.min(*blocks.end());
         range.flat_map(|number| logs_of(number, self.blocks[number as usize])).collect()
     }
+}
+
+/// Two blocks have each time.
+fn time_of(block: u64) -> u64 {
+    1_000 + block / 2 * 3
 }
 
 /// Every block's parties are one of four each.
@@ -582,6 +587,21 @@ async fn an_unknown_transaction_has_nothing_behind_it() {
     let query = TransactionQuery { after, ..TransactionQuery::of(party(1, 1)) };
     let error = logs(&chain).created(&query).await.unwrap_err();
     assert_eq!(error.refusal(), Some(Refusal::TxMissing));
+}
+
+#[tokio::test]
+async fn events_are_found_by_their_second() {
+    let chain = Fake::new(&[1, 2, 0, 3, 1, 0, 0, 4, 2, 1, 0], vec![]);
+    let logs = logs(&chain);
+    let newest = time_of(chain.head());
+    for time in 990..=newest {
+        let of_time = |record: &EventRecord| time_of(cursor::block(record.cursor)) == time;
+        let expected: Vec<_> = chain.canonical().into_iter().filter(of_time).collect();
+        assert_eq!(logs.at(time).await.unwrap(), expected, "at {time}");
+    }
+    // A node that has not come so far is asked again later.
+    let error = logs.at(newest + 1).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidAnswer);
 }
 
 #[tokio::test]

@@ -551,7 +551,7 @@ $$;
 -- calls took, rounded down; the rest, and what cannot be shared, is the first route's.
 CREATE FUNCTION agirails_paywall.settle(
     p_scope text, p_id bytea, p_stage smallint, p_to smallint, p_after bigint, p_trouble text,
-    p_at bigint, p_settle_at bigint, p_arrived bigint, p_counters text[], p_values bigint[],
+    p_at bigint, p_settle_at bigint, p_arrived bigint, p_fee bigint, p_counters text[], p_values bigint[],
     p_event text
 ) RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
@@ -576,14 +576,14 @@ BEGIN
         delivered_at = CASE WHEN p_to = 2 THEN p_at ELSE p.delivered_at END,
         settle_at = CASE WHEN p_to = 2 THEN p_settle_at ELSE p.settle_at END,
         settled_at = CASE WHEN p_to = 7 THEN p_at ELSE p.settled_at END,
-        arrived = CASE WHEN p_to = 7 THEN p_arrived END
+        arrived = p_arrived, fee = p_fee
     WHERE p.scope = p_scope AND p.id = p_id;
     PERFORM agirails_paywall.keep_webhook(p_scope, known, p_event, p_at, p_arrived, v_gas);
     -- A chain may take a settlement back, and a node may have made one up: it is booked once.
     IF p_to = 7 AND known.settled_at > 0 THEN
         p_values[1] := 0;
     ELSIF p_arrived IS NOT NULL THEN
-        v_paid_out := known.amount;
+        v_paid_out := p_arrived + p_fee;
         v_net := p_arrived;
     END IF;
     IF p_values = ARRAY[0, 0, 0, 0, 0, 0, 0]::bigint[] AND v_paid_out = 0 THEN
@@ -625,6 +625,28 @@ BEGIN
         fee = b.fee + excluded.fee, net = b.net + excluded.net, gas = b.gas + excluded.gas,
         refunded = b.refunded + excluded.refunded, disputed = b.disputed + excluded.disputed;
     RETURN true;
+END
+$$;
+
+-- Gas that bought nothing stands in the books with the route that took most, as the gas of other moves does.
+CREATE FUNCTION agirails_paywall.spend(p_scope text, p_id bytea, p_at bigint, p_gas bigint, p_counter text)
+RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_requester bytea;
+BEGIN
+    UPDATE agirails_paywall.payment p SET gas = p.gas + p_gas
+    WHERE p.scope = p_scope AND p.id = p_id RETURNING p.requester INTO v_requester;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    PERFORM agirails_paywall.add(p_scope, ARRAY[p_counter], ARRAY[p_gas]);
+    INSERT INTO agirails_paywall.books AS b (scope, day, route, requester, gas)
+    VALUES (p_scope, p_at / 86400, coalesce((
+        SELECT c.route FROM agirails_paywall.call c
+        WHERE c.scope = p_scope AND c.payment = p_id AND c.state = 2
+        GROUP BY c.route ORDER BY sum(c.price) DESC, c.route LIMIT 1), ''), v_requester, p_gas)
+    ON CONFLICT (scope, day, route, requester) DO UPDATE SET gas = b.gas + excluded.gas;
 END
 $$;
 
