@@ -18,6 +18,8 @@ use crate::{
 /// on behind them.
 const PAGE: u32 = 250;
 const ROUND: u32 = 2_000;
+/// After so many that failed, it is not them.
+const MOST_FAILED: u32 = 5;
 
 /// The payment that was looked up last.
 pub(super) type Behind = Arc<Mutex<TransactionId>>;
@@ -40,14 +42,18 @@ impl Inner {
                 break;
             }
             let transactions = self.client.kernel().get_transactions(&ids).await?;
+            let mut failed = 0;
             for transaction in transactions.into_iter().flatten() {
-                #[cfg(feature = "disputes")]
-                if stage == Stage::Disputed && transaction.state == State::Disputed {
-                    self.watch_ruling(&transaction).await?;
-                }
-                match stage {
-                    Stage::Open => self.notice(transaction).await?,
-                    _ => self.notice_settlement(transaction, stage).await?,
+                let id = transaction.id;
+                // One that cannot be looked into holds up no other.
+                if let Err(error) = self.look_into(transaction, stage).await {
+                    failed += 1;
+                    if failed == MOST_FAILED {
+                        *lock(behind) = id;
+                        return Err(error);
+                    }
+                    let words = format!("{id} was not looked into: {error}");
+                    self.listener.tell(Level::Warning, words);
                 }
             }
             let is_last = ids.len() < PAGE as usize;
@@ -57,6 +63,17 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    async fn look_into(&self, transaction: Transaction, stage: Stage) -> Result<()> {
+        #[cfg(feature = "disputes")]
+        if stage == Stage::Disputed && transaction.state == State::Disputed {
+            self.watch_ruling(&transaction).await?;
+        }
+        match stage {
+            Stage::Open => self.notice(transaction).await,
+            _ => self.notice_settlement(transaction, stage).await,
+        }
     }
 
     /// Stops serving what was moved by other hands. What is lost by that is told as an error.

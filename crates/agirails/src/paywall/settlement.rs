@@ -20,6 +20,9 @@ use crate::{
     },
 };
 
+/// For how long it is tried to read what a resolver decided, in seconds from then.
+const GIVE_UP: u64 = 3_600;
+
 impl Inner {
     /// Asks what gas costs, which decides what is worth its settlement.
     pub(super) async fn price_settlements(self: Arc<Self>) {
@@ -115,7 +118,16 @@ impl Inner {
         if let Outcome::Moved { to, trouble, entry } = &mut outcome
             && entry.is_resolved
         {
-            let events = self.client.kernel().events_at(settled.updated_at).await?;
+            let events = match self.client.kernel().events_at(settled.updated_at).await {
+                Ok(events) => events,
+                // Some nodes do not have what is older.
+                Err(error) if self.clock.about() > settled.updated_at.saturating_add(GIVE_UP) => {
+                    let words = format!("what arrived of {} is not known: {error}", settled.id);
+                    self.listener.tell(Level::Warning, words);
+                    vec![]
+                }
+                Err(error) => return Err(error),
+            };
             entry.payout = payout(settled, self.client.network().terms, &events);
             if *to == Stage::Returned && entry.payout.is_some_and(|payout| payout.net > Usdc::ZERO)
             {

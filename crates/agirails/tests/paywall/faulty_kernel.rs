@@ -9,8 +9,8 @@ use std::{
 };
 
 use agirails::{
-    ACTPClient, Address, B256, Code, CreateTransaction, Error, LinkEscrow, Network, Result,
-    Storage, Transaction, TransactionId, Usdc,
+    ACTPClient, Address, B256, Code, CreateTransaction, Error, EventRecord, LinkEscrow, Network,
+    Result, Storage, Transaction, TransactionId, Usdc,
     kernel::{ContractFinding, GasCost, Kernel, TransactionQuery, Transition},
     paywall::{Paywall, PaywallBuilder},
     protocol::{Refusal, wallet_signature::ContractQuestion},
@@ -30,6 +30,8 @@ pub enum Mood {
     Refuses(Refusal),
     /// It does not tell its time.
     TellsNoTime,
+    /// It has no events of before this time.
+    HasForgotten(u64),
 }
 
 #[derive(Debug)]
@@ -113,6 +115,14 @@ kernel_in_front! {
             match self.mood().await {
                 Mood::SeesNothing => Ok(vec![]),
                 _ => self.kernel.find_transactions(query).await,
+            }
+        }
+        async fn events_at(&self, time: u64) -> Result<Vec<EventRecord>> {
+            match self.mood().await {
+                Mood::HasForgotten(before) if time < before => {
+                    Err(Error::new(Code::RequestRefused, "pruned history"))
+                }
+                _ => self.kernel.events_at(time).await,
             }
         }
         async fn balance(&self, owner: Address) -> Result<Usdc> {

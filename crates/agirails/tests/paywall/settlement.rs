@@ -260,6 +260,49 @@ async fn a_dispute_is_told_and_its_end_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_has_forgotten_holds_up_no_other() {
+    let stage = Stage::new().await;
+    let odd = FaultyKernel::of(&stage);
+    let paywall = stage.behind(&odd).open().await.unwrap();
+    let mock = stage.provider.mock().unwrap();
+    let resolver = ACTPClient::with_kernel(mock.clone(), stage.provider.network().admin);
+    let half = Resolution {
+        requester_amount: Usdc(500_000),
+        provider_amount: Usdc(500_000),
+        provider_at_fault: false,
+        mediator: None,
+    };
+    let resolve = async |id| {
+        let half = Evidence::Bytes(half.encode());
+        resolver.transition_state(id, State::Settled, half).await.unwrap();
+    };
+    let mut ids = vec![];
+    for _ in 0..5 {
+        let id = serve(&stage, &paywall, DOLLAR).await;
+        stage.requester.dispute(id, DOLLAR).await.unwrap();
+        booked(&paywall, id, "disputed").await;
+        ids.push(id);
+    }
+    odd.is(Mood::HasForgotten(u64::MAX));
+    let last = ids.pop().unwrap();
+    for id in &ids {
+        resolve(*id).await;
+    }
+    pass(&stage, 60).await;
+    odd.is(Mood::HasForgotten(mock.now().await.unwrap()));
+    resolve(last).await;
+    assert_eq!(booked(&paywall, last, "settled").await.net, Some(Usdc(450_000)));
+    for id in &ids {
+        booked(&paywall, *id, "disputed").await;
+    }
+    // What nobody can tell any more is booked without.
+    pass(&stage, 2 * 3_600).await;
+    for id in ids {
+        assert_eq!(booked(&paywall, id, "settled").await.net, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_worth_its_gas_waits_and_is_counted() {
     let stage = Stage::new().await;
     let limits = SettlementLimits { min_net: Some(Usdc(100_000)), coin_price: None };
