@@ -167,7 +167,12 @@ class Browser:
     def value(self, path: str) -> str:
         return self.text(f'[data-value="{path}"]')
 
+    def shows(self, selector: str) -> None:
+        """Waits for it: a busy machine draws the page a moment later."""
+        until(lambda: self.js("return document.querySelector(arguments[0]) !== null", selector))
+
     def click(self, selector: str) -> None:
+        self.shows(selector)
         self.js("document.querySelector(arguments[0]).click()", selector)
 
     def rows(self, table: str) -> list[list[str]]:
@@ -346,6 +351,7 @@ class TestInABrowser:
             )
         assert {str(index) for index in wanted} <= reached
         key = f"payment {shown.disputed}"
+        browser.shows(f'button[data-key="{key}"]')
         browser.js(f"document.querySelector('button[data-key=\"{key}\"]').focus()")
         browser.press(Keys.ENTER)
         until(lambda: browser.js("return document.querySelector('#story').open"))
